@@ -1,0 +1,135 @@
+"""NMS: bound by arithmetic on crowded boxes, not by the few bytes it moves."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import boxops
+from boxops import reference
+
+from .boxes import crowd, label
+from .harness import Arrays, Case, Wrong, numpy, rival, whole
+
+torch = rival("torch")
+tv = rival("torchvision.ops")
+pb = rival("powerboxes")
+
+IOU = 0.5
+KEEP = 300  # what a detector keeps of an image
+
+
+def scored(n: int, side: float) -> Arrays:
+    return crowd(n, side), np.random.default_rng(1).random(n, np.float32)
+
+
+def classified(n: int, side: float = 1333.0, classes: int = 80) -> Arrays:
+    return *scored(n, side), np.random.default_rng(2).integers(0, classes, n)
+
+
+def batch(images: int, n: int, side: float = 1333.0) -> Arrays:
+    boxes, scores = scored(images * n, side)
+    return boxes.reshape(images, n, 4), scores.reshape(images, n)
+
+
+def greedy(case: Case, arrays: Arrays, result: Any, count: int = 1000) -> str:
+    """Proves the result where the reference would take minutes.
+
+    There is one list only, by falling score, in which no box is suppressed by a kept one before it, and all others are.
+    A wrong list breaks this for some boxes; it is asked of `count` of them.
+    """
+    boxes, scores, *groups = arrays
+    keep, n = numpy(result), len(boxes)
+    rank = np.empty(n, np.int64)
+    rank[np.lexsort((np.arange(n), -scores))] = np.arange(n)
+    if keep.dtype != np.int64 or not (np.diff(rank[keep]) > 0).all():
+        raise Wrong("the kept indices are not int64 by falling score, ties to the lower index")
+    kept = np.zeros(n, bool)
+    kept[keep] = True
+    threshold = np.float64(IOU) if boxes.dtype == np.float64 else np.float32(IOU)
+    for some in np.array_split(np.random.default_rng(0).choice(n, min(n, count), replace=False), 50):
+        hit = reference.box_iou(boxes[some], boxes[keep]) > threshold
+        hit &= rank[keep] < rank[some, None]
+        for group in groups:
+            hit &= group[keep] == group[some, None]
+        wrong = some[hit.any(axis=1) == kept[some]]
+        if len(wrong):
+            raise Wrong(f"box {wrong[0]} is {'kept' if kept[wrong[0]] else 'dropped'}, the greedy rule says otherwise")
+    return f"the greedy rule, on {min(n, count):,} of {n:,} boxes"
+
+
+def looped(boxes: Any, scores: Any, iou_threshold: float, max_output: int) -> tuple[Any, Any]:
+    """What one writes without nms_padded: torchvision image by image, padded."""
+    indices = torch.full((len(boxes), max_output), -1, device=boxes.device)
+    counts = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    for image, (some, score) in enumerate(zip(boxes, scores, strict=True)):
+        keep = tv.nms(some, score, iou_threshold)[:max_output]
+        indices[image, : len(keep)] = keep
+        counts[image] = len(keep)
+    return indices, counts
+
+
+def nms(n: int, side: float = 1000.0, goal: tuple[str, float] = ("torchvision", 1.0), **rivals: Any) -> Case:
+    return Case(
+        "nms",
+        label(n) if n == 1 else f"{n:,} on {side:,.0f} px",
+        n,
+        make=partial(scored, n, side),
+        ours=lambda boxes, scores: boxops.nms(boxes, scores, IOU),
+        reference=lambda boxes, scores: reference.nms(boxes, scores, IOU),
+        rivals=rivals
+        or {"torchvision": lambda boxes, scores: tv.nms(boxes, scores, IOU), "powerboxes": powerboxes_nms},
+        check=whole if n <= 1000 else greedy,
+        goal=goal,
+        heavy=n > 5000,
+        variant=f"on {side:,.0f} px",
+    )
+
+
+def powerboxes_nms(boxes: Any, scores: Any) -> Any:
+    return pb.rtree_nms(boxes, scores.astype(np.float64), IOU, 0.0)  # takes no other scores
+
+
+def batched(n: int, goal: float) -> Case:
+    return Case(
+        "batched_nms",
+        label(n) if n == 1 else f"{n:,} in 80 classes",
+        n,
+        make=partial(classified, n),
+        ours=lambda boxes, scores, classes: boxops.batched_nms(boxes, scores, classes, IOU),
+        reference=lambda boxes, scores, classes: reference.batched_nms(boxes, scores, classes, IOU),
+        rivals={"torchvision": lambda boxes, scores, classes: tv.batched_nms(boxes, scores, classes, IOU)},
+        check=whole if n <= 1000 else greedy,
+        goal=("torchvision", goal),
+    )
+
+
+def padded(images: int, n: int) -> Case:
+    return Case(
+        "nms_padded",
+        label(n) if n == 1 else f"{images} x {n:,}, {KEEP} kept",
+        n,
+        make=partial(batch, images, n),
+        ours=lambda boxes, scores: boxops.nms_padded(boxes, scores, IOU, KEEP),
+        reference=lambda boxes, scores: reference.nms_padded(boxes, scores, IOU, KEEP),
+        rivals={"torchvision": lambda boxes, scores: looped(boxes, scores, IOU, KEEP)},
+        check=whole,
+        graph=True,
+        heavy=n > 1,
+    )
+
+
+CASES = [
+    nms(1),
+    nms(100),
+    nms(1_000, goal=("torchvision", 8)),
+    nms(5_000),
+    nms(20_000, goal=("torchvision", 50)),
+    nms(100_000, 10_000.0, goal=("powerboxes", 10), powerboxes=powerboxes_nms),  # torchvision would take 20 s
+    batched(1, 1),
+    batched(20_000, 6),
+    padded(1, 1),
+    padded(8, 4_000),
+]

@@ -1,0 +1,251 @@
+"""The pictures, by matplotlib, as SVG whose colours and font are CSS variables, so that dark mode is served too."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .report import duration, size, timed, times
+
+Case = dict[str, Any]
+ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", "powerboxes", "NumPy")
+
+# Role: (light, dark). The light colours are what matplotlib draws with, so each must be a different one.
+COLOURS = {
+    "paper": ("#ffffff", "#14171c"),
+    "ink": ("#1d2329", "#e6e9ee"),
+    "muted": ("#66707b", "#98a2ae"),
+    "grid": ("#e4e7eb", "#2a3038"),
+    "boxops": ("#2563eb", "#6ea0ff"),
+    "boxops-numpy": ("#93b4f5", "#3f62ad"),
+    "torchvision": ("#ea6a12", "#ff9a4d"),
+    "torch": ("#a23bbd", "#d48ae6"),
+    "powerboxes": ("#1f9254", "#5fcf8f"),
+    "numpy": ("#8d96a0", "#7b8590"),
+    "bad": ("#cf3030", "#ff7b72"),
+}
+FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "boxops",
+    "font.size": 9.5,
+    "text.color": COLOURS["ink"][0],
+    "axes.edgecolor": COLOURS["grid"][0],
+    "axes.labelcolor": COLOURS["muted"][0],
+    "axes.facecolor": "none",
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": COLOURS["grid"][0],
+    "xtick.color": COLOURS["grid"][0],
+    "ytick.color": COLOURS["grid"][0],
+    "xtick.labelcolor": COLOURS["muted"][0],
+    "ytick.labelcolor": COLOURS["muted"][0],
+    "legend.frameon": False,
+}
+
+
+def colour(row: str) -> str:
+    return COLOURS[row.lower().replace(" ", "-").replace("boxops-graph", "boxops")][0]
+
+
+def variables() -> str:
+    """The CSS that gives every role its colour, light and dark."""
+    light, dark = (";".join(f"--{role}:{pair[mode]}" for role, pair in COLOURS.items()) for mode in (0, 1))
+    return f":root{{--font:{FONT};{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+
+
+def svg_of(figure: Figure, label: str) -> str:
+    """The figure as an SVG element to put into a page that holds variables()."""
+    stream = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(stream, format="svg", transparent=True)
+    svg = stream.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
+    for role, (light, _) in COLOURS.items():
+        svg = svg.replace(light, f"var(--{role})")
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _against(case: Case) -> str:
+    """The rival of the goal, or the first that there is."""
+    return case["goal"]["rival"] if case["goal"]["rival"] in case["ratios"] else next(iter(case["ratios"]))
+
+
+def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    figure.legend(
+        handles, names, loc="upper left", bbox_to_anchor=(0.058, 1), ncols=7, columnspacing=1.6, handlelength=1.4
+    )
+
+
+def ratio_bars(cases: Sequence[Case], title: str = "") -> Figure:
+    """Times faster than the rival of the case's goal, on a log axis from 1; a tick marks the goal."""
+    with matplotlib.rc_context(STYLE):
+        top = 0.75 if title else 0.35
+        height = 0.29 * len(cases) + top + 0.5
+        figure = Figure((10, height))
+        axes = figure.add_axes((0.31, 0.5 / height, 0.6, 1 - (top + 0.5) / height))
+        if title:
+            figure.text(0.012, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
+        ratios = [case["ratios"][_against(case)] for case in cases]
+        left, right = min(1.0, *ratios) / 1.1, max(2.0, *ratios) * 1.35
+        places = range(len(cases))
+        colours = [COLOURS["boxops" if ratio >= 1 else "bad"][0] for ratio in ratios]
+        axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.62, color=colours)
+        for place, case, ratio in zip(places, cases, ratios, strict=True):
+            rival, edge = _against(case), max(ratio, 1.0)
+            note = "" if rival == "torchvision" else f"  than {rival}"
+            text = axes.annotate(times(ratio), (edge, place), (6, 0), textcoords="offset points", va="center", size=9.5)
+            text.set_weight("bold")
+            if note:
+                axes.annotate(
+                    note, (edge, place), (34, 0), textcoords="offset points", va="center", size=8.5
+                ).set_color(COLOURS["muted"][0])
+            axes.annotate(case["op"], (-0.475, place), xycoords=("axes fraction", "data"), va="center")
+            axes.annotate(
+                case["label"], (-0.015, place), xycoords=("axes fraction", "data"), va="center", ha="right", size=8.5
+            ).set_color(COLOURS["muted"][0])
+            if case["goal"]["ratio"] > 1 and rival == case["goal"]["rival"]:
+                axes.plot([case["goal"]["ratio"]] * 2, [place - 0.4, place + 0.4], color=COLOURS["ink"][0], lw=1.6)
+        axes.set_xscale("log")
+        axes.set_xlim(left, right)
+        axes.set_ylim(len(cases) - 0.4, -0.6)
+        marks = [m for m in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= m <= right]
+        axes.xaxis.set_major_locator(FixedLocator(marks))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}\u00d7"))
+        axes.yaxis.set_visible(False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.grid(axis="x")
+        axes.axvline(1, color=COLOURS["muted"][0], lw=1)
+        axes.tick_params(length=0)
+        return figure
+
+
+def speed(cases: Sequence[Case]) -> Figure | None:
+    """Time against N for every op measured at three sizes or more, boxops beside its rivals."""
+    series: dict[str, dict[int, Case]] = {}
+    for case in cases:
+        series.setdefault(case["op"], {}).setdefault(case["n"], case)
+    series = {op: dict(sorted(sizes.items())) for op, sizes in series.items() if len(sizes) >= 3}
+    if not series:
+        return None
+    with matplotlib.rc_context(STYLE):
+        rows = -(-len(series) // 3)
+        height = 2.6 * rows + 0.6
+        figure = Figure((10, height))
+        grid = figure.add_gridspec(
+            rows, 3, left=0.065, right=0.99, bottom=0.45 / height, top=1 - 0.75 / height, hspace=0.42, wspace=0.27
+        )
+        handles = {}
+        for index, (op, sizes) in enumerate(series.items()):
+            axes = figure.add_subplot(grid[index // 3, index % 3])
+            names = dict.fromkeys(name for case in sizes.values() for name in case["timings"])
+            for name in reversed(names):
+                points = [(n, case["timings"][name]) for n, case in sizes.items() if name in case["timings"]]
+                ns = [n for n, _ in points]
+                ours = name.startswith("boxops")
+                look = {"color": colour(name), "lw": 2.2 if name == "boxops" else 1.4, "zorder": 3 if ours else 2}
+                axes.fill_between(
+                    ns, [t["q1"] for _, t in points], [t["q3"] for _, t in points], color=colour(name), alpha=0.18, lw=0
+                )
+                (handles[name],) = axes.plot(
+                    ns, [t["median"] for _, t in points], marker="o", ms=4 if name == "boxops" else 3, **look
+                )
+            axes.set_title(op, weight="bold")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda t, _: duration(t)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.grid()
+            axes.tick_params(length=0)
+            if index >= len(series) - 3:
+                axes.set_xlabel("N")
+        names = [name for name in ROWS if name in handles]
+        _legend(figure, [handles[name] for name in names], names)
+        return figure
+
+
+def roofline(cases: Sequence[Case], bandwidth: dict[str, float]) -> Figure:
+    """Bytes per second over the bytes that must move, under the roofs: the cost of a call, and the bandwidth."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((10, 4.3))
+        axes = figure.add_axes((0.065, 0.125, 0.915, 0.76))
+        moved = [case["bytes"] for case in cases]
+        low, high = min(moved) / 2, max(moved) * 4
+        call = min(case["timings"][case["ours"]]["median"] for case in cases)
+        for name, label, style in (("copy", "copying", "-"), ("fill", "allocating and filling", "--")):
+            roof = bandwidth[name]
+            axes.plot([low, roof * call, high], [low / call, roof, roof], color=COLOURS["muted"][0], lw=1.2, ls=style)
+            axes.annotate(
+                f"{label}: {roof / 1e9:.1f} GB/s",
+                (high, roof),
+                (-4, 4),
+                textcoords="offset points",
+                ha="right",
+                size=8.5,
+            ).set_color(COLOURS["muted"][0])
+        axes.annotate(
+            f"quickest call: {duration(call)}", (low * 3, low * 3 / call), (8, -6), textcoords="offset points", size=8.5
+        ).set_color(COLOURS["muted"][0])
+        handles = {}
+        for name, row in (("torchvision", "torchvision"), ("boxops", None)):
+            for case in cases:
+                timing = case["timings"].get(row or case["ours"])
+                if timing:
+                    rate = case["bytes"] / timing["median"]
+                    (handles[name],) = axes.plot(
+                        case["bytes"], rate, "o", ms=6, color=colour(name), alpha=0.85, mew=0, ls=""
+                    )
+        biggest = {case["op"]: case for case in sorted(cases, key=lambda c: c["bytes"])}
+        for case in biggest.values():
+            spot = (case["bytes"], case["rate"])
+            axes.annotate(case["op"], spot, (0, -11), textcoords="offset points", ha="center", size=7.5)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: size(count)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate / 1e9:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("bytes that must move")
+        axes.set_ylabel("GB/s")
+        axes.grid()
+        axes.tick_params(length=0)
+        names = [name for name in ROWS if name in handles]
+        _legend(figure, [handles[name] for name in names], names)
+        return figure
+
+
+def summary(result: dict[str, Any], path: Path) -> None:
+    """The one picture for a README: each op at its largest size. Other than .svg it is drawn light on paper."""
+    cases = [case for case in timed(result) if case["ratios"] and case["n"] > 1]
+    largest = {case["op"]: case for case in sorted(cases, key=lambda case: case["n"])}
+    goals = [case for case in cases if case["goal"]["ratio"] > 1]
+    chosen = [case for case in cases if case in goals or case in largest.values()]
+    if not chosen:
+        raise ValueError("expected a case that has a rival and more than one box, got none to draw")
+    title = f"boxops: times faster than torchvision, {result['options']['threads']} CPU threads"
+    if result["options"]["device"] == "cuda":
+        title = f"boxops: times faster than torchvision, {result['machine']['device']}"
+    figure = ratio_bars(chosen, title)
+    if path.suffix != ".svg":
+        figure.savefig(path, dpi=200, facecolor=COLOURS["paper"][0])
+        return
+    style = f"<style>{variables()} svg{{background:var(--paper)}}</style>"
+    path.write_text(svg_of(figure, title).replace("<defs>", style + "<defs>", 1), encoding="utf-8")

@@ -1,0 +1,157 @@
+"""How a call is timed, and how fast this machine moves memory.
+
+A timer is a function (call, number, blocks) -> the seconds per call of each block of `number` calls.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import logging
+import os
+import platform
+import statistics
+import time
+import timeit
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+try:
+    import torch
+
+    # torch.utils.benchmark looks for a compiler, and warns where it finds CUDA's without a GPU: no matter here.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils import benchmark
+except ImportError:
+    torch = None
+
+Call = Callable[[], Any]
+Timer = Callable[[Call, int, int], list[float]]
+
+
+def wall_times(call: Call, number: int, blocks: int) -> list[float]:
+    """Wall time without torch."""
+    timer = timeit.Timer(call)
+    timer.timeit(1)  # brings code and data back into the caches after the turn of a rival
+    return [timer.timeit(number) / number for _ in range(blocks)]
+
+
+def torch_times(call: Call, number: int, blocks: int, threads: int) -> list[float]:
+    """Wall time by torch.utils.benchmark, which warms up before each block and, on CUDA, waits for the device."""
+    timer = benchmark.Timer("call()", globals={"call": call}, num_threads=threads)
+    return [timer.timeit(number).median for _ in range(blocks)]
+
+
+class CudaTimer:
+    """Time on the device by a pair of events around each call, the L2 cache overwritten before it.
+
+    Overwriting also keeps the device busy while the host launches, so that the launch itself is not in the time of an
+    op that never waits for the device.
+    """
+
+    def __init__(self) -> None:
+        size = getattr(torch.cuda.get_device_properties("cuda"), "L2_cache_size", 0) or 64 << 20
+        self.cache = torch.empty(2 * size, dtype=torch.uint8, device="cuda")
+
+    def __call__(self, call: Call, number: int, blocks: int) -> list[float]:
+        count = min(number * blocks, 100)
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        call()
+        for start, end in pairs:
+            self.cache.zero_()
+            start.record()
+            call()
+            end.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) * 1e-3 for start, end in pairs]
+
+
+def cost(call: Call) -> float:
+    """About how many seconds a call takes that was made before."""
+    number, seconds = 1, 0.0
+    while seconds < 5e-4 and number <= 1000:
+        start = time.perf_counter()
+        for _ in range(number):
+            call()
+        if torch and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start
+        number *= 10
+    return seconds * 10 / number
+
+
+def graphed(call: Call) -> Call:
+    """The call captured in a CUDA graph; the result of the last replay stays in the graph's own memory."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # a capture must not be the first call: workspaces and modules load lazily
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def bandwidths(device: str, threads: int) -> dict[str, float]:
+    """Bytes per second of a large copy (read + written), and of allocating and filling a 5000 x 5000 float32 array.
+
+    The second is the limit of an op that only writes a fresh matrix: on a CPU most of it is page faults.
+    """
+    timer = CudaTimer() if device == "cuda" else partial(torch_times, threads=threads) if torch else wall_times
+    count = 2**28 if device == "cuda" else 2**26
+    if torch:
+        source, target = (torch.full((count,), 1.0, device=device) for _ in range(2))
+        copy: Call = partial(target.copy_, source)
+        fill: Call = partial(torch.full, (5000, 5000), 1.0, device=device)
+    else:
+        source, target = (np.full(count, 1.0, np.float32) for _ in range(2))
+        parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+        copy = partial(_copy_parts, ThreadPoolExecutor(threads), parts)
+        fill = partial(np.full, (5000, 5000), 1.0, np.float32)
+    copied = statistics.median(timer(copy, 1, 7))
+    # Freed first: what is filled is then memory that a virtual machine has already got from its host.
+    del source, target, copy
+    filled = statistics.median(timer(fill, 1, 9))
+    return {"copy": 2 * 4 * count / copied, "fill": 4 * 5000 * 5000 / filled}
+
+
+def _copy_parts(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    list(pool.map(lambda part: np.copyto(*part), parts))  # NumPy lets go of the interpreter lock while it copies
+
+
+def facts(device: str, threads: int) -> dict[str, Any]:
+    """What a reader must know of the machine to place the numbers."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as info:
+            name = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), name)
+    except OSError:
+        pass
+    packages = {}
+    for package in ("boxops", "torch", "torchvision", "powerboxes", "numpy"):
+        try:
+            packages[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            packages[package] = None
+    return {
+        "cpu": name,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads,
+        "device": torch.cuda.get_device_name() if device == "cuda" else name,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,5 @@
+import sys
+
+from boxops.cli import main
+
+sys.exit(main())

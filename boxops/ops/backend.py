@@ -1,0 +1,56 @@
+"""Which binding serves an array: torch's operators, the NumPy module, or that module over DLPack."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from boxops import _numpy_ops
+
+
+class _DLPackOps:
+    """The NumPy binding's ops, with results handed back to the framework that the input came from."""
+
+    def __init__(self, op: str, array: Any) -> None:
+        if not (hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__")):
+            raise TypeError(f"{op}: expected arrays (NumPy, torch or DLPack), got {type(array).__name__}")
+        if hasattr(array, "__array_namespace__"):
+            self._namespace = array.__array_namespace__()
+        else:
+            self._namespace = sys.modules[type(array).__module__.partition(".")[0]]
+
+    def __getattr__(self, name: str) -> Any:
+        op = getattr(_numpy_ops, name)
+
+        def call(*args: Any) -> Any:
+            result = op(*args)
+            if isinstance(result, tuple):
+                return tuple(map(self._namespace.from_dlpack, result))
+            return self._namespace.from_dlpack(result)
+
+        return call
+
+
+def backend(op: str, *arrays: Any) -> Any:
+    """The ops for these arrays; all of them must be of one kind."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(arrays[0], torch.Tensor):
+        for other in arrays:
+            if not isinstance(other, torch.Tensor):
+                raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
+        from boxops import torch_ops
+
+        return torch_ops
+    for other in arrays:
+        if torch is not None and isinstance(other, torch.Tensor):
+            raise TypeError(f"{op}: expected arrays of one kind, got {type(arrays[0]).__name__} and Tensor")
+    return _numpy_ops if isinstance(arrays[0], np.ndarray) else _DLPackOps(op, arrays[0])
+
+
+def check_number(op: str, name: str, value: Any) -> Any:
+    """The value, if it can serve as a number."""
+    if type(value) not in (float, int) and (isinstance(value, str) or not hasattr(value, "__float__")):
+        raise TypeError(f"{op}: expected {name} as a number, got {type(value).__name__}")
+    return value

@@ -1,0 +1,96 @@
+"""Elementwise box operations: area, format, clipping, size filter."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+_FORMATS = {"xyxy": 0, "xywh": 1, "cxcywh": 2}
+
+
+def format_number(op: str, name: str, fmt: str) -> int:
+    """The number by which the bindings know a format."""
+    number = _FORMATS.get(fmt) if isinstance(fmt, str) else None
+    if number is None:
+        raise ValueError(f"{op}: expected {name} to be one of 'xyxy', 'xywh', 'cxcywh', got {fmt!r}")
+    return number
+
+
+def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
+    """Areas of boxes.
+
+    Args:
+        boxes: ``[..., 4]``, any real dtype and strides, coordinates in any unit.
+        fmt: ``"xyxy"`` (corners), ``"xywh"`` or ``"cxcywh"``.
+
+    Returns:
+        ``[...]`` in float32, or float64 for float64 boxes. Width and height clamp at 0, so an inverted box has
+        area 0; a box with a NaN coordinate has area NaN. Differentiable for tensors.
+
+    Raises:
+        ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
+    """
+    ops = backend("box_area", boxes)
+    if fmt != "xyxy":
+        boxes = ops.box_convert(boxes, format_number("box_area", "fmt", fmt), 0)
+    return ops.box_area(boxes)
+
+
+def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
+    """Converts boxes between formats.
+
+    Args:
+        boxes: ``[..., 4]``, any real dtype and strides.
+        in_fmt, out_fmt: ``"xyxy"`` (corners), ``"xywh"`` (lower corner, size) or ``"cxcywh"`` (centre, size).
+
+    Returns:
+        ``[..., 4]``, a new array. Floating dtypes are kept (float16 and bfloat16 compute in float32 and round once);
+        integers give float32. Differentiable for tensors.
+
+    Raises:
+        ValueError: the last dim is not 4, the dtype is not real, or a format is unknown.
+    """
+    numbers = format_number("box_convert", "in_fmt", in_fmt), format_number("box_convert", "out_fmt", out_fmt)
+    return backend("box_convert", boxes).box_convert(boxes, *numbers)
+
+
+def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
+    """Clips boxes into an image.
+
+    Args:
+        boxes: ``[..., 4]`` corners, any real dtype and strides.
+        size: ``(height, width)`` of the image, in the boxes' unit, both >= 0.
+
+    Returns:
+        ``[..., 4]`` of the boxes' dtype: x in ``[0, width]``, y in ``[0, height]``; NaN stays NaN. Integers are
+        clipped as integers. Differentiable for tensors.
+
+    Raises:
+        ValueError: the last dim is not 4, the dtype is not real, or a size is negative or NaN.
+    """
+    op = "clip_boxes_to_image"
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise TypeError(f"{op}: expected size = (height, width), got {size!r}")
+    height, width = check_number(op, "height", size[0]), check_number(op, "width", size[1])
+    return backend(op, boxes).clip_boxes(boxes, height, width)
+
+
+def remove_small_boxes(boxes: Array, min_size: float) -> Any:
+    """Indices of the boxes that are large enough.
+
+    Args:
+        boxes: ``[N, 4]`` corners, any real dtype and strides.
+        min_size: smallest width and height to keep, in the boxes' unit.
+
+    Returns:
+        int64 ``[K]``, rising: the boxes with width >= min_size and height >= min_size. A NaN box is never kept. On
+        CUDA the host waits for K.
+
+    Raises:
+        ValueError: boxes are not ``[N, 4]``, the dtype is not real, or ``min_size`` is NaN.
+    """
+    op = "remove_small_boxes"
+    return backend(op, boxes).remove_small_boxes(boxes, check_number(op, "min_size", min_size))

@@ -1,0 +1,120 @@
+"""IoU and its relatives, pairwise and paired, and the losses made of them."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from boxops.ops.backend import backend, check_number
+from boxops.ops.boxes import format_number
+
+Array = TypeVar("Array")
+
+_IOU, _IOA, _GIOU, _DIOU, _CIOU = range(5)
+
+
+def _measure(op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float) -> Any:
+    ops = backend(op, boxes1, boxes2)
+    if fmt != "xyxy":
+        number = format_number(op, "fmt", fmt)
+        boxes1, boxes2 = ops.box_convert(boxes1, number, 0), ops.box_convert(boxes2, number, 0)
+    return ops.iou(boxes1, boxes2, measure, paired, iou_eps, check_number(op, "eps", eps))
+
+
+def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = False) -> Array:
+    """Intersection over union of boxes.
+
+    Args:
+        boxes1, boxes2: ``[..., N, 4]`` and ``[..., M, 4]``, or with ``paired`` both ``[..., 4]``; one real dtype, any
+            strides, coordinates in one unit. Leading dims broadcast.
+        fmt: ``"xyxy"`` (corners), ``"xywh"`` or ``"cxcywh"``.
+        paired: compare box i with box i instead of all with all.
+
+    Returns:
+        ``[..., N, M]``, paired ``[...]``, in float32 (float64 for float64 boxes), in [0, 1]. Nothing else is
+        allocated. Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable for tensors.
+
+    Raises:
+        ValueError: shapes do not fit, dtypes differ or are not real, devices differ, or ``fmt`` is unknown.
+        TypeError: the two are not arrays of one kind.
+    """
+    return _measure("box_iou", _IOU, boxes1, boxes2, fmt, paired, 0.0, 0.0)
+
+
+def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
+    """Intersection over the area of the second box: how much of it the first one covers.
+
+    This is detectron2's ``pairwise_ioa``; for COCO's crowd rule pass the crowd boxes first.
+    Arguments, result and errors as for :func:`box_iou`; 0 where the second box has no area.
+    """
+    return _measure("box_ioa", _IOA, boxes1, boxes2, fmt, paired, 0.0, 0.0)
+
+
+def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
+    """Generalized IoU: IoU minus the share of the enclosing box that neither covers, in [-1, 1].
+
+    Arguments and errors as for :func:`box_iou`. A NaN box gives NaN, so that a diverged regression shows.
+    Source: Rezatofighi et al., CVPR 2019, section 3.
+    """
+    return _measure("generalized_box_iou", _GIOU, boxes1, boxes2, fmt, paired, 0.0, 0.0)
+
+
+def distance_box_iou(
+    boxes1: Array, boxes2: Array, eps: float = 1e-7, *, fmt: str = "xyxy", paired: bool = False
+) -> Array:
+    """Distance IoU: IoU minus the squared centre distance over the enclosing box's squared diagonal.
+
+    ``eps`` >= 0 is added to that diagonal. Other arguments and errors as for :func:`box_iou`; a NaN box gives NaN.
+    Source: Zheng et al., AAAI 2020, equation 7.
+    """
+    return _measure("distance_box_iou", _DIOU, boxes1, boxes2, fmt, paired, 0.0, eps)
+
+
+def complete_box_iou(
+    boxes1: Array, boxes2: Array, eps: float = 1e-7, *, fmt: str = "xyxy", paired: bool = False
+) -> Array:
+    """Complete IoU: distance IoU minus a penalty on the difference of aspect ratios.
+
+    ``eps`` >= 0 is added to the penalties' divisors. Other arguments and errors as for :func:`box_iou`; a NaN box
+    gives NaN. The trade-off alpha counts as a constant for the gradient, as in the paper's code and torchvision.
+    Source: Zheng et al., AAAI 2020, equations 9 to 11.
+    """
+    return _measure("complete_box_iou", _CIOU, boxes1, boxes2, fmt, paired, 0.0, eps)
+
+
+def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{op}: expected reduction to be one of 'none', 'mean', 'sum', got {reduction!r}")
+    loss = 1 - _measure(op.removesuffix("_loss"), measure, boxes1, boxes2, "xyxy", True, eps, eps)
+    if reduction == "none":
+        return loss
+    total = loss.sum()
+    return total / max(1, loss.size if isinstance(loss.size, int) else loss.numel()) if reduction == "mean" else total
+
+
+def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:
+    """1 - generalized IoU of paired boxes.
+
+    Args:
+        boxes1, boxes2: ``[..., 4]`` corners, one floating dtype; leading dims broadcast.
+        reduction: ``"none"``, ``"mean"`` (0 for no boxes) or ``"sum"``.
+        eps: added to the divisors of the IoU and of the penalty.
+
+    Returns:
+        ``[...]``, or a scalar; float32, float64 for float64 boxes. Differentiable for tensors.
+
+    Raises:
+        ValueError: as for :func:`box_iou`, or ``reduction`` is unknown.
+
+    Source: Rezatofighi et al., CVPR 2019.
+    """
+    return _loss("generalized_box_iou_loss", _GIOU, boxes1, boxes2, reduction, eps)
+
+
+def distance_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:
+    """1 - distance IoU of paired boxes; see :func:`generalized_box_iou_loss`. Source: Zheng et al., AAAI 2020."""
+    return _loss("distance_box_iou_loss", _DIOU, boxes1, boxes2, reduction, eps)
+
+
+def complete_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:
+    """1 - complete IoU of paired boxes; see :func:`generalized_box_iou_loss`. Source: Zheng et al., AAAI 2020."""
+    return _loss("complete_box_iou_loss", _CIOU, boxes1, boxes2, reduction, eps)

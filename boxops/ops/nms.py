@@ -1,0 +1,90 @@
+"""Non-maximum suppression: plain, in groups, and with output of a fixed size."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+
+def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
+    """Greedy non-maximum suppression.
+
+    Boxes are taken by falling score; a box is dropped when its IoU with a box kept before exceeds the threshold.
+
+    Args:
+        boxes: ``[N, 4]`` corners, any real dtype and strides, coordinates in any unit.
+        scores: ``[N]``, any real dtype.
+        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type (float32, or float64).
+
+    Returns:
+        int64 ``[K]``: indices of the kept boxes by falling score. Equal scores go by rising index, NaN scores come
+        last. Degenerate, inverted and NaN boxes overlap nothing and are kept. On CUDA the host waits for K;
+        :func:`nms_padded` does not.
+
+    Raises:
+        ValueError: shapes do not fit, a dtype is not real, devices differ, or the threshold is negative or NaN.
+        TypeError: boxes and scores are not arrays of one kind.
+    """
+    return backend("nms", boxes, scores).nms(boxes, scores, check_number("nms", "iou_threshold", iou_threshold))
+
+
+def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
+    """Non-maximum suppression inside each group: of one class, one image, one level.
+
+    Groups are kept apart by their ids, not by moving coordinates, so the result is that of :func:`nms` on each
+    group alone, whatever the coordinates.
+
+    Args:
+        boxes, scores, iou_threshold: as for :func:`nms`.
+        idxs: ``[N]`` integers, the group of each box; any values.
+
+    Returns:
+        int64 ``[K]``: indices of the kept boxes of all groups by falling score, ties by rising index.
+
+    Raises:
+        ValueError, TypeError: as :func:`nms`; ``idxs`` must be integers.
+    """
+    threshold = check_number("batched_nms", "iou_threshold", iou_threshold)
+    return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, threshold)
+
+
+def nms_padded(
+    boxes: Array,
+    scores: Array,
+    iou_threshold: float,
+    max_output: int,
+    *,
+    labels: Array | None = None,
+    score_threshold: float | None = None,
+) -> tuple[Array, Array]:
+    """Non-maximum suppression of a batch of images with output of a fixed size.
+
+    Shapes depend on the arguments alone: no host synchronisation, and CUDA graphs, ``torch.compile(fullgraph=True)``
+    and ``torch.export`` work.
+
+    Args:
+        boxes: ``[B, N, 4]`` corners, any real dtype and strides.
+        scores: ``[B, N]``, any real dtype.
+        iou_threshold: >= 0, as for :func:`nms`.
+        max_output: how many boxes of an image to return at most, >= 0.
+        labels: ``[B, N]`` integers; with them, boxes suppress only boxes of the same label.
+        score_threshold: only boxes with score > score_threshold take part.
+
+    Returns:
+        indices: int64 ``[B, max_output]``, kept boxes of each image by falling score, then -1.
+        counts: int64 ``[B]``, how many of them are real.
+
+    Raises:
+        ValueError, TypeError: as :func:`nms`; also for a negative ``max_output`` or labels that are not integers.
+    """
+    op = "nms_padded"
+    if not hasattr(max_output, "__index__"):
+        raise TypeError(f"{op}: expected max_output as an integer, got {type(max_output).__name__}")
+    if score_threshold is not None:
+        score_threshold = check_number(op, "score_threshold", score_threshold)
+    arrays: tuple[Any, ...] = (boxes, scores) if labels is None else (boxes, scores, labels)
+    ops = backend(op, *arrays)
+    return ops.nms_padded(boxes, scores, check_number(op, "iou_threshold", iou_threshold), max_output, labels, score_threshold)

@@ -1,0 +1,31 @@
+"""Fake kernels and autocast for the NMS operators; nothing to differentiate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+nms = torch.ops.boxops.nms.default
+batched_nms = torch.ops.boxops.batched_nms.default
+nms_padded = torch.ops.boxops.nms_padded.default
+
+
+def _indices(boxes: Tensor) -> Tensor:
+    size = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(size, dtype=torch.int64)
+
+
+@torch.library.register_fake("boxops::nms")
+def _(boxes, scores, iou_threshold):
+    return _indices(boxes)
+
+
+@torch.library.register_fake("boxops::batched_nms")
+def _(boxes, scores, idxs, iou_threshold):
+    return _indices(boxes)
+
+
+@torch.library.register_fake("boxops::nms_padded")
+def _(boxes, scores, iou_threshold, max_output, labels, score_threshold):
+    batch = boxes.shape[0]
+    return boxes.new_empty(batch, max_output, dtype=torch.int64), boxes.new_empty(batch, dtype=torch.int64)

@@ -1,0 +1,94 @@
+#include "boxes/boxes.h"
+#include "common/compact.cuh"
+#include "common/cuda_utils.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A thread per box.
+template <class T>
+__global__ void area_kernel(Boxes boxes, T* out) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
+    out[i] = area(load_box<T>(boxes, 0, i));
+}
+
+// A thread per box.
+template <class T>
+__global__ void convert_kernel(Boxes boxes, Format from, Format to, void* out, DType out_type) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
+    store_box(out, out_type, i, convert_box(load_box<T>(boxes, 0, i), from, to));
+}
+
+// A thread per coordinate, in the boxes' own type.
+template <class S>
+__global__ void clip_kernel(Boxes boxes, S height, S width, S* out) {
+  const S* in = static_cast<const S*>(boxes.data);
+  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < boxes.count * 4; at += int64_t(gridDim.x) * kThreads)
+    out[at] = clip(in[at / 4 * boxes.box_stride + at % 4 * boxes.coord_stride], at % 2 ? height : width);
+}
+
+// A thread per box, for float16 and bfloat16.
+__global__ void clip_half_kernel(Boxes boxes, float height, float width, void* out) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
+    store_box(out, boxes.dtype, i, clip_box(load_box<float>(boxes, 0, i), height, width));
+}
+
+template <class S>
+int clip_as(const Boxes& boxes, double height, double width, void* out, void* stream) {
+  return launch(clip_kernel<S>, grid_x(blocks_of(boxes.count * 4, kThreads)), kThreads, stream, boxes, limit_as<S>(height), limit_as<S>(width),
+                static_cast<S*>(out));
+}
+
+// One block finds and writes the indices in order.
+template <class T>
+__global__ void __launch_bounds__(kCompactThreads) large_kernel(Boxes boxes, T min_size, int64_t* indices, int64_t* count) {
+  const int64_t written = compact(
+      boxes.count, boxes.count, [&](int64_t i) { return is_large(load_box<T>(boxes, 0, i), min_size); },
+      [&](int64_t at, int64_t i) { indices[at] = i; });
+  if (threadIdx.x == 0) *count = written;
+}
+
+}  // namespace
+
+template <class T>
+int box_area(const Boxes& boxes, T* out, void* stream) {
+  return launch(area_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, out);
+}
+
+template <class T>
+int box_convert(const Boxes& boxes, Format from, Format to, void* out, DType out_type, void* stream) {
+  return launch(convert_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, from, to, out, out_type);
+}
+
+int clip_boxes(const Boxes& boxes, double height, double width, void* out, void* stream) {
+  switch (boxes.dtype) {
+    case DType::kUInt8: return clip_as<uint8_t>(boxes, height, width, out, stream);
+    case DType::kInt8: return clip_as<int8_t>(boxes, height, width, out, stream);
+    case DType::kUInt16: return clip_as<uint16_t>(boxes, height, width, out, stream);
+    case DType::kInt16: return clip_as<int16_t>(boxes, height, width, out, stream);
+    case DType::kUInt32: return clip_as<uint32_t>(boxes, height, width, out, stream);
+    case DType::kInt32: return clip_as<int32_t>(boxes, height, width, out, stream);
+    case DType::kUInt64: return clip_as<uint64_t>(boxes, height, width, out, stream);
+    case DType::kInt64: return clip_as<int64_t>(boxes, height, width, out, stream);
+    case DType::kFloat32: return clip_as<float>(boxes, height, width, out, stream);
+    case DType::kFloat64: return clip_as<double>(boxes, height, width, out, stream);
+    default:
+      return launch(clip_half_kernel, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, height, width, out);
+  }
+}
+
+template <class T>
+int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* stream) {
+  return launch(large_kernel<T>, 1, kCompactThreads, stream, boxes, min_size, indices, count);
+}
+
+#define INSTANTIATE(T)                                                               \
+  template int box_area<T>(const Boxes&, T*, void*);                                 \
+  template int box_convert<T>(const Boxes&, Format, Format, void*, DType, void*);    \
+  template int large_boxes<T>(const Boxes&, T, int64_t*, int64_t*, void*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cuda

@@ -1,0 +1,42 @@
+// Copies a strided array to a contiguous one, element by element; for layouts kernels cannot walk.
+#pragma once
+
+#include <cstdint>
+
+#include "common/parallel.h"
+#include "common/portability.h"
+
+namespace boxops {
+
+struct StridedView {
+  const void* data;
+  int64_t element_size;  // 1, 2, 4 or 8 bytes
+  int rank;
+  int64_t sizes[16], strides[16];
+};
+
+// The element that contiguous place `at` comes from.
+BOXOPS_HD int64_t source_of(const StridedView& v, int64_t at) {
+  int64_t offset = 0;
+  for (int d = v.rank - 1; d >= 0; --d) offset += at % v.sizes[d] * v.strides[d], at /= v.sizes[d];
+  return offset;
+}
+
+BOXOPS_HD void copy_element(const StridedView& v, void* out, int64_t at) {
+  const int64_t from = source_of(v, at);
+  switch (v.element_size) {
+    case 1: static_cast<uint8_t*>(out)[at] = static_cast<const uint8_t*>(v.data)[from]; break;
+    case 2: static_cast<uint16_t*>(out)[at] = static_cast<const uint16_t*>(v.data)[from]; break;
+    case 4: static_cast<uint32_t*>(out)[at] = static_cast<const uint32_t*>(v.data)[from]; break;
+    default: static_cast<uint64_t*>(out)[at] = static_cast<const uint64_t*>(v.data)[from];
+  }
+}
+
+namespace cpu {
+BOXOPS_API void copy(const StridedView& from, int64_t numel, void* out, const Parallel& parallel);
+}
+namespace cuda {
+BOXOPS_API int copy(const StridedView& from, int64_t numel, void* out, void* stream);
+}
+
+}  // namespace boxops

@@ -1,0 +1,19 @@
+#include "common/copy.h"
+#include "common/cuda_utils.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+// A thread per element.
+__global__ void copy_kernel(StridedView from, int64_t numel, void* out) {
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < numel; i += int64_t(gridDim.x) * blockDim.x)
+    copy_element(from, out, i);
+}
+
+}  // namespace
+
+int copy(const StridedView& from, int64_t numel, void* out, void* stream) {
+  return launch(copy_kernel, grid_x(blocks_of(numel, 256)), 256, stream, from, numel, out);
+}
+
+}  // namespace boxops::cuda

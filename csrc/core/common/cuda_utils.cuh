@@ -1,0 +1,51 @@
+// Launching and small device helpers. Kernels are launched through cudaLaunchKernelEx, plain C++,
+// so that the same source also compiles for the CUDA emulator of the tests.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace boxops::cuda {
+
+// Launches `kernel` and returns the launch's error. An empty grid is no launch.
+template <class... Params, class... Args>
+int launch(void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.stream = static_cast<cudaStream_t>(stream);
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+#define BOXOPS_TRY(call)                  \
+  do {                                    \
+    if (const int error = (call)) return error; \
+  } while (0)
+
+inline int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
+
+// Grid sizes are clamped to what CUDA allows; kernels stride over the rest.
+inline unsigned grid_x(int64_t blocks) { return static_cast<unsigned>(blocks < (1 << 30) ? blocks : (1 << 30)); }
+inline unsigned grid_yz(int64_t blocks) { return static_cast<unsigned>(blocks < 65535 ? blocks : 65535); }
+
+// Cuts a workspace into aligned arrays; with a null base it only measures.
+class Workspace {
+ public:
+  explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* take(int64_t n) {
+    char* at = base_ + used_;
+    used_ += (static_cast<size_t>(n) * sizeof(T) + 255) / 256 * 256;
+    return reinterpret_cast<T*>(at);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  size_t used_ = 0;
+};
+
+}  // namespace boxops::cuda

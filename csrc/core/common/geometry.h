@@ -1,0 +1,229 @@
+// Box arithmetic: the one copy, for every backend.
+//
+// The contract, each step rounded to T (the build forbids contraction into fused multiply-adds):
+//   width  = x2 - x1, 0 if negative or NaN; height likewise; area = width * height
+//   inter  = the same of the clamped overlap;  union = (area1 + area2) - inter
+//   IoU    = inter / union, 0 unless union > 0
+// A box with a NaN coordinate overlaps nothing: its IoU and IoA are 0, its penalised measures NaN.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "common/dtype.h"
+
+namespace boxops {
+
+// A strided view of [batch, count, 4] coordinates; strides count elements, 0 broadcasts.
+struct Boxes {
+  const void* data;
+  DType dtype;
+  int64_t batch, count;
+  int64_t batch_stride, box_stride, coord_stride;
+};
+
+template <class T>
+struct Box {
+  T x1, y1, x2, y2;
+};
+
+// What the measures need of each box, computed once per box and not once per pair.
+template <class T>
+struct Shape : Box<T> {
+  T area;
+  T angle;  // atan2(width, height), for CIoU only
+};
+
+// The measures of section "IoU": plain, over the second area, and with GIoU's, DIoU's, CIoU's penalty.
+enum class Measure : uint8_t { kIoU, kIoA, kGIoU, kDIoU, kCIoU };
+
+// Calls f with the measure as a compile-time constant (f's argument, called, gives it).
+template <class F>
+void with_measure(Measure measure, F&& f) {
+  switch (measure) {
+    case Measure::kIoU: return f(std::integral_constant<Measure, Measure::kIoU>());
+    case Measure::kIoA: return f(std::integral_constant<Measure, Measure::kIoA>());
+    case Measure::kGIoU: return f(std::integral_constant<Measure, Measure::kGIoU>());
+    case Measure::kDIoU: return f(std::integral_constant<Measure, Measure::kDIoU>());
+    case Measure::kCIoU: return f(std::integral_constant<Measure, Measure::kCIoU>());
+  }
+}
+
+template <class T>
+BOXOPS_HD T max_of(T a, T b) {
+  return a > b ? a : b;
+}
+
+template <class T>
+BOXOPS_HD T min_of(T a, T b) {
+  return a < b ? a : b;
+}
+
+// Length of an interval; NaN and inverted give 0.
+template <class T>
+BOXOPS_HD T extent(T lo, T hi) {
+  const T d = hi - lo;
+  return d > T(0) ? d : T(0);
+}
+
+template <class T>
+BOXOPS_HD bool has_nan(const Box<T>& b) {
+  return b.x1 != b.x1 || b.y1 != b.y1 || b.x2 != b.x2 || b.y2 != b.y2;
+}
+
+template <class T>
+BOXOPS_HD T area(const Box<T>& b) {
+  return has_nan(b) ? std::numeric_limits<T>::quiet_NaN() : extent(b.x1, b.x2) * extent(b.y1, b.y2);
+}
+
+template <class T>
+BOXOPS_HD Box<T> load_box(const Boxes& boxes, int64_t batch, int64_t i) {
+  const int64_t at = batch * boxes.batch_stride + i * boxes.box_stride, s = boxes.coord_stride;
+  return {load<T>(boxes.data, boxes.dtype, at), load<T>(boxes.data, boxes.dtype, at + s),
+          load<T>(boxes.data, boxes.dtype, at + 2 * s), load<T>(boxes.data, boxes.dtype, at + 3 * s)};
+}
+
+// A NaN box becomes the inverted box from +inf to -inf with area NaN. The formulas below then give
+// the contract's answers with no further test: its overlap clamps to 0, and NaN spreads through
+// union and centre into the penalties but not through the guarded quotient.
+template <Measure measure, class T>
+BOXOPS_HD Shape<T> shape_of(Box<T> b) {
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  Shape<T> s;
+  if (has_nan(b)) {
+    b = {inf, inf, -inf, -inf};
+    s.area = std::numeric_limits<T>::quiet_NaN();
+  } else {
+    s.area = extent(b.x1, b.x2) * extent(b.y1, b.y2);
+  }
+  s.x1 = b.x1, s.y1 = b.y1, s.x2 = b.x2, s.y2 = b.y2;
+  s.angle = measure == Measure::kCIoU ? std::atan2(extent(b.x1, b.x2), extent(b.y1, b.y2)) : T(0);
+  return s;
+}
+
+template <class T>
+BOXOPS_HD T intersection(const Box<T>& a, const Box<T>& b) {
+  return extent(max_of(a.x1, b.x1), min_of(a.x2, b.x2)) * extent(max_of(a.y1, b.y1), min_of(a.y2, b.y2));
+}
+
+template <class T>
+BOXOPS_HD T guarded_quotient(T inter, T whole, T eps) {
+  return whole > T(0) ? inter / (whole + eps) : T(0);
+}
+
+template <class T>
+BOXOPS_HD T iou_of(const Shape<T>& a, const Shape<T>& b) {
+  const T inter = intersection(a, b);
+  return guarded_quotient(inter, (a.area + b.area) - inter, T(0));
+}
+
+// num / den where den > 0, else num; the callers' num is 0 or NaN there.
+template <class T>
+BOXOPS_HD T penalty_of(T num, T den) {
+  return num / (den > T(0) ? den : T(1));
+}
+
+template <class T>
+BOXOPS_HD T aspect_difference(const Shape<T>& a, const Shape<T>& b) {
+  constexpr T four_over_pi_squared = T(0.40528473456935108577551785283891);
+  const T d = b.angle - a.angle;
+  return four_over_pi_squared * (d * d);
+}
+
+// The measure of one pair. `iou_eps` is added to the IoU's divisor, `eps` to the penalties'.
+// GIoU: Rezatofighi et al. 2019, eq. 2 to 4. DIoU, CIoU: Zheng et al. 2020, eq. 7 to 11.
+template <Measure measure, class T>
+BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps) {
+  const T inter = intersection(a, b);
+  if (measure == Measure::kIoA) return guarded_quotient(inter, b.area, T(0));
+  const T uni = (a.area + b.area) - inter;
+  const T iou = guarded_quotient(inter, uni, iou_eps);
+  if (measure == Measure::kIoU) return iou;
+
+  const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
+  const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+  if (measure == Measure::kGIoU) {
+    const T hull = hull_w * hull_h;
+    return iou - penalty_of(hull - uni, hull + eps);
+  }
+  const T dx = (a.x1 + a.x2) * T(0.5) - (b.x1 + b.x2) * T(0.5);
+  const T dy = (a.y1 + a.y2) * T(0.5) - (b.y1 + b.y2) * T(0.5);
+  const T diou = iou - penalty_of(dx * dx + dy * dy, (hull_w * hull_w + hull_h * hull_h) + eps);
+  if (measure == Measure::kDIoU) return diou;
+  const T v = aspect_difference(a, b);
+  return diou - penalty_of(v, ((T(1) - iou) + v) + eps) * v;
+}
+
+// d min(a, b) / d a (with a and b swapped, d max / d b); a tie splits in half, as in torch.
+template <class T>
+BOXOPS_HD T below(T a, T b) {
+  return a < b ? T(1) : (a == b ? T(0.5) : T(0));
+}
+
+// The gradient with respect to box a (and, for `second`, to box b) of
+// grad * measure_of(a, b). CIoU's alpha counts as a constant, as in the paper's code.
+// At clamps and ties the subgradient is torch's: 1 at the clamp, halves at a tie.
+template <Measure measure, bool second, class T>
+BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T grad) {
+  const Shape<T>&self = second ? b : a, &other = second ? a : b;
+  const T lo_x = max_of(a.x1, b.x1), hi_x = min_of(a.x2, b.x2), lo_y = max_of(a.y1, b.y1), hi_y = min_of(a.y2, b.y2);
+  const T iw = extent(lo_x, hi_x), ih = extent(lo_y, hi_y), inter = iw * ih;
+  const T uni = (a.area + b.area) - inter;
+
+  T d_inter, d_area;  // of the measure with respect to inter and to self's area
+  T iou = T(0);
+  if (measure == Measure::kIoA) {
+    const bool defined = b.area > T(0);
+    d_inter = defined ? T(1) / b.area : T(0);
+    d_area = second && defined ? -inter / b.area / b.area : T(0);
+  } else {
+    const bool defined = uni > T(0);
+    const T inverse = defined ? T(1) / (uni + iou_eps) : T(0);
+    iou = defined ? inter / (uni + iou_eps) : T(0);
+    d_inter = (T(1) + iou) * inverse;
+    d_area = -iou * inverse;
+  }
+
+  T d_hull_w = T(0), d_hull_h = T(0), d_cx = T(0), d_cy = T(0);  // centre: with respect to each of its two ends
+  T d_w = T(0), d_h = T(0);                                      // through the aspect ratio
+  const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
+  const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+  if (measure == Measure::kGIoU) {
+    const T hull = hull_w * hull_h, divisor = hull + eps;
+    const T inverse = divisor > T(0) ? T(1) / divisor : T(0);
+    const T d_hull = ((hull - uni) * inverse - T(1)) * inverse;
+    d_hull_w = d_hull * hull_h, d_hull_h = d_hull * hull_w;
+    d_inter -= inverse, d_area += inverse;
+  }
+  if (measure == Measure::kDIoU || measure == Measure::kCIoU) {
+    const T dx = (self.x1 + self.x2) * T(0.5) - (other.x1 + other.x2) * T(0.5);
+    const T dy = (self.y1 + self.y2) * T(0.5) - (other.y1 + other.y2) * T(0.5);
+    const T divisor = (hull_w * hull_w + hull_h * hull_h) + eps;
+    const T inverse = divisor > T(0) ? T(1) / divisor : T(0);
+    const T d_diagonal = (dx * dx + dy * dy) * inverse * inverse;
+    d_hull_w = T(2) * hull_w * d_diagonal, d_hull_h = T(2) * hull_h * d_diagonal;
+    d_cx = -dx * inverse, d_cy = -dy * inverse;
+  }
+  const T w = extent(self.x1, self.x2), h = extent(self.y1, self.y2);
+  if (measure == Measure::kCIoU) {
+    constexpr T eight_over_pi_squared = T(0.81056946913870217155103570567782);
+    const T v = aspect_difference(a, b);
+    const T alpha = penalty_of(v, ((T(1) - iou) + v) + eps), square = w * w + h * h;
+    const T d_angle = -alpha * eight_over_pi_squared * (self.angle - other.angle) / (square > T(0) ? square : T(1));
+    d_w = d_angle * h, d_h = -d_angle * w;
+  }
+
+  // Chain to the four coordinates. A side moves the overlap where it is the inner one, the hull
+  // where it is the outer one.
+  const T d_iw = hi_x - lo_x >= T(0) ? d_inter * ih : T(0), d_ih = hi_y - lo_y >= T(0) ? d_inter * iw : T(0);
+  d_w += d_area * h, d_h += d_area * w;
+  if (!(self.x2 - self.x1 >= T(0))) d_w = T(0);
+  if (!(self.y2 - self.y1 >= T(0))) d_h = T(0);
+  return {grad * (-d_iw * below(other.x1, self.x1) - d_hull_w * below(self.x1, other.x1) - d_w + d_cx),
+          grad * (-d_ih * below(other.y1, self.y1) - d_hull_h * below(self.y1, other.y1) - d_h + d_cy),
+          grad * (d_iw * below(self.x2, other.x2) + d_hull_w * below(other.x2, self.x2) + d_w + d_cx),
+          grad * (d_ih * below(self.y2, other.y2) + d_hull_h * below(other.y2, self.y2) + d_h + d_cy)};
+}
+
+}  // namespace boxops

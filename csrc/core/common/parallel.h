@@ -1,0 +1,42 @@
+// Threads come from the caller: a core function takes a `const Parallel&` and never makes a thread.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace boxops {
+
+// A borrowed reference to a callable void(int64_t begin, int64_t end); costs no allocation.
+class Range {
+ public:
+  template <class F, class = std::enable_if_t<!std::is_same_v<std::decay_t<F>, Range>>>
+  Range(F&& f)  // NOLINT: implicit, so that a lambda can be passed
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, int64_t begin, int64_t end) {
+          (*static_cast<std::remove_reference_t<F>*>(object))(begin, end);
+        }) {}
+  void operator()(int64_t begin, int64_t end) const { call_(object_, begin, end); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int64_t, int64_t);
+};
+
+// The caller's threads. `run` covers [0, n) with disjoint ranges, each of at least `grain` items
+// but the last, possibly at once, and returns when all are done. The body must not throw.
+class Parallel {
+ public:
+  virtual ~Parallel() = default;
+  virtual void run(int64_t n, int64_t grain, Range body) const = 0;
+  virtual int64_t threads() const = 0;
+};
+
+// No threads but the caller's own.
+class Serial final : public Parallel {
+ public:
+  void run(int64_t n, int64_t, Range body) const override {
+    if (n > 0) body(0, n);
+  }
+  int64_t threads() const override { return 1; }
+};
+
+}  // namespace boxops

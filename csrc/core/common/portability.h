@@ -1,0 +1,11 @@
+// Words that let one header serve g++, nvcc and the CUDA emulator of the tests.
+#pragma once
+
+#ifdef __CUDACC__
+#define BOXOPS_HD __host__ __device__ __forceinline__
+#else
+#define BOXOPS_HD inline __attribute__((always_inline))
+#endif
+
+// Marks what libboxops.so offers; everything else stays hidden.
+#define BOXOPS_API __attribute__((visibility("default")))

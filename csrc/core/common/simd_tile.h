@@ -1,0 +1,35 @@
+// A tile of boxes as five or six short arrays, for vector loops on the CPU.
+#pragma once
+
+#include "common/geometry.h"
+
+namespace boxops {
+
+constexpr int kTile = 256;
+
+template <class T>
+struct Tile {
+  alignas(64) T x1[kTile];
+  alignas(64) T y1[kTile];
+  alignas(64) T x2[kTile];
+  alignas(64) T y2[kTile];
+  alignas(64) T area[kTile];
+  alignas(64) T angle[kTile];
+
+  Shape<T> operator[](int i) const {
+    Shape<T> s;
+    s.x1 = x1[i], s.y1 = y1[i], s.x2 = x2[i], s.y2 = y2[i], s.area = area[i], s.angle = angle[i];
+    return s;
+  }
+  void set(int i, const Shape<T>& s) {
+    x1[i] = s.x1, y1[i] = s.y1, x2[i] = s.x2, y2[i] = s.y2, area[i] = s.area, angle[i] = s.angle;
+  }
+};
+
+// Fills places [0, n) with boxes [begin, begin + n) of one batch item.
+template <Measure measure, class T>
+void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, Tile<T>& tile) {
+  for (int i = 0; i < n; ++i) tile.set(i, shape_of<measure>(load_box<T>(boxes, batch, begin + i)));
+}
+
+}  // namespace boxops

@@ -1,0 +1,76 @@
+// Sorting by score and by group, for NMS and its kin.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/dtype.h"
+
+namespace boxops {
+
+// A strided view of [batch, count] scalars (scores, group ids).
+struct Scalars {
+  const void* data;
+  DType dtype;
+  int64_t batch_stride, stride;
+};
+
+// A key whose rising order is the order of falling score: NaN last, -0 equal to +0.
+BOXOPS_HD uint64_t falling_key(float score) {
+  if (score != score) return 0xffffffffu;
+  const uint32_t bits = detail::bits_as<uint32_t>(score + 0.0f);
+  return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
+}
+BOXOPS_HD uint64_t falling_key(double score) {
+  if (score != score) return ~uint64_t(0);
+  const uint64_t bits = detail::bits_as<uint64_t>(score + 0.0), sign = uint64_t(1) << 63;
+  return bits & sign ? bits : ~(bits | sign);
+}
+
+// The key of score i; 32 bits wide unless the scores are float64.
+BOXOPS_HD uint64_t score_key(const Scalars& scores, int64_t batch, int64_t i) {
+  const int64_t at = batch * scores.batch_stride + i * scores.stride;
+  return scores.dtype == DType::kFloat64 ? falling_key(static_cast<const double*>(scores.data)[at])
+                                         : falling_key(load<float>(scores.data, scores.dtype, at));
+}
+inline int score_key_bits(const Scalars& scores) { return scores.dtype == DType::kFloat64 ? 64 : 32; }
+
+// Whether score i exceeds the threshold, both in the score's compute type; NaN does not.
+BOXOPS_HD bool score_exceeds(const Scalars& scores, int64_t batch, int64_t i, double threshold) {
+  const int64_t at = batch * scores.batch_stride + i * scores.stride;
+  return scores.dtype == DType::kFloat64 ? static_cast<const double*>(scores.data)[at] > threshold
+                                         : load<float>(scores.data, scores.dtype, at) > static_cast<float>(threshold);
+}
+
+// The group id i as a key as wide as its dtype; groups are integers, only their equality matters.
+BOXOPS_HD uint64_t group_key(const Scalars& groups, int64_t batch, int64_t i) {
+  const int64_t at = batch * groups.batch_stride + i * groups.stride;
+  switch (groups.dtype) {
+    case DType::kUInt8:
+    case DType::kInt8: return static_cast<const uint8_t*>(groups.data)[at];
+    case DType::kUInt16:
+    case DType::kInt16: return static_cast<const uint16_t*>(groups.data)[at];
+    case DType::kUInt32:
+    case DType::kInt32: return static_cast<const uint32_t*>(groups.data)[at];
+    default: return static_cast<const uint64_t*>(groups.data)[at];
+  }
+}
+
+namespace cpu {
+
+// Stable sort of (key, value) pairs by rising key, in place.
+void sort_pairs(uint64_t* keys, int64_t* values, int64_t n);
+
+}  // namespace cpu
+
+namespace cuda {
+
+// Stable sort of (key, value) pairs by rising key, looking at the lowest `bits` bits only.
+// `workspace` holds sort_pairs_workspace(n) bytes. This wraps CUB; the emulator has its own.
+// Returns a cudaError_t.
+size_t sort_pairs_workspace(int64_t n);
+int sort_pairs(const uint64_t* keys_in, uint64_t* keys_out, const int64_t* values_in, int64_t* values_out, int64_t n,
+               int bits, void* workspace, size_t workspace_bytes, void* stream);
+
+}  // namespace cuda
+}  // namespace boxops

@@ -1,0 +1,120 @@
+#include "iou/iou.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "common/isa.h"
+#include "common/simd_tile.h"
+
+#define BOXOPS_SIMD_SOURCE "iou/iou_simd.inl"
+#include "common/for_each_isa.h"
+
+namespace boxops::cpu {
+namespace {
+
+constexpr int64_t kRows = 64;              // rows that share one loaded tile
+constexpr int64_t kPairsPerTask = 1 << 14; // less is not worth waking a thread
+
+int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
+
+// Tasks are blocks of kRows x kTile, a row of blocks after another, so that a thread's range of
+// tasks writes one piece of memory.
+template <Measure measure, class T>
+void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
+  const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kTile);
+  const auto row_kernel = BOXOPS_BY_ISA(measure_row<measure, T>);
+  const int64_t grain = std::max<int64_t>(1, kPairsPerTask / (std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kTile)));
+  parallel.run(boxes1.batch * rows * columns, grain, [&](int64_t begin, int64_t end) {
+    Tile<T> tile;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows, column = task % columns * kTile;
+      const int n = static_cast<int>(std::min<int64_t>(kTile, boxes2.count - column));
+      load_tile<measure>(boxes2, batch, column, n, tile);
+      for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i)
+        row_kernel(shape_of<measure>(load_box<T>(boxes1, batch, i)), tile, n, iou_eps, eps,
+                   out + (batch * boxes1.count + i) * boxes2.count + column);
+    }
+  });
+}
+
+template <Measure measure, class T>
+void paired(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
+  const int64_t columns = blocks_of(boxes1.count, kTile);
+  const auto kernel = BOXOPS_BY_ISA(measure_paired<measure, T>);
+  parallel.run(boxes1.batch * columns, kPairsPerTask / kTile, [&](int64_t begin, int64_t end) {
+    Tile<T> tile1, tile2;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t batch = task / columns, column = task % columns * kTile;
+      const int n = static_cast<int>(std::min<int64_t>(kTile, boxes1.count - column));
+      load_tile<measure>(boxes1, batch, column, n, tile1);
+      load_tile<measure>(boxes2, batch, column, n, tile2);
+      kernel(tile1, tile2, n, iou_eps, eps, out + batch * boxes1.count + column);
+    }
+  });
+}
+
+// The gradient of one side. A task is a tile of that side's boxes; it runs over all boxes of the
+// other side in order, so no two threads add to one place and the order of the sum is fixed.
+// grad is read as [B, self, other] through the two strides; the paired form has one other each.
+template <Measure measure, bool second, class T>
+void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T iou_eps, T eps, const T* grad,
+                      int64_t self_stride, int64_t other_stride, T* out, const Parallel& parallel) {
+  const int64_t columns = blocks_of(self.count, kTile), opposite = is_paired ? 1 : other.count;
+  const auto kernel = BOXOPS_BY_ISA(gradient_row<measure, second, T>);
+  const int64_t grain = std::max<int64_t>(1, kPairsPerTask / std::max<int64_t>(1, opposite * kTile));
+  parallel.run(self.batch * columns, grain, [&](int64_t begin, int64_t end) {
+    Tile<T> tile, sum;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t batch = task / columns, column = task % columns * kTile;
+      const int n = static_cast<int>(std::min<int64_t>(kTile, self.count - column));
+      const T* g = grad + batch * self.count * opposite + column * self_stride;
+      load_tile<measure>(self, batch, column, n, tile);
+      std::fill_n(sum.x1, offsetof(Tile<T>, area) / sizeof(T), T(0));
+      if (is_paired) {
+        for (int j = 0; j < n; ++j) {
+          const Shape<T> partner = shape_of<measure>(load_box<T>(other, batch, column + j));
+          const Box<T> d = measure_gradient<measure, second>(second ? partner : tile[j], second ? tile[j] : partner,
+                                                             iou_eps, eps, g[j]);
+          sum.x1[j] = d.x1, sum.y1[j] = d.y1, sum.x2[j] = d.x2, sum.y2[j] = d.y2;
+        }
+      } else {
+        for (int64_t i = 0; i < other.count; ++i)
+          kernel(shape_of<measure>(load_box<T>(other, batch, i)), tile, n, iou_eps, eps, g + i * other_stride,
+                 self_stride, sum);
+      }
+      T* to = out + (batch * self.count + column) * 4;
+      for (int j = 0; j < n; ++j)
+        to[4 * j] = sum.x1[j], to[4 * j + 1] = sum.y1[j], to[4 * j + 2] = sum.x2[j], to[4 * j + 3] = sum.y2[j];
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* out, const Parallel& parallel) {
+  if (boxes1.batch * boxes1.count * boxes2.count == 0) return;
+  with_measure(o.measure, [&](auto measure) {
+    const auto run = o.paired ? paired<measure(), T> : pairwise<measure(), T>;
+    run(boxes1, boxes2, static_cast<T>(o.iou_eps), static_cast<T>(o.eps), out, parallel);
+  });
+}
+
+template <class T>
+void iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, const T* grad_out, T* grad1,
+                  T* grad2, const Parallel& parallel) {
+  const T iou_eps = static_cast<T>(o.iou_eps), eps = static_cast<T>(o.eps);
+  const int64_t m = o.paired ? 1 : boxes2.count;
+  with_measure(o.measure, [&](auto measure) {
+    gradient_of_side<measure(), false>(boxes1, boxes2, o.paired, iou_eps, eps, grad_out, m, 1, grad1, parallel);
+    gradient_of_side<measure(), true>(boxes2, boxes1, o.paired, iou_eps, eps, grad_out, 1, m, grad2, parallel);
+  });
+}
+
+#define INSTANTIATE(T)                                                                                        \
+  template void iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, const Parallel&);              \
+  template void iou_backward<T>(const Boxes&, const Boxes&, const MeasureOptions&, const T*, T*, T*, const Parallel&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cpu

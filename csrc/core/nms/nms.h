@@ -1,0 +1,60 @@
+// Greedy non-maximum suppression, exact, in groups, and with output of a fixed size.
+//
+// Boxes are taken by falling score (ties by rising index, NaN last). A box is kept unless its IoU
+// with a kept box of its own group exceeds the threshold; IoU is rounded to the compute type T as
+// common/geometry.h says, so every backend takes the same decisions to the bit. Degenerate, NaN
+// and infinite boxes have IoU 0 with everything: they are kept and suppress nothing.
+//
+// CPU: kept boxes live in buckets by size and place, so that a box meets only those that could
+// exceed the threshold (nms_simd.inl); work is near N log N on spread-out boxes, memory O(N).
+// CUDA: workspace O(N), no N x N/64 mask (nms_cuda.cu). Nothing allocates device memory or waits.
+#pragma once
+
+#include "common/geometry.h"
+#include "common/parallel.h"
+#include "common/sort.h"
+
+namespace boxops {
+
+struct NmsInput {
+  Boxes boxes;        // [B, N, 4]
+  Scalars scores;     // [B, N], floating or integer
+  bool has_groups;    // false: one group per image
+  Scalars groups;     // [B, N], integer
+};
+
+struct PaddedOptions {
+  int64_t max_output;
+  bool has_score_threshold;
+  double score_threshold;  // candidates have score > score_threshold, in the score's compute type
+};
+
+namespace cpu {
+
+// B == 1. Writes the kept indices by falling score to keep[N]; returns their number.
+template <class T>
+BOXOPS_API int64_t nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel);
+
+// Writes indices[B, max_output], padded with -1, and counts[B].
+template <class T>
+BOXOPS_API void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,
+                           int64_t* counts, const Parallel& parallel);
+
+}  // namespace cpu
+
+namespace cuda {
+
+// Bytes of workspace that both functions need.
+BOXOPS_API size_t nms_workspace(int64_t batch, int64_t count, bool float64);
+
+// B == 1. Writes the kept indices to keep[N] and their number to count[1], both on the device.
+// Returns a cudaError_t.
+template <class T>
+BOXOPS_API int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream);
+
+template <class T>
+BOXOPS_API int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,
+                          int64_t* counts, void* workspace, void* stream);
+
+}  // namespace cuda
+}  // namespace boxops

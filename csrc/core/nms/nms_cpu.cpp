@@ -1,0 +1,118 @@
+#include "nms/nms.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "common/isa.h"
+
+namespace boxops {
+namespace {
+
+template <class T>
+struct Ranked : Box<T> {
+  T area;
+  // Whether the box can overlap anything by an IoU above 0.
+  bool ordinary() const { return area > T(0) && area < std::numeric_limits<T>::infinity(); }
+};
+
+}  // namespace
+}  // namespace boxops
+
+#define BOXOPS_SIMD_SOURCE "nms/nms_simd.inl"
+#include "common/for_each_isa.h"
+
+namespace boxops::cpu {
+namespace {
+
+// The candidates of one image by falling score.
+std::vector<int64_t> rank(const NmsInput& input, int64_t batch, std::vector<int64_t> candidates) {
+  std::vector<uint64_t> keys(candidates.size());
+  for (size_t i = 0; i < keys.size(); ++i) keys[i] = score_key(input.scores, batch, candidates[i]);
+  sort_pairs(keys.data(), candidates.data(), static_cast<int64_t>(candidates.size()));
+  return candidates;
+}
+
+// Reads which of the ranked boxes are kept, at most `limit` of each group.
+template <class T>
+void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked, T threshold, int64_t limit,
+              bool* keep, const Parallel& parallel) {
+  const int64_t n = static_cast<int64_t>(ranked.size());
+  // place[i]: the rank of the i-th box when groups lie one after another, each by falling score.
+  std::vector<int64_t> place, starts{0};
+  if (input.has_groups) {
+    place.resize(n);
+    std::iota(place.begin(), place.end(), 0);
+    std::vector<uint64_t> keys(n);
+    for (int64_t i = 0; i < n; ++i) keys[i] = group_key(input.groups, batch, ranked[i]);
+    sort_pairs(keys.data(), place.data(), n);
+    for (int64_t i = 1; i < n; ++i)
+      if (keys[i] != keys[i - 1]) starts.push_back(i);
+  }
+  starts.push_back(n);
+
+  std::vector<Ranked<T>> boxes(n);
+  parallel.run(n, 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      static_cast<Box<T>&>(boxes[i]) = load_box<T>(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
+      boxes[i].area = area(boxes[i]);
+    }
+  });
+  const auto greedy = BOXOPS_BY_ISA(greedy<T>);
+  if (place.empty()) return greedy(boxes.data(), n, threshold, limit, keep);
+  std::vector<uint8_t> flags(n, 0);
+  bool* kept = reinterpret_cast<bool*>(flags.data());
+  parallel.run(static_cast<int64_t>(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s)
+      greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], threshold, limit, kept + starts[s]);
+  });
+  for (int64_t i = 0; i < n; ++i) keep[place[i]] = kept[i];
+}
+
+// Suppresses the ranked candidates and writes the first `limit` kept to `out`.
+template <class T>
+int64_t keep_first(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked, T threshold, int64_t limit,
+                   int64_t* out, const Parallel& parallel) {
+  std::vector<uint8_t> flags(ranked.size(), 0);
+  bool* keep = reinterpret_cast<bool*>(flags.data());
+  suppress(input, batch, ranked, threshold, limit, keep, parallel);
+  int64_t count = 0;
+  for (size_t i = 0; i < ranked.size() && count < limit; ++i)
+    if (keep[i]) out[count++] = ranked[i];
+  return count;
+}
+
+}  // namespace
+
+template <class T>
+int64_t nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel) {
+  std::vector<int64_t> all(input.boxes.count);
+  std::iota(all.begin(), all.end(), 0);
+  return keep_first(input, 0, rank(input, 0, std::move(all)), iou_threshold, input.boxes.count, keep, parallel);
+}
+
+template <class T>
+void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
+                const Parallel& parallel) {
+  parallel.run(input.boxes.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      std::vector<int64_t> candidates;
+      for (int64_t i = 0; i < input.boxes.count; ++i)
+        if (!options.has_score_threshold || score_exceeds(input.scores, b, i, options.score_threshold))
+          candidates.push_back(i);
+      int64_t* out = indices + b * options.max_output;
+      counts[b] = keep_first(input, b, rank(input, b, std::move(candidates)), iou_threshold, options.max_output, out, Serial());
+      std::fill(out + counts[b], out + options.max_output, -1);
+    }
+  });
+}
+
+#define INSTANTIATE(T)                                                              \
+  template int64_t nms<T>(const NmsInput&, T, int64_t*, const Parallel&);           \
+  template void nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, const Parallel&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cpu

@@ -1,0 +1,88 @@
+// What an op sees of any framework's array, and what it asks of the framework.
+//
+// An op is written once, against Array and Framework; torch_ops/, pybind/ and any other binding
+// only translate their arrays. To bind another framework, implement Framework and make Arrays.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+
+namespace boxops {
+
+// A wrong value, shape or dtype. Bindings turn it into a ValueError.
+struct Error : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+enum class DeviceType : uint8_t { kCPU, kCUDA };
+
+struct Device {
+  DeviceType type = DeviceType::kCPU;
+  int index = 0;
+  bool operator==(const Device& o) const { return type == o.type && (type == DeviceType::kCPU || index == o.index); }
+};
+
+constexpr int kMaxRank = 16;
+
+// A short list of sizes or strides; negative places count from the end.
+struct Dims {
+  int count = 0;
+  int64_t values[kMaxRank] = {};
+
+  Dims() = default;
+  Dims(std::initializer_list<int64_t> list) {
+    for (const int64_t v : list) push_back(v);
+  }
+  void push_back(int64_t v) { values[count++] = v; }
+  int64_t operator[](int i) const { return values[i < 0 ? count + i : i]; }
+  int64_t product() const {
+    int64_t p = 1;
+    for (int i = 0; i < count; ++i) p *= values[i];
+    return p;
+  }
+  // All but the last `drop`.
+  Dims head(int drop) const {
+    Dims d;
+    for (int i = 0; i + drop < count; ++i) d.push_back(values[i]);
+    return d;
+  }
+  bool operator==(const Dims& o) const {
+    for (int i = 0; i < count; ++i)
+      if (i >= o.count || values[i] != o.values[i]) return false;
+    return count == o.count;
+  }
+};
+
+// A view of an array with a share in what keeps it alive. Strides count elements.
+struct Array {
+  void* data = nullptr;
+  DType dtype = DType::kOther;
+  Device device;
+  Dims sizes, strides;
+  std::shared_ptr<void> owner;
+
+  int rank() const { return sizes.count; }
+  int64_t numel() const { return sizes.product(); }
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data);
+  }
+};
+
+class Framework {
+ public:
+  virtual ~Framework() = default;
+  // A new contiguous array, not initialised.
+  virtual Array empty(const Dims& sizes, DType dtype, Device device) = 0;
+  // The threads that CPU work runs on.
+  virtual const Parallel& parallel() = 0;
+  // The cudaStream_t that work on this device belongs on.
+  virtual void* stream(Device device) = 0;
+};
+
+}  // namespace boxops

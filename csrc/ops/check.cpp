@@ -1,0 +1,146 @@
+#include "ops/check.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "common/copy.h"
+#include "common/isa.h"
+#include "ops/ops.h"
+
+namespace boxops {
+
+void fail(const char* op, const std::string& expected, const std::string& got) {
+  throw Error(std::string(op) + ": expected " + expected + ", got " + got);
+}
+
+void fail_without_cuda(const char* op, Device device) {
+  fail(op, "arrays on the CPU (this boxops was built without CUDA)", to_string(device));
+}
+
+std::string to_string(const Dims& sizes) {
+  std::string s = "[";
+  for (int i = 0; i < sizes.count; ++i) s += (i ? ", " : "") + std::to_string(sizes[i]);
+  return s + "]";
+}
+
+std::string to_string(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%g", value);
+  return text;
+}
+
+std::string to_string(Device device) {
+  return device.type == DeviceType::kCPU ? "cpu" : "cuda:" + std::to_string(device.index);
+}
+
+static void check_numeric(const char* op, const char* name, const Array& a) {
+  if (!is_integer(a.dtype) && !is_floating(a.dtype)) fail(op, std::string(name) + " of a real number type", name_of(a.dtype));
+}
+
+void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape) {
+  check_numeric(op, name, boxes);
+  int rank = 1;
+  for (const char* c = shape; *c; ++c) rank += *c == ',';
+  const bool any_lead = std::strstr(shape, "...") != nullptr;
+  const bool right = any_lead ? boxes.rank() >= rank - 1 : boxes.rank() == rank;
+  if (!right || boxes.sizes[-1] != 4) fail(op, std::string(name) + " of shape " + shape, to_string(boxes.sizes));
+}
+
+void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer) {
+  if (integer && !is_integer(a.dtype)) fail(op, std::string(name) + " of an integer type", name_of(a.dtype));
+  check_numeric(op, name, a);
+  const Dims expected = boxes.sizes.head(1);
+  if (!(a.sizes == expected)) fail(op, std::string(name) + " of shape " + to_string(expected), to_string(a.sizes));
+  if (!(a.device == boxes.device))
+    fail(op, std::string(name) + " on the device of boxes (" + to_string(boxes.device) + ")", to_string(a.device));
+}
+
+void check_pair(const char* op, const Array& boxes1, const Array& boxes2) {
+  if (boxes1.dtype != boxes2.dtype)
+    fail(op, "boxes1 and boxes2 of one dtype", std::string(name_of(boxes1.dtype)) + " and " + name_of(boxes2.dtype));
+  if (!(boxes1.device == boxes2.device))
+    fail(op, "boxes1 and boxes2 on one device", to_string(boxes1.device) + " and " + to_string(boxes2.device));
+}
+
+void check_iou_threshold(const char* op, double iou_threshold) {
+  if (!(iou_threshold >= 0)) fail(op, "iou_threshold >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));
+}
+
+Dims broadcast(const char* op, const Array& boxes1, const Array& boxes2, int drop) {
+  const Dims a = boxes1.sizes.head(drop), b = boxes2.sizes.head(drop);
+  Dims out;
+  for (int i = std::max(a.count, b.count); i > 0; --i) {
+    const int64_t m = i <= a.count ? a[-i] : 1, n = i <= b.count ? b[-i] : 1;
+    if (m != n && m != 1 && n != 1)
+      fail(op, "leading dims that broadcast", to_string(boxes1.sizes) + " and " + to_string(boxes2.sizes));
+    out.push_back(m == 1 ? n : m);
+  }
+  return out;
+}
+
+Array contiguous(Framework& framework, const char* op, const Array& array) {
+  bool is_contiguous = true;
+  int64_t stride = 1;
+  for (int i = array.rank() - 1; i >= 0; --i) {
+    is_contiguous &= array.sizes[i] == 1 || array.strides[i] == stride;
+    stride *= array.sizes[i];
+  }
+  if (is_contiguous || stride == 0) return array;
+  Array out = framework.empty(array.sizes, array.dtype, array.device);
+  StridedView view{array.data, size_of(array.dtype), array.rank(), {}, {}};
+  for (int i = 0; i < array.rank(); ++i) view.sizes[i] = array.sizes[i], view.strides[i] = array.strides[i];
+  BOXOPS_DISPATCH(op, array.device, cpu::copy(view, stride, out.data, framework.parallel()),
+                  cuda::copy(view, stride, out.data, framework.stream(array.device)));
+  return out;
+}
+
+// The one stride that walks dims [0, count) in row-major order; false if there is none.
+static bool fold_stride(const Array& a, int count, int64_t* stride) {
+  *stride = 0;
+  int64_t next = -1;  // the stride that the next outer dim must have; -1: any
+  for (int i = count - 1; i >= 0; --i) {
+    if (a.sizes[i] == 1) continue;
+    if (next == -1)
+      *stride = a.strides[i];
+    else if (a.strides[i] != next)
+      return false;
+    next = a.strides[i] * a.sizes[i];
+    if (next == -1) return false;  // a real stride of -1; rare enough to copy
+  }
+  return true;
+}
+
+Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold) {
+  const int inner = fold ? 1 : 2;
+  Array wide = boxes;
+  wide.sizes = lead, wide.strides = {};
+  const int missing = lead.count - (boxes.rank() - inner);
+  for (int i = 0; i < lead.count; ++i)
+    wide.strides.push_back(i < missing || (boxes.sizes[i - missing] == 1 && lead[i] != 1) ? 0 : boxes.strides[i - missing]);
+  for (int i = inner; i > 0; --i) wide.sizes.push_back(boxes.sizes[-i]), wide.strides.push_back(boxes.strides[-i]);
+  int64_t stride = 0;
+  if (wide.numel() > 0 && !fold_stride(wide, lead.count, &stride)) {
+    wide = contiguous(framework, op, wide);
+    fold_stride(wide, lead.count, &stride);
+  }
+  boxes = wide;
+  const int64_t folded = lead.product();
+  if (fold) return {wide.data, wide.dtype, 1, folded, 0, stride, wide.strides[-1]};
+  return {wide.data, wide.dtype, folded, wide.sizes[-2], stride, wide.strides[-2], wide.strides[-1]};
+}
+
+Scalars view_scalars(const Array& scalars) {
+  return {scalars.data, scalars.dtype, scalars.rank() > 1 ? scalars.strides[0] : 0, scalars.strides[-1]};
+}
+
+std::string ops::build_info() {
+  const char* names[] = {"baseline", "avx2", "avx512"};
+#if BOXOPS_WITH_CUDA
+  return std::string("cuda ") + BOXOPS_CUDA_ARCHS_BUILT + ", cpu " + names[static_cast<int>(isa())];
+#else
+  return std::string("no cuda, cpu ") + names[static_cast<int>(isa())];
+#endif
+}
+
+}  // namespace boxops

@@ -1,0 +1,93 @@
+// The checks of all ops, the words of their errors, and views of arrays for the kernels.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "common/geometry.h"
+#include "common/sort.h"
+#include "ops/array.h"
+#include "ops/cuda_runtime.h"
+
+namespace boxops {
+
+// Throws Error("<op>: expected <what>, got <what>").
+[[noreturn]] void fail(const char* op, const std::string& expected, const std::string& got);
+
+std::string to_string(const Dims& sizes);  // "[3, 4]"
+std::string to_string(double value);       // "0.5"
+std::string to_string(Device device);      // "cuda:0"
+
+// boxes: numeric, last dim 4, and of the rank that `shape` shows where it starts without an ellipsis.
+void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape);
+// One number per box, on the same device; `integer` asks for an integer dtype.
+void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer);
+void check_pair(const char* op, const Array& boxes1, const Array& boxes2);
+void check_iou_threshold(const char* op, double iou_threshold);
+
+// The leading dims of both arrays, all but the last `drop`, broadcast.
+Dims broadcast(const char* op, const Array& boxes1, const Array& boxes2, int drop);
+
+// `array` itself, or a contiguous copy with the same sizes.
+Array contiguous(Framework& framework, const char* op, const Array& array);
+
+// [lead..., N, 4] as [B, N, 4], or with `fold` [lead..., 4] as [1, N, 4], broadcast to `lead`. Where the
+// strides allow no such view, `boxes` becomes a copy.
+Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold);
+Scalars view_scalars(const Array& scalars);  // [N] or [B, N]
+
+// Calls f with a value of the compute type, float or double.
+template <class F>
+auto with_compute_type(DType dtype, F&& f) {
+  return compute_type(dtype) == DType::kFloat64 ? f(double()) : f(float());
+}
+
+// Runs the call for the device that the arrays are on.
+#if BOXOPS_WITH_CUDA
+#define BOXOPS_DISPATCH(op, on, cpu_call, cuda_call) \
+  do {                                               \
+    if ((on).type == DeviceType::kCPU) {             \
+      cpu_call;                                      \
+    } else {                                         \
+      const DeviceScope scope(on);                   \
+      check_cuda(op, cuda_call);                     \
+    }                                                \
+  } while (0)
+#else
+#define BOXOPS_DISPATCH(op, on, cpu_call, cuda_call)                 \
+  do {                                                               \
+    if ((on).type == DeviceType::kCUDA) fail_without_cuda(op, (on)); \
+    cpu_call;                                                        \
+  } while (0)
+#endif
+[[noreturn]] void fail_without_cuda(const char* op, Device device);
+
+// For outputs whose size is known only afterwards, at most `most` indices. on_cpu(indices) returns
+// their number; on_cuda(indices, count, stream) leaves it on the device, and the host waits for it.
+template <class Cpu, class Cuda>
+Array select(Framework& framework, const char* op, Device device, int64_t most, Cpu on_cpu, [[maybe_unused]] Cuda on_cuda) {
+  if (device.type == DeviceType::kCPU) {
+    const std::unique_ptr<int64_t[]> indices(new int64_t[most]);
+    const int64_t count = on_cpu(indices.get());
+    Array out = framework.empty({count}, DType::kInt64, device);
+    std::copy_n(indices.get(), count, out.as<int64_t>());
+    return out;
+  }
+#if BOXOPS_WITH_CUDA
+  const DeviceScope scope(device);
+  void* stream = framework.stream(device);
+  const Array found = framework.empty({most + 1}, DType::kInt64, device);
+  int64_t *indices = found.as<int64_t>(), count = 0;
+  check_cuda(op, on_cuda(indices, indices + most, stream));
+  copy_to_host(op, &count, indices + most, sizeof(count), stream);
+  Array out = framework.empty({count}, DType::kInt64, device);
+  copy_on_device(op, out.data, indices, count * sizeof(int64_t), stream);
+  return out;
+#else
+  fail_without_cuda(op, device);
+#endif
+}
+
+}  // namespace boxops

@@ -1,0 +1,75 @@
+#include "iou/iou.h"
+
+#include "ops/check.h"
+#include "ops/ops.h"
+
+namespace boxops::ops {
+namespace {
+
+// One call's checked inputs.
+struct Call {
+  const char* op;
+  MeasureOptions options;
+  Dims lead;
+  Boxes boxes1, boxes2;
+};
+
+Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, double iou_eps, double eps) {
+  constexpr const char* names[] = {"box_iou", "box_ioa", "generalized_box_iou", "distance_box_iou", "complete_box_iou"};
+  if (measure < 0 || measure > 4) fail("iou", "measure in 0..4", std::to_string(measure));
+  Call call{names[measure], {static_cast<Measure>(measure), paired, iou_eps, eps}, {}, {}, {}};
+  const char* op = call.op;
+  check_boxes(op, "boxes1", boxes1, paired ? "[..., 4]" : "[..., N, 4]");
+  check_boxes(op, "boxes2", boxes2, paired ? "[..., 4]" : "[..., M, 4]");
+  check_pair(op, boxes1, boxes2);
+  if (!(iou_eps >= 0) || !(eps >= 0)) fail(op, "eps >= 0", to_string(iou_eps >= 0 ? eps : iou_eps));
+  call.lead = broadcast(op, boxes1, boxes2, paired ? 1 : 2);
+  call.boxes1 = view_boxes(framework, op, boxes1, call.lead, paired);
+  call.boxes2 = view_boxes(framework, op, boxes2, call.lead, paired);
+  return call;
+}
+
+}  // namespace
+
+Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, bool paired, double iou_eps, double eps) {
+  const Call call = check(framework, boxes1, boxes2, measure, paired, iou_eps, eps);
+  Dims sizes = call.lead;
+  if (!paired) sizes.push_back(call.boxes1.count), sizes.push_back(call.boxes2.count);
+  Array out = framework.empty(sizes, compute_type(boxes1.dtype), boxes1.device);
+  if (out.numel() == 0) return out;
+  with_compute_type(boxes1.dtype, [&](auto t) {
+    using T = decltype(t);
+    BOXOPS_DISPATCH(call.op, boxes1.device,
+                    cpu::iou<T>(call.boxes1, call.boxes2, call.options, out.as<T>(), framework.parallel()),
+                    cuda::iou<T>(call.boxes1, call.boxes2, call.options, out.as<T>(), framework.stream(boxes1.device)));
+  });
+  return out;
+}
+
+std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array boxes1, Array boxes2, int64_t measure,
+                                      bool paired, double iou_eps, double eps) {
+  const Call call = check(framework, boxes1, boxes2, measure, paired, iou_eps, eps);
+  Dims sizes = call.lead, sizes1 = call.lead, sizes2 = call.lead;
+  if (!paired) {
+    sizes.push_back(call.boxes1.count), sizes.push_back(call.boxes2.count);
+    sizes1.push_back(call.boxes1.count), sizes2.push_back(call.boxes2.count);
+  }
+  sizes1.push_back(4), sizes2.push_back(4);
+  const DType dtype = compute_type(boxes1.dtype);
+  if (!(grad.sizes == sizes)) fail(call.op, "a gradient of shape " + to_string(sizes), to_string(grad.sizes));
+  if (grad.dtype != dtype) fail(call.op, std::string("a gradient of dtype ") + name_of(dtype), name_of(grad.dtype));
+  if (!(grad.device == boxes1.device)) fail(call.op, "a gradient on " + to_string(boxes1.device), to_string(grad.device));
+  grad = contiguous(framework, call.op, grad);
+  Array grad1 = framework.empty(sizes1, dtype, boxes1.device), grad2 = framework.empty(sizes2, dtype, boxes1.device);
+  with_compute_type(dtype, [&](auto t) {
+    using T = decltype(t);
+    BOXOPS_DISPATCH(call.op, boxes1.device,
+                    cpu::iou_backward<T>(call.boxes1, call.boxes2, call.options, grad.as<T>(), grad1.as<T>(),
+                                         grad2.as<T>(), framework.parallel()),
+                    cuda::iou_backward<T>(call.boxes1, call.boxes2, call.options, grad.as<T>(), grad1.as<T>(),
+                                          grad2.as<T>(), framework.stream(boxes1.device)));
+  });
+  return {grad1, grad2};
+}
+
+}  // namespace boxops::ops

@@ -1,0 +1,31 @@
+// The ops: checked, for arrays of any framework and device. Contracts: core/<family>/<family>.h.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+
+#include "common/portability.h"
+#include "ops/array.h"
+
+namespace boxops::ops {
+
+BOXOPS_API Array box_area(Framework&, Array boxes);
+BOXOPS_API Array box_convert(Framework&, Array boxes, int64_t from, int64_t to);
+BOXOPS_API Array clip_boxes(Framework&, Array boxes, double height, double width);
+BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
+
+BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, int64_t measure, bool paired, double iou_eps, double eps);
+BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, int64_t measure,
+                                                 bool paired, double iou_eps, double eps);
+
+BOXOPS_API Array nms(Framework&, Array boxes, Array scores, double iou_threshold);
+BOXOPS_API Array batched_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);
+BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array scores, double iou_threshold,
+                                               int64_t max_output, std::optional<Array> labels,
+                                               std::optional<double> score_threshold);
+
+// "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
+BOXOPS_API std::string build_info();
+
+}  // namespace boxops::ops

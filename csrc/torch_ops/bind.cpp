@@ -1,0 +1,98 @@
+#include "torch_ops/bind.h"
+
+#include <array>
+
+// Declared weak: a CPU-only torch does not have it, and then no CUDA tensor exists to need it.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+
+namespace boxops::torch_ops {
+namespace {
+
+void check(AOTITorchError error, const char* call) {
+  if (error != AOTI_TORCH_SUCCESS) throw std::runtime_error(std::string("boxops: torch failed in ") + call);
+}
+#define CHECK(function, ...) check(function(__VA_ARGS__), #function)
+
+// torch's number of each DType, in the order of DType.
+const std::array<int32_t, 13>& torch_dtypes() {
+  static const std::array<int32_t, 13> numbers = {
+      aoti_torch_dtype_uint8(),   aoti_torch_dtype_int8(),    aoti_torch_dtype_uint16(),   aoti_torch_dtype_int16(),
+      aoti_torch_dtype_uint32(),  aoti_torch_dtype_int32(),   aoti_torch_dtype_uint64(),   aoti_torch_dtype_int64(),
+      aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16(), aoti_torch_dtype_float32(), aoti_torch_dtype_float64(),
+      aoti_torch_dtype_bool()};
+  return numbers;
+}
+
+DType dtype_of(int32_t number) {
+  const auto& numbers = torch_dtypes();
+  for (size_t i = 0; i < numbers.size(); ++i)
+    if (numbers[i] == number) return static_cast<DType>(i);
+  return DType::kOther;
+}
+
+// torch's own threads, so that torch.set_num_threads holds.
+class TorchThreads final : public Parallel {
+ public:
+  void run(int64_t n, int64_t grain, Range body) const override {
+    if (n <= 0) return;
+    if (n <= grain) return body(0, n);
+    const auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<Range*>(context))(begin, end); };
+    CHECK(torch_parallel_for, 0, n, grain, call, &body);
+  }
+  int64_t threads() const override {
+    uint32_t n = 1;
+    CHECK(torch_get_num_threads, &n);
+    return n;
+  }
+};
+
+}  // namespace
+
+Array to_array(AtenTensorHandle owned) {
+  Array a;
+  a.owner = std::shared_ptr<void>(owned, [](void* h) { aoti_torch_delete_tensor_object(static_cast<AtenTensorHandle>(h)); });
+  int32_t number, device_type, device_index;
+  int64_t rank, *sizes, *strides;
+  CHECK(aoti_torch_get_dtype, owned, &number);
+  CHECK(aoti_torch_get_device_type, owned, &device_type);
+  CHECK(aoti_torch_get_device_index, owned, &device_index);
+  CHECK(aoti_torch_get_dim, owned, &rank);
+  CHECK(aoti_torch_get_sizes, owned, &sizes);
+  CHECK(aoti_torch_get_strides, owned, &strides);
+  CHECK(aoti_torch_get_data_ptr, owned, &a.data);
+  if (rank > kMaxRank) throw Error("boxops: expected at most 16 dims, got " + std::to_string(rank));
+  for (int64_t i = 0; i < rank; ++i) a.sizes.push_back(sizes[i]), a.strides.push_back(strides[i]);
+  a.dtype = dtype_of(number);
+  if (device_type == aoti_torch_device_type_cuda()) a.device = {DeviceType::kCUDA, device_index};
+  return a;
+}
+
+AtenTensorHandle to_handle(const Array& array) {
+  AtenTensorHandle handle;
+  CHECK(aoti_torch_new_tensor_handle, static_cast<AtenTensorHandle>(array.owner.get()), &handle);
+  return handle;
+}
+
+Array Torch::empty(const Dims& sizes, DType dtype, Device device) {
+  Dims strides = sizes;
+  int64_t stride = 1;
+  for (int i = sizes.count - 1; i >= 0; --i) strides.values[i] = stride, stride *= sizes[i] > 1 ? sizes[i] : 1;
+  AtenTensorHandle handle;
+  const bool on_cpu = device.type == DeviceType::kCPU;
+  CHECK(aoti_torch_empty_strided, sizes.count, sizes.values, strides.values, torch_dtypes()[static_cast<size_t>(dtype)],
+        on_cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(), on_cpu ? 0 : device.index, &handle);
+  return to_array(handle);
+}
+
+const Parallel& Torch::parallel() {
+  static const TorchThreads threads;
+  return threads;
+}
+
+void* Torch::stream(Device device) {
+  void* stream = nullptr;
+  CHECK(aoti_torch_get_current_cuda_stream, device.index, &stream);
+  return stream;
+}
+
+}  // namespace boxops::torch_ops

@@ -1,0 +1,183 @@
+"""The backends that every case runs on, and the comparison of one with the reference.
+
+A backend turns NumPy arrays into its own, calls the op, and turns the result back. `require` skips
+the test, with the reason, where the backend cannot run.
+"""
+
+import functools
+import os
+
+import cases
+import numpy as np
+import pytest
+
+import boxops
+from boxops import reference
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+
+# The same values in other memory.
+NUMPY_LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "reversed rows": lambda x: x[::-1].copy()[::-1],
+    "reversed columns": lambda x: x[..., ::-1].copy()[..., ::-1],
+    "every second row": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "part of a wider array": lambda x: np.pad(x, [(1, 2)] * x.ndim)[(slice(1, -2),) * x.ndim],
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "unaligned": lambda x: np.frombuffer(b"\0" + x.tobytes(), x.dtype, offset=1).reshape(x.shape),
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+}
+TORCH_LAYOUTS = {
+    "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+    "every second row": lambda x: x.repeat_interleave(2, 0)[::2],
+    "part of a wider tensor": lambda x: torch.nn.functional.pad(x, [1, 2] * x.dim())[(slice(1, -2),) * x.dim()],
+    "lazily negated": lambda x: torch._neg_view(-x),
+}
+
+
+class NumPy:
+    name = "numpy"
+    ops = boxops
+    layouts = NUMPY_LAYOUTS
+
+    def require(self):
+        pass
+
+    def has(self, dtype):
+        return dtype != "bfloat16"
+
+    def to_array(self, array, dtype=None):
+        return array
+
+    def to_numpy(self, array):
+        assert isinstance(array, np.ndarray), f"NumPy arrays gave a {type(array)}"
+        return array
+
+    def dtype_of(self, array):
+        return array.dtype.name
+
+    def run(self, op, arguments, dtype=None):
+        """The op on NumPy arguments, of which boxes and scores become `dtype`."""
+        return getattr(self.ops, op)(**self.converted(arguments, dtype))
+
+    def converted(self, arguments, dtype=None):
+        convert = functools.partial(self.to_array, dtype=dtype)
+        keep = functools.partial(self.to_array, dtype=None)
+        return {
+            name: (convert if name.startswith(("boxes", "scores")) else keep)(value)
+            if isinstance(value, np.ndarray)
+            else value
+            for name, value in arguments.items()
+        }
+
+
+class Torch(NumPy):
+    layouts = TORCH_LAYOUTS
+
+    def __init__(self, device):
+        self.name, self.device = f"torch-{device}", device
+
+    def require(self):
+        if torch is None:
+            missing("torch is not installed", self.device == "cuda")
+        elif self.device == "cuda" and not torch.cuda.is_available():
+            missing("there is no CUDA device", True)
+
+    def has(self, dtype):
+        return True
+
+    def to_array(self, array, dtype=None):
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
+        return tensor.bfloat16() if dtype == "bfloat16" else tensor
+
+    def to_numpy(self, tensor):
+        assert isinstance(tensor, torch.Tensor), f"tensors gave a {type(tensor)}"
+        assert tensor.device.type == self.device
+        tensor = tensor.detach().cpu()
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+    def dtype_of(self, tensor):
+        return str(tensor.dtype).removeprefix("torch.")
+
+
+class Emulated(NumPy):
+    """The CUDA sources, run on the CPU by tests/cuda_emulator."""
+
+    name = "emulated-cuda"
+
+    @functools.cached_property
+    def ops(self):
+        return emulated()
+
+    def require(self):
+        if self.ops is None:
+            pytest.skip("the CUDA emulator is not built")
+
+
+def emulated():
+    """A module with the public functions on NumPy arrays, computed by the emulated kernels; None if not built."""
+    try:
+        from cuda_emulator import load
+    except ImportError:
+        return None
+    return load()
+
+
+def missing(reason, cuda=False):
+    """Skips the test, or fails it where a person has promised that this machine has CUDA."""
+    if cuda and os.environ.get("BOXOPS_REQUIRE_CUDA") == "1":
+        pytest.fail(f"{reason}, and BOXOPS_REQUIRE_CUDA=1")
+    pytest.skip(reason)
+
+
+NUMPY, TORCH, EMULATED, CUDA = BACKENDS = (NumPy(), Torch("cpu"), Emulated(), Torch("cuda"))
+
+
+@functools.cache
+def expected(op, case, dtype):
+    return getattr(reference, op)(**case.arguments(dtype))
+
+
+def check_cases(backend, op, dtype, same=np.testing.assert_array_equal):
+    """Runs the op's cases of one dtype; `same` compares the result with the reference's."""
+    if not backend.has(dtype):
+        pytest.skip(f"{backend.name} has no {dtype}")
+    failures = []
+    for case in cases.CASES[op]:
+        if dtype in case.dtypes:
+            try:
+                check_case(backend, op, case, dtype, same)
+            except Exception as error:
+                failures.append(f"--- {case.name}: {type(error).__name__}: {str(error).strip()[:600]}")
+    assert not failures, f"{len(failures)} cases fail\n" + "\n".join(failures[:8])
+
+
+def check_case(backend, op, case, dtype, same):
+    got, want = backend.run(op, case.arguments(dtype), dtype), expected(op, case, dtype)
+    results = zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]
+    for got, want in results:
+        want, dtype_wanted = np.asarray(want), want.dtype.name
+        if dtype == "bfloat16" and op in ("box_convert", "clip_boxes_to_image"):  # they keep the dtype
+            want, dtype_wanted = cases.as_dtype(want, dtype), dtype
+        assert backend.dtype_of(got) == dtype_wanted, f"dtype {backend.dtype_of(got)} instead of {dtype_wanted}"
+        got = backend.to_numpy(got)
+        assert got.shape == want.shape, f"shape {got.shape} instead of {want.shape}"
+        same(got, want)
+
+
+def check_layouts(backend, op, arguments):
+    """Every layout of every array gives what the contiguous arrays give."""
+    arrays = backend.converted(arguments)
+    call = getattr(backend.ops, op)
+    for layout, relaid in backend.layouts.items():
+        for name, array in arrays.items():
+            if not hasattr(array, "dtype"):
+                continue
+            laid = relaid(array)
+            got, want = call(**{**arrays, name: laid}), call(**arrays)
+            for g, w in zip(*((x if isinstance(x, tuple) else (x,)) for x in (got, want)), strict=True):
+                np.testing.assert_array_equal(backend.to_numpy(g), backend.to_numpy(w), f"{name}: {layout}")

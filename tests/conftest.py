@@ -1,0 +1,35 @@
+import backends
+import pytest
+from hypothesis import settings
+
+settings.register_profile("boxops", max_examples=50, deadline=None, derandomize=True)
+settings.load_profile("boxops")
+
+
+def parameters(*choices):
+    return [pytest.param(b, id=b.name, marks=[pytest.mark.gpu] if b is backends.CUDA else []) for b in choices]
+
+
+@pytest.fixture(scope="session", params=parameters(*backends.BACKENDS))
+def backend(request):
+    """Each backend in turn; a test that takes it runs on all of them."""
+    request.param.require()
+    return request.param
+
+
+@pytest.fixture(scope="session", params=parameters(backends.TORCH, backends.CUDA))
+def device(request):
+    """Each device that torch can have."""
+    request.param.require()
+    return request.param.device
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """The second opinion."""
+    backends.TORCH.require()
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:  # its binary fits one torch only
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    return torchvision.ops

@@ -1,0 +1,149 @@
+// One launch: checks what CUDA checks, then runs the blocks in a shuffled order.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <numeric>
+
+#include "engine/engine.h"
+#include "engine/race.h"
+#include "engine/report.h"
+
+// The static shared variables of all kernels, gathered by shared_memory.ld.
+extern "C" char cuda_emulator_shared_begin[], cuda_emulator_shared_end[];
+
+namespace cuda_emulator {
+namespace {
+
+constexpr size_t kSharedPerBlock = 48 << 10, kSharedOptIn = 227 << 10;
+constexpr unsigned char kPoison = 0x7e;  // as a float 8e37, as an int two thousand million
+
+std::mutex one_launch;
+std::map<const void*, size_t> dynamic_limits;
+thread_local std::string last_failure;
+thread_local cudaError_t last_error = cudaSuccess;
+void* dynamic_memory = nullptr;
+size_t dynamic_size = 0;
+
+// AddressSanitizer's red zones lie between the variables; volatile keeps the loops from becoming
+// calls of memcpy, which it watches.
+#define CROSSES_RED_ZONES __attribute__((no_sanitize("address")))
+
+size_t static_words() { return static_cast<size_t>(cuda_emulator_shared_end - cuda_emulator_shared_begin) / 8; }
+
+CROSSES_RED_ZONES void poison_statics() {
+  volatile uint64_t* words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
+  for (size_t i = 0, n = static_words(); i < n; ++i) words[i] = kPoison * 0x0101010101010101;
+}
+
+// The section also holds local statics of host functions in .cu files: a launch gives them back.
+CROSSES_RED_ZONES std::vector<uint64_t> save_statics() {
+  const volatile uint64_t* words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
+  std::vector<uint64_t> copy(static_words());
+  for (size_t i = 0; i < copy.size(); ++i) copy[i] = words[i];
+  return copy;
+}
+
+CROSSES_RED_ZONES void restore_statics(const std::vector<uint64_t>& copy) {
+  volatile uint64_t* words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
+  for (size_t i = 0; i < copy.size(); ++i) words[i] = copy[i];
+}
+
+uint64_t seed_of_environment() {
+  const char* seed = getenv("BOXOPS_EMULATOR_SEED");
+  return seed == nullptr ? 1 : strtoull(seed, nullptr, 0);
+}
+
+cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
+  const dim3 grid = config.gridDim, threads = config.blockDim;
+  const uint64_t count = uint64_t(threads.x) * threads.y * threads.z;
+  if (threads.x > 1024 || threads.y > 1024 || threads.z > 64 || count == 0 || count > 1024) return cudaErrorInvalidConfiguration;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaErrorInvalidConfiguration;
+  if (grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff) return cudaErrorInvalidConfiguration;
+  const auto limit = dynamic_limits.find(kernel);
+  if (config.dynamicSmemBytes > (limit == dynamic_limits.end() ? kSharedPerBlock : limit->second)) return cudaErrorInvalidValue;
+  return cudaSuccess;
+}
+
+bool run(Launch& launch) {
+  const dim3 grid = launch.config.gridDim;
+  set_dimensions(grid, launch.config.blockDim);
+  std::vector<uint32_t> order(size_t(grid.x) * grid.y * grid.z);
+  std::iota(order.begin(), order.end(), 0);
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[launch.random.below(static_cast<uint32_t>(i))]);
+
+  Block one(launch);
+  block = &one;
+  if constexpr (kDetectRaces) race::begin_launch();
+  for (const uint32_t number : order) {
+    one.number = number;
+    set_block_index({number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y});
+    poison_statics();
+    memset(dynamic_memory, kPoison, dynamic_size);
+    if (!one.run()) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool is_shared(const void* address) {
+  const char* at = static_cast<const char*>(address);
+  return (at >= cuda_emulator_shared_begin && at < cuda_emulator_shared_end) ||
+         static_cast<size_t>(at - static_cast<char*>(dynamic_memory)) < dynamic_size;
+}
+
+void* dynamic_shared() { return dynamic_memory; }
+
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*call)(void*), void* arguments) {
+  std::lock_guard<std::mutex> lock(one_launch);
+  if (const cudaError_t error = check(config, kernel)) return last_error = error;
+  const uint64_t seed = seed_of_environment();
+  Launch launch = {config, kernel, call, arguments, seed, Random(seed), {}};
+  dynamic_size = config.dynamicSmemBytes;
+  dynamic_memory = malloc(dynamic_size);
+  const std::vector<uint64_t> statics = save_statics();
+  const bool good = run(launch);
+  restore_statics(statics);
+  free(dynamic_memory);
+  dynamic_size = 0;
+  block = nullptr;
+  if (good) return cudaSuccess;
+  last_failure = launch.failure;
+  return last_error = cudaErrorLaunchFailure;
+}
+
+cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value < 0 || static_cast<size_t>(value) > kSharedOptIn) return last_error = cudaErrorInvalidValue;
+  std::lock_guard<std::mutex> lock(one_launch);
+  dynamic_limits[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
+
+}  // namespace cuda_emulator
+
+cudaError_t cudaPeekAtLastError() { return cuda_emulator::last_error; }
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = cuda_emulator::last_error;
+  cuda_emulator::last_error = cudaSuccess;
+  return error;
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+  }
+  return "unrecognized error code";
+}
+
+const char* cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorLaunchFailure ? cuda_emulator::last_failure.c_str() : cudaGetErrorName(error);
+}

@@ -1,0 +1,259 @@
+#include "engine/race.h"
+
+#include <algorithm>
+#include <memory>
+#include <unordered_map>
+
+#include "engine/report.h"
+
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // where this module is loaded
+
+namespace cuda_emulator::race {
+namespace {
+
+struct Access {
+  uint32_t interval = 0;
+  uint32_t caller = 0;  // offset of the return address in this module
+};
+
+// Two accesses of one kind stand for all of them (see remember).
+struct Pair {
+  Access access[2];
+};
+
+// The shadow of one byte, or of four that are always accessed together.
+struct Cell {
+  Access write;
+  Pair reads, atomics;
+};
+
+constexpr uintptr_t kPageSize = 4096;
+
+struct Page {
+  explicit Page(int shift) : shift(shift), cells(kPageSize >> shift) {}
+  int shift;  // log2 of the bytes per cell
+  std::vector<Cell> cells;
+};
+
+struct Interval {
+  uint32_t block, barriers, clock, thread;
+  uint32_t warp() const { return thread / 32; }
+  uint32_t lane() const { return thread % 32; }
+};
+
+std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
+size_t shadow_bytes = 0;
+constexpr size_t kMostShadowBytes = size_t(1) << 30;
+
+struct {
+  uintptr_t number = 0;
+  Page* page = nullptr;
+} recent_pages[1024];
+
+std::vector<Interval> intervals;  // of this launch
+uint32_t launch_begin = 1;        // the number of intervals[0]
+uint32_t block_begin = 1;         // of this block's first
+uint32_t next_interval() { return launch_begin + static_cast<uint32_t>(intervals.size()); }
+
+// Vector clocks within a warp: seen[w][i][j] is the latest clock of lane j that lane i knows of by
+// __syncwarp; seen[w][i][i] is its own.
+uint32_t seen[32][32][32];
+
+// Intervals of others that the whole block may rely on: what its threads had acquired at the last barrier.
+uint32_t block_acquired = 0;
+
+// By address: the interval before which everything was published by threads that performed an
+// atomic there after a fence. Publishing counts for all threads at once, which can hide a race
+// behind another thread's fence, but never invents one.
+std::unordered_map<uintptr_t, uint32_t> published;
+
+Page& page_of(uintptr_t address) {
+  const uintptr_t number = address / kPageSize;
+  auto& recent = recent_pages[number % std::size(recent_pages)];
+  if (recent.page != nullptr && recent.number == number) return *recent.page;
+  auto& page = pages[number];
+  if (page == nullptr) {
+    page = std::make_unique<Page>(2);
+    shadow_bytes += page->cells.size() * sizeof(Cell);
+  }
+  recent = {number, page.get()};
+  return *page;
+}
+
+void split_to_bytes(Page& page) {
+  Page bytes(0);
+  for (size_t i = 0; i < bytes.cells.size(); ++i) bytes.cells[i] = page.cells[i >> page.shift];
+  shadow_bytes += (bytes.cells.size() - page.cells.size()) * sizeof(Cell);
+  page = std::move(bytes);
+}
+
+uint32_t interval_of(Thread& t) {
+  if (t.interval == 0) {
+    t.interval = next_interval();
+    intervals.push_back({block->number, block->barriers, seen[t.warp][t.lane][t.lane], t.number});
+  }
+  return t.interval;
+}
+
+const Interval& details(const Access& a) { return intervals[a.interval - launch_begin]; }
+
+// Whether nothing orders `a`, an access of this launch, before what `t` does now.
+bool unordered(const Access& a, const Thread& t) {
+  if (a.interval < std::max(t.acquired, block_acquired)) return false;
+  const Interval& i = details(a);
+  if (i.block != block->number) return true;
+  if (i.thread == t.number || i.barriers < block->barriers) return false;
+  return i.warp() != t.warp || i.clock > seen[t.warp][t.lane][i.lane()];
+}
+
+bool same_warp(const Access& a, const Access& b) {
+  const Interval &i = details(a), &j = details(b);
+  return i.block == j.block && i.warp() == j.warp();
+}
+
+// An access that comes before `now` need not be kept: what is unordered with it is unordered with
+// `now` too. Of three that nothing orders, two in different warps are kept, if there are: whoever
+// comes next is not in both. If all are lanes of one warp, the oldest goes.
+void remember(Pair& pair, const Access& now, uint32_t oldest) {
+  Access &a = pair.access[0], &b = pair.access[1];
+  const auto gone = [&](const Access& x) { return x.interval < oldest || !unordered(x, *current); };
+  if (gone(a)) {
+    a = now;
+  } else if (gone(b)) {
+    b = now;
+  } else if (!same_warp(a, now)) {
+    b = now;
+  } else {
+    if (same_warp(a, b)) b = a;
+    a = now;
+  }
+}
+
+const char* verb(Kind kind) {
+  return kind == Kind::kRead ? "reads" : kind == Kind::kWrite ? "writes" : "atomically changes";
+}
+
+std::string place_of(uint32_t caller) { return source_of(__ehdr_start + caller); }
+
+[[noreturn]] void report_race(const void* address, const Access& before, Kind before_kind, const Access& now, Kind kind) {
+  const Interval& other = details(before);
+  const dim3 grid = gridDim, size = blockDim;
+  std::string where = "of the same block";
+  if (other.block != block->number)
+    where = format("of block (%u, %u, %u)", other.block % grid.x, other.block / grid.x % grid.y,
+                   other.block / grid.x / grid.y);
+  fail(format("race on %s memory at %p:\n  thread (%u, %u, %u) %s %s it, %s\n  %s %s it, %s",
+              is_shared(address) ? "shared" : "global", address, other.thread % size.x, other.thread / size.x % size.y,
+              other.thread / size.x / size.y, where.c_str(), verb(before_kind), place_of(before.caller).c_str(),
+              to_text(*current).c_str(), verb(kind), place_of(now.caller).c_str()));
+}
+
+void access_cell(Cell& cell, const void* address, Kind kind, const Access& now, uint32_t oldest) {
+  Thread& me = *current;
+  const auto check = [&](const Access& before, Kind before_kind) {
+    if (before.interval >= oldest && before.interval != now.interval && unordered(before, me))
+      report_race(address, before, before_kind, now, kind);
+  };
+  check(cell.write, Kind::kWrite);
+  if (kind != Kind::kAtomic)
+    for (const Access& a : cell.atomics.access) check(a, Kind::kAtomic);
+  if (kind != Kind::kRead)
+    for (const Access& a : cell.reads.access) check(a, Kind::kRead);
+
+  if (kind == Kind::kWrite) {
+    // All earlier accesses come before this write, and so before whatever this write comes before.
+    cell.write = now;
+    cell.reads = cell.atomics = {};
+  } else {
+    remember(kind == Kind::kRead ? cell.reads : cell.atomics, now, oldest);
+  }
+}
+
+bool written(const Cell& cell) {
+  return cell.write.interval >= block_begin || cell.atomics.access[0].interval >= block_begin;
+}
+
+// An atomic after a fence publishes; every atomic acquires what was published there.
+void order_by_atomic(Thread& me, const void* address) {
+  uint32_t& until = published[reinterpret_cast<uintptr_t>(address)];
+  me.acquired = std::max(me.acquired, until);
+  if (!me.fenced) return;
+  until = next_interval();
+  me.interval = 0;
+}
+
+}  // namespace
+
+void begin_launch() {
+  launch_begin = block_begin = next_interval();
+  intervals.clear();
+  published.clear();
+  block_acquired = 0;
+  if (shadow_bytes > kMostShadowBytes) {
+    pages.clear();
+    for (auto& recent : recent_pages) recent = {};
+    shadow_bytes = 0;
+  }
+}
+
+void begin_block() {
+  block_begin = next_interval();
+  block_acquired = 0;
+  // New clocks, so that nobody seems to know of this block's accesses already.
+  for (size_t w = 0; w < block->warps.size(); ++w)
+    for (int i = 0; i < 32; ++i) ++seen[w][i][i];
+}
+
+void block_barrier() {
+  for (Thread& t : block->threads) {
+    block_acquired = std::max(block_acquired, t.acquired);
+    t.interval = 0;
+  }
+}
+
+void warp_barrier(unsigned warp, unsigned lanes) {
+  auto& clocks = seen[warp];
+  uint32_t joined[32] = {}, acquired = 0;
+  const auto for_each_lane = [&](auto f) {
+    for (unsigned set = lanes; set != 0; set &= set - 1) f(static_cast<unsigned>(__builtin_ctz(set)));
+  };
+  for_each_lane([&](unsigned i) {
+    for (int j = 0; j < 32; ++j) joined[j] = std::max(joined[j], clocks[i][j]);
+    acquired = std::max(acquired, block->threads[warp * 32 + i].acquired);
+  });
+  for_each_lane([&](unsigned i) {
+    std::copy(joined, joined + 32, clocks[i]);
+    ++clocks[i][i];
+    Thread& t = block->threads[warp * 32 + i];
+    t.interval = 0;
+    t.acquired = acquired;
+  });
+}
+
+void fence() { current->fenced = true; }
+
+void access(const void* address, size_t size, Kind kind, const void* caller) {
+  if (current == nullptr || fibers.own(address)) return;
+  Thread& me = *current;
+  const bool shared = is_shared(address);
+  const uint32_t oldest = shared ? block_begin : launch_begin;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(address), end = begin + size;
+  const Access now = {interval_of(me), static_cast<uint32_t>(static_cast<const char*>(caller) - __ehdr_start)};
+  for (uintptr_t at = begin; at < end;) {
+    Page& page = page_of(at);
+    if (page.shift != 0 && ((begin | end) & 3) != 0) split_to_bytes(page);
+    const uintptr_t page_end = std::min(end, (at / kPageSize + 1) * kPageSize);
+    for (; at < page_end; at += uintptr_t(1) << page.shift) {
+      Cell& cell = page.cells[at % kPageSize >> page.shift];
+      const void* here = reinterpret_cast<const void*>(at);
+      if (shared && kind != Kind::kWrite && !written(cell))
+        fail(format("uninitialised shared memory: %s %s %p, which no thread of the block has written, %s",
+                    to_text(me).c_str(), verb(kind), here, source_of(caller).c_str()));
+      access_cell(cell, here, kind, now, oldest);
+    }
+  }
+  if (kind == Kind::kAtomic) order_by_atomic(me, address);
+  if (kind == Kind::kWrite && !shared) me.fenced = false;
+}
+
+}  // namespace cuda_emulator::race

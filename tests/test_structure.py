@@ -1,0 +1,99 @@
+"""What keeps the house in order: who may include what, and that no op lacks its parts."""
+
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import backends
+import cases
+import pytest
+
+import boxops
+from boxops import reference
+
+ROOT = pathlib.Path(__file__).parent.parent
+PUBLIC = sorted(name for name in boxops.__all__ if inspect.isroutine(getattr(boxops, name)))
+FOREIGN = re.compile(r'#\s*include\s*[<"](torch|ATen|c10|pybind11|Python\.h|numpy|frameobject\.h)', re.IGNORECASE)
+
+
+@pytest.mark.parametrize("folder", ["csrc/core", "csrc/ops"])
+def test_no_framework_in_the_core(folder):
+    sources = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert len(sources) > 3, f"no sources under {folder}"
+    foreign = [str(path.relative_to(ROOT)) for path in sources if FOREIGN.search(path.read_text())]
+    assert not foreign
+
+
+@pytest.mark.parametrize(("allowed", "pattern"), [("csrc/torch_ops", r"<torch/"), ("csrc/pybind", r"<pybind11/")])
+def test_frameworks_stay_in_their_folder(allowed, pattern):
+    include = re.compile(rf"#\s*include\s*{pattern}")
+    users = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*")
+             if path.is_file() and include.search(path.read_text())}  # fmt: skip
+    assert users == {allowed}
+
+
+@pytest.mark.parametrize("header", sorted((ROOT / "csrc" / "torch_ops").glob("*")), ids=lambda path: path.name)
+def test_only_the_stable_part_of_torch(header):
+    unstable = re.findall(
+        r"#\s*include\s*<(torch/(?!csrc/stable/|csrc/inductor/aoti_torch/c/|headeronly/)[^>]*)>", header.read_text()
+    )
+    assert not unstable
+
+
+def test_one_copy_of_the_geometry():
+    """Box arithmetic is written in common/geometry.h only; the core's headers say what it computes."""
+    pattern = re.compile(r"\barea\w* *\+ *\w*\.?area\w* *\)? *- *inter")
+    holders = [path.name for path in (ROOT / "csrc").rglob("*") if path.is_file() and pattern.search(path.read_text())]
+    assert set(holders) <= {"geometry.h"}
+
+
+def test_import_brings_no_framework():
+    code = (
+        "import sys, boxops; print(sorted({'torch', 'torchvision', 'rich', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_op_is_public():
+    assert set(cases.CASES) <= set(PUBLIC)
+
+
+@pytest.mark.parametrize("op", PUBLIC)
+def test_op_has_a_reference_with_its_arguments(op):
+    public, specified = (inspect.signature(getattr(module, op)).parameters for module in (boxops, reference))
+    assert [(p.name, p.kind, p.default) for p in public.values()] == [
+        (p.name, p.kind, p.default) for p in specified.values()
+    ]
+
+
+@pytest.mark.parametrize("op", PUBLIC)
+def test_op_has_cases(op):
+    names = [case.name for case in cases.CASES[op]]
+    assert len(names) == len(set(names)), "two cases of one name"
+    dtypes = {dtype for case in cases.CASES[op] for dtype in case.dtypes}
+    assert dtypes == {*cases.FLOATS, *cases.INTEGERS}
+
+
+@pytest.mark.parametrize("op", PUBLIC)
+def test_op_has_a_docstring(op):
+    text = inspect.getdoc(getattr(boxops, op)) or ""
+    for word in [*inspect.signature(getattr(boxops, op)).parameters, "Args:", "Returns:"]:
+        assert word in text, f"the docstring of {op} lacks {word}"
+
+
+def test_every_torch_operator_has_a_fake_kernel():
+    backends.TORCH.require()
+    import torch
+
+    boxops.box_area(torch.zeros(1, 4))  # the first tensor loads the operators
+    names = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name.startswith("boxops::")}
+    assert names
+    without = [name for name in names if not torch._library.simple_registry.singleton.find(name).fake_impl.kernel]
+    assert not without
+
+
+def test_typed():
+    assert (pathlib.Path(boxops.__file__).parent / "py.typed").is_file()

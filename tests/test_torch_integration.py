@@ -1,0 +1,204 @@
+"""boxops as torch operators: opcheck, compile, export, vmap, autocast, threads, streams and memory."""
+
+import subprocess
+import sys
+
+import cases
+import numpy as np
+import pytest
+from box_sets import random_boxes
+
+import boxops
+
+torch = pytest.importorskip("torch")
+
+
+def tensors(device="cpu", count=40, lead=(), dtype=torch.float32):
+    rng = np.random.default_rng(0)
+    boxes = torch.from_numpy(random_boxes(rng, (*lead, count), 100.0)).to(device, dtype)
+    return boxes, torch.from_numpy(rng.random((*lead, count))).to(device, dtype)
+
+
+def registered():
+    boxops.box_area(torch.zeros(1, 4))  # the first tensor loads the operators
+    names = (name.split(".")[0] for name in torch._C._dispatch_get_all_op_names())
+    return sorted({name.removeprefix("boxops::") for name in names if name.startswith("boxops::")})
+
+
+def samples(device):
+    """Arguments for every registered operator."""
+    boxes, scores = tensors(device)
+    batch, batch_scores = tensors(device, lead=(2,))
+    leaf = boxes.double().requires_grad_()
+    labels = torch.arange(80, device=device).reshape(2, 40) % 3
+    return {
+        "box_area": [(boxes,), (batch.half(),)],
+        "box_convert": [(boxes, i, o) for i in range(3) for o in range(3)],
+        "clip_boxes": [(boxes, 30.0, 50.0), (boxes.int(), 30.0, 50.0)],
+        "remove_small_boxes": [(boxes, 20.0)],
+        "iou": [
+            *((leaf, leaf.detach()[:7], measure, False, 0.0, 1e-7) for measure in range(5)),
+            *((boxes.bfloat16(), boxes.bfloat16(), measure, True, 0.0, 1e-7) for measure in range(5)),
+            (batch, boxes, 0, False, 0.0, 0.0),
+        ],
+        "iou_backward": [
+            (torch.ones(40, 7, device=device), boxes, boxes[:7], 1, False, 0.0, 0.0),
+            (torch.ones(2, 40, device=device), batch, boxes, 2, True, 1e-7, 1e-7),
+        ],
+        "nms": [(boxes, scores, 0.5)],
+        "batched_nms": [(boxes, scores, labels[0], 0.5)],
+        "nms_padded": [(batch, batch_scores, 0.5, 9, None, None), (batch, batch_scores, 0.5, 50, labels, 0.3)],
+    }
+
+
+@pytest.mark.parametrize("op", registered())
+def test_opcheck(device, op):
+    assert op in samples(device), f"boxops::{op} has no samples in {__file__}"
+    for arguments in samples(device)[op]:
+        torch.library.opcheck(getattr(torch.ops.boxops, op).default, arguments)
+
+
+def calls(device):
+    """Every public op, as a function of tensors and those tensors."""
+    boxes, scores = tensors(device)
+    batch, batch_scores = tensors(device, lead=(2,))
+    pairwise = {op: (getattr(boxops, op), (boxes, boxes[:7])) for op in cases.PAIRWISE}
+    losses = {
+        op: (lambda a, b, op=op: getattr(boxops, op)(a, b, "mean"), (boxes, boxes.flip(0))) for op in cases.LOSSES
+    }
+    return {
+        **pairwise,
+        **losses,
+        "box_area": (boxops.box_area, (boxes,)),
+        "box_convert": (lambda b: boxops.box_convert(b, "xyxy", "xywh"), (boxes,)),
+        "clip_boxes_to_image": (lambda b: boxops.clip_boxes_to_image(b, (30, 50)), (boxes,)),
+        "remove_small_boxes": (lambda b: boxops.remove_small_boxes(b, 20), (boxes,)),
+        "nms": (lambda b, s: boxops.nms(b, s, 0.5), (boxes, scores)),
+        "batched_nms": (lambda b, s: boxops.batched_nms(b, s, torch.zeros_like(s).long(), 0.5), (boxes, scores)),
+        "nms_padded": (lambda b, s: boxops.nms_padded(b, s, 0.5, 9, score_threshold=0.2), (batch, batch_scores)),
+    }
+
+
+@pytest.mark.parametrize("op", calls("cpu"))
+def test_compile(device, op):
+    function, arguments = calls(device)[op]
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(*arguments), function(*arguments), rtol=0, atol=0)
+
+
+def test_compile_backward_with_dynamic_shapes(device):
+    compiled = torch.compile(boxops.generalized_box_iou, fullgraph=True, dynamic=True, backend="aot_eager")
+    for count in (5, 9):
+        gradients = []
+        for function in (compiled, boxops.generalized_box_iou):
+            boxes = tensors(device, count)[0].requires_grad_()
+            gradients.append(torch.autograd.grad(function(boxes, boxes.detach() + 1).sum(), boxes))
+        torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_compile_with_inductor(device):
+    def postprocess(boxes, scores):
+        indices, counts = boxops.nms_padded(boxes + 1, scores * 0.5, 0.5, 9)
+        return indices + 1, counts
+
+    arguments = tensors(device, lead=(2,))
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(postprocess, fullgraph=True)(*arguments), postprocess(*arguments))
+
+
+class Postprocess(torch.nn.Module):
+    def forward(self, boxes, scores, labels):
+        return boxops.nms_padded(boxes, scores, 0.5, 9, labels=labels, score_threshold=0.1)
+
+
+def test_export(device):
+    boxes, scores = tensors(device, lead=(2,))
+    labels = (scores * 3).long()
+    count = torch.export.Dim("count", min=2, max=4096)
+    shapes = ({1: count}, {1: count}, {1: count})
+    program = torch.export.export(Postprocess(), (boxes, scores, labels), dynamic_shapes=shapes)
+    longer = [torch.cat([x, x.flip(1)], dim=1) for x in (boxes, scores, labels)]
+    for arguments in ([boxes, scores, labels], longer):
+        torch.testing.assert_close(program.module()(*arguments), Postprocess()(*arguments))
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), (0, None), (None, 0), (1, 0), (0, 2)])
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("op", cases.PAIRWISE)
+def test_vmap(device, op, paired, in_dims):
+    boxes = tensors(device, 6, lead=(3,))[0]
+    arguments = [boxes if d is not None else boxes[1] for d in in_dims]
+    moved = [b if d is None else b.movedim(0, d) for b, d in zip(arguments, in_dims, strict=True)]
+    got = torch.vmap(lambda a, b: getattr(boxops, op)(a, b, paired=paired), in_dims)(*moved)
+    torch.testing.assert_close(got, getattr(boxops, op)(*arguments, paired=paired), rtol=0, atol=0)
+
+
+def test_gradient_per_sample(device):
+    boxes = tensors(device, 6, lead=(3,))[0].double()
+    gradient = torch.func.vmap(torch.func.grad(lambda a, b: boxops.box_iou(a, b).sum()))(boxes, boxes + 1)
+    leaf = boxes.clone().requires_grad_()
+    boxops.box_iou(leaf, boxes + 1).sum().backward()
+    torch.testing.assert_close(gradient, leaf.grad)
+
+
+@pytest.mark.parametrize("op", cases.PAIRWISE)
+def test_autocast(device, op):
+    """Under autocast a model's low-precision boxes meet float32 targets; the op computes in float32."""
+    boxes, _ = tensors(device)
+    low = boxes.bfloat16()
+    want = getattr(boxops, op)(low.float(), boxes)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        got = getattr(boxops, op)(low, boxes)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("op", calls("cpu"))
+def test_without_autograd(device, op, mode):
+    function, arguments = calls(device)[op]
+    with mode():
+        got = function(*arguments)
+    torch.testing.assert_close(got, function(*arguments), rtol=0, atol=0)
+
+
+def test_number_of_threads_changes_no_bit():
+    boxes, scores = tensors(count=3000)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            result = [getattr(boxops, op)(boxes[:700], boxes[:300]) for op in cases.PAIRWISE]
+            leaf = boxes[:700].clone().requires_grad_()
+            result += torch.autograd.grad(boxops.complete_box_iou(leaf, leaf).sum(), leaf)
+            result += [boxops.nms(boxes * 5, scores, 0.3), boxops.box_area(boxes), boxops.remove_small_boxes(boxes, 50)]
+            results.append(result)
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=0)
+
+
+MEMORY = """
+import sys, numpy, {framework} as framework, boxops
+peak = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+boxes = numpy.random.rand(4000, 4).astype("float32")
+boxes = boxes if framework is numpy else framework.from_numpy(boxes)
+boxops.{op}(boxes[:1500], boxes[:1500])
+open("/proc/self/clear_refs", "w").write("5")
+before = peak()
+boxops.{op}(boxes, boxes)
+print((peak() - before) / (4000 * 4000 * 4 / 1024))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self")
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize("op", cases.PAIRWISE)
+def test_pairwise_memory_is_its_output(op, framework):
+    code = MEMORY.format(op=op, framework=framework)
+    used = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert used < 1.1, f"{used:.2f} times the output"
