@@ -25,7 +25,9 @@ class CMakeBuild(build_ext):
         # Found, not imported: only torch's headers and library names are needed.
         spec = importlib.util.find_spec("torch")
         if spec is None or spec.origin is None:
-            raise SystemExit("boxops: expected torch in the build environment (pip installs it unless --no-build-isolation)")
+            raise SystemExit(
+                "boxops: expected torch in the build environment (pip installs it unless --no-build-isolation)"
+            )
         torch = Path(spec.origin).parent
         build = ROOT / "build" / f"{sys.implementation.cache_tag}"
         options = {
@@ -41,7 +43,9 @@ class CMakeBuild(build_ext):
         }
         # In an isolated build, ninja lies in another temporary folder each time; the cache must not remember it.
         options["CMAKE_MAKE_PROGRAM"] = shutil.which("ninja")
-        subprocess.run(["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *(f"-D{k}={v}" for k, v in options.items())], check=True)
+        subprocess.run(
+            ["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *(f"-D{k}={v}" for k, v in options.items())], check=True
+        )
         subprocess.run(["cmake", "--build", build], check=True)
         subprocess.run(["cmake", "--install", build, "--component", "core", "--strip"], check=True)
 

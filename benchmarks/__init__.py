@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from .machine import cores
+
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -30,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the benchmark; 0 if every result was right, 1 if not, 2 if it could not start."""
-    threads = args.threads or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
-    )
+    threads = cores() if args.threads is None else args.threads
     if threads < 1:
         return _stop(f"expected --threads >= 1, got {threads}")
     # Thread pools read these when they start, so they are set before anything that computes is imported.

@@ -14,25 +14,15 @@ from typing import Any
 import numpy as np
 
 from . import timing
+from .machine import ABSENT, facts, rival
 
 Arrays = tuple[np.ndarray, ...]
 SCHEMA = 1
-FRAME = {"harness", "timing", "report", "plots", "page"}  # every other module is a family
-BUDGET = {False: 80.0, True: 12.0}  # seconds to time all cases in, by --quick; verification comes on top
+FRAME = {"harness", "machine", "timing", "report", "plots", "page"}  # every other module is a family
+BUDGET = {False: 50.0, True: 10.0}  # by --quick: seconds that the cases share, if none is slow; verification is extra
 ROUNDS = {False: (3, 9), True: (2, 5)}  # fewest and most turns that every row of a case gets
 OURS = ("boxops", "boxops NumPy", "boxops graph")
 TAKE_ARRAYS = {"boxops NumPy", "powerboxes", "NumPy"}  # all other rows take tensors
-ABSENT: dict[str, str] = {}  # rivals that cannot be imported, and why
-
-
-def rival(module: str) -> Any:
-    """The module, or None. One that is installed but broken (built for another torch, say) counts as absent."""
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # torchvision raises RuntimeError where its build does not fit torch
-        missing = isinstance(error, ModuleNotFoundError)
-        ABSENT[module.partition(".")[0]] = "not installed" if missing else f"{type(error).__name__}: {error}"
-        return None
 
 
 torch = rival("torch")
@@ -52,7 +42,9 @@ class Case:
     rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     goal: tuple[str, float] = ("torchvision", 1.0)  # at least so many times faster than this rival
     tolerance: float = 0.0  # 0: to the bit
-    limit: str = "copy"  # the bandwidth that bounds it: "copy", or "fill" where the output is nearly all it moves
+    limit: str = (
+        "copy"  # what bounds it: "copy", the bandwidth, or "fill", allocating and filling an array like its output
+    )
     heavy: bool = False  # left out by --quick
     tensors_only: bool = False  # needs autograd
     graph: bool = False  # also timed as a CUDA graph
@@ -150,12 +142,13 @@ def run(
     """Everything measured, ready for JSON."""
     if torch:
         torch.set_num_threads(threads)
-    machine = timing.facts(device, threads)
+    machine = facts(device, threads)
     machine["bandwidth"] = bandwidth = timing.bandwidths(device, threads)
     begin, results = time.perf_counter(), []
-    for index, case in enumerate(track(cases)):  # what a case leaves of its share goes to those after it
-        share = (BUDGET[quick] - (time.perf_counter() - begin)) / (len(cases) - index)
-        results.append(_Bench(case, device, dtype, threads, bandwidth).run(max(share, 0.1), ROUNDS[quick]))
+    for case in track(cases):
+        late = time.perf_counter() - begin > 1.5 * BUDGET[quick]  # a busy machine: finish, with a larger spread
+        rounds = (2, 2) if late else ROUNDS[quick]
+        results.append(_Bench(case, device, dtype, threads, bandwidth).run(BUDGET[quick] / len(cases), rounds))
     options = {"device": device, "dtype": dtype, "threads": threads, "quick": quick}
     return {"schema": SCHEMA, "options": options, "machine": machine, "absent": ABSENT, "cases": results}
 
@@ -177,21 +170,26 @@ class _Bench:
             kind = "wrong result" if isinstance(error, Wrong) else type(error).__name__
             return result | {"error": f"{kind}: {error}"}
         failed = {}
-        for name in [name for name in rows if name not in OURS]:
+        for name in [name for name in case.rivals if name in rows]:
             try:
                 rows[name]()
             except Exception as error:
                 failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
                 del rows[name]
         timings = self._alternate(rows, seconds, rounds)
+        fill = timings.pop("fill", None)
         ours = next(name for name in OURS if name in timings)
         speed = result["bytes"] / timings[ours]["median"]
-        ratios = {name: timings[name]["median"] / timings[ours]["median"] for name in timings if name not in OURS}
+        ratios = {}
+        for name in [name for name in timings if name not in OURS]:  # like with like: arrays with arrays
+            own = "boxops NumPy" if name in TAKE_ARRAYS else ours
+            ratios[name] = timings[name]["median"] / timings[own]["median"]
         goal = {"rival": case.goal[0], "ratio": case.goal[1], "met": None}
         if case.goal[0] in ratios:
             goal["met"] = ratios[case.goal[0]] >= case.goal[1]
-        measured = {"ours": ours, "timings": timings, "ratios": ratios, "goal": goal, "failed": failed}
-        return result | measured | {"rate": speed, "limit": case.limit, "of_limit": speed / self.bandwidth[case.limit]}
+        of_limit = fill["median"] / timings[ours]["median"] if fill else speed / self.bandwidth["copy"]
+        result |= {"rate": speed, "limit": case.limit, "of_limit": of_limit, "fill": fill}
+        return result | {"ours": ours, "timings": timings, "ratios": ratios, "goal": goal, "failed": failed}
 
     def _verified_rows(self) -> tuple[dict[str, timing.Call], str, int]:
         """The calls to time, what was verified, and the bytes that must move: inputs and outputs, once each."""
@@ -208,7 +206,9 @@ class _Bench:
         if case.n <= 1000 and not case.tensors_only:
             calls["NumPy"] = case.reference
         taken = {name: inputs.get(name in TAKE_ARRAYS) for name in calls if name not in ABSENT}
-        rows = {name: partial(calls[name], *given) for name, given in taken.items() if given is not None}
+        rows: dict[str, timing.Call] = {
+            name: partial(calls[name], *given) for name, given in taken.items() if given is not None
+        }
         if case.graph and self.device == "cuda":
             rows["boxops graph"] = timing.graphed(rows["boxops"])
 
@@ -220,6 +220,8 @@ class _Bench:
         for name in ours[1:]:
             again = rows[name]()
             same(again if name == "boxops NumPy" else numpy_all(again), numpy_all(result))
+        if case.limit == "fill":
+            rows["fill"] = _filling(result)
         size = sum(a.nbytes for a in inputs[not torch]) + sum(a.nbytes for a in _flat(result))
         return rows, verified, size
 
@@ -230,10 +232,9 @@ class _Bench:
     def _alternate(self, rows: Mapping[str, timing.Call], seconds: float, rounds: tuple[int, int]) -> dict[str, Any]:
         """Blocks of every row in turn, so that a slow spell of the machine falls on all of them."""
         costs = {name: timing.cost(call) for name, call in rows.items()}
-        # A block is long enough (1 ms) for the clock to be exact; a slow call is a block of its own. A block warms up
-        # with two calls of its own, hence the 3.
+        # A block is long enough (1 ms) for the clock to be exact; a slow call is a block of its own.
         numbers = {name: max(1, round(1e-3 / cost)) for name, cost in costs.items()}
-        block = {name: max(3 * cost, 1.1e-3) for name, cost in costs.items()}
+        block = {name: max(2 * cost, 1.1e-3) for name, cost in costs.items()}
         turns = int(min(max(seconds / 2 / sum(block.values()), rounds[0]), rounds[1]))
         part = seconds / turns / len(rows)
         times: dict[str, list[list[float]]] = {name: [] for name in rows}
@@ -249,6 +250,12 @@ def _statistics(rounds: list[list[float]]) -> dict[str, Any]:
     q1, median, q3 = (float(q) for q in np.percentile(blocks, (25, 50, 75)))
     medians = [float(np.median(times)) for times in rounds]
     return {"median": median, "q1": q1, "q3": q3, "min": float(blocks.min()), "blocks": len(blocks), "rounds": medians}
+
+
+def _filling(result: Any) -> timing.Call:
+    if torch and isinstance(result, torch.Tensor):
+        return partial(torch.full, result.shape, 1.0, dtype=result.dtype, device=result.device)
+    return partial(np.full, result.shape, 1.0, result.dtype)
 
 
 def _flat(result: Any) -> Iterator[Any]:

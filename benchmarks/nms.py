@@ -11,7 +11,8 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd, label
-from .harness import Arrays, Case, Wrong, numpy, rival, whole
+from .harness import Arrays, Case, Wrong, numpy, whole
+from .machine import rival
 
 torch = rival("torch")
 tv = rival("torchvision.ops")

@@ -19,12 +19,13 @@ h2{font-size:20px;letter-spacing:-.01em;margin:64px 0 4px;font-weight:650}
 p{margin:0 0 10px}.lead{max-width:74ch;margin-bottom:18px}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(210px,1fr));gap:14px;margin:32px 0 0}
 .tile{border:1px solid var(--grid);border-radius:12px;padding:16px 18px}
-.tile b{display:block;font-size:28px;line-height:1.2;letter-spacing:-.02em;font-weight:650;font-variant-numeric:tabular-nums}
+.tile b{display:block;font-size:28px;line-height:1.2;letter-spacing:-.02em;font-weight:650}
 .tile span{color:var(--muted);font-size:14px}
 figure{margin:0;overflow-x:auto}figure svg{display:block;width:100%;min-width:760px;height:auto}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-th{font-weight:500;color:var(--muted);text-align:right;border-bottom:1px solid var(--grid);vertical-align:bottom}
-th,td{padding:5px 0 5px 18px;white-space:nowrap}td{text-align:right}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
+th{font-weight:500;color:var(--muted);text-align:right;border-bottom:1px solid var(--grid)}
+th{vertical-align:bottom;line-height:1.3}
+th,td{padding:4px 0 4px 13px}td{white-space:nowrap}td{text-align:right}
 th:first-child,td:first-child{text-align:left;padding-left:0}
 tr.first td{border-top:1px solid var(--grid)}tbody tr:first-child td{border-top:0}
 td small{color:var(--muted);font-size:inherit}
@@ -51,13 +52,14 @@ def page(result: report.Result, baseline: report.Result | None = None) -> str:
     if compared:
         body += _section(
             "Times faster",
-            "Than torchvision, or than the rival named behind the bar. Black marks are the goals above 1×.",
+            "Than torchvision, or than the rival named behind the bar. Marks are the goals beyond even.",
             plots.svg_of(plots.ratio_bars(compared), "Times faster than the rival, per case"),
         )
     if cases and (lines := plots.speed(cases)):
         body += _section(
             "Time against N",
-            "Median time of one call; the band is the middle half of the measurements. Pairwise measures take N × N pairs.",
+            "Median time of one call; the band is the middle half of the measurements. "
+            "Pairwise measures compare N boxes with N.",
             plots.svg_of(lines, "Time of a call against the number of boxes"),
         )
     if cases:
@@ -79,7 +81,8 @@ def page(result: report.Result, baseline: report.Result | None = None) -> str:
     style = plots.variables() + CSS
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{style}</style></head><body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -89,12 +92,14 @@ METHOD = {
         "Every result was verified before its op was timed; a wrong one is refused.",
         "boxops and its rivals took turns in one process, so that a slow spell of the machine falls on all of them. "
         "Times are medians over all turns; the spread is half the distance between the quartiles.",
+        "powerboxes and NumPy take NumPy arrays and are compared with boxops on NumPy arrays, all others on tensors. "
         "NumPy is boxops' own reference, the specification: slow and obvious, timed up to 1,000 boxes only.",
     ],
     "cuda": [
         "Every result was verified before its op was timed; a wrong one is refused.",
-        "Times are on the device, by events around each call, the L2 cache overwritten before it; one-box calls are wall "
-        "time, for there the host is what matters. boxops and its rivals took turns.",
+        "boxops and its rivals took turns. Times are on the device, by events around each call, the L2 cache "
+        "overwritten before it; one-box calls are wall time, for there the host is what matters.",
+        "powerboxes and NumPy do not run on CUDA.",
     ],
 }
 
@@ -126,7 +131,8 @@ def _tiles(result: report.Result) -> str:
     tiles.append(
         (f"{result['machine']['bandwidth']['copy'] / 1e9:.1f} GB/s", "copy bandwidth of this machine, in this run")
     )
-    return f'<div class="tiles">{"".join(f"<div class=tile><b>{escape(b)}</b><span>{escape(t)}</span></div>" for b, t in tiles)}</div>'
+    inside = (f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in tiles)
+    return f'<div class="tiles">{"".join(inside)}</div>'
 
 
 def _section(title: str, lead: str, svg: str) -> list[str]:

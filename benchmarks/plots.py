@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ COLOURS = {
     "bad": ("#cf3030", "#ff7b72"),
 }
 FONT = "ui-sans-serif, system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "boxops",
     "font.size": 9.5,
@@ -94,35 +94,37 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
 def ratio_bars(cases: Sequence[Case], title: str = "") -> Figure:
     """Times faster than the rival of the case's goal, on a log axis from 1; a tick marks the goal."""
     with matplotlib.rc_context(STYLE):
-        top = 0.75 if title else 0.35
-        height = 0.29 * len(cases) + top + 0.5
+        top, bottom = 0.6 if title else 0.05, 0.3
+        # A little air between one op and the next.
+        gaps = [case["op"] != before["op"] for case, before in zip(cases[1:], cases, strict=False)]
+        places = [sum(gaps[:index]) * 0.35 + index for index in range(len(cases))]
+        height = 0.27 * places[-1] + 0.27 + top + bottom
         figure = Figure((10, height))
-        axes = figure.add_axes((0.31, 0.5 / height, 0.6, 1 - (top + 0.5) / height))
+        axes = figure.add_axes((0.385, bottom / height, 0.605, 1 - (top + bottom) / height))
         if title:
-            figure.text(0.012, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
+            figure.text(0.012, 1 - 0.14 / height, title, size=13, weight="bold", va="top")
         ratios = [case["ratios"][_against(case)] for case in cases]
-        left, right = min(1.0, *ratios) / 1.1, max(2.0, *ratios) * 1.35
-        places = range(len(cases))
+        left, right = min(0.95, *ratios) / 1.05, max(2.0, *ratios) * 1.5
         colours = [COLOURS["boxops" if ratio >= 1 else "bad"][0] for ratio in ratios]
         axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.62, color=colours)
+        muted: dict[str, Any] = {"size": 8.5, "color": COLOURS["muted"][0], "va": "center"}
+        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        last = ""
         for place, case, ratio in zip(places, cases, ratios, strict=True):
-            rival, edge = _against(case), max(ratio, 1.0)
-            note = "" if rival == "torchvision" else f"  than {rival}"
-            text = axes.annotate(times(ratio), (edge, place), (6, 0), textcoords="offset points", va="center", size=9.5)
-            text.set_weight("bold")
-            if note:
-                axes.annotate(
-                    note, (edge, place), (34, 0), textcoords="offset points", va="center", size=8.5
-                ).set_color(COLOURS["muted"][0])
-            axes.annotate(case["op"], (-0.475, place), xycoords=("axes fraction", "data"), va="center")
-            axes.annotate(
-                case["label"], (-0.015, place), xycoords=("axes fraction", "data"), va="center", ha="right", size=8.5
-            ).set_color(COLOURS["muted"][0])
-            if case["goal"]["ratio"] > 1 and rival == case["goal"]["rival"]:
-                axes.plot([case["goal"]["ratio"]] * 2, [place - 0.4, place + 0.4], color=COLOURS["ink"][0], lw=1.6)
+            rival, text = _against(case), times(ratio)
+            offset: dict[str, Any] = {"xy": (max(ratio, 1.0), place), "textcoords": "offset points", "va": "center"}
+            axes.annotate(text, xytext=(6, 0), weight="bold", **offset)
+            if rival != "torchvision":
+                axes.annotate(f"than {rival}", xytext=(14 + 6 * len(text), 0), **offset | muted)
+            axes.annotate(case["op"] if case["op"] != last else "", (-0.622, place), **beside)
+            axes.annotate(case["label"], (-0.02, place), ha="right", **beside | muted)
+            last = case["op"]
+            goal = case["goal"]
+            if goal["ratio"] > 1 and rival == goal["rival"]:
+                axes.plot([goal["ratio"]] * 2, [place - 0.4, place + 0.4], color=COLOURS["ink"][0], lw=1.6)
         axes.set_xscale("log")
         axes.set_xlim(left, right)
-        axes.set_ylim(len(cases) - 0.4, -0.6)
+        axes.set_ylim(places[-1] + 0.6, -0.6)
         marks = [m for m in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= m <= right]
         axes.xaxis.set_major_locator(FixedLocator(marks))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -137,10 +139,10 @@ def ratio_bars(cases: Sequence[Case], title: str = "") -> Figure:
 
 def speed(cases: Sequence[Case]) -> Figure | None:
     """Time against N for every op measured at three sizes or more, boxops beside its rivals."""
-    series: dict[str, dict[int, Case]] = {}
-    for case in cases:
-        series.setdefault(case["op"], {}).setdefault(case["n"], case)
-    series = {op: dict(sorted(sizes.items())) for op, sizes in series.items() if len(sizes) >= 3}
+    series: dict[str, dict[int, Case]] = {f"{case['op']} {case['variant']}".strip(): {} for case in cases}
+    for case in sorted(cases, key=lambda case: case["n"]):
+        series[f"{case['op']} {case['variant']}".strip()][case["n"]] = case
+    series = {line: sizes for line, sizes in series.items() if len(sizes) >= 3}
     if not series:
         return None
     with matplotlib.rc_context(STYLE):
@@ -153,12 +155,16 @@ def speed(cases: Sequence[Case]) -> Figure | None:
         handles = {}
         for index, (op, sizes) in enumerate(series.items()):
             axes = figure.add_subplot(grid[index // 3, index % 3])
-            names = dict.fromkeys(name for case in sizes.values() for name in case["timings"])
-            for name in reversed(names):
+            drawn = dict.fromkeys(name for case in sizes.values() for name in case["timings"])
+            for name in reversed(drawn):
                 points = [(n, case["timings"][name]) for n, case in sizes.items() if name in case["timings"]]
                 ns = [n for n, _ in points]
                 ours = name.startswith("boxops")
-                look = {"color": colour(name), "lw": 2.2 if name == "boxops" else 1.4, "zorder": 3 if ours else 2}
+                look: dict[str, Any] = {
+                    "color": colour(name),
+                    "lw": 2.2 if name == "boxops" else 1.4,
+                    "zorder": 3 if ours else 2,
+                }
                 axes.fill_between(
                     ns, [t["q1"] for _, t in points], [t["q3"] for _, t in points], color=colour(name), alpha=0.18, lw=0
                 )
@@ -168,8 +174,10 @@ def speed(cases: Sequence[Case]) -> Figure | None:
             axes.set_title(op, weight="bold")
             axes.set_xscale("log")
             axes.set_yscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda t, _: duration(t)))
+            axes.xaxis.set_major_formatter(
+                FuncFormatter(lambda n, _: f"{n / 1e6:g}M" if n >= 1e6 else f"{n / 1e3:g}k" if n >= 1e3 else f"{n:g}")
+            )
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda t, _: duration(t, 1)))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_minor_locator(NullLocator())
             axes.grid()
@@ -185,24 +193,18 @@ def roofline(cases: Sequence[Case], bandwidth: dict[str, float]) -> Figure:
     """Bytes per second over the bytes that must move, under the roofs: the cost of a call, and the bandwidth."""
     with matplotlib.rc_context(STYLE):
         figure = Figure((10, 4.3))
-        axes = figure.add_axes((0.065, 0.125, 0.915, 0.76))
+        axes = figure.add_axes((0.08, 0.12, 0.91, 0.77))
         moved = [case["bytes"] for case in cases]
         low, high = min(moved) / 2, max(moved) * 4
         call = min(case["timings"][case["ours"]]["median"] for case in cases)
-        for name, label, style in (("copy", "copying", "-"), ("fill", "allocating and filling", "--")):
+        muted: dict[str, Any] = {"textcoords": "offset points", "size": 8.5, "color": COLOURS["muted"][0]}
+        roofs = (("copy", "copying", "-", (-4, 4)), ("fill", "allocating and filling a matrix", "--", (-4, -11)))
+        for name, label, style, offset in roofs:
             roof = bandwidth[name]
             axes.plot([low, roof * call, high], [low / call, roof, roof], color=COLOURS["muted"][0], lw=1.2, ls=style)
-            axes.annotate(
-                f"{label}: {roof / 1e9:.1f} GB/s",
-                (high, roof),
-                (-4, 4),
-                textcoords="offset points",
-                ha="right",
-                size=8.5,
-            ).set_color(COLOURS["muted"][0])
-        axes.annotate(
-            f"quickest call: {duration(call)}", (low * 3, low * 3 / call), (8, -6), textcoords="offset points", size=8.5
-        ).set_color(COLOURS["muted"][0])
+            axes.annotate(f"{label}: {roof / 1e9:.1f} GB/s", (high, roof), offset, ha="right", **muted)
+        middle = (low * bandwidth["copy"] * call) ** 0.5
+        axes.annotate(f"quickest call: {duration(call)}", (middle, middle / call), (-8, 4), ha="right", **muted)
         handles = {}
         for name, row in (("torchvision", "torchvision"), ("boxops", None)):
             for case in cases:
@@ -212,17 +214,14 @@ def roofline(cases: Sequence[Case], bandwidth: dict[str, float]) -> Figure:
                     (handles[name],) = axes.plot(
                         case["bytes"], rate, "o", ms=6, color=colour(name), alpha=0.85, mew=0, ls=""
                     )
-        biggest = {case["op"]: case for case in sorted(cases, key=lambda c: c["bytes"])}
-        for case in biggest.values():
-            spot = (case["bytes"], case["rate"])
-            axes.annotate(case["op"], spot, (0, -11), textcoords="offset points", ha="center", size=7.5)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(low, high)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: size(count)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: size(count, 1)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate / 1e9:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_locator(NullLocator())
+        _label(axes, {case["op"]: (case["bytes"], case["rate"]) for case in cases if case["n"] > 1}, bandwidth.values())
         axes.set_xlabel("bytes that must move")
         axes.set_ylabel("GB/s")
         axes.grid()
@@ -230,6 +229,29 @@ def roofline(cases: Sequence[Case], bandwidth: dict[str, float]) -> Figure:
         names = [name for name in ROWS if name in handles]
         _legend(figure, [handles[name] for name in names], names)
         return figure
+
+
+def _label(axes: Any, spots: dict[str, tuple[float, float]], roofs: Iterable[float]) -> None:
+    """Writes each name beside its spot where it covers nothing; a name that finds no place is left out."""
+    dots = [axes.transData.transform(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    taken = [(x - 4, x + 4, y - 4, y + 4) for x, y in dots]
+    for roof in roofs:
+        y = axes.transData.transform((1, roof))[1]
+        taken.append((axes.bbox.x1 - 260, axes.bbox.x1, y - 14, y + 14))
+    for name, spot in spots.items():
+        x, y = axes.transData.transform(spot)
+        width = 6 * len(name)
+        for left, dx, dy in ((0, 8, -5), (1, -8, -5), (0.5, 0, 8), (0.5, 0, -18), (0, 8, 6), (1, -8, 6), (0, 8, -16)):
+            start = x + dx - left * width
+            box = (start, start + width, y + dy, y + dy + 11)
+            free = all(box[1] < t[0] or t[1] < box[0] or box[3] < t[2] or t[3] < box[2] for t in taken)
+            if free and box[1] < axes.bbox.x1 and box[0] > axes.bbox.x0:
+                points = 72 / axes.figure.dpi
+                place = (dx * points, (dy + 2) * points)
+                align = {0: "left", 0.5: "center", 1: "right"}[left]
+                axes.annotate(name, spot, place, textcoords="offset points", size=7.5, ha=align)
+                taken.append(box)
+                break
 
 
 def summary(result: dict[str, Any], path: Path) -> None:

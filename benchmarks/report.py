@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-try:
-    import rich
-    from rich import box, console, progress, table
-except ImportError:  # plain text then
-    rich = None
-
+RICH = importlib.util.find_spec("rich") is not None  # without it: no progress bar, and plain text
 Result = dict[str, Any]
 RIVALS = {"torchvision": "torchvision", "torch": "torch eager", "powerboxes": "powerboxes", "NumPy": "NumPy"}
 
@@ -32,23 +28,24 @@ def load(path: Path) -> Result:
     return result
 
 
-def scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
-    """Three digits and the largest unit that leaves one before the point."""
-    factor, unit = next(((f, u) for f, u in units if abs(value) >= 0.9995 * f), units[-1])
+def scaled(value: float, digits: int, units: Sequence[tuple[float, str]]) -> str:
+    """So many digits, with the largest unit that leaves one before the point."""
+    factor, unit = next((pair for pair in units if abs(value) >= 0.9995 * pair[0]), units[-1])
     number = value / factor
-    return f"{number:.{max(0, 2 - math.floor(math.log10(abs(number) * 1.0005)))}f} {unit}" if number else f"0 {unit}"
+    places = digits - 1 - math.floor(math.log10(abs(number) * 1.0005)) if number else 0
+    return f"{number:.{max(0, places)}f} {unit}"
 
 
-def duration(seconds: float) -> str:
-    return scaled(seconds, ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")))
+def duration(seconds: float, digits: int = 3) -> str:
+    return scaled(seconds, digits, ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")))
 
 
-def size(count: float) -> str:
-    return scaled(count, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")))
+def size(count: float, digits: int = 3) -> str:
+    return scaled(count, digits, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")))
 
 
 def times(ratio: float) -> str:
-    return f"{ratio:.0f}×" if ratio >= 20 else f"{ratio:.1f}×" if ratio >= 2 else f"{ratio:.2f}×"
+    return f"{ratio:.0f}{X}" if ratio >= 20 else f"{ratio:.1f}{X}" if ratio >= 2 else f"{ratio:.2f}{X}"
 
 
 def timed(result: Result) -> list[dict[str, Any]]:
@@ -57,9 +54,11 @@ def timed(result: Result) -> list[dict[str, Any]]:
 
 def progress_bar(cases: Sequence[Any]) -> Iterator[Any]:
     """Goes through the cases and shows which one is at work."""
-    if not rich:
+    if not RICH:
         yield from cases
         return
+    from rich import console, progress
+
     columns = ("{task.percentage:>3.0f} %", progress.BarColumn(), progress.TimeElapsedColumn(), "{task.description}")
     with progress.Progress(*columns, transient=True, console=console.Console(stderr=True)) as bar:
         task = bar.add_task("", total=len(cases))
@@ -72,12 +71,13 @@ def progress_bar(cases: Sequence[Any]) -> Iterator[Any]:
 # The table, as cells (text, mood): the terminal and the page show the same.
 
 
+X, NONE = "\N{MULTIPLICATION SIGN}", "-"
 Cell = tuple[str, str]
 
 
 def columns(result: Result) -> list[str]:
     names = [name for name in RIVALS if any(name in case["ratios"] for case in timed(result))]
-    return ["case", "boxops", "spread", "NumPy arrays", "GB/s", "of limit", *(RIVALS[n] for n in names), "goal"]
+    return ["case", "boxops", "spread", "on NumPy", "GB/s", "of limit", *(RIVALS[n] for n in names), "goal"]
 
 
 def cells(result: Result, case: dict[str, Any]) -> list[Cell]:
@@ -86,17 +86,17 @@ def cells(result: Result, case: dict[str, Any]) -> list[Cell]:
     row = [
         (duration(ours["median"]), "ours"),
         (f"± {(ours['q3'] - ours['q1']) / 2 / ours['median']:.0%}", "dim"),
-        (duration(arrays["median"]) if arrays else "–", ""),
-        (f"{case['rate'] / 1e9:.3g}", ""),
-        (f"{case['of_limit']:.0%} {case['limit']}" if case["of_limit"] >= 0.005 else "< 1%", "dim"),
+        (duration(arrays["median"]) if arrays else NONE, ""),
+        (f"{case['rate'] / 1e9:.3g}" if case["rate"] > 1e7 else "< 0.01", ""),
+        (f"{case['of_limit']:.0%} {case['limit']}" if case["bytes"] >= 100_000 else NONE, "dim"),
     ]
     for name in [name for name, title in RIVALS.items() if title in columns(result)]:
         ratio = case["ratios"].get(name)
-        failed = "fails" if name in case["failed"] else "–"
+        failed = "fails" if name in case["failed"] else NONE
         row.append((times(ratio), "bad" if ratio < 1 else "good") if ratio else (failed, "dim"))
     goal, met = case["goal"], case["goal"]["met"]
     verdict = "untested" if met is None else "met" if met else "missed"
-    row.append((f"≥ {goal['ratio']:g}× {verdict}", {True: "good", False: "bad", None: "dim"}[met]))
+    row.append((f"≥ {goal['ratio']:g}{X} {verdict}", {True: "good", False: "bad", None: "dim"}[met]))
     return row
 
 
@@ -127,7 +127,7 @@ def compare(result: Result, baseline: Result) -> list[list[Cell]]:
     for case in timed(result):
         before = old.get(case["name"])
         if not before or case["ours"] not in before["timings"]:
-            rows.append([(case["name"], ""), *[("–", "dim")] * 4, ("new", "dim")])
+            rows.append([(case["name"], ""), *[(NONE, "dim")] * 4, ("new", "dim")])
             continue
         then, now = before["timings"][case["ours"]], case["timings"][case["ours"]]
         change = now["median"] / then["median"]
@@ -139,7 +139,7 @@ def compare(result: Result, baseline: Result) -> list[list[Cell]]:
         if apart and abs(change - 1) > 0.05:
             alike = abs(change / drift - 1) <= 0.05 or (change > 1) != (change / drift > 1)
             verdict = ("as its rivals", "dim") if alike else ("slower", "bad") if change > 1 else ("faster", "good")
-        rival = (f"{drift - 1:+.0%}" if drifts else "–", "dim")
+        rival = (f"{drift - 1:+.0%}" if drifts else NONE, "dim")
         row = [(duration(then["median"]), ""), (duration(now["median"]), "ours"), (f"{change - 1:+.0%}", ""), rival]
         rows.append([(case["name"], ""), *row, verdict])
     return rows
@@ -170,10 +170,12 @@ def show(result: Result, baseline: Result | None = None) -> None:
 
 
 def print_table(title: str, names: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    if not rich:
+    if not RICH:
         for row in [[(name, "") for name in names], *rows]:
             print("  ".join(f"{text:<40}" if i == 0 else f"{text:>13}" for i, (text, _) in enumerate(row)))
         return
+    from rich import box, console, table
+
     moods = {"ours": "bold", "dim": "dim", "good": "green", "bad": "bold red", "": ""}
     shown = table.Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(names):

@@ -5,11 +5,7 @@ A timer is a function (call, number, blocks) -> the seconds per call of each blo
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import logging
-import os
-import platform
 import statistics
 import time
 import timeit
@@ -20,14 +16,12 @@ from typing import Any
 
 import numpy as np
 
-try:
-    import torch
+from .machine import rival
 
-    # torch.utils.benchmark looks for a compiler, and warns where it finds CUDA's without a GPU: no matter here.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils import benchmark
-except ImportError:
-    torch = None
+# torch.utils.benchmark looks for a compiler, and warns where it finds CUDA's but no GPU: no matter here.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+torch = rival("torch")
+benchmark = rival("torch.utils.benchmark")
 
 Call = Callable[[], Any]
 Timer = Callable[[Call, int, int], list[float]]
@@ -43,6 +37,8 @@ def wall_times(call: Call, number: int, blocks: int) -> list[float]:
 def torch_times(call: Call, number: int, blocks: int, threads: int) -> list[float]:
     """Wall time by torch.utils.benchmark, which warms up before each block and, on CUDA, waits for the device."""
     timer = benchmark.Timer("call()", globals={"call": call}, num_threads=threads)
+    if number == 1:  # warms up with one call, where timeit takes two
+        return [timer.blocked_autorange(min_run_time=1e-9).median for _ in range(blocks)]
     return [timer.timeit(number).median for _ in range(blocks)]
 
 
@@ -109,7 +105,9 @@ def bandwidths(device: str, threads: int) -> dict[str, float]:
     The second is the limit of an op that only writes a fresh matrix: on a CPU most of it is page faults.
     """
     timer = CudaTimer() if device == "cuda" else partial(torch_times, threads=threads) if torch else wall_times
-    count = 2**28 if device == "cuda" else 2**26
+    count = 2**28 if device == "cuda" else 2**25
+    source: Any
+    target: Any
     if torch:
         source, target = (torch.full((count,), 1.0, device=device) for _ in range(2))
         copy: Call = partial(target.copy_, source)
@@ -128,30 +126,3 @@ def bandwidths(device: str, threads: int) -> dict[str, float]:
 
 def _copy_parts(pool: ThreadPoolExecutor, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
     list(pool.map(lambda part: np.copyto(*part), parts))  # NumPy lets go of the interpreter lock while it copies
-
-
-def facts(device: str, threads: int) -> dict[str, Any]:
-    """What a reader must know of the machine to place the numbers."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as info:
-            name = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), name)
-    except OSError:
-        pass
-    packages = {}
-    for package in ("boxops", "torch", "torchvision", "powerboxes", "numpy"):
-        try:
-            packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            packages[package] = None
-    return {
-        "cpu": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": threads,
-        "device": torch.cuda.get_device_name() if device == "cuda" else name,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "packages": packages,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }

@@ -40,8 +40,8 @@ def clip_boxes_to_image(boxes, size):
 def remove_small_boxes(boxes, min_size):
     x1, y1, x2, y2 = columns = _columns(boxes)
     min_size = columns.dtype.type(min_size)
-    large = (_extent(x1, x2) >= min_size) & (_extent(y1, y2) >= min_size)
-    return np.flatnonzero(large & ~np.isnan(x1))
+    # Sizes are not clamped here, as in torchvision: an inverted box is smaller than 0. NaN is never >=.
+    return np.flatnonzero((x2 - x1 >= min_size) & (y2 - y1 >= min_size))
 
 
 # IoU and its relatives: [..., N, 4] x [..., M, 4] -> [..., N, M]; paired, [..., 4] x [..., 4] -> [...]

@@ -54,8 +54,8 @@ class NumPy:
         return array
 
     def to_numpy(self, array):
-        assert isinstance(array, np.ndarray), f"NumPy arrays gave a {type(array)}"
-        return array
+        assert isinstance(array, np.ndarray | np.generic), f"NumPy arrays gave a {type(array)}"
+        return np.asarray(array)
 
     def dtype_of(self, array):
         return array.dtype.name

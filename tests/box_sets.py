@@ -93,20 +93,28 @@ def integer_boxes(rng, dtype):
     return np.concatenate([boxes, np.array(extremes, dtype), boxes[:20]])
 
 
-def threshold_pairs(rng, dtype, threshold, pairs=80):
-    """Pairs that touch no other pair. In turn, their IoU is the largest at or below the threshold that moving
-    one side can reach, and the smallest above it. Ten more have the IoU 0.1, 0.2, ... as the dtype rounds it."""
+def threshold_pairs(rng, dtype, threshold, pairs=160):
+    """Pairs that touch no other pair. One box of each shrinks or moves away from the other, and stops by turns right
+    before and right after the IoU falls to the threshold. Ten more pairs have the IoU 0.1, 0.2, ... as rounded."""
     threshold = np.dtype(dtype).type(threshold)
-    corner = np.stack(np.divmod(np.arange(pairs), 10), axis=1) * 400.0
+    corner = np.stack(np.divmod(np.arange(pairs), 10), axis=1) * 800.0
     first = (random_boxes(rng, pairs, 100.0, (50.0, 300.0)) + np.tile(corner, 2)).astype(dtype)
-    second = first.copy()
-    second[:, 3] -= (first[:, 3] - first[:, 1]) * (1 - threshold) * rng.uniform(0, 0.5, pairs).astype(dtype)
-    below, above = first[:, 0], first[:, 2]
-    for _ in range(70):  # bisect until the two are neighbours
-        second[:, 2] = below + (above - below) / 2
-        over = reference.box_iou(first, second, paired=True) > threshold
-        below, above = np.where(over, below, second[:, 2]), np.where(over, second[:, 2], above)
-    second[:, 2] = np.where(np.arange(pairs) % 2, above, below)
+    width, height = (first[:, 2:] - first[:, :2]).T
+    near = first.copy()
+    near[:, 3] -= height * (1 - threshold) * rng.uniform(0, 0.5, pairs).astype(dtype)
+    nothing = np.zeros(pairs)
+    away = np.stack([(nothing, nothing, -width, nothing), (width, nothing, width, nothing), (width, height) * 2])
+    away = away[np.arange(pairs) // 2 % 3, :, np.arange(pairs)]
+
+    def moved(by):
+        return (near + by[:, None] * away).astype(dtype)
+
+    before, after = np.zeros(pairs), np.ones(pairs)
+    for _ in range(60):  # bisect until the two are neighbours
+        middle = (before + after) / 2
+        over = reference.box_iou(first, moved(middle), paired=True) > threshold
+        before, after = np.where(over, middle, before), np.where(over, after, middle)
+    second = moved(np.where(np.arange(pairs) % 2, before, after))
     tenth = np.arange(1, 11)[:, None]
     whole = tenth * np.array([[40, 0, 40, 0]]) + np.array([[-900, 0, -890, 1]])
     part = whole - np.array([[0, 0, 1, 0]]) * (10 - tenth)

@@ -79,9 +79,11 @@ def test_op_has_cases(op):
 
 @pytest.mark.parametrize("op", PUBLIC)
 def test_op_has_a_docstring(op):
+    """With its own arguments, result and errors, or a link to the op that has the same."""
     text = inspect.getdoc(getattr(boxops, op)) or ""
-    for word in [*inspect.signature(getattr(boxops, op)).parameters, "Args:", "Returns:"]:
-        assert word in text, f"the docstring of {op} lacks {word}"
+    linked = "".join(inspect.getdoc(getattr(boxops, name)) for name in re.findall(r":func:`(\w+)`", text))
+    for word in (*inspect.signature(getattr(boxops, op)).parameters, "Args:", "Returns:", "Raises:"):
+        assert word in text + linked, f"the docstring of {op} lacks {word}"
 
 
 def test_every_torch_operator_has_a_fake_kernel():

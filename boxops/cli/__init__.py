@@ -1,19 +1,23 @@
-"""The `boxops` command. A subcommand is a module with add_arguments(parser) and run(args) -> exit status."""
+"""The `boxops` command. A subcommand is a package with add_arguments(parser) and run(args) -> exit status."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {"bench": ("boxops.benchmarks", "verify every op, then time it against its rivals")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from boxops import __version__, benchmarks
+    from boxops import __version__
 
     parser = argparse.ArgumentParser(prog="boxops", description="Box operations for detection.")
     parser.add_argument("--version", action="version", version=f"boxops {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for name, module, text in (("bench", benchmarks, "verify every op, then time it against its rivals"),):
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    for name, (package, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        module = import_module(package)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)

@@ -33,10 +33,7 @@ def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
     """
-    ops = backend("box_area", boxes)
-    if fmt != "xyxy":
-        boxes = ops.box_convert(boxes, format_number("box_area", "fmt", fmt), 0)
-    return ops.box_area(boxes)
+    return backend("box_area", boxes).box_area(boxes, format_number("box_area", "fmt", fmt))
 
 
 def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:

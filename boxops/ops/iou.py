@@ -13,11 +13,8 @@ _IOU, _IOA, _GIOU, _DIOU, _CIOU = range(5)
 
 
 def _measure(op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float) -> Any:
-    ops = backend(op, boxes1, boxes2)
-    if fmt != "xyxy":
-        number = format_number(op, "fmt", fmt)
-        boxes1, boxes2 = ops.box_convert(boxes1, number, 0), ops.box_convert(boxes2, number, 0)
-    return ops.iou(boxes1, boxes2, measure, paired, iou_eps, check_number(op, "eps", eps))
+    number = format_number(op, "fmt", fmt)
+    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, measure, paired, number, iou_eps, check_number(op, "eps", eps))
 
 
 def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = False) -> Array:
@@ -84,11 +81,10 @@ def complete_box_iou(
 def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{op}: expected reduction to be one of 'none', 'mean', 'sum', got {reduction!r}")
-    loss = 1 - _measure(op.removesuffix("_loss"), measure, boxes1, boxes2, "xyxy", True, eps, eps)
+    loss = 1 - _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
     if reduction == "none":
         return loss
-    total = loss.sum()
-    return total / max(1, loss.size if isinstance(loss.size, int) else loss.numel()) if reduction == "mean" else total
+    return loss.mean() if reduction == "mean" and 0 not in loss.shape else loss.sum()
 
 
 def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:

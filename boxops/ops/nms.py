@@ -87,4 +87,6 @@ def nms_padded(
         score_threshold = check_number(op, "score_threshold", score_threshold)
     arrays: tuple[Any, ...] = (boxes, scores) if labels is None else (boxes, scores, labels)
     ops = backend(op, *arrays)
-    return ops.nms_padded(boxes, scores, check_number(op, "iou_threshold", iou_threshold), max_output, labels, score_threshold)
+    return ops.nms_padded(
+        boxes, scores, check_number(op, "iou_threshold", iou_threshold), max_output, labels, score_threshold
+    )

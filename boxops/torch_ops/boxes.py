@@ -17,7 +17,7 @@ def compute_type(dtype: torch.dtype) -> torch.dtype:
 
 
 @torch.library.register_fake("boxops::box_area")
-def _(boxes):
+def _(boxes, format):
     return boxes.new_empty(boxes.shape[:-1], dtype=compute_type(boxes.dtype))
 
 
@@ -41,26 +41,34 @@ def _save_boxes(ctx, inputs, output):
     ctx.rest = inputs[1:]
 
 
-def _area_backward(ctx, grad: Tensor):
-    (boxes,) = ctx.saved_tensors
-    size = boxes[..., 2:].to(grad.dtype) - boxes[..., :2]
-    # Each side moves the area by the other one; inverted sides are clamped and move nothing.
-    slope = grad[..., None] * size.clamp(min=0).flip(-1) * (size >= 0)
-    return torch.cat((-slope, slope), -1).to(boxes.dtype)
+def _save_formats(ctx, inputs, output):
+    ctx.rest = inputs[1:]
 
 
-# Rows: how the corners (x1, x2) depend on the two numbers of a format, and back; y alike.
+# How the corners (x1, x2) depend on the two numbers of a format, and back; y alike. A row per output.
 _TO_CORNERS = (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (1.0, 1.0)), ((1.0, -0.5), (1.0, 0.5)))
 _FROM_CORNERS = (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (-1.0, 1.0)), ((0.5, 0.5), (-1.0, 1.0)))
 
 
+def _transposed(matrix, grad: Tensor) -> Tensor:
+    (a, b), (c, d) = matrix
+    first, second = grad[..., :2], grad[..., 2:]
+    return torch.cat((a * first + c * second, b * first + d * second), -1)
+
+
+def _area_backward(ctx, grad: Tensor):
+    (boxes,) = ctx.saved_tensors
+    corners = box_convert(boxes.to(grad.dtype), ctx.rest[0], 0)
+    size = corners[..., 2:] - corners[..., :2]
+    # Each side moves the area by the other one; inverted sides are clamped and move nothing.
+    slope = grad[..., None] * size.clamp(min=0).flip(-1) * (size >= 0)
+    return _transposed(_TO_CORNERS[ctx.rest[0]], torch.cat((-slope, slope), -1)).to(boxes.dtype), None
+
+
 def _convert_backward(ctx, grad: Tensor):
     from_format, to_format = ctx.rest
-    work = grad.to(compute_type(grad.dtype))
-    first, second = work[..., :2], work[..., 2:]
-    for (a, b), (c, d) in (_FROM_CORNERS[to_format], _TO_CORNERS[from_format]):
-        first, second = a * first + c * second, b * first + d * second
-    return torch.cat((first, second), -1).to(grad.dtype), None, None
+    corners = _transposed(_FROM_CORNERS[to_format], grad.to(compute_type(grad.dtype)))
+    return _transposed(_TO_CORNERS[from_format], corners).to(grad.dtype), None, None
 
 
 def _clip_backward(ctx, grad: Tensor):
@@ -71,5 +79,5 @@ def _clip_backward(ctx, grad: Tensor):
 
 
 torch.library.register_autograd("boxops::box_area", _area_backward, setup_context=_save_boxes)
-torch.library.register_autograd("boxops::box_convert", _convert_backward, setup_context=_save_boxes)
+torch.library.register_autograd("boxops::box_convert", _convert_backward, setup_context=_save_formats)
 torch.library.register_autograd("boxops::clip_boxes", _clip_backward, setup_context=_save_boxes)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from boxops.torch_ops.boxes import compute_type
 
-iou = torch.ops.boxops.iou.default
 iou_backward = torch.ops.boxops.iou_backward.default
+_iou = torch.ops.boxops.iou.default
+
+
+def iou(boxes1: Tensor, boxes2: Tensor, *rest) -> Tensor:
+    # The dispatcher would drop a tangent silently: an operator registered from Python has no forward mode.
+    if forward_ad._current_level >= 0:
+        for boxes in (boxes1, boxes2):
+            if forward_ad.unpack_dual(boxes).tangent is not None:
+                raise RuntimeError("box_iou: expected tensors without tangents (no forward-mode gradient), got a dual tensor")
+    return _iou(boxes1, boxes2, *rest)
 
 
 def _lead(boxes1: Tensor, boxes2: Tensor, paired: bool) -> torch.Size:
@@ -17,7 +27,7 @@ def _lead(boxes1: Tensor, boxes2: Tensor, paired: bool) -> torch.Size:
 
 
 @torch.library.register_fake("boxops::iou")
-def _(boxes1, boxes2, measure, paired, iou_eps, eps):
+def _(boxes1, boxes2, measure, paired, format, iou_eps, eps):
     shape = _lead(boxes1, boxes2, paired)
     if not paired:
         shape = (*shape, boxes1.shape[-2], boxes2.shape[-2])
@@ -25,7 +35,7 @@ def _(boxes1, boxes2, measure, paired, iou_eps, eps):
 
 
 @torch.library.register_fake("boxops::iou_backward")
-def _(grad, boxes1, boxes2, measure, paired, iou_eps, eps):
+def _(grad, boxes1, boxes2, measure, paired, format, iou_eps, eps):
     lead, start = _lead(boxes1, boxes2, paired), -1 if paired else -2
     return grad.new_empty((*lead, *boxes1.shape[start:])), grad.new_empty((*lead, *boxes2.shape[start:]))
 
@@ -37,13 +47,38 @@ def _setup(ctx, inputs, output):
 
 def _backward(ctx, grad: Tensor):
     boxes1, boxes2 = ctx.saved_tensors
-    grad1, grad2 = iou_backward(grad, boxes1, boxes2, *ctx.rest)
+    grads = iou_backward(grad, boxes1, boxes2, *ctx.rest)
     # The kernel's gradients have the broadcast shape; each input takes the sum over what was broadcast.
-    return (
-        grad1.sum_to_size(boxes1.shape).to(boxes1.dtype),
-        grad2.sum_to_size(boxes2.shape).to(boxes2.dtype),
-        None, None, None, None,
-    )  # fmt: skip
+    return *(g.sum_to_size(b.shape).to(b.dtype) for g, b in zip(grads, (boxes1, boxes2), strict=True)), *[None] * 5
+
+
+def _no_second_derivative(ctx, *grads):
+    raise RuntimeError("box_iou: expected one derivative at most, got a request for the second (not implemented)")
 
 
 torch.library.register_autograd("boxops::iou", _backward, setup_context=_setup)
+torch.library.register_autograd("boxops::iou_backward", _no_second_derivative)
+
+
+def _batch_first(boxes1: Tensor, boxes2: Tensor, dims) -> list[Tensor]:
+    """Both with the mapped dim in front and of one rank, so that it broadcasts like any leading dim."""
+    moved = [b.unsqueeze(0) if d is None else b.movedim(d, 0) for b, d in zip((boxes1, boxes2), dims, strict=True)]
+    rank = max(b.dim() for b in moved)
+    return [b.reshape(b.shape[0], *[1] * (rank - b.dim()), *b.shape[1:]) for b in moved]
+
+
+@torch.library.register_vmap("boxops::iou")
+def _(info, in_dims, boxes1, boxes2, measure, paired, *rest):
+    return _iou(*_batch_first(boxes1, boxes2, in_dims[:2]), measure, paired, *rest), 0
+
+
+@torch.library.register_vmap("boxops::iou_backward")
+def _(info, in_dims, grad, boxes1, boxes2, measure, paired, *rest):
+    size = info.batch_size
+    grad = grad.expand(size, *grad.shape) if in_dims[0] is None else grad.movedim(in_dims[0], 0)
+    batched = [b.expand(size, *b.shape[1:]) for b in _batch_first(boxes1, boxes2, in_dims[1:3])]
+    return iou_backward(grad, *batched, measure, paired, *rest), (0, 0)
+
+
+torch.library.register_autocast("boxops::iou", "cpu", torch.float32)
+torch.library.register_autocast("boxops::iou", "cuda", torch.float32)

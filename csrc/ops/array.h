@@ -4,6 +4,7 @@
 // only translate their arrays. To bind another framework, implement Framework and make Arrays.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -29,7 +30,8 @@ struct Device {
 
 constexpr int kMaxRank = 16;
 
-// A short list of sizes or strides; negative places count from the end.
+// A short list of sizes or strides; negative places count from the end. Values beyond kMaxRank are
+// counted but not held: the checks of every op refuse such arrays first.
 struct Dims {
   int count = 0;
   int64_t values[kMaxRank] = {};
@@ -38,7 +40,10 @@ struct Dims {
   Dims(std::initializer_list<int64_t> list) {
     for (const int64_t v : list) push_back(v);
   }
-  void push_back(int64_t v) { values[count++] = v; }
+  void push_back(int64_t v) {
+    if (count < kMaxRank) values[count] = v;
+    ++count;
+  }
   int64_t operator[](int i) const { return values[i < 0 ? count + i : i]; }
   int64_t product() const {
     int64_t p = 1;
@@ -52,9 +57,7 @@ struct Dims {
     return d;
   }
   bool operator==(const Dims& o) const {
-    for (int i = 0; i < count; ++i)
-      if (i >= o.count || values[i] != o.values[i]) return false;
-    return count == o.count;
+    return count == o.count && count <= kMaxRank && std::equal(values, values + count, o.values);
   }
 };
 

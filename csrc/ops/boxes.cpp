@@ -7,13 +7,14 @@
 
 namespace boxops::ops {
 
-Array box_area(Framework& framework, Array boxes) {
-  check_boxes("box_area", "boxes", boxes, "[..., 4]");
-  const Boxes view = view_boxes(framework, "box_area", boxes, boxes.sizes.head(1), true);
+Array box_area(Framework& framework, Array boxes, int64_t format) {
+  const char* op = "box_area";
+  check_boxes(op, "boxes", boxes, "[..., 4]");
+  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true, check_format(op, format));
   Array out = framework.empty(boxes.sizes.head(1), compute_type(boxes.dtype), boxes.device);
   with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);
-    BOXOPS_DISPATCH("box_area", boxes.device, cpu::box_area<T>(view, out.as<T>(), framework.parallel()),
+    BOXOPS_DISPATCH(op, boxes.device, cpu::box_area<T>(view, out.as<T>(), framework.parallel()),
                     cuda::box_area<T>(view, out.as<T>(), framework.stream(boxes.device)));
   });
   return out;
@@ -22,16 +23,14 @@ Array box_area(Framework& framework, Array boxes) {
 Array box_convert(Framework& framework, Array boxes, int64_t from, int64_t to) {
   const char* op = "box_convert";
   check_boxes(op, "boxes", boxes, "[..., 4]");
-  for (const int64_t format : {from, to})
-    if (format < 0 || format > 2) fail(op, "a format in 0..2", std::to_string(format));
-  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true);
+  const Format out_format = check_format(op, to);
+  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true, check_format(op, from));
   const DType dtype = is_integer(boxes.dtype) ? DType::kFloat32 : boxes.dtype;
   Array out = framework.empty(boxes.sizes, dtype, boxes.device);
-  const Format f = static_cast<Format>(from), g = static_cast<Format>(to);
   with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);
-    BOXOPS_DISPATCH(op, boxes.device, cpu::box_convert<T>(view, f, g, out.data, dtype, framework.parallel()),
-                    cuda::box_convert<T>(view, f, g, out.data, dtype, framework.stream(boxes.device)));
+    BOXOPS_DISPATCH(op, boxes.device, cpu::box_convert<T>(view, out_format, out.data, dtype, framework.parallel()),
+                    cuda::box_convert<T>(view, out_format, out.data, dtype, framework.stream(boxes.device)));
   });
   return out;
 }
@@ -41,7 +40,7 @@ Array clip_boxes(Framework& framework, Array boxes, double height, double width)
   check_boxes(op, "boxes", boxes, "[..., 4]");
   if (!(height >= 0) || !(width >= 0))
     fail(op, "size = (height, width), both >= 0", "(" + to_string(height) + ", " + to_string(width) + ")");
-  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true);
+  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true, Format::kXYXY);
   Array out = framework.empty(boxes.sizes, boxes.dtype, boxes.device);
   BOXOPS_DISPATCH(op, boxes.device, cpu::clip_boxes(view, height, width, out.data, framework.parallel()),
                   cuda::clip_boxes(view, height, width, out.data, framework.stream(boxes.device)));
@@ -52,7 +51,7 @@ Array remove_small_boxes(Framework& framework, Array boxes, double min_size) {
   const char* op = "remove_small_boxes";
   check_boxes(op, "boxes", boxes, "[N, 4]");
   if (std::isnan(min_size)) fail(op, "a number for min_size", "nan");
-  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true);
+  const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true, Format::kXYXY);
   return with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);
     return select(

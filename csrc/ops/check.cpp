@@ -35,7 +35,10 @@ std::string to_string(Device device) {
 }
 
 static void check_numeric(const char* op, const char* name, const Array& a) {
-  if (!is_integer(a.dtype) && !is_floating(a.dtype)) fail(op, std::string(name) + " of a real number type", name_of(a.dtype));
+  if (a.rank() > kMaxRank)
+    fail(op, "arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(a.rank()));
+  if (!is_integer(a.dtype) && !is_floating(a.dtype))
+    fail(op, std::string(name) + " of a real number type", name_of(a.dtype));
 }
 
 void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape) {
@@ -48,8 +51,8 @@ void check_boxes(const char* op, const char* name, const Array& boxes, const cha
 }
 
 void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer) {
-  if (integer && !is_integer(a.dtype)) fail(op, std::string(name) + " of an integer type", name_of(a.dtype));
   check_numeric(op, name, a);
+  if (integer && !is_integer(a.dtype)) fail(op, std::string(name) + " of an integer type", name_of(a.dtype));
   const Dims expected = boxes.sizes.head(1);
   if (!(a.sizes == expected)) fail(op, std::string(name) + " of shape " + to_string(expected), to_string(a.sizes));
   if (!(a.device == boxes.device))
@@ -64,7 +67,8 @@ void check_pair(const char* op, const Array& boxes1, const Array& boxes2) {
 }
 
 void check_iou_threshold(const char* op, double iou_threshold) {
-  if (!(iou_threshold >= 0)) fail(op, "iou_threshold >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));
+  if (!(iou_threshold >= 0))
+    fail(op, "iou_threshold >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));
 }
 
 Dims broadcast(const char* op, const Array& boxes1, const Array& boxes2, int drop) {
@@ -101,23 +105,27 @@ static bool fold_stride(const Array& a, int count, int64_t* stride) {
   int64_t next = -1;  // the stride that the next outer dim must have; -1: any
   for (int i = count - 1; i >= 0; --i) {
     if (a.sizes[i] == 1) continue;
-    if (next == -1)
-      *stride = a.strides[i];
-    else if (a.strides[i] != next)
-      return false;
+    if (next == -1) *stride = a.strides[i];
+    else if (a.strides[i] != next) return false;
     next = a.strides[i] * a.sizes[i];
     if (next == -1) return false;  // a real stride of -1; rare enough to copy
   }
   return true;
 }
 
-Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold) {
+Format check_format(const char* op, int64_t format) {
+  if (format < 0 || format > 2) fail(op, "a format in 0..2", std::to_string(format));
+  return static_cast<Format>(format);
+}
+
+Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold, Format format) {
   const int inner = fold ? 1 : 2;
   Array wide = boxes;
   wide.sizes = lead, wide.strides = {};
   const int missing = lead.count - (boxes.rank() - inner);
   for (int i = 0; i < lead.count; ++i)
-    wide.strides.push_back(i < missing || (boxes.sizes[i - missing] == 1 && lead[i] != 1) ? 0 : boxes.strides[i - missing]);
+    wide.strides.push_back(i < missing || (boxes.sizes[i - missing] == 1 && lead[i] != 1) ? 0
+                                                                                          : boxes.strides[i - missing]);
   for (int i = inner; i > 0; --i) wide.sizes.push_back(boxes.sizes[-i]), wide.strides.push_back(boxes.strides[-i]);
   int64_t stride = 0;
   if (wide.numel() > 0 && !fold_stride(wide, lead.count, &stride)) {
@@ -126,8 +134,8 @@ Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims&
   }
   boxes = wide;
   const int64_t folded = lead.product();
-  if (fold) return {wide.data, wide.dtype, 1, folded, 0, stride, wide.strides[-1]};
-  return {wide.data, wide.dtype, folded, wide.sizes[-2], stride, wide.strides[-2], wide.strides[-1]};
+  if (fold) return {wide.data, wide.dtype, format, 1, folded, 0, stride, wide.strides[-1]};
+  return {wide.data, wide.dtype, format, folded, wide.sizes[-2], stride, wide.strides[-2], wide.strides[-1]};
 }
 
 Scalars view_scalars(const Array& scalars) {

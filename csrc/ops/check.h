@@ -35,7 +35,8 @@ Array contiguous(Framework& framework, const char* op, const Array& array);
 
 // [lead..., N, 4] as [B, N, 4], or with `fold` [lead..., 4] as [1, N, 4], broadcast to `lead`. Where the
 // strides allow no such view, `boxes` becomes a copy.
-Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold);
+Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold, Format format);
+Format check_format(const char* op, int64_t format);
 Scalars view_scalars(const Array& scalars);  // [N] or [B, N]
 
 // Calls f with a value of the compute type, float or double.
@@ -67,7 +68,8 @@ auto with_compute_type(DType dtype, F&& f) {
 // For outputs whose size is known only afterwards, at most `most` indices. on_cpu(indices) returns
 // their number; on_cuda(indices, count, stream) leaves it on the device, and the host waits for it.
 template <class Cpu, class Cuda>
-Array select(Framework& framework, const char* op, Device device, int64_t most, Cpu on_cpu, [[maybe_unused]] Cuda on_cuda) {
+Array select(Framework& framework, const char* op, Device device, int64_t most, Cpu on_cpu,
+             [[maybe_unused]] Cuda on_cuda) {
   if (device.type == DeviceType::kCPU) {
     const std::unique_ptr<int64_t[]> indices(new int64_t[most]);
     const int64_t count = on_cpu(indices.get());

@@ -13,10 +13,8 @@ namespace boxops {
 
 DeviceScope::DeviceScope(Device device) {
   cudaGetDevice(&previous_);
-  if (previous_ == device.index)
-    previous_ = -1;
-  else
-    cudaSetDevice(device.index);
+  if (previous_ == device.index) previous_ = -1;
+  else cudaSetDevice(device.index);
 }
 
 DeviceScope::~DeviceScope() {
@@ -26,7 +24,8 @@ DeviceScope::~DeviceScope() {
 void check_cuda(const char* op, int error) {
   if (error == cudaSuccess) return;
   const auto e = static_cast<cudaError_t>(error);
-  throw std::runtime_error(std::string(op) + ": CUDA error " + cudaGetErrorName(e) + " (" + cudaGetErrorString(e) + ")");
+  throw std::runtime_error(std::string(op) + ": CUDA error " + cudaGetErrorName(e) + " (" + cudaGetErrorString(e) +
+                           ")");
 }
 
 void copy_to_host(const char* op, void* to, const void* from, size_t bytes, void* stream) {

@@ -14,25 +14,34 @@ struct Call {
   Boxes boxes1, boxes2;
 };
 
-Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, double iou_eps, double eps) {
+Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, int64_t format,
+           double iou_eps, double eps) {
   constexpr const char* names[] = {"box_iou", "box_ioa", "generalized_box_iou", "distance_box_iou", "complete_box_iou"};
+  constexpr const char* losses[] = {"", "", "generalized_box_iou_loss", "distance_box_iou_loss",
+                                    "complete_box_iou_loss"};
   if (measure < 0 || measure > 4) fail("iou", "measure in 0..4", std::to_string(measure));
-  Call call{names[measure], {static_cast<Measure>(measure), paired, iou_eps, eps}, {}, {}, {}};
+  // Only the losses have an eps in the IoU; their errors bear their names.
+  Call call{iou_eps > 0 && measure > 1 ? losses[measure] : names[measure],
+            {static_cast<Measure>(measure), paired, iou_eps, eps},
+            {},
+            {},
+            {}};
   const char* op = call.op;
   check_boxes(op, "boxes1", boxes1, paired ? "[..., 4]" : "[..., N, 4]");
   check_boxes(op, "boxes2", boxes2, paired ? "[..., 4]" : "[..., M, 4]");
   check_pair(op, boxes1, boxes2);
   if (!(iou_eps >= 0) || !(eps >= 0)) fail(op, "eps >= 0", to_string(iou_eps >= 0 ? eps : iou_eps));
   call.lead = broadcast(op, boxes1, boxes2, paired ? 1 : 2);
-  call.boxes1 = view_boxes(framework, op, boxes1, call.lead, paired);
-  call.boxes2 = view_boxes(framework, op, boxes2, call.lead, paired);
+  call.boxes1 = view_boxes(framework, op, boxes1, call.lead, paired, check_format(op, format));
+  call.boxes2 = view_boxes(framework, op, boxes2, call.lead, paired, check_format(op, format));
   return call;
 }
 
 }  // namespace
 
-Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, bool paired, double iou_eps, double eps) {
-  const Call call = check(framework, boxes1, boxes2, measure, paired, iou_eps, eps);
+Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, bool paired, int64_t format,
+          double iou_eps, double eps) {
+  const Call call = check(framework, boxes1, boxes2, measure, paired, format, iou_eps, eps);
   Dims sizes = call.lead;
   if (!paired) sizes.push_back(call.boxes1.count), sizes.push_back(call.boxes2.count);
   Array out = framework.empty(sizes, compute_type(boxes1.dtype), boxes1.device);
@@ -47,8 +56,8 @@ Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, boo
 }
 
 std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array boxes1, Array boxes2, int64_t measure,
-                                      bool paired, double iou_eps, double eps) {
-  const Call call = check(framework, boxes1, boxes2, measure, paired, iou_eps, eps);
+                                      bool paired, int64_t format, double iou_eps, double eps) {
+  const Call call = check(framework, boxes1, boxes2, measure, paired, format, iou_eps, eps);
   Dims sizes = call.lead, sizes1 = call.lead, sizes2 = call.lead;
   if (!paired) {
     sizes.push_back(call.boxes1.count), sizes.push_back(call.boxes2.count);
@@ -58,7 +67,8 @@ std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array bo
   const DType dtype = compute_type(boxes1.dtype);
   if (!(grad.sizes == sizes)) fail(call.op, "a gradient of shape " + to_string(sizes), to_string(grad.sizes));
   if (grad.dtype != dtype) fail(call.op, std::string("a gradient of dtype ") + name_of(dtype), name_of(grad.dtype));
-  if (!(grad.device == boxes1.device)) fail(call.op, "a gradient on " + to_string(boxes1.device), to_string(grad.device));
+  if (!(grad.device == boxes1.device))
+    fail(call.op, "a gradient on " + to_string(boxes1.device), to_string(grad.device));
   grad = contiguous(framework, call.op, grad);
   Array grad1 = framework.empty(sizes1, dtype, boxes1.device), grad2 = framework.empty(sizes2, dtype, boxes1.device);
   with_compute_type(dtype, [&](auto t) {

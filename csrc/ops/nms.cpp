@@ -13,9 +13,11 @@ NmsInput check(const char* op, const Array& boxes, const char* shape, const Arra
   if (groups) check_per_box(op, groups_name, *groups, boxes, true);
   check_iou_threshold(op, iou_threshold);
   const bool batched = boxes.rank() == 3;
-  NmsInput input{{boxes.data, boxes.dtype, batched ? boxes.sizes[0] : 1, boxes.sizes[-2], batched ? boxes.strides[0] : 0,
-                  boxes.strides[-2], boxes.strides[-1]},
-                 view_scalars(scores), groups.has_value(), {}};
+  NmsInput input{{boxes.data, boxes.dtype, Format::kXYXY, batched ? boxes.sizes[0] : 1, boxes.sizes[-2],
+                  batched ? boxes.strides[0] : 0, boxes.strides[-2], boxes.strides[-1]},
+                 view_scalars(scores),
+                 groups.has_value(),
+                 {}};
   if (groups) input.groups = view_scalars(*groups);
   return input;
 }

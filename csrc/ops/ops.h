@@ -10,14 +10,16 @@
 
 namespace boxops::ops {
 
-BOXOPS_API Array box_area(Framework&, Array boxes);
+// Formats are numbered as in Format, measures as in Measure.
+BOXOPS_API Array box_area(Framework&, Array boxes, int64_t format);
 BOXOPS_API Array box_convert(Framework&, Array boxes, int64_t from, int64_t to);
 BOXOPS_API Array clip_boxes(Framework&, Array boxes, double height, double width);
 BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
 
-BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, int64_t measure, bool paired, double iou_eps, double eps);
+BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, int64_t measure, bool paired, int64_t format,
+                     double iou_eps, double eps);
 BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, int64_t measure,
-                                                 bool paired, double iou_eps, double eps);
+                                                 bool paired, int64_t format, double iou_eps, double eps);
 
 BOXOPS_API Array nms(Framework&, Array boxes, Array scores, double iou_threshold);
 BOXOPS_API Array batched_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);

@@ -11,12 +11,15 @@ namespace boxops::numpy {
 namespace {
 
 DType dtype_of(char kind, int64_t bytes) {
+  if (kind == 'O') return DType::kObject;
+  if (kind == 'c') return bytes == 8 ? DType::kComplex64 : bytes == 16 ? DType::kComplex128 : DType::kOther;
   const int log2 = bytes == 1 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : bytes == 8 ? 3 : -1;
   if (log2 < 0) return DType::kOther;
   switch (kind) {
     case 'u': return static_cast<DType>(static_cast<int>(DType::kUInt8) + 2 * log2);
     case 'i': return static_cast<DType>(static_cast<int>(DType::kInt8) + 2 * log2);
-    case 'f': return log2 == 1 ? DType::kFloat16 : log2 == 2 ? DType::kFloat32 : log2 == 3 ? DType::kFloat64 : DType::kOther;
+    case 'f':
+      return log2 == 1 ? DType::kFloat16 : log2 == 2 ? DType::kFloat32 : log2 == 3 ? DType::kFloat64 : DType::kOther;
     case 'b': return log2 == 0 ? DType::kBool : DType::kOther;
     default: return DType::kOther;
   }
@@ -38,7 +41,8 @@ std::shared_ptr<void> share(const py::object& object) {
 Array from_numpy(py::array array) {
   py::dtype dtype = array.dtype();
   bool regular = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 && dtype.byteorder() != '>';
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) regular &= dtype.itemsize() > 0 && array.strides(i) % dtype.itemsize() == 0;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i)
+    regular &= dtype.itemsize() > 0 && array.strides(i) % dtype.itemsize() == 0;
   if (!regular && dtype.kind() != 'O') {  // odd strides, alignment or byte order: kernels get a copy
     array = py::module_::import("numpy").attr("array")(array, dtype.attr("newbyteorder")("="));
     dtype = array.dtype();
@@ -59,7 +63,8 @@ Array from_dlpack(const char* op, const py::object& object) {
   const auto [type, index] = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
   const bool on_cpu = type == 1 || type == 3;
   if (!on_cpu && type != 2 && type != 13)
-    throw py::type_error(std::string(op) + ": expected arrays on the CPU or a CUDA device, got DLPack device type " + std::to_string(type));
+    throw py::type_error(std::string(op) + ": expected arrays on the CPU or a CUDA device, got DLPack device type " +
+                         std::to_string(type));
   const py::object capsule = on_cpu ? object.attr("__dlpack__")() : object.attr("__dlpack__")(py::arg("stream") = 1);
   auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   if (managed == nullptr) throw py::error_already_set();
@@ -71,7 +76,7 @@ Array from_dlpack(const char* op, const py::object& object) {
     if (m->deleter) m->deleter(m);
   });
   const DLTensor& t = managed->dl_tensor;
-  if (t.ndim < 0 || t.ndim > kMaxRank) throw Error(std::string(op) + ": expected at most 16 dims, got " + std::to_string(t.ndim));
+  if (t.ndim < 0) throw Error(std::string(op) + ": expected a rank >= 0, got " + std::to_string(t.ndim));
   constexpr char kinds[] = "iufoBcb";
   if (t.dtype.lanes == 1 && t.dtype.code < 7) a.dtype = dtype_of(kinds[t.dtype.code], t.dtype.bits / 8);
   if (t.dtype.code == 4 && t.dtype.bits == 16) a.dtype = DType::kBFloat16;
@@ -84,7 +89,7 @@ Array from_dlpack(const char* op, const py::object& object) {
   a.strides = a.sizes;
   int64_t compact = 1;
   for (int i = t.ndim - 1; i >= 0; --i) {
-    a.strides.values[i] = t.strides ? t.strides[i] : compact;
+    if (i < kMaxRank) a.strides.values[i] = t.strides ? t.strides[i] : compact;
     compact *= t.shape[i];
   }
   return a;
@@ -102,9 +107,17 @@ struct DLPackArray {
     };
     auto* e = new Export{array, {}};
     const int bits = static_cast<int>(8 * size_of(array.dtype));
-    const uint8_t code = array.dtype == DType::kBFloat16 ? 4 : is_floating(array.dtype) ? 2 : static_cast<int>(array.dtype) % 2 ? 0 : 1;
-    e->managed.dl_tensor = {array.data, {2, array.device.index}, array.rank(), {code, static_cast<uint8_t>(bits), 1},
-                            e->array.sizes.values, e->array.strides.values, 0};
+    const uint8_t code = array.dtype == DType::kBFloat16     ? 4
+                         : is_floating(array.dtype)          ? 2
+                         : static_cast<int>(array.dtype) % 2 ? 0
+                                                             : 1;
+    e->managed.dl_tensor = {array.data,
+                            {2, array.device.index},
+                            array.rank(),
+                            {code, static_cast<uint8_t>(bits), 1},
+                            e->array.sizes.values,
+                            e->array.strides.values,
+                            0};
     e->managed.manager_ctx = e;
     e->managed.deleter = [](DLManagedTensor* m) { delete static_cast<Export*>(m->manager_ctx); };
     return py::capsule(&e->managed, "dltensor", [](PyObject* c) {
@@ -120,7 +133,6 @@ struct DLPackArray {
 Array to_array(const char* op, const py::object& object) {
   if (py::isinstance<py::array>(object)) {
     const py::array array = py::reinterpret_borrow<py::array>(object);
-    if (array.ndim() > kMaxRank) throw Error(std::string(op) + ": expected at most 16 dims, got " + std::to_string(array.ndim()));
     return from_numpy(array);
   }
   if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) return from_dlpack(op, object);
@@ -136,7 +148,8 @@ py::object to_object(const Array& array) {
 Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
   if (device.type == DeviceType::kCPU) {
     const py::gil_scoped_acquire gil;
-    return from_numpy(py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)));
+    return from_numpy(
+        py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)));
   }
   Array a;
   a.dtype = dtype, a.device = device, a.sizes = a.strides = sizes;
@@ -151,8 +164,10 @@ const Parallel& Numpy::parallel() { return own_threads(); }
 
 void define_dlpack_array(py::module_& module) {
   py::class_<DLPackArray>(module, "DLPackArray", "A result on a CUDA device; hand it to your framework's from_dlpack.")
-      .def("__dlpack__", [](const DLPackArray& a, const py::object& stream, const py::kwargs&) { return a.capsule(stream); },
-           py::arg("stream") = py::none())
+      .def(
+          "__dlpack__",
+          [](const DLPackArray& a, const py::object& stream, const py::kwargs&) { return a.capsule(stream); },
+          py::arg("stream") = py::none())
       .def("__dlpack_device__", [](const DLPackArray& a) { return py::make_tuple(2, a.array.device.index); });
 }
 

@@ -17,8 +17,8 @@
 
 namespace boxops::torch_ops {
 
-Array to_array(AtenTensorHandle owned);             // takes over the handle
-AtenTensorHandle to_handle(const Array& array);     // a new handle
+Array to_array(AtenTensorHandle owned);          // takes over the handle
+AtenTensorHandle to_handle(const Array& array);  // a new handle
 
 class Torch final : public Framework {
  public:
@@ -79,14 +79,14 @@ struct Op {
 
 // Defines operators, given as a braced list of Op{schema, Boxed<ops::f>::call}, and their one kernel
 // for CPU and CUDA when the library is loaded. Fake kernels, autograd and autocast come from Python.
-#define BOXOPS_REGISTER(...)                                                      \
-  static const Op kOps[] = __VA_ARGS__;                                           \
-  STABLE_TORCH_LIBRARY_FRAGMENT(boxops, m) {                                      \
-    for (const Op& op : kOps) m.def(op.schema);                                   \
-  }                                                                               \
-  STABLE_TORCH_LIBRARY_IMPL(boxops, CPU, m) {                                     \
-    for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel);               \
-  }                                                                               \
-  STABLE_TORCH_LIBRARY_IMPL(boxops, CUDA, m) {                                    \
-    for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel);               \
+#define BOXOPS_REGISTER(...)                                        \
+  static const Op kOps[] = __VA_ARGS__;                             \
+  STABLE_TORCH_LIBRARY_FRAGMENT(boxops, m) {                        \
+    for (const Op& op : kOps) m.def(op.schema);                     \
+  }                                                                 \
+  STABLE_TORCH_LIBRARY_IMPL(boxops, CPU, m) {                       \
+    for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel); \
+  }                                                                 \
+  STABLE_TORCH_LIBRARY_IMPL(boxops, CUDA, m) {                      \
+    for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel); \
   }

@@ -1,6 +1,6 @@
 // Elementwise box operations: area, conversion of format, clipping, size filter.
 //
-// boxes [1, N, 4] of any dtype and strides; outputs are contiguous. Memory-bound: the floor is
+// boxes [1, N, 4] of any dtype, strides and format; outputs are contiguous. Memory-bound: the floor is
 // bytes read plus bytes written over the memory bandwidth.
 #pragma once
 
@@ -9,19 +9,11 @@
 
 namespace boxops {
 
-// xyxy: corners. xywh: lower corner, width, height. cxcywh: centre, width, height.
-enum class Format : uint8_t { kXYXY, kXYWH, kCXCYWH };
-
-// xyxy from any format and back, each step rounded to T as torchvision's formulas.
+// Between formats, each step rounded to T as in torchvision's formulas.
 template <class T>
 BOXOPS_HD Box<T> convert_box(const Box<T>& b, Format from, Format to) {
-  Box<T> c = b;
-  if (from == Format::kXYWH) c = {b.x1, b.y1, b.x1 + b.x2, b.y1 + b.y2};
-  if (from == Format::kCXCYWH) {
-    const T w = T(0.5) * b.x2, h = T(0.5) * b.y2;
-    c = {b.x1 - w, b.y1 - h, b.x1 + w, b.y1 + h};
-  }
   if (from == to) return b;
+  const Box<T> c = to_corners(b, from);
   if (to == Format::kXYWH) return {c.x1, c.y1, c.x2 - c.x1, c.y2 - c.y1};
   if (to == Format::kCXCYWH) return {(c.x1 + c.x2) / T(2), (c.y1 + c.y2) / T(2), c.x2 - c.x1, c.y2 - c.y1};
   return c;
@@ -63,7 +55,7 @@ BOXOPS_API void box_area(const Boxes& boxes, T* out, const Parallel& parallel);
 
 // out[N, 4] of floating dtype `out_type`, rounded once.
 template <class T>
-BOXOPS_API void box_convert(const Boxes& boxes, Format from, Format to, void* out, DType out_type, const Parallel& parallel);
+BOXOPS_API void box_convert(const Boxes& boxes, Format to, void* out, DType out_type, const Parallel& parallel);
 
 // out[N, 4] of the boxes' own dtype; integers are clipped as integers.
 BOXOPS_API void clip_boxes(const Boxes& boxes, double height, double width, void* out, const Parallel& parallel);
@@ -80,7 +72,7 @@ template <class T>
 BOXOPS_API int box_area(const Boxes& boxes, T* out, void* stream);
 
 template <class T>
-BOXOPS_API int box_convert(const Boxes& boxes, Format from, Format to, void* out, DType out_type, void* stream);
+BOXOPS_API int box_convert(const Boxes& boxes, Format to, void* out, DType out_type, void* stream);
 
 BOXOPS_API int clip_boxes(const Boxes& boxes, double height, double width, void* out, void* stream);
 

@@ -5,7 +5,7 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 14;  // boxes per thread below which a second one does not pay
 
-// Calls f(i, box) for the boxes of a range; the loop is compiled once more for the common layout.
+// Calls f(i, numbers) for every box; the loop is compiled once more for the common layout.
 template <class T, class F>
 void for_each_box(const Boxes& boxes, const Parallel& parallel, F f) {
   parallel.run(boxes.count, kGrain, [&](int64_t begin, int64_t end) {
@@ -13,7 +13,7 @@ void for_each_box(const Boxes& boxes, const Parallel& parallel, F f) {
       const T* p = static_cast<const T*>(boxes.data) + begin * boxes.box_stride;
       for (int64_t i = begin; i < end; ++i, p += boxes.box_stride) f(i, Box<T>{p[0], p[1], p[2], p[3]});
     } else {
-      for (int64_t i = begin; i < end; ++i) f(i, load_box<T>(boxes, 0, i));
+      for (int64_t i = begin; i < end; ++i) f(i, load_numbers<T>(boxes, 0, i));
     }
   });
 }
@@ -36,19 +36,20 @@ void clip_as(const Boxes& boxes, double height, double width, S* out, const Para
 
 template <class T>
 void box_area(const Boxes& boxes, T* out, const Parallel& parallel) {
-  for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) { out[i] = area(b); });
+  for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) { out[i] = area(to_corners(b, boxes.format)); });
 }
 
 template <class T>
-void box_convert(const Boxes& boxes, Format from, Format to, void* out, DType out_type, const Parallel& parallel) {
+void box_convert(const Boxes& boxes, Format to, void* out, DType out_type, const Parallel& parallel) {
   if (out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
     T* o = static_cast<T*>(out);
     for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) {
-      const Box<T> c = convert_box(b, from, to);
+      const Box<T> c = convert_box(b, boxes.format, to);
       o[4 * i] = c.x1, o[4 * i + 1] = c.y1, o[4 * i + 2] = c.x2, o[4 * i + 3] = c.y2;
     });
   } else {
-    for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) { store_box(out, out_type, i, convert_box(b, from, to)); });
+    for_each_box<T>(boxes, parallel,
+                    [=](int64_t i, const Box<T>& b) { store_box(out, out_type, i, convert_box(b, boxes.format, to)); });
   }
 }
 
@@ -81,9 +82,9 @@ int64_t large_boxes(const Boxes& boxes, T min_size, int64_t* indices) {
   return count;
 }
 
-#define INSTANTIATE(T)                                                                              \
-  template void box_area<T>(const Boxes&, T*, const Parallel&);                                     \
-  template void box_convert<T>(const Boxes&, Format, Format, void*, DType, const Parallel&);        \
+#define INSTANTIATE(T)                                                               \
+  template void box_area<T>(const Boxes&, T*, const Parallel&);                      \
+  template void box_convert<T>(const Boxes&, Format, void*, DType, const Parallel&); \
   template int64_t large_boxes<T>(const Boxes&, T, int64_t*);
 INSTANTIATE(float)
 INSTANTIATE(double)

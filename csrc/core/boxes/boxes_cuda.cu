@@ -16,16 +16,17 @@ __global__ void area_kernel(Boxes boxes, T* out) {
 
 // A thread per box.
 template <class T>
-__global__ void convert_kernel(Boxes boxes, Format from, Format to, void* out, DType out_type) {
+__global__ void convert_kernel(Boxes boxes, Format to, void* out, DType out_type) {
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
-    store_box(out, out_type, i, convert_box(load_box<T>(boxes, 0, i), from, to));
+    store_box(out, out_type, i, convert_box(load_numbers<T>(boxes, 0, i), boxes.format, to));
 }
 
 // A thread per coordinate, in the boxes' own type.
 template <class S>
 __global__ void clip_kernel(Boxes boxes, S height, S width, S* out) {
   const S* in = static_cast<const S*>(boxes.data);
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < boxes.count * 4; at += int64_t(gridDim.x) * kThreads)
+  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < boxes.count * 4;
+       at += int64_t(gridDim.x) * kThreads)
     out[at] = clip(in[at / 4 * boxes.box_stride + at % 4 * boxes.coord_stride], at % 2 ? height : width);
 }
 
@@ -37,13 +38,14 @@ __global__ void clip_half_kernel(Boxes boxes, float height, float width, void* o
 
 template <class S>
 int clip_as(const Boxes& boxes, double height, double width, void* out, void* stream) {
-  return launch(clip_kernel<S>, grid_x(blocks_of(boxes.count * 4, kThreads)), kThreads, stream, boxes, limit_as<S>(height), limit_as<S>(width),
-                static_cast<S*>(out));
+  return launch(clip_kernel<S>, grid_x(blocks_of(boxes.count * 4, kThreads)), kThreads, stream, boxes,
+                limit_as<S>(height), limit_as<S>(width), static_cast<S*>(out));
 }
 
 // One block finds and writes the indices in order.
 template <class T>
-__global__ void __launch_bounds__(kCompactThreads) large_kernel(Boxes boxes, T min_size, int64_t* indices, int64_t* count) {
+__global__ void __launch_bounds__(kCompactThreads)
+    large_kernel(Boxes boxes, T min_size, int64_t* indices, int64_t* count) {
   const int64_t written = compact(
       boxes.count, boxes.count, [&](int64_t i) { return is_large(load_box<T>(boxes, 0, i), min_size); },
       [&](int64_t at, int64_t i) { indices[at] = i; });
@@ -58,8 +60,9 @@ int box_area(const Boxes& boxes, T* out, void* stream) {
 }
 
 template <class T>
-int box_convert(const Boxes& boxes, Format from, Format to, void* out, DType out_type, void* stream) {
-  return launch(convert_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, from, to, out, out_type);
+int box_convert(const Boxes& boxes, Format to, void* out, DType out_type, void* stream) {
+  return launch(convert_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, to, out,
+                out_type);
 }
 
 int clip_boxes(const Boxes& boxes, double height, double width, void* out, void* stream) {
@@ -75,7 +78,8 @@ int clip_boxes(const Boxes& boxes, double height, double width, void* out, void*
     case DType::kFloat32: return clip_as<float>(boxes, height, width, out, stream);
     case DType::kFloat64: return clip_as<double>(boxes, height, width, out, stream);
     default:
-      return launch(clip_half_kernel, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, height, width, out);
+      return launch(clip_half_kernel, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, height, width,
+                    out);
   }
 }
 
@@ -84,9 +88,9 @@ int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count
   return launch(large_kernel<T>, 1, kCompactThreads, stream, boxes, min_size, indices, count);
 }
 
-#define INSTANTIATE(T)                                                               \
-  template int box_area<T>(const Boxes&, T*, void*);                                 \
-  template int box_convert<T>(const Boxes&, Format, Format, void*, DType, void*);    \
+#define INSTANTIATE(T)                                                    \
+  template int box_area<T>(const Boxes&, T*, void*);                      \
+  template int box_convert<T>(const Boxes&, Format, void*, DType, void*); \
   template int large_boxes<T>(const Boxes&, T, int64_t*, int64_t*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -20,8 +20,8 @@ int launch(void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args.
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 
-#define BOXOPS_TRY(call)                  \
-  do {                                    \
+#define BOXOPS_TRY(call)                        \
+  do {                                          \
     if (const int error = (call)) return error; \
   } while (0)
 

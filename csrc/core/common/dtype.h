@@ -26,7 +26,10 @@ enum class DType : uint8_t {
   kBFloat16,
   kFloat32,
   kFloat64,
-  kBool,   // known only so that errors can name them
+  kBool,  // from here on known only so that errors can name them
+  kComplex64,
+  kComplex128,
+  kObject,
   kOther,
 };
 
@@ -34,13 +37,28 @@ inline bool is_integer(DType t) { return t <= DType::kInt64; }
 inline bool is_floating(DType t) { return t >= DType::kFloat16 && t <= DType::kFloat64; }
 
 inline int64_t size_of(DType t) {
-  constexpr int64_t sizes[] = {1, 1, 2, 2, 4, 4, 8, 8, 2, 2, 4, 8, 1, 0};
+  constexpr int64_t sizes[] = {1, 1, 2, 2, 4, 4, 8, 8, 2, 2, 4, 8, 1, 8, 16, 8, 0};
   return sizes[static_cast<int>(t)];
 }
 
 inline const char* name_of(DType t) {
-  constexpr const char* names[] = {"uint8",  "int8",  "uint16",  "int16",    "uint32",  "int32",   "uint64",
-                                   "int64",  "float16", "bfloat16", "float32", "float64", "bool",    "an unsupported dtype"};
+  constexpr const char* names[] = {"uint8",
+                                   "int8",
+                                   "uint16",
+                                   "int16",
+                                   "uint32",
+                                   "int32",
+                                   "uint64",
+                                   "int64",
+                                   "float16",
+                                   "bfloat16",
+                                   "float32",
+                                   "float64",
+                                   "bool",
+                                   "complex64",
+                                   "complex128",
+                                   "object",
+                                   "an unsupported dtype"};
   return names[static_cast<int>(t)];
 }
 
@@ -115,7 +133,9 @@ template <class T>
 BOXOPS_HD void store(void* data, DType t, int64_t i, T value) {
   switch (t) {
     case DType::kFloat16: static_cast<uint16_t*>(data)[i] = detail::float_to_half(static_cast<float>(value)); break;
-    case DType::kBFloat16: static_cast<uint16_t*>(data)[i] = detail::float_to_bfloat16(static_cast<float>(value)); break;
+    case DType::kBFloat16:
+      static_cast<uint16_t*>(data)[i] = detail::float_to_bfloat16(static_cast<float>(value));
+      break;
     case DType::kFloat32: static_cast<float*>(data)[i] = static_cast<float>(value); break;
     default: static_cast<double*>(data)[i] = static_cast<double>(value);
   }

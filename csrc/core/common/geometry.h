@@ -15,10 +15,14 @@
 
 namespace boxops {
 
-// A strided view of [batch, count, 4] coordinates; strides count elements, 0 broadcasts.
+// xyxy: corners. xywh: lower corner and size. cxcywh: centre and size.
+enum class Format : uint8_t { kXYXY, kXYWH, kCXCYWH };
+
+// A strided view of [batch, count, 4] numbers; strides count elements, 0 broadcasts.
 struct Boxes {
   const void* data;
   DType dtype;
+  Format format;
   int64_t batch, count;
   int64_t batch_stride, box_stride, coord_stride;
 };
@@ -78,10 +82,33 @@ BOXOPS_HD T area(const Box<T>& b) {
 }
 
 template <class T>
-BOXOPS_HD Box<T> load_box(const Boxes& boxes, int64_t batch, int64_t i) {
+BOXOPS_HD Box<T> to_corners(const Box<T>& b, Format format) {
+  if (format == Format::kXYXY) return b;
+  if (format == Format::kXYWH) return {b.x1, b.y1, b.x1 + b.x2, b.y1 + b.y2};
+  const T w = T(0.5) * b.x2, h = T(0.5) * b.y2;
+  return {b.x1 - w, b.y1 - h, b.x1 + w, b.y1 + h};
+}
+
+// A gradient with respect to corners as one with respect to the format's numbers.
+template <class T>
+BOXOPS_HD Box<T> gradient_from_corners(const Box<T>& g, Format format) {
+  if (format == Format::kXYXY) return g;
+  if (format == Format::kXYWH) return {g.x1 + g.x2, g.y1 + g.y2, g.x2, g.y2};
+  return {g.x1 + g.x2, g.y1 + g.y2, T(0.5) * (g.x2 - g.x1), T(0.5) * (g.y2 - g.y1)};
+}
+
+// The four numbers of a box, in the format of the array.
+template <class T>
+BOXOPS_HD Box<T> load_numbers(const Boxes& boxes, int64_t batch, int64_t i) {
   const int64_t at = batch * boxes.batch_stride + i * boxes.box_stride, s = boxes.coord_stride;
   return {load<T>(boxes.data, boxes.dtype, at), load<T>(boxes.data, boxes.dtype, at + s),
           load<T>(boxes.data, boxes.dtype, at + 2 * s), load<T>(boxes.data, boxes.dtype, at + 3 * s)};
+}
+
+// The corners of a box.
+template <class T>
+BOXOPS_HD Box<T> load_box(const Boxes& boxes, int64_t batch, int64_t i) {
+  return to_corners(load_numbers<T>(boxes, batch, i), boxes.format);
 }
 
 // A NaN box becomes the inverted box from +inf to -inf with area NaN. The formulas below then give
@@ -118,10 +145,10 @@ BOXOPS_HD T iou_of(const Shape<T>& a, const Shape<T>& b) {
   return guarded_quotient(inter, (a.area + b.area) - inter, T(0));
 }
 
-// num / den where den > 0, else num; the callers' num is 0 or NaN there.
+// num / den, and 0 where den is not positive; NaN stays NaN.
 template <class T>
 BOXOPS_HD T penalty_of(T num, T den) {
-  return num / (den > T(0) ? den : T(1));
+  return den > T(0) ? num / den : num * T(0);
 }
 
 template <class T>
@@ -136,7 +163,8 @@ BOXOPS_HD T aspect_difference(const Shape<T>& a, const Shape<T>& b) {
 template <Measure measure, class T>
 BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps) {
   const T inter = intersection(a, b);
-  if (measure == Measure::kIoA) return guarded_quotient(inter, b.area, T(0));
+  if (measure == Measure::kIoA)
+    return b.area < std::numeric_limits<T>::infinity() ? guarded_quotient(inter, b.area, T(0)) : T(0);
   const T uni = (a.area + b.area) - inter;
   const T iou = guarded_quotient(inter, uni, iou_eps);
   if (measure == Measure::kIoU) return iou;

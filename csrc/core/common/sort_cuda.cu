@@ -7,8 +7,9 @@ namespace boxops::cuda {
 
 size_t sort_pairs_workspace(int64_t n) {
   size_t bytes = 0;
-  cub::DeviceRadixSort::SortPairs(nullptr, bytes, static_cast<const uint64_t*>(nullptr), static_cast<uint64_t*>(nullptr),
-                                  static_cast<const int64_t*>(nullptr), static_cast<int64_t*>(nullptr), n, 0, 64);
+  cub::DeviceRadixSort::SortPairs(nullptr, bytes, static_cast<const uint64_t*>(nullptr),
+                                  static_cast<uint64_t*>(nullptr), static_cast<const int64_t*>(nullptr),
+                                  static_cast<int64_t*>(nullptr), n, 0, 64);
   return bytes;
 }
 

@@ -12,8 +12,8 @@
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kRows = 64;              // rows that share one loaded tile
-constexpr int64_t kPairsPerTask = 1 << 14; // less is not worth waking a thread
+constexpr int64_t kRows = 64;               // rows that share one loaded tile
+constexpr int64_t kPairsPerTask = 1 << 14;  // less is not worth waking a thread
 
 int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
 
@@ -23,11 +23,13 @@ template <Measure measure, class T>
 void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
   const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kTile);
   const auto row_kernel = BOXOPS_BY_ISA(measure_row<measure, T>);
-  const int64_t grain = std::max<int64_t>(1, kPairsPerTask / (std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kTile)));
+  const int64_t grain =
+      std::max<int64_t>(1, kPairsPerTask / (std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kTile)));
   parallel.run(boxes1.batch * rows * columns, grain, [&](int64_t begin, int64_t end) {
     Tile<T> tile;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows, column = task % columns * kTile;
+      const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows,
+                    column = task % columns * kTile;
       const int n = static_cast<int>(std::min<int64_t>(kTile, boxes2.count - column));
       load_tile<measure>(boxes2, batch, column, n, tile);
       for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i)
@@ -83,8 +85,10 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
                  self_stride, sum);
       }
       T* to = out + (batch * self.count + column) * 4;
-      for (int j = 0; j < n; ++j)
-        to[4 * j] = sum.x1[j], to[4 * j + 1] = sum.y1[j], to[4 * j + 2] = sum.x2[j], to[4 * j + 3] = sum.y2[j];
+      for (int j = 0; j < n; ++j) {
+        const Box<T> g = gradient_from_corners<T>(sum[j], self.format);
+        to[4 * j] = g.x1, to[4 * j + 1] = g.y1, to[4 * j + 2] = g.x2, to[4 * j + 3] = g.y2;
+      }
     }
   });
 }
@@ -111,8 +115,8 @@ void iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions
   });
 }
 
-#define INSTANTIATE(T)                                                                                        \
-  template void iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, const Parallel&);              \
+#define INSTANTIATE(T)                                                                          \
+  template void iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, const Parallel&); \
   template void iou_backward<T>(const Boxes&, const Boxes&, const MeasureOptions&, const T*, T*, T*, const Parallel&);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -17,7 +17,8 @@ __global__ void __launch_bounds__(kThreads) pairwise_kernel(Boxes boxes1, Boxes 
     for (int64_t row = int64_t(blockIdx.y) * kRows; row < boxes1.count; row += int64_t(gridDim.y) * kRows) {
       const int n = static_cast<int>(min_of<int64_t>(kRows, boxes1.count - row));
       __syncthreads();
-      if (static_cast<int>(threadIdx.x) < n) rows[threadIdx.x] = shape_of<measure>(load_box<T>(boxes1, batch, row + threadIdx.x));
+      if (static_cast<int>(threadIdx.x) < n)
+        rows[threadIdx.x] = shape_of<measure>(load_box<T>(boxes1, batch, row + threadIdx.x));
       __syncthreads();
       for (int64_t first = int64_t(blockIdx.x) * kThreads * kColumns + threadIdx.x; first < boxes2.count;
            first += int64_t(gridDim.x) * kThreads * kColumns) {
@@ -49,8 +50,8 @@ __global__ void __launch_bounds__(kThreads) paired_kernel(Boxes boxes1, Boxes bo
   }
 }
 
-constexpr int kSelves = 32;   // boxes of the side whose gradient is wanted, one per lane
-constexpr int kOthers = 8;    // partial sums per box, one per warp
+constexpr int kSelves = 32;  // boxes of the side whose gradient is wanted, one per lane
+constexpr int kOthers = 8;   // partial sums per box, one per warp
 
 // Block: the gradients of kSelves boxes of one side. Thread (x, y) sums over the others y, y + 8,
 // ...; the 8 partial sums are added in order, so the result does not depend on the schedule.
@@ -81,6 +82,7 @@ __global__ void __launch_bounds__(kSelves* kOthers)
           const Box<T> p = partial[y][threadIdx.x];
           sum.x1 += p.x1, sum.y1 += p.y1, sum.x2 += p.x2, sum.y2 += p.y2;
         }
+        sum = gradient_from_corners(sum, self.format);
         T* to = out + (batch * self.count + i) * 4;
         to[0] = sum.x1, to[1] = sum.y1, to[2] = sum.x2, to[3] = sum.y2;
       }
@@ -119,14 +121,14 @@ int iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions&
                    o.paired, o.iou_eps, o.eps, grad_out, m, 1, grad1);
     if (error == cudaSuccess)
       error = launch(gradient_kernel<measure(), true, T>,
-                     dim3(grid_x(blocks_of(boxes2.count, kSelves)), grid_yz(boxes2.batch)), block, stream, boxes2, boxes1,
-                     o.paired, o.iou_eps, o.eps, grad_out, 1, m, grad2);
+                     dim3(grid_x(blocks_of(boxes2.count, kSelves)), grid_yz(boxes2.batch)), block, stream, boxes2,
+                     boxes1, o.paired, o.iou_eps, o.eps, grad_out, 1, m, grad2);
   });
   return error;
 }
 
-#define INSTANTIATE(T)                                                                            \
-  template int iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, void*);             \
+#define INSTANTIATE(T)                                                               \
+  template int iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, void*); \
   template int iou_backward<T>(const Boxes&, const Boxes&, const MeasureOptions&, const T*, T*, T*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)

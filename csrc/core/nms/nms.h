@@ -17,10 +17,10 @@
 namespace boxops {
 
 struct NmsInput {
-  Boxes boxes;        // [B, N, 4]
-  Scalars scores;     // [B, N], floating or integer
-  bool has_groups;    // false: one group per image
-  Scalars groups;     // [B, N], integer
+  Boxes boxes;      // [B, N, 4]
+  Scalars scores;   // [B, N], floating or integer
+  bool has_groups;  // false: one group per image
+  Scalars groups;   // [B, N], integer
 };
 
 struct PaddedOptions {
@@ -50,7 +50,8 @@ BOXOPS_API size_t nms_workspace(int64_t batch, int64_t count, bool float64);
 // B == 1. Writes the kept indices to keep[N] and their number to count[1], both on the device.
 // Returns a cudaError_t.
 template <class T>
-BOXOPS_API int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream);
+BOXOPS_API int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace,
+                   void* stream);
 
 template <class T>
 BOXOPS_API int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,

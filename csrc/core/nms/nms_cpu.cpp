@@ -103,14 +103,15 @@ void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& opt
         if (!options.has_score_threshold || score_exceeds(input.scores, b, i, options.score_threshold))
           candidates.push_back(i);
       int64_t* out = indices + b * options.max_output;
-      counts[b] = keep_first(input, b, rank(input, b, std::move(candidates)), iou_threshold, options.max_output, out, Serial());
+      counts[b] =
+          keep_first(input, b, rank(input, b, std::move(candidates)), iou_threshold, options.max_output, out, Serial());
       std::fill(out + counts[b], out + options.max_output, -1);
     }
   });
 }
 
-#define INSTANTIATE(T)                                                              \
-  template int64_t nms<T>(const NmsInput&, T, int64_t*, const Parallel&);           \
+#define INSTANTIATE(T)                                                    \
+  template int64_t nms<T>(const NmsInput&, T, int64_t*, const Parallel&); \
   template void nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, const Parallel&);
 INSTANTIATE(float)
 INSTANTIATE(double)

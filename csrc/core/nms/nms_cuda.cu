@@ -60,14 +60,16 @@ __global__ void key_kernel(NmsInput input, Key kind, const int64_t* from, const 
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t value = from == nullptr ? i : from[i], flat = by == nullptr ? value : by[value];
     const int64_t batch = flat / input.boxes.count, box = flat % input.boxes.count;
-    keys[i] = kind == Key::kScore ? score_key(input.scores, batch, box)
-              : kind == Key::kImage ? static_cast<uint64_t>(batch) : group_key(input.groups, batch, box);
+    keys[i] = kind == Key::kScore   ? score_key(input.scores, batch, box)
+              : kind == Key::kImage ? static_cast<uint64_t>(batch)
+                                    : group_key(input.groups, batch, box);
     values[i] = value;
   }
 }
 
 __global__ void iota_kernel(int64_t n, int64_t* out) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) out[i] = i;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x)
+    out[i] = i;
 }
 
 // Whether the box at place i lies in the segment of the box with this flat index, or behind it.
@@ -89,7 +91,8 @@ __global__ void gather_kernel(NmsInput input, bool thresholded, double score_thr
     int64_t low = 0, high = i;
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
-      if (reaches(input, s, middle, flat)) high = middle; else low = middle + 1;
+      if (reaches(input, s, middle, flat)) high = middle;
+      else low = middle + 1;
     }
     s.start[i] = low;
     if (i == 0) s.counts[0] = s.counts[1] = 0;
@@ -110,7 +113,8 @@ __global__ void start_kernel(State<T> s, int64_t tile, int64_t n) {
 // Block (x, y): kThreads boxes of the tile, one per thread, against every kStripes-th chunk of the
 // open segment's kept boxes, a chunk in shared memory at a time.
 template <class T>
-__global__ void __launch_bounds__(kThreads) kept_kernel(State<T> s, int64_t tile, int64_t n, T threshold, int64_t limit) {
+__global__ void __launch_bounds__(kThreads)
+    kept_kernel(State<T> s, int64_t tile, int64_t n, T threshold, int64_t limit) {
   __shared__ Shape<T> chunk[kThreads];
   const int64_t i = tile + int64_t(blockIdx.x) * kThreads + threadIdx.x, kept = s.counts[0], begin = s.counts[1];
   const bool open = i < n && s.start[i] < tile;
@@ -189,7 +193,9 @@ __global__ void __launch_bounds__(1024) resolve_kernel(State<T> s, int64_t tile,
   }
   __syncthreads();
   const int64_t before = s.counts[0];
-  const auto kept_before = [&](int i) { return before + offset[i / 64] + __popcll(kept[i / 64] & ((Word(1) << (i % 64)) - 1)); };
+  const auto kept_before = [&](int i) {
+    return before + offset[i / 64] + __popcll(kept[i / 64] & ((Word(1) << (i % 64)) - 1));
+  };
   for (int i = t; i < boxes; i += blockDim.x) {
     const bool stays = kept[i / 64] >> (i % 64) & 1;
     if (stays) s.kept[kept_before(i)] = s.boxes[tile + i];
@@ -205,8 +211,8 @@ __global__ void __launch_bounds__(1024) resolve_kernel(State<T> s, int64_t tile,
 
 // Block b writes the first `limit` kept indices of image b by falling score, then -1.
 template <class T>
-__global__ void __launch_bounds__(kCompactThreads) emit_kernel(State<T> s, int64_t count, int64_t limit, bool pad,
-                                                               int64_t* indices, int64_t* counts) {
+__global__ void __launch_bounds__(kCompactThreads)
+    emit_kernel(State<T> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts) {
   const int64_t first = int64_t(blockIdx.x) * count;
   int64_t* out = indices + int64_t(blockIdx.x) * limit;
   const int64_t written = compact(
@@ -221,7 +227,8 @@ __global__ void __launch_bounds__(kCompactThreads) emit_kernel(State<T> s, int64
 template <class T>
 int sort_by(const NmsInput& input, Key kind, const int64_t* from, const int64_t* by, int bits, int64_t n, int64_t* to,
             const State<T>& s, void* stream) {
-  BOXOPS_TRY(launch(key_kernel, grid_x(blocks_of(n, kThreads)), kThreads, stream, input, kind, from, by, n, s.keys, s.values));
+  BOXOPS_TRY(
+      launch(key_kernel, grid_x(blocks_of(n, kThreads)), kThreads, stream, input, kind, from, by, n, s.keys, s.values));
   return sort_pairs(s.keys, s.keys_sorted, s.values, to, n, bits, s.sort, s.sort_bytes, stream);
 }
 
@@ -239,7 +246,8 @@ int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool p
   State<T> s = carve<T>(workspace, n, &bytes);
   if (n > 0) {
     // Stable sorts from the least to the most significant key. `place` serves as the spare.
-    BOXOPS_TRY(sort_by(input, Key::kScore, nullptr, nullptr, score_key_bits(input.scores), n, batch > 1 ? s.place : s.order, s, stream));
+    BOXOPS_TRY(sort_by(input, Key::kScore, nullptr, nullptr, score_key_bits(input.scores), n,
+                       batch > 1 ? s.place : s.order, s, stream));
     if (batch > 1) BOXOPS_TRY(sort_by(input, Key::kImage, s.place, nullptr, bits_of(batch), n, s.order, s, stream));
     if (input.has_groups) {
       const int bits = static_cast<int>(8 * size_of(input.groups.dtype));
@@ -268,10 +276,8 @@ int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool p
 
 size_t nms_workspace(int64_t batch, int64_t count, bool float64) {
   size_t bytes;
-  if (float64)
-    carve<double>(nullptr, batch * count, &bytes);
-  else
-    carve<float>(nullptr, batch * count, &bytes);
+  if (float64) carve<double>(nullptr, batch * count, &bytes);
+  else carve<float>(nullptr, batch * count, &bytes);
   return bytes;
 }
 
@@ -286,8 +292,8 @@ int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& opti
   return run(input, iou_threshold, options, true, indices, counts, workspace, stream);
 }
 
-#define INSTANTIATE(T)                                                                  \
-  template int nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*);            \
+#define INSTANTIATE(T)                                                       \
+  template int nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*); \
   template int nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, void*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)

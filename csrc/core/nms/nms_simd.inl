@@ -58,12 +58,14 @@ class KeptBoxes {
     const double w = double(box.x2) - double(box.x1), h = double(box.y2) - double(box.y1), side = std::max(w, h);
     const double cx = (double(box.x1) + double(box.x2)) / 2, cy = (double(box.y1) + double(box.y2)) / 2;
     const int first = std::max(min_level_, level_of(side * ratio_ * (1 - kSlack)));
-    const int last = std::min(max_level_, level_of(std::min(side / ratio_ * (1 + kSlack), std::numeric_limits<double>::max())));
+    const int last =
+        std::min(max_level_, level_of(std::min(side / ratio_ * (1 + kSlack), std::numeric_limits<double>::max())));
     for (int level = first; level <= last; ++level) {
       const Level& grid = levels_[level - min_level_];
       if (grid.kept == 0) continue;
       const double rx = reach(w, grid.side) + std::abs(cx) * 1e-15, ry = reach(h, grid.side) + std::abs(cy) * 1e-15;
-      const int64_t x0 = cell(cx - rx, grid), x1 = cell(cx + rx, grid), y0 = cell(cy - ry, grid), y1 = cell(cy + ry, grid);
+      const int64_t x0 = cell(cx - rx, grid), x1 = cell(cx + rx, grid), y0 = cell(cy - ry, grid),
+                    y1 = cell(cy + ry, grid);
       if (double(x1 - x0 + 1) * double(y1 - y0 + 1) > double(blocks_.size())) return any_block_exceeds(box);
       for (int64_t y = y0; y <= y1; ++y)
         for (int64_t x = x0; x <= x1; ++x)
@@ -75,10 +77,11 @@ class KeptBoxes {
   void insert(const Ranked<T>& box) {
     int64_t at = 0;
     if (gridded_) {
-      const int level = level_of(std::max(double(box.x2) - double(box.x1), double(box.y2) - double(box.y1)));
+      const int level = level_of(larger_side(box));
       Level& grid = levels_[level - min_level_];
       ++grid.kept;
-      at = bucket(cell((double(box.x1) + double(box.x2)) / 2, grid), cell((double(box.y1) + double(box.y2)) / 2, grid), level);
+      at = bucket(cell((double(box.x1) + double(box.x2)) / 2, grid), cell((double(box.y1) + double(box.y2)) / 2, grid),
+                  level);
     }
     if (head_[at] < 0 || fill_[head_[at]] == Block<T>::kSize) {
       blocks_.emplace_back();  // zeros: boxes of area 0, which exceed nothing
@@ -94,12 +97,17 @@ class KeptBoxes {
  private:
   static constexpr double kSlack = sizeof(T) == 4 ? 1e-5 : 1e-12;
 
+  static constexpr double kPerCell = 16;
+
   struct Level {
-    double side;      // no box of the level has a larger one
-    double per_cell;  // cells per unit of length
-    int64_t kept;
+    double side = 0;      // no box of the level has a larger one
+    double per_cell = 0;  // cells per unit of length
+    int64_t kept = 0;
   };
 
+  static double larger_side(const Ranked<T>& b) {
+    return std::max(double(b.x2) - double(b.x1), double(b.y2) - double(b.y1));
+  }
   static int level_of(double side) { return side > 0 ? std::ilogb(side) : std::numeric_limits<int>::min(); }
 
   static int64_t cell(double x, const Level& grid) {
@@ -127,20 +135,26 @@ class KeptBoxes {
       const Ranked<T>& b = boxes[i];
       if (!b.ordinary()) continue;
       if (b.area < std::numeric_limits<T>::min() * T(1 << 30)) return false;
-      const int level = level_of(std::max(double(b.x2) - double(b.x1), double(b.y2) - double(b.y1)));
+      const int level = level_of(larger_side(b));
       min_level_ = std::min(min_level_, level), max_level_ = std::max(max_level_, level);
-      if (i % step == 0) xs.push_back((double(b.x1) + double(b.x2)) / 2), ys.push_back((double(b.y1) + double(b.y2)) / 2);
+      if (i % step == 0)
+        xs.push_back((double(b.x1) + double(b.x2)) / 2), ys.push_back((double(b.y1) + double(b.y2)) / 2);
     }
     if (xs.size() < 16) return false;
+    levels_.resize(max_level_ - min_level_ + 1);
+    for (int64_t i = 0; i < n; ++i)
+      if (boxes[i].ordinary()) ++levels_[level_of(larger_side(boxes[i])) - min_level_].kept;
     // Cells hold about 16 boxes where boxes are evenly spread, yet are never far from the size of
     // the level's boxes, so that neither crowds nor outliers spoil the grid.
     std::sort(xs.begin(), xs.end()), std::sort(ys.begin(), ys.end());
     const size_t low = xs.size() / 16, high = xs.size() - 1 - low;
-    const double spacing = std::sqrt(16 * (xs[high] - xs[low]) * (ys[high] - ys[low]) / double(n));
-    levels_.resize(max_level_ - min_level_ + 1);
+    const double extent = (xs[high] - xs[low]) * (ys[high] - ys[low]);
     for (int level = min_level_; level <= max_level_; ++level) {
-      const double side = std::ldexp(1.0, level + 1);
-      levels_[level - min_level_] = {side, 1 / std::min(std::max(spacing, side / 4), side * 8), 0};
+      Level& grid = levels_[level - min_level_];
+      grid.side = std::ldexp(1.0, level + 1);
+      const double spacing = std::sqrt(kPerCell * extent / double(std::max<int64_t>(1, grid.kept)));
+      grid.per_cell = 1 / std::min(std::max(spacing, grid.side / 4), grid.side * 8);
+      grid.kept = 0;
     }
     return true;
   }

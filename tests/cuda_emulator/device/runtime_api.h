@@ -42,6 +42,8 @@ enum cudaDeviceAttr {
 
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
+#define cudaStreamLegacy reinterpret_cast<cudaStream_t>(1)
+#define cudaStreamPerThread reinterpret_cast<cudaStream_t>(2)
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
 struct cudaLaunchAttribute {

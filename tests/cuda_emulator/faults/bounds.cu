@@ -7,7 +7,8 @@ namespace {
 template <class T>
 __global__ void shared_overflow_kernel(T* out) {
   __shared__ T tile[64];
-  tile[threadIdx.x + 1] = out[threadIdx.x];  // FAULT shared_overflow
+  T* const next = tile + 1;
+  next[threadIdx.x] = out[threadIdx.x];  // FAULT shared_overflow
   __syncthreads();
   out[threadIdx.x] = tile[threadIdx.x];
 }

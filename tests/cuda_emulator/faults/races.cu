@@ -7,7 +7,7 @@ __global__ void missing_syncthreads_kernel(int* out) {
   __shared__ int tile[64];
   const int t = static_cast<int>(threadIdx.x);
   tile[t] = t;  // FAULT missing_syncthreads
-  out[t] = tile[63 - t];  // FAULT missing_syncthreads (one barrier before this would do)
+  out[t] = tile[63 - t];  // FAULT missing_syncthreads
 }
 
 PROGRAM(missing_syncthreads) {

@@ -1,0 +1,133 @@
+"""boxops with its CUDA kernels run on the CPU: `load()` gives the public functions, on NumPy arrays.
+
+`python tests/cuda_emulator` builds it and runs the tests with it; see README.md.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import inspect
+import os
+import pathlib
+import subprocess
+import sys
+import types
+from unittest import mock
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+VARIANTS = ("plain", "asan", "race")
+CPU, CUDA = 1, 2  # DLPack's numbers for kinds of devices
+
+
+def build_folder(variant):
+    root = os.environ.get("BOXOPS_EMULATOR_BUILD", HERE.parent.parent / "build" / "cuda_emulator")
+    return pathlib.Path(root) / variant
+
+
+def build(variant, target):
+    """Builds a target of CMakeLists.txt, `programs` or `_numpy_ops`, and returns the folder it is in."""
+    folder, options = build_folder(variant), [f"-DBOXOPS_EMULATOR={variant}", f"-DPython_EXECUTABLE={sys.executable}"]
+    try:
+        import pybind11
+
+        options.append(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
+    except ImportError:
+        pass
+    for command in (
+        ["cmake", "-S", HERE, "-B", folder, *options],
+        ["cmake", "--build", folder, "--target", target, "--parallel"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(map(str, command))} failed\n{done.stdout}{done.stderr}")
+    return folder
+
+
+def environment(variant):
+    """What Python needs around it to run a variant."""
+    more = {"BOXOPS_EMULATOR": variant}
+    if variant == "asan":
+        # Both before Python itself, which has neither: the sanitizer must find the C++ runtime to intercept throw.
+        names = [["g++", f"-print-file-name={name}"] for name in ("libasan.so", "libstdc++.so")]
+        more["LD_PRELOAD"] = " ".join(subprocess.check_output(name, text=True).strip() for name in names)
+        more["ASAN_OPTIONS"] = "detect_leaks=0"  # Python leaves much behind when it exits
+        more["UBSAN_OPTIONS"] = "print_stacktrace=1"
+    return {**os.environ, **more}
+
+
+@functools.cache
+def module():
+    """The emulated `_numpy_ops` of the variant BOXOPS_EMULATOR; None if it has not been built."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    path = build_folder(os.environ.get("BOXOPS_EMULATOR", "plain")) / f"_numpy_ops{suffix}"
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location("_numpy_ops", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def moved(capsule, device):
+    """The DLPack capsule, now saying that its memory is on that kind of device."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    # struct DLManagedTensor { void* data; struct { int32_t device_type, device_id; } device; ...
+    ctypes.c_int32.from_address(pointer(capsule, b"dltensor") + ctypes.sizeof(ctypes.c_void_p)).value = device
+    return capsule
+
+
+class DeviceArray:
+    """A NumPy array that says it is on a CUDA device."""
+
+    def __init__(self, array):
+        if not (array.flags.writeable and array.flags.aligned and array.dtype.isnative):
+            array = array.astype(array.dtype.newbyteorder("="))  # NumPy cannot export it, or no device has such
+        self.array = array
+
+    def __dlpack_device__(self):
+        return CUDA, 0
+
+    def __dlpack__(self, **_):
+        return moved(self.array.__dlpack__(), CUDA)
+
+    def __array_namespace__(self):
+        return types.SimpleNamespace(from_dlpack=to_host)
+
+
+class _OnHost:
+    def __init__(self, array):
+        self.__dlpack__ = lambda **_: moved(array.__dlpack__(), CPU)
+        self.__dlpack_device__ = lambda: (CPU, 0)
+
+
+def to_host(result):
+    """A NumPy array with a copy of a result."""
+    return np.from_dlpack(_OnHost(result)).copy()
+
+
+@functools.cache
+def load():
+    """A namespace of boxops' public functions, for NumPy arrays; None if the emulator has not been built."""
+    import boxops
+    from boxops.ops import backend
+
+    emulated = module()
+    if emulated is None:
+        return None
+
+    def on_device(value):
+        return DeviceArray(value) if isinstance(value, np.ndarray) else value
+
+    def wrapped(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            with mock.patch.object(backend, "_numpy_ops", emulated):
+                return function(*map(on_device, args), **{name: on_device(value) for name, value in kwargs.items()})
+
+        return call
+
+    functions = {name: getattr(boxops, name) for name in boxops.__all__ if inspect.isroutine(getattr(boxops, name))}
+    return types.SimpleNamespace(**{name: wrapped(function) for name, function in functions.items()})

@@ -1,0 +1,32 @@
+"""python tests/cuda_emulator [plain|asan|race] [pytest arguments]: builds a variant and runs the tests in it.
+
+By default these are all tests of CUDA kernels; with asan, of the CPU kernels too.
+"""
+
+import os
+import pathlib
+import sys
+
+TESTS = pathlib.Path(__file__).parent.parent
+sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+
+import cuda_emulator  # noqa: E402
+
+
+def main(arguments):
+    if "BOXOPS_EMULATOR" not in os.environ:
+        variant = arguments.pop(0) if arguments and arguments[0] in cuda_emulator.VARIANTS else "plain"
+        print(f"built {cuda_emulator.build(variant, '_numpy_ops')}", flush=True)
+        os.execve(sys.executable, [sys.executable, __file__, *arguments], cuda_emulator.environment(variant))
+
+    import pytest
+
+    # Stands in for the real module, so that NumPy arrays go through sanitized code as well.
+    sys.modules["boxops._numpy_ops"] = cuda_emulator.module()
+    backends = "emulated-cuda or numpy" if os.environ["BOXOPS_EMULATOR"] == "asan" else "emulated-cuda"
+    # Sanitizers write to stderr as the process dies: pytest must not keep that to itself.
+    return pytest.main(["--capture=sys", *(arguments or ["-k", backends, str(TESTS)])])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

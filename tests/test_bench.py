@@ -1,0 +1,241 @@
+"""`boxops bench` from the command line down: tiny cases, run for real."""
+
+import dataclasses
+import json
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import boxops
+from boxops import reference
+from boxops.cli import main
+
+harness = pytest.importorskip("boxops.benchmarks.harness", exc_type=ImportError)
+from boxops.benchmarks import report, timing  # noqa: E402
+
+TINY = ["box_area 1 box", "nms 100 *"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Little time per case, and no half gigabyte to copy."""
+    monkeypatch.setattr(harness, "BUDGET", {True: 0.3, False: 0.3})
+    monkeypatch.setattr(timing, "bandwidths", lambda device, threads: {"copy": 2e10, "fill": 4e9})
+    monkeypatch.setenv("BOXOPS_NUM_THREADS", "1")
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def threads():
+    torch = harness.torch
+    before = torch.get_num_threads() if torch else None
+    yield
+    if torch:
+        torch.set_num_threads(before)
+
+
+def bench(tmp_path, *options, status=0, ops=TINY):
+    out = tmp_path / "out.json"
+    assert main(["bench", "--ops", *ops, "--threads", "1", "--json", str(out), *options]) == status
+    return json.loads(out.read_text())
+
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+
+def test_json_has_the_machine_and_all_timings(tmp_path):
+    result = bench(tmp_path, "--quick")
+    assert result["schema"] == harness.SCHEMA
+    assert result["options"] == {"device": "cpu", "dtype": "float32", "threads": 1, "quick": True}
+    machine = result["machine"]
+    assert machine["cpu"] and machine["device"] and machine["cores"] >= 1 and machine["threads"] == 1
+    assert machine["packages"]["boxops"] == boxops.__version__
+    assert set(machine["bandwidth"]) == {"copy", "fill"}
+    assert [case["name"] for case in result["cases"]] == ["box_area 1 box", "nms 100 on 1,000 px"]
+    for case in result["cases"]:
+        assert case["error"] is None
+        assert case["verified"] == "all values to the bit"
+        assert {"boxops NumPy", "NumPy"} <= set(case["timings"])
+        for taken in case["timings"].values():
+            assert 0 < taken["min"] <= taken["q1"] <= taken["median"] <= taken["q3"]
+            assert taken["blocks"] >= len(taken["rounds"]) >= 2
+        assert case["ratios"]["NumPy"] == pytest.approx(
+            case["timings"]["NumPy"]["median"] / case["timings"]["boxops NumPy"]["median"]
+        )
+        rate = case["bytes"] / case["timings"][case["ours"]]["median"]
+        assert case["rate"] == pytest.approx(rate) and case["of_limit"] == pytest.approx(rate / 2e10)
+    area, nms = result["cases"]
+    assert area["bytes"] == 4 * 4 + 4
+    assert nms["bytes"] == 100 * 5 * 4 + 8 * len(reference.nms(*harness.select(["nms 100 *"])[0].make(), 0.5))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_dtypes(tmp_path, dtype):
+    if dtype == "bfloat16" and not harness.torch:
+        pytest.skip("NumPy has no bfloat16")
+    ops = ["box_area 1 box", "box_convert 1,000", "box_iou 100 x 100", "nms 100 *"]
+    assert not any(case["error"] for case in bench(tmp_path, "--dtype", dtype, ops=ops)["cases"])
+
+
+def test_every_rival_is_timed_or_named_as_absent_or_as_failing(tmp_path):
+    result = bench(tmp_path)
+    for case, asked in zip(result["cases"], harness.select(TINY), strict=True):
+        assert set(asked.rivals) <= {*case["timings"], *case["failed"], *result["absent"]}
+
+
+def test_a_rival_that_fails_is_named(monkeypatch):
+    def broken(boxes):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.delitem(harness.ABSENT, "powerboxes", raising=False)
+    case = dataclasses.replace(harness.select(["box_area 1 box"])[0], rivals={"powerboxes": broken})
+    result = harness.run([case])
+    (measured,) = result["cases"]
+    assert measured["failed"] == {"powerboxes": "RuntimeError: no kernel"}
+    assert "powerboxes" not in measured["timings"] and measured["timings"]
+    assert "powerboxes fails on box_area 1 box: RuntimeError: no kernel" in report.notes(result)
+
+
+def test_a_wrong_result_is_refused(tmp_path, monkeypatch, capsys):
+    right = boxops.box_area
+    monkeypatch.setattr(boxops, "box_area", lambda boxes: right(boxes) * 1.0001)
+    area, nms = bench(tmp_path, status=1)["cases"]
+    assert area["error"].startswith("wrong result: 1 of 1 values, first at [0]: expected")
+    assert "timings" not in area and nms["timings"]
+    assert "NOT TIMED box_area 1 box: wrong result" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda keep: keep[:-1], lambda keep: keep[::-1], lambda keep: np.delete(keep, 7)])
+def test_the_greedy_rule_finds_a_wrong_keep_list(damage):
+    from boxops.benchmarks import nms
+
+    case = next(case for case in nms.CASES if case.n == 5000)
+    arrays = case.make()
+    keep = np.asarray(boxops.nms(*arrays, nms.IOU))
+    assert "5,000 of 5,000" in nms.greedy(case, arrays, keep, count=5000)
+    with pytest.raises(harness.Wrong):
+        nms.greedy(case, arrays, damage(keep), count=5000)
+
+
+def test_same_compares_shape_dtype_and_nan():
+    harness.same(np.array([np.nan, 1.0]), np.array([np.nan, 1.0]))
+    for other in (np.array([0.0, 1.0]), np.array([np.nan, 1.0], np.float32), np.array([[np.nan, 1.0]])):
+        with pytest.raises(harness.Wrong):
+            harness.same(other, np.array([np.nan, 1.0]))
+
+
+def test_page_and_picture_need_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("matplotlib")
+    page, plot = tmp_path / "out.html", tmp_path / "out.svg"
+    ops = ["box_area", "box_iou 1 x 1 box"]
+    bench(tmp_path, "--quick", "--html", str(page), "--plot", str(plot), ops=ops)
+    for text in (page.read_text("utf-8"), plot.read_text("utf-8")):
+        assert not re.search(
+            r"""(?:src|href|action)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import""", text
+        )
+        assert "<script" not in text and "<link" not in text
+        assert "prefers-color-scheme" in text and "<svg" in text
+        assert "#2563eb" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)  # colours are variables
+    assert page.read_text("utf-8").count("<svg") == 3
+
+
+def test_picture_as_png(tmp_path):
+    pytest.importorskip("matplotlib")
+    bench(tmp_path, "--plot", str(tmp_path / "out.png"), ops=["nms 100 *"])
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_baseline(tmp_path, capsys):
+    old = bench(tmp_path)
+    for case, factor in zip(old["cases"], (100, 0.01), strict=True):
+        for taken in (case["timings"][case["ours"]],):
+            for key in ("median", "q1", "q3"):
+                taken[key] *= factor
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    capsys.readouterr()
+    new = bench(tmp_path, "--baseline", str(tmp_path / "old.json"))
+    verdicts = {row[0][0]: row[-1][0] for row in report.compare(new, old)}
+    assert verdicts == {"box_area 1 box": "faster", "nms 100 on 1,000 px": "slower"}
+    printed = capsys.readouterr().out
+    assert "faster" in printed and "slower" in printed
+    assert report.differing(new, old) == []
+
+
+def one_case(ours, rival):
+    taken = {name: {"median": t, "q1": t * 0.99, "q3": t * 1.01} for name, t in (("boxops", ours), ("torch", rival))}
+    return {
+        "cases": [{"name": "x", "error": None, "ours": "boxops", "timings": taken, "ratios": {"torch": rival / ours}}]
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "rival", "verdict"),
+    [
+        (1.0, 1.0, "within the spread"),
+        (1.03, 1.0, "within the spread"),
+        (1.5, 1.0, "slower"),
+        (0.5, 1.0, "faster"),
+        (1.5, 1.5, "as its rivals"),
+        (1.5, 2.5, "as its rivals"),
+    ],
+)
+def test_a_change_counts_only_beyond_the_spread_and_the_rivals(ours, rival, verdict):
+    assert report.compare(one_case(ours, rival), one_case(1.0, 1.0))[0][-1][0] == verdict
+
+
+def test_without_rich_the_table_is_plain(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "RICH", False)
+    bench(tmp_path)
+    assert re.search(r"^box_area 1 box +\d", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_without_torch_arrays_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "torch", None)
+    monkeypatch.setattr(timing, "torch", None)
+    monkeypatch.setitem(harness.ABSENT, "torch", "not installed")
+    monkeypatch.setitem(harness.ABSENT, "torchvision", "not installed")
+    result = bench(tmp_path)
+    assert all(case["ours"] == "boxops NumPy" and case["timings"] for case in result["cases"])
+    assert result["absent"]["torchvision"] == "not installed"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ops", "nmx"], "expected --ops among box_area,"),
+        (["--ops", "nms 20,000*", "--quick"], "got only such that --quick leaves out"),
+        (["--threads", "0"], "expected --threads >= 1, got 0"),
+        (["--baseline", "no-such-file"], "expected a file written by --json, got no-such-file"),
+    ],
+)
+def test_bad_options(options, message, capsys):
+    assert main(["bench", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_cuda_needs_a_device(monkeypatch, capsys):
+    if harness.torch and harness.torch.cuda.is_available():
+        monkeypatch.setattr(harness, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False)))
+    assert main(["bench", "--device", "cuda"]) == 2
+    assert "expected a CUDA device" in capsys.readouterr().err
+
+
+def test_the_cases_of_the_speed_table():
+    goals = {case.name: case.goal for case in harness.families() if case.goal[1] > 1}
+    assert goals == {
+        "box_iou 5,000 x 5,000": ("torchvision", 12),
+        "generalized_box_iou 5,000 x 5,000": ("torchvision", 35),
+        "nms 1,000 on 1,000 px": ("torchvision", 8),
+        "nms 20,000 on 1,000 px": ("torchvision", 50),
+        "nms 100,000 on 10,000 px": ("powerboxes", 10),
+        "batched_nms 20,000 in 80 classes": ("torchvision", 6),
+    }
+    names = [case.name for case in harness.families()]
+    assert len(names) == len(set(names))
+
+
+def test_every_op_has_a_case_with_one_box():
+    ones = {case.op for case in harness.families() if case.n == 1}
+    assert ones == set(boxops.__all__)

@@ -1,0 +1,171 @@
+"""The CUDA emulator itself: right programs give right results in any order, and planted faults are reported."""
+
+import functools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import cuda_emulator
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("cmake") is None or shutil.which("g++") is None, reason="the CUDA emulator needs cmake and g++"
+)
+RIGHT = (
+    *("tiled_sum", "dynamic_reverse", "histogram", "atomics", "last_block", "block_votes"),
+    *("ballot_compact", "shuffle_scan", "warp_intrinsics", "syncwarp_exchange"),
+)
+
+
+@functools.cache
+def programs(variant):
+    return cuda_emulator.build(variant, "programs") / "programs"
+
+
+def run(variant, name, seed=1, count=1):
+    return subprocess.run([programs(variant), name, str(seed), str(count)], capture_output=True, text=True, timeout=120)
+
+
+@functools.cache
+def marked(name):
+    """The places "file.cu:line" of the fault's comments, // FAULT name."""
+    files = sorted((pathlib.Path(cuda_emulator.__file__).parent / "faults").glob("*.cu"))
+    lines = [(file.name, i, line) for file in files for i, line in enumerate(file.read_text().splitlines(), 1)]
+    places = [f"{file}:{i}" for file, i, line in lines if re.search(rf"// FAULT {name}\b", line)]
+    assert places, f"no line is marked with {name}"
+    return places
+
+
+@pytest.fixture(scope="module", params=cuda_emulator.VARIANTS)
+def variant(request):
+    return request.param
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_under_every_seed(variant, name):
+    done = run(variant, name, seed=1, count=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0"] * 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nms_mask", "no_barriers"])
+def test_many_threads(variant, name):
+    done = run(variant, name)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("early_return", "divergent barrier"),
+        ("two_barriers", "divergent barrier"),
+        ("trap", "__trap"),
+        ("left_lane", "mask names a lane that has left"),
+        ("foreign_mask", "mask does not name the caller"),
+        ("mixed_intrinsics", "lanes meet at different intrinsics"),
+        ("barrier_and_warp", "lanes meet at different intrinsics|divergent barrier|mask names a lane that has left"),
+    ],
+)
+def test_threads_that_do_not_meet(variant, name, words):
+    for seed in range(20):
+        done = run(variant, name, seed)
+        assert done.returncode == 3
+        assert re.search(words, done.stderr), done.stderr
+        assert f"{name}_kernel" in done.stderr
+        assert re.search(r"thread \(\d+, 0, 0\).*\n  in block \(0, 0, 0\)", done.stderr), done.stderr
+        assert f"BOXOPS_EMULATOR_SEED={seed}" in done.stderr
+        assert any(place in done.stderr for place in marked(name)), done.stderr
+        assert done.stdout in done.stderr  # what cudaGetErrorString says
+
+
+def test_lanes_that_the_block_does_not_have():
+    done = run("plain", "absent_lane")
+    assert done.returncode == 3
+    assert "lanes 0xffffff00, which the block does not have" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [
+        ("missing_syncthreads", "shared"),
+        ("missing_second_barrier", "shared"),
+        ("missing_syncwarp", "shared"),
+        ("racing_blocks", "global"),
+        ("plain_and_atomic", "global"),
+        ("racing_bytes", "global"),
+        ("missing_fence", "global"),
+    ],
+)
+def test_races(name, memory):
+    """Under every seed something is found, and under some both lines of the race."""
+    reports = []
+    for seed in range(20):
+        done = run("race", name, seed)
+        assert done.returncode == 3, f"seed {seed} found nothing"
+        reports.append(done.stderr)
+    races = [report for report in reports if f"race on {memory} memory" in report]
+    assert races, reports
+    for report in races:
+        assert f"{name}_kernel" in report
+        assert (
+            len(re.findall(r"thread \(\d+, 0, 0\) .*?(?:reads|writes|atomically changes) it, \S+:\d+", report)) == 2
+        ), report
+        assert set(re.findall(r"\w+\.cu:\d+", report)) <= set(marked(name)), report
+    assert any(set(re.findall(r"\w+\.cu:\d+", report)) == set(marked(name)) for report in races), races
+
+
+@pytest.mark.slow
+def test_uninitialised_shared_memory():
+    done = run("race", "uninitialised_shared")
+    assert done.returncode == 3
+    assert "uninitialised shared memory: thread (63, 0, 0) reads" in done.stderr
+    assert marked("uninitialised_shared")[0] in done.stderr
+
+
+def test_uninitialised_shared_memory_is_noise():
+    """Where reads are not watched, shared memory at least holds something that spoils results."""
+    assert run("plain", "uninitialised_shared").stdout == f"{0x7E7E7E7E}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("shared_overflow", "AddressSanitizer: global-buffer-overflow"),
+        ("dynamic_overflow", "AddressSanitizer: heap-buffer-overflow"),
+        ("global_overflow", "AddressSanitizer: heap-buffer-overflow"),
+        ("misaligned", "runtime error: .*misaligned address"),
+    ],
+)
+def test_bounds(name, words):
+    done = run("asan", name)
+    assert done.returncode != 0
+    assert re.search(words, done.stderr), done.stderr
+    assert marked(name)[0] in done.stderr
+
+
+def test_order_shows_in_the_result():
+    """The same seed gives the same bits; an order-dependent kernel gives others under other seeds."""
+    results = run("plain", "order_dependent_sum", seed=1, count=20).stdout.split()
+    assert results == run("plain", "order_dependent_sum", seed=1, count=20).stdout.split()
+    assert len(set(results)) > 3
+
+
+@pytest.mark.slow
+def test_every_case_of_every_kernel(variant):
+    """What a person would run as `python tests/cuda_emulator race`."""
+    pytest.importorskip("pybind11")
+    script = pathlib.Path(cuda_emulator.__file__).parent
+    done = subprocess.run(
+        [sys.executable, script, variant], capture_output=True, text=True, env=os.environ, timeout=900
+    )
+    report = done.stdout + done.stderr
+    assert done.returncode == 0, report[-5000:]
+    assert int(re.search(r"(\d+) passed", report)[1]) > 100, report[-5000:]
