@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         args.html.write_text(page.page(result, baseline), encoding="utf-8")
     if args.plot:
-        plots.summary(result, args.plot)
+        try:
+            plots.summary(result, args.plot)
+        except ValueError as error:
+            return _stop(str(error))
     for path in filter(None, (args.json, args.html, args.plot)):
         print(f"wrote {path}")
     return 1 if any(case["error"] for case in result["cases"]) else 0

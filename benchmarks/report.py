@@ -95,7 +95,7 @@ def cells(result: Result, case: dict[str, Any]) -> list[Cell]:
         failed = "fails" if name in case["failed"] else NONE
         row.append((times(ratio), "bad" if ratio < 1 else "good") if ratio else (failed, "dim"))
     goal, met = case["goal"], case["goal"]["met"]
-    verdict = "untested" if met is None else "met" if met else "missed"
+    verdict = f"(no {goal['rival']})" if met is None else "met" if met else "missed"
     row.append((f"≥ {goal['ratio']:g}{X} {verdict}", {True: "good", False: "bad", None: "dim"}[met]))
     return row
 
@@ -113,6 +113,8 @@ def notes(result: Result) -> list[str]:
         lines.append(f"the machine was busy when this began (load {machine['load']:.1f}): expect a larger spread")
     lines += [f"no {name}: {reason}" for name, reason in result["absent"].items()]
     for case in timed(result):
+        if graph := case["timings"].get("boxops graph"):
+            lines.append(f"{case['name']} replayed as a CUDA graph: {duration(graph['median'])}")
         lines += [f"{name} fails on {case['name']}: {reason}" for name, reason in case["failed"].items()]
     return lines
 

@@ -51,7 +51,7 @@ class CudaTimer:
 
     def __init__(self) -> None:
         size = getattr(torch.cuda.get_device_properties("cuda"), "L2_cache_size", 0) or 64 << 20
-        self.cache = torch.empty(2 * size, dtype=torch.uint8, device="cuda")
+        self.cache = torch.empty(4 * size, dtype=torch.uint8, device="cuda")
 
     def __call__(self, call: Call, number: int, blocks: int) -> list[float]:
         count = min(number * blocks, 100)

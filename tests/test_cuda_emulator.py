@@ -4,16 +4,13 @@ import functools
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 
 import cuda_emulator
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("cmake") is None or shutil.which("g++") is None, reason="the CUDA emulator needs cmake and g++"
-)
+pytestmark = pytest.mark.skipif(not cuda_emulator.can_build(), reason="the CUDA emulator needs cmake and g++")
 RIGHT = (
     *("tiled_sum", "dynamic_reverse", "histogram", "atomics", "last_block", "block_votes"),
     *("ballot_compact", "shuffle_scan", "warp_intrinsics", "syncwarp_exchange"),

@@ -5,10 +5,12 @@
 
 import ctypes
 import functools
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -26,6 +28,15 @@ def build_folder(variant):
     return pathlib.Path(root) / variant
 
 
+def tool_path():
+    """PATH, after Python's own folder: in an environment that was not activated cmake lies there."""
+    return os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def can_build():
+    return all(shutil.which(tool, path=tool_path()) for tool in ("cmake", "g++"))
+
+
 def build(variant, target):
     """Builds a target of CMakeLists.txt, `programs` or `_numpy_ops`, and returns the folder it is in."""
     folder, options = build_folder(variant), [f"-DBOXOPS_EMULATOR={variant}", f"-DPython_EXECUTABLE={sys.executable}"]
@@ -35,11 +46,13 @@ def build(variant, target):
         options.append(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
     except ImportError:
         pass
+    # A sanitizer preloaded into this process is not for the compiler.
+    tools = {**os.environ, "PATH": tool_path(), "LD_PRELOAD": ""}
     for command in (
         ["cmake", "-S", HERE, "-B", folder, *options],
-        ["cmake", "--build", folder, "--target", target, "--parallel"],
+        ["cmake", "--build", folder, "--target", target, "--parallel", str(os.cpu_count())],
     ):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=tools)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(map(str, command))} failed\n{done.stdout}{done.stderr}")
     return folder
@@ -59,11 +72,13 @@ def environment(variant):
 
 @functools.cache
 def module():
-    """The emulated `_numpy_ops` of the variant BOXOPS_EMULATOR; None if it has not been built."""
-    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    path = build_folder(os.environ.get("BOXOPS_EMULATOR", "plain")) / f"_numpy_ops{suffix}"
+    """The emulated `_numpy_ops` of the variant BOXOPS_EMULATOR, brought up to date; None if it was never built."""
+    variant = os.environ.get("BOXOPS_EMULATOR", "plain")
+    path = build_folder(variant) / f"_numpy_ops{importlib.machinery.EXTENSION_SUFFIXES[0]}"
     if not path.exists():
         return None
+    if can_build():
+        build(variant, "_numpy_ops")
     spec = importlib.util.spec_from_file_location("_numpy_ops", path)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)

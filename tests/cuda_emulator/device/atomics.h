@@ -23,14 +23,14 @@ struct Value {  // keeps T out of deduction: atomicAdd(unsigned*, int) is the un
 
 }  // namespace cuda_emulator
 
-#define EMULATOR_ATOMIC(name, result, ...)                                               \
-  template <class T>                                                                     \
-  EMULATOR_INTERNAL T name(T* address, typename cuda_emulator::Value<T>::type value) {   \
+#define EMULATOR_ATOMIC(name, result, ...)                                                          \
+  template <class T>                                                                                \
+  EMULATOR_INTERNAL T name(T* address, typename cuda_emulator::Value<T>::type value) {              \
     static_assert(cuda_emulator::is_one_of<T, __VA_ARGS__>, "CUDA has no " #name " for this type"); \
-    cuda_emulator::atomic_access(address, sizeof(T), __builtin_return_address(0));       \
-    const T old = *address;                                                              \
-    *address = static_cast<T>(result);                                                   \
-    return old;                                                                          \
+    cuda_emulator::atomic_access(address, sizeof(T), __builtin_return_address(0));                  \
+    const T old = *address;                                                                         \
+    *address = static_cast<T>(result);                                                              \
+    return old;                                                                                     \
   }
 
 // Signed overflow wraps on the device, so the additions are done unsigned.
@@ -43,13 +43,14 @@ EMULATOR_INTERNAL T wrapping_add(T a, T b) {
 }  // namespace cuda_emulator
 
 EMULATOR_ATOMIC(atomicAdd, cuda_emulator::wrapping_add(old, value), int, unsigned, unsigned long long, float, double)
-EMULATOR_ATOMIC(atomicSub, cuda_emulator::wrapping_add(old, static_cast<T>(0u - static_cast<unsigned>(value))), int, unsigned)
+EMULATOR_ATOMIC(atomicSub, cuda_emulator::wrapping_add(old, static_cast<T>(0u - static_cast<unsigned>(value))), int,
+                unsigned)
 EMULATOR_ATOMIC(atomicExch, value, int, unsigned, unsigned long long, float)
 EMULATOR_ATOMIC(atomicMin, value < old ? value : old, int, unsigned, long long, unsigned long long)
 EMULATOR_ATOMIC(atomicMax, value > old ? value : old, int, unsigned, long long, unsigned long long)
-EMULATOR_ATOMIC(atomicAnd, old & value, int, unsigned, unsigned long long)
-EMULATOR_ATOMIC(atomicOr, old | value, int, unsigned, unsigned long long)
-EMULATOR_ATOMIC(atomicXor, old ^ value, int, unsigned, unsigned long long)
+EMULATOR_ATOMIC(atomicAnd, (old & value), int, unsigned, unsigned long long)
+EMULATOR_ATOMIC(atomicOr, (old | value), int, unsigned, unsigned long long)
+EMULATOR_ATOMIC(atomicXor, (old ^ value), int, unsigned, unsigned long long)
 EMULATOR_ATOMIC(atomicInc, old >= value ? 0 : old + 1, unsigned)
 EMULATOR_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1, unsigned)
 

@@ -39,4 +39,6 @@ inline void __threadfence() { cuda_emulator::fence(); }
 inline void __threadfence_block() { cuda_emulator::fence(); }
 inline void __threadfence_system() { cuda_emulator::fence(); }
 inline void __nanosleep(unsigned) { cuda_emulator::yield(); }
-[[noreturn]] inline void __trap(cuda_emulator::Place place = cuda_emulator::Place::here()) { cuda_emulator::trap(place); }
+[[noreturn]] inline void __trap(cuda_emulator::Place place = cuda_emulator::Place::here()) {
+  cuda_emulator::trap(place);
+}

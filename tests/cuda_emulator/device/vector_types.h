@@ -12,10 +12,10 @@ struct dim3 {
   constexpr operator uint3() const { return {x, y, z}; }
 };
 
-#define EMULATOR_VECTOR2(type, name)       \
-  struct alignas(2 * sizeof(type)) name {  \
-    type x, y;                             \
-  };                                       \
+#define EMULATOR_VECTOR2(type, name)      \
+  struct alignas(2 * sizeof(type)) name { \
+    type x, y;                            \
+  };                                      \
   constexpr name make_##name(type x, type y) { return {x, y}; }
 
 #define EMULATOR_VECTOR4(type, name, alignment) \

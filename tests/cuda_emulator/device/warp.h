@@ -93,8 +93,12 @@ EMULATOR_INTERNAL inline unsigned __ballot_sync(unsigned mask, int predicate, EM
   return ballot;
 }
 
-inline int __any_sync(unsigned mask, int predicate, EMULATOR_PLACE) { return __ballot_sync(mask, predicate, place) != 0; }
-inline int __all_sync(unsigned mask, int predicate, EMULATOR_PLACE) { return __ballot_sync(mask, !predicate, place) == 0; }
+inline int __any_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+  return __ballot_sync(mask, predicate, place) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+  return __ballot_sync(mask, !predicate, place) == 0;
+}
 
 template <class T>
 EMULATOR_INTERNAL unsigned __match_any_sync(unsigned mask, T value, EMULATOR_PLACE) {

@@ -26,7 +26,8 @@ std::string call(const char* name, unsigned mask, Place place) {
 
 std::string waiting(const Thread& t) {
   const bool whole_block = strncmp(t.waits_at, "__syncthreads", 13) == 0;
-  const std::string at = whole_block ? format("%s, %s", t.waits_at, to_text(t.place).c_str()) : call(t.waits_at, t.mask, t.place);
+  const std::string at =
+      whole_block ? format("%s, %s", t.waits_at, to_text(t.place).c_str()) : call(t.waits_at, t.mask, t.place);
   return to_text(t) + " waits (" + at + ")";
 }
 
@@ -164,7 +165,8 @@ Lanes Block::meet(const char* name, unsigned mask, uint64_t value, Place place) 
   const unsigned bit = 1u << me.lane;
   if (!(mask & bit)) fail("mask does not name the caller, " + to_text(me) + ": " + call(name, mask, place));
   if (const unsigned gone = mask & (w.left | ~w.present))
-    fail("mask names a lane that has left: " + to_text(me.warp, gone) + "; " + to_text(me) + " called " + call(name, mask, place));
+    fail("mask names a lane that has left: " + to_text(me.warp, gone) + "; " + to_text(me) + " called " +
+         call(name, mask, place));
 
   unsigned slot = static_cast<unsigned>(__builtin_ctz(~w.meetings));  // 32 lanes never need more than 32
   bool opens = true;
@@ -218,7 +220,9 @@ std::string Block::stuck() const {
 
 int block_barrier(const char* name, bool predicate, Place place) { return block->barrier(name, predicate, place); }
 
-Lanes meet(const char* name, unsigned mask, uint64_t value, Place place) { return block->meet(name, mask, value, place); }
+Lanes meet(const char* name, unsigned mask, uint64_t value, Place place) {
+  return block->meet(name, mask, value, place);
+}
 
 void warp_barrier(unsigned mask, Place place) { block->meet("__syncwarp", mask, 0, place); }
 

@@ -58,11 +58,13 @@ uint64_t seed_of_environment() {
 cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
   const dim3 grid = config.gridDim, threads = config.blockDim;
   const uint64_t count = uint64_t(threads.x) * threads.y * threads.z;
-  if (threads.x > 1024 || threads.y > 1024 || threads.z > 64 || count == 0 || count > 1024) return cudaErrorInvalidConfiguration;
+  if (threads.x > 1024 || threads.y > 1024 || threads.z > 64 || count == 0 || count > 1024)
+    return cudaErrorInvalidConfiguration;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaErrorInvalidConfiguration;
   if (grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff) return cudaErrorInvalidConfiguration;
   const auto limit = dynamic_limits.find(kernel);
-  if (config.dynamicSmemBytes > (limit == dynamic_limits.end() ? kSharedPerBlock : limit->second)) return cudaErrorInvalidValue;
+  if (config.dynamicSmemBytes > (limit == dynamic_limits.end() ? kSharedPerBlock : limit->second))
+    return cudaErrorInvalidValue;
   return cudaSuccess;
 }
 
@@ -71,7 +73,8 @@ bool run(Launch& launch) {
   set_dimensions(grid, launch.config.blockDim);
   std::vector<uint32_t> order(size_t(grid.x) * grid.y * grid.z);
   std::iota(order.begin(), order.end(), 0);
-  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[launch.random.below(static_cast<uint32_t>(i))]);
+  for (size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[launch.random.below(static_cast<uint32_t>(i))]);
 
   Block one(launch);
   block = &one;

@@ -135,7 +135,8 @@ const char* verb(Kind kind) {
 
 std::string place_of(uint32_t caller) { return source_of(__ehdr_start + caller); }
 
-[[noreturn]] void report_race(const void* address, const Access& before, Kind before_kind, const Access& now, Kind kind) {
+[[noreturn]] void report_race(const void* address, const Access& before, Kind before_kind, const Access& now,
+                              Kind kind) {
   const Interval& other = details(before);
   const dim3 grid = gridDim, size = blockDim;
   std::string where = "of the same block";

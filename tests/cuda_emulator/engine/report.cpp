@@ -20,7 +20,8 @@ std::vector<Line> look_up(const void* address) {
   Dl_info module;
   std::vector<Line> lines;
   if (dladdr(address, &module) == 0) return lines;
-  const size_t offset = static_cast<size_t>(static_cast<const char*>(address) - static_cast<const char*>(module.dli_fbase));
+  const size_t offset =
+      static_cast<size_t>(static_cast<const char*>(address) - static_cast<const char*>(module.dli_fbase));
   // A sanitizer preloaded into Python must not be preloaded into addr2line too.
   FILE* pipe = popen(format("env -u LD_PRELOAD addr2line -Cfi -e '%s' 0x%zx", module.dli_fname, offset).c_str(), "r");
   if (pipe == nullptr) return lines;
@@ -28,7 +29,8 @@ std::vector<Line> look_up(const void* address) {
   while (fgets(function, sizeof(function), pipe) != nullptr && fgets(place, sizeof(place), pipe) != nullptr) {
     function[strcspn(function, "\n")] = 0;
     place[strcspn(place, " \n")] = 0;
-    lines.push_back({function, base_name(place)});
+    const bool own = strstr(place, "cuda_emulator/device/") != nullptr;  // such as __ldg, inlined
+    if (!own) lines.push_back({function, base_name(place)});
   }
   pclose(pipe);
   return lines;
@@ -70,8 +72,8 @@ void report(Launch& launch, const std::string& what) {
   const dim3 grid = launch.config.gridDim, threads = launch.config.blockDim;
   launch.failure = "CUDA emulator: " + what + "\n  in block " +
                    format("(%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z) + " of " + kernel_name(launch.kernel) +
-                   format("\n  grid (%u, %u, %u), block (%u, %u, %u), BOXOPS_EMULATOR_SEED=%llu", grid.x, grid.y, grid.z,
-                          threads.x, threads.y, threads.z, static_cast<unsigned long long>(launch.seed));
+                   format("\n  grid (%u, %u, %u), block (%u, %u, %u), BOXOPS_EMULATOR_SEED=%llu", grid.x, grid.y,
+                          grid.z, threads.x, threads.y, threads.z, static_cast<unsigned long long>(launch.seed));
   fprintf(stderr, "%s\n", launch.failure.c_str());
 }
 

@@ -10,14 +10,14 @@ using cuda_emulator::race::Kind;
 #define ACCESS(name, kind, size) \
   extern "C" void __tsan_##name(void* address) { access(address, size, kind, __builtin_return_address(0)); }
 
-#define ACCESSES(size)                                \
-  ACCESS(read##size, Kind::kRead, size)               \
-  ACCESS(write##size, Kind::kWrite, size)             \
-  ACCESS(unaligned_read##size, Kind::kRead, size)     \
-  ACCESS(unaligned_write##size, Kind::kWrite, size)   \
-  /* CUDA's volatile accesses are relaxed atomics. */ \
-  ACCESS(volatile_read##size, Kind::kAtomic, size)    \
-  ACCESS(volatile_write##size, Kind::kAtomic, size)   \
+#define ACCESSES(size)                                       \
+  ACCESS(read##size, Kind::kRead, size)                      \
+  ACCESS(write##size, Kind::kWrite, size)                    \
+  ACCESS(unaligned_read##size, Kind::kRead, size)            \
+  ACCESS(unaligned_write##size, Kind::kWrite, size)          \
+  /* CUDA's volatile accesses are relaxed atomics. */        \
+  ACCESS(volatile_read##size, Kind::kAtomic, size)           \
+  ACCESS(volatile_write##size, Kind::kAtomic, size)          \
   ACCESS(unaligned_volatile_read##size, Kind::kAtomic, size) \
   ACCESS(unaligned_volatile_write##size, Kind::kAtomic, size)
 
@@ -30,7 +30,9 @@ ACCESSES(16)
 extern "C" {
 
 void __tsan_read_range(void* address, size_t size) { access(address, size, Kind::kRead, __builtin_return_address(0)); }
-void __tsan_write_range(void* address, size_t size) { access(address, size, Kind::kWrite, __builtin_return_address(0)); }
+void __tsan_write_range(void* address, size_t size) {
+  access(address, size, Kind::kWrite, __builtin_return_address(0));
+}
 
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
@@ -41,22 +43,24 @@ void __tsan_vptr_read(void**) {}
 }  // extern "C"
 
 // Host functions of .cu files may use std::atomic: done, and not looked at.
-#define ATOMIC_UPDATE(bits, type, name, builtin)                                   \
-  extern "C" type __tsan_atomic##bits##_##name(type* address, type value, int) {   \
-    return builtin(address, value, __ATOMIC_SEQ_CST);                              \
+#define ATOMIC_UPDATE(bits, type, name, builtin)                                 \
+  extern "C" type __tsan_atomic##bits##_##name(type* address, type value, int) { \
+    return builtin(address, value, __ATOMIC_SEQ_CST);                            \
   }
-#define ATOMICS(bits, type)                                                                                    \
-  extern "C" type __tsan_atomic##bits##_load(type* address, int) { return __atomic_load_n(address, __ATOMIC_SEQ_CST); } \
-  extern "C" void __tsan_atomic##bits##_store(type* address, type value, int) {                                \
-    __atomic_store_n(address, value, __ATOMIC_SEQ_CST);                                                        \
-  }                                                                                                            \
+#define ATOMICS(bits, type)                                                                                            \
+  extern "C" type __tsan_atomic##bits##_load(type* address, int) {                                                     \
+    return __atomic_load_n(address, __ATOMIC_SEQ_CST);                                                                 \
+  }                                                                                                                    \
+  extern "C" void __tsan_atomic##bits##_store(type* address, type value, int) {                                        \
+    __atomic_store_n(address, value, __ATOMIC_SEQ_CST);                                                                \
+  }                                                                                                                    \
   extern "C" bool __tsan_atomic##bits##_compare_exchange_strong(type* address, type* expected, type value, int, int) { \
-    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);   \
-  }                                                                                                            \
-  ATOMIC_UPDATE(bits, type, exchange, __atomic_exchange_n)                                                     \
-  ATOMIC_UPDATE(bits, type, fetch_add, __atomic_fetch_add)                                                     \
-  ATOMIC_UPDATE(bits, type, fetch_sub, __atomic_fetch_sub)                                                     \
-  ATOMIC_UPDATE(bits, type, fetch_and, __atomic_fetch_and)                                                     \
+    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);           \
+  }                                                                                                                    \
+  ATOMIC_UPDATE(bits, type, exchange, __atomic_exchange_n)                                                             \
+  ATOMIC_UPDATE(bits, type, fetch_add, __atomic_fetch_add)                                                             \
+  ATOMIC_UPDATE(bits, type, fetch_sub, __atomic_fetch_sub)                                                             \
+  ATOMIC_UPDATE(bits, type, fetch_and, __atomic_fetch_and)                                                             \
   ATOMIC_UPDATE(bits, type, fetch_or, __atomic_fetch_or)
 
 ATOMICS(8, unsigned char)

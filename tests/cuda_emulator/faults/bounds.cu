@@ -4,11 +4,16 @@
 
 namespace {
 
+// Apart, so that the overflow is one at run time only.
+template <class T>
+__attribute__((noinline)) __device__ void put(T* array, unsigned i, T value) {
+  array[i] = value;  // FAULT shared_overflow
+}
+
 template <class T>
 __global__ void shared_overflow_kernel(T* out) {
   __shared__ T tile[64];
-  T* const next = tile + 1;
-  next[threadIdx.x] = out[threadIdx.x];  // FAULT shared_overflow
+  put(tile, threadIdx.x + 1, out[threadIdx.x]);
   __syncthreads();
   out[threadIdx.x] = tile[threadIdx.x];
 }

@@ -3,9 +3,7 @@
 
 namespace {
 
-__global__ void sum_kernel(const float* in, float* out) {
-  atomicAdd(out, in[blockIdx.x * blockDim.x + threadIdx.x]);
-}
+__global__ void sum_kernel(const float* in, float* out) { atomicAdd(out, in[blockIdx.x * blockDim.x + threadIdx.x]); }
 
 PROGRAM(order_dependent_sum) {
   std::vector<float> in(256);

@@ -6,7 +6,9 @@ namespace {
 __global__ void missing_syncthreads_kernel(int* out) {
   __shared__ int tile[64];
   const int t = static_cast<int>(threadIdx.x);
-  tile[t] = t;  // FAULT missing_syncthreads
+  tile[t] = 0;
+  __syncthreads();
+  tile[t] = t;            // FAULT missing_syncthreads
   out[t] = tile[63 - t];  // FAULT missing_syncthreads
 }
 
@@ -61,10 +63,8 @@ PROGRAM(racing_blocks) {
 }
 
 __global__ void plain_and_atomic_kernel(int* out) {
-  if (threadIdx.x == 5)
-    out[0] += 1;  // FAULT plain_and_atomic
-  else
-    atomicAdd(out, 1);  // FAULT plain_and_atomic
+  if (threadIdx.x == 5) out[0] += 1;  // FAULT plain_and_atomic
+  else atomicAdd(out, 1);             // FAULT plain_and_atomic
 }
 
 PROGRAM(plain_and_atomic) {
@@ -76,7 +76,7 @@ PROGRAM(plain_and_atomic) {
 // Bytes: neighbours share a word but not a byte; thread 7 takes one too many.
 __global__ void racing_bytes_kernel(unsigned char* out) {
   const unsigned t = threadIdx.x;
-  out[t] = 1;  // FAULT racing_bytes
+  out[t] = 1;                  // FAULT racing_bytes
   if (t == 7) out[t + 1] = 2;  // FAULT racing_bytes
 }
 

@@ -33,10 +33,8 @@ PROGRAM(foreign_mask) {
 }
 
 __global__ void mixed_intrinsics_kernel(int* out) {
-  if (threadIdx.x < 16)
-    out[threadIdx.x] = __shfl_sync(kAll, 1, 0);  // FAULT mixed_intrinsics
-  else
-    out[threadIdx.x] = __any_sync(kAll, 1);  // FAULT mixed_intrinsics
+  if (threadIdx.x < 16) out[threadIdx.x] = __shfl_sync(kAll, 1, 0);  // FAULT mixed_intrinsics
+  else out[threadIdx.x] = __any_sync(kAll, 1);                       // FAULT mixed_intrinsics
 }
 
 PROGRAM(mixed_intrinsics) {
@@ -46,10 +44,8 @@ PROGRAM(mixed_intrinsics) {
 }
 
 __global__ void barrier_and_warp_kernel(int* out) {
-  if (threadIdx.x == 3)
-    __syncthreads();  // FAULT barrier_and_warp
-  else
-    __syncwarp();  // FAULT barrier_and_warp
+  if (threadIdx.x == 3) __syncthreads();  // FAULT barrier_and_warp
+  else __syncwarp();                      // FAULT barrier_and_warp
   out[threadIdx.x] = 1;
 }
 

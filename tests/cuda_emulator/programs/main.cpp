@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
         setenv("BOXOPS_EMULATOR_SEED", std::to_string(s).c_str(), 1);
         const auto begin = std::chrono::steady_clock::now();
         printf("%.17g\n", p->run());
-        fprintf(stderr, "%s: %.3f s\n", p->name, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+        fprintf(stderr, "%s: %.3f s\n", p->name,
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
       }
       return 0;
     }

@@ -6,14 +6,16 @@
 namespace {
 
 __host__ __device__ inline bool overlaps(float4 a, float4 b) {
-  const float w = std::max(std::min(a.z, b.z) - std::max(a.x, b.x), 0.0f), h = std::max(std::min(a.w, b.w) - std::max(a.y, b.y), 0.0f);
+  const float w = fmaxf(fminf(a.z, b.z) - fmaxf(a.x, b.x), 0.0f),
+              h = fmaxf(fminf(a.w, b.w) - fmaxf(a.y, b.y), 0.0f);
   const float inter = w * h;
   return inter > 0.5f * ((a.z - a.x) * (a.w - a.y) + (b.z - b.x) * (b.w - b.y) - inter);
 }
 
 __global__ void __launch_bounds__(64) mask_kernel(const float4* boxes, int n, unsigned long long* mask) {
   __shared__ float4 columns[64];
-  const int t = static_cast<int>(threadIdx.x), row = static_cast<int>(blockIdx.y) * 64 + t, first = static_cast<int>(blockIdx.x) * 64;
+  const int t = static_cast<int>(threadIdx.x), row = static_cast<int>(blockIdx.y) * 64 + t,
+            first = static_cast<int>(blockIdx.x) * 64;
   if (first + t < n) columns[t] = boxes[first + t];
   __syncthreads();
   if (row >= n) return;

@@ -18,8 +18,8 @@ struct Program {
   Program(const char* name, double (*run)()) : name(name), run(run), next(first()) { first() = this; }
 };
 
-#define PROGRAM(name)                            \
-  static double name();                          \
+#define PROGRAM(name)                               \
+  static double name();                             \
   static const Program name##_program(#name, name); \
   static double name()
 
@@ -48,7 +48,8 @@ class Device {
 
 // Launches, and exits with 3 if the launch fails; the emulator has printed why.
 template <class... Parameters, class... Arguments>
-void launch_with_shared(size_t dynamic_bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block, const Arguments&... arguments) {
+void launch_with_shared(size_t dynamic_bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                        const Arguments&... arguments) {
   cudaLaunchConfig_t config;
   config.gridDim = grid;
   config.blockDim = block;
