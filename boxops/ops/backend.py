@@ -34,7 +34,7 @@ class _DLPackOps:
 
 
 def backend(op: str, *arrays: Any) -> Any:
-    """The ops for these arrays; all of them must be of one kind."""
+    """The ops for these arrays, which are all tensors or none is."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(arrays[0], torch.Tensor):
         for other in arrays:

@@ -12,9 +12,13 @@ Array = TypeVar("Array")
 _IOU, _IOA, _GIOU, _DIOU, _CIOU = range(5)
 
 
-def _measure(op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float) -> Any:
+def _measure(
+    op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float
+) -> Any:
     number = format_number(op, "fmt", fmt)
-    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, measure, paired, number, iou_eps, check_number(op, "eps", eps))
+    return backend(op, boxes1, boxes2).iou(
+        boxes1, boxes2, measure, paired, number, iou_eps, check_number(op, "eps", eps)
+    )
 
 
 def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = False) -> Array:
@@ -84,7 +88,11 @@ def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: 
     loss = 1 - _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
     if reduction == "none":
         return loss
-    return loss.mean() if reduction == "mean" and 0 not in loss.shape else loss.sum()
+    if reduction == "mean" and 0 in loss.shape:
+        reduction = "sum"  # of nothing: 0, as in torchvision
+    if hasattr(loss, reduction):
+        return getattr(loss, reduction)()
+    return getattr(loss.__array_namespace__(), reduction)(loss)
 
 
 def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:

@@ -17,7 +17,9 @@ def iou(boxes1: Tensor, boxes2: Tensor, *rest) -> Tensor:
     if forward_ad._current_level >= 0:
         for boxes in (boxes1, boxes2):
             if forward_ad.unpack_dual(boxes).tangent is not None:
-                raise RuntimeError("box_iou: expected tensors without tangents (no forward-mode gradient), got a dual tensor")
+                raise RuntimeError(
+                    "box_iou: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
+                )
     return _iou(boxes1, boxes2, *rest)
 
 

@@ -191,7 +191,7 @@ BOXOPS_HD T below(T a, T b) {
 
 // The gradient with respect to box a (and, for `second`, to box b) of
 // grad * measure_of(a, b). CIoU's alpha counts as a constant, as in the paper's code.
-// At clamps and ties the subgradient is torch's: 1 at the clamp, halves at a tie.
+// The subgradient is 1 at a clamp (as torch before 2.15) and one half each at a tie (as torch).
 template <Measure measure, bool second, class T>
 BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T grad) {
   const Shape<T>&self = second ? b : a, &other = second ? a : b;
