@@ -17,10 +17,17 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 
 
+def pybind11_include(torch: Path) -> str:
+    """pybind11's headers; torch brings a copy, which serves where nothing can be installed."""
+    try:
+        import pybind11
+    except ImportError:
+        return str(torch / "include")
+    return str(pybind11.get_include())
+
+
 class CMakeBuild(build_ext):
     def run(self) -> None:
-        import pybind11
-
         package = (ROOT if self.inplace else Path(self.build_lib).resolve()) / "boxops"
         # Found, not imported: only torch's headers and library names are needed.
         spec = importlib.util.find_spec("torch")
@@ -39,7 +46,7 @@ class CMakeBuild(build_ext):
             "BOXOPS_CUDA": os.environ.get("BOXOPS_CUDA", "auto"),
             "BOXOPS_CUDA_ARCHS": os.environ.get("BOXOPS_CUDA_ARCHS", "90"),
             "Python_EXECUTABLE": sys.executable,
-            "pybind11_DIR": pybind11.get_cmake_dir(),
+            "BOXOPS_PYBIND11_INCLUDE": pybind11_include(torch),
         }
         # In an isolated build, ninja lies in another temporary folder each time; the cache must not remember it.
         options["CMAKE_MAKE_PROGRAM"] = shutil.which("ninja")
