@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import cuda_emulator
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.skipif(not cuda_emulator.can_build(), reason="the CUDA emulator needs cmake and g++")
@@ -153,6 +154,44 @@ def test_order_shows_in_the_result():
     results = run("plain", "order_dependent_sum", seed=1, count=20).stdout.split()
     assert results == run("plain", "order_dependent_sum", seed=1, count=20).stdout.split()
     assert len(set(results)) > 3
+
+
+# What no public function reaches for NumPy arrays, or no case is large enough for. The id makes
+# `python tests/cuda_emulator` pick these with the cases.
+emulated = pytest.mark.parametrize("kernels", ["emulated-cuda"], indirect=True)
+
+
+@pytest.fixture
+def kernels():
+    return cuda_emulator.module() or pytest.skip("the CUDA emulator is not built")
+
+
+def random_boxes(rng, count, dtype="float32"):
+    corners = rng.uniform(0, 100, (count, 2))
+    return np.concatenate([corners, corners + rng.uniform(1, 30, (count, 2))], axis=1).astype(dtype)
+
+
+@emulated
+@pytest.mark.parametrize("measure", range(5))
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-12)])
+def test_gradients_are_those_of_the_cpu(kernels, measure, dtype, tolerance):
+    rng = np.random.default_rng(0)
+    for n, m, paired in [(33, 70, False), (1, 9, False), (257, 65, False), (40, 40, True)]:
+        boxes1, boxes2 = random_boxes(rng, n, dtype), random_boxes(rng, m, dtype)
+        boxes2[0] = boxes1[0]
+        grad = rng.uniform(-1, 1, n if paired else (n, m)).astype(dtype)
+        options = (measure, paired, 0, 0.0, 1e-7)
+        want = kernels.iou_backward(grad, boxes1, boxes2, *options)
+        got = kernels.iou_backward(*map(cuda_emulator.DeviceArray, (grad, boxes1, boxes2)), *options)
+        for g, w in zip(map(cuda_emulator.to_host, got), want, strict=True):
+            np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance)
+
+
+@emulated
+def test_compaction_goes_round_more_than_once(kernels):
+    boxes = random_boxes(np.random.default_rng(0), 20_000)
+    got = kernels.remove_small_boxes(cuda_emulator.DeviceArray(boxes), 15.0)
+    np.testing.assert_array_equal(cuda_emulator.to_host(got), kernels.remove_small_boxes(boxes, 15.0))
 
 
 @pytest.mark.slow

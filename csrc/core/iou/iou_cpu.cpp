@@ -63,9 +63,10 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
                       int64_t self_stride, int64_t other_stride, T* out, const Parallel& parallel) {
   const int64_t columns = blocks_of(self.count, kTile), opposite = is_paired ? 1 : other.count;
   const auto kernel = BOXOPS_BY_ISA(gradient_row<measure, second, T>);
+  const auto paired_kernel = BOXOPS_BY_ISA(gradient_paired<measure, second, T>);
   const int64_t grain = std::max<int64_t>(1, kPairsPerTask / std::max<int64_t>(1, opposite * kTile));
   parallel.run(self.batch * columns, grain, [&](int64_t begin, int64_t end) {
-    Tile<T> tile, sum;
+    Tile<T> tile, partners, sum;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t batch = task / columns, column = task % columns * kTile;
       const int n = static_cast<int>(std::min<int64_t>(kTile, self.count - column));
@@ -73,12 +74,8 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
       load_tile<measure>(self, batch, column, n, tile);
       std::fill_n(sum.x1, offsetof(Tile<T>, area) / sizeof(T), T(0));
       if (is_paired) {
-        for (int j = 0; j < n; ++j) {
-          const Shape<T> partner = shape_of<measure>(load_box<T>(other, batch, column + j));
-          const Box<T> d = measure_gradient<measure, second>(second ? partner : tile[j], second ? tile[j] : partner,
-                                                             iou_eps, eps, g[j]);
-          sum.x1[j] = d.x1, sum.y1[j] = d.y1, sum.x2[j] = d.x2, sum.y2[j] = d.y2;
-        }
+        load_tile<measure>(other, batch, column, n, partners);
+        paired_kernel(partners, tile, n, iou_eps, eps, g, sum);
       } else {
         for (int64_t i = 0; i < other.count; ++i)
           kernel(shape_of<measure>(load_box<T>(other, batch, i)), tile, n, iou_eps, eps, g + i * other_stride,

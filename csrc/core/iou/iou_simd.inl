@@ -25,4 +25,16 @@ void gradient_row(const Shape<T>& box, const Tile<T>& tile, int n, T iou_eps, T 
   }
 }
 
+// The gradient of box j of the tile against box j of its partners.
+template <Measure measure, bool second, class T>
+void gradient_paired(const Tile<T>& partners, const Tile<T>& tile, int n, T iou_eps, T eps, const T* __restrict__ grad,
+                     Tile<T>& out) {
+  for (int j = 0; j < n; ++j) {
+    const Shape<T> self = tile[j], other = partners[j];
+    const Box<T> g =
+        measure_gradient<measure, second>(second ? other : self, second ? self : other, iou_eps, eps, grad[j]);
+    out.x1[j] = g.x1, out.y1[j] = g.y1, out.x2[j] = g.x2, out.y2[j] = g.y2;
+  }
+}
+
 }  // namespace boxops::BOXOPS_ISA

@@ -1,0 +1,220 @@
+// The core from C++, without Python, and its index arithmetic past 2^31 and 2^32.
+//
+// Sizes are real but memory is not: arrays are sparse mappings of which only the pages that are touched
+// exist, and LastRange runs only the last task of a kernel. What is run is thus the kernel's own index
+// arithmetic at its far end; the tasks before it are not run.
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "boxes/boxes.h"
+#include "common/copy.h"
+#include "iou/iou.h"
+#include "nms/nms.h"
+
+using namespace boxops;
+
+static int failures = 0;
+#define CHECK(...) \
+  ((__VA_ARGS__) ? void() : (++failures, void(std::printf("%s:%d: not so: %s\n", __FILE__, __LINE__, #__VA_ARGS__))))
+
+constexpr int64_t k16 = int64_t(1) << 16, k20 = int64_t(1) << 20, k32 = int64_t(1) << 32;
+
+class LastRange final : public Parallel {
+ public:
+  void run(int64_t n, int64_t, Range body) const override {
+    tasks = n;
+    if (n > 0) body(n - 1, n);
+  }
+  int64_t threads() const override { return 1; }
+  mutable int64_t tasks = -1;
+};
+
+// Zeros that take memory only where they are touched.
+template <class T>
+class Sparse {
+ public:
+  explicit Sparse(int64_t count) : bytes_(count * sizeof(T)) {
+    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+      std::printf("skipped: no sparse mapping of %zu bytes to be had\n", bytes_);
+      std::exit(77);
+    }
+    data = static_cast<T*>(p);
+  }
+  ~Sparse() { munmap(data, bytes_); }
+  T& operator[](int64_t i) { return data[i]; }
+  T* data;
+
+ private:
+  size_t bytes_;
+};
+
+constexpr MeasureOptions kPairwise{Measure::kIoU, false, 0, 0}, kPaired{Measure::kIoU, true, 0, 0};
+
+static void without_python() {
+  const float boxes[] = {0, 0, 10, 10, 0, 0, 10, 5, 20, 20, 30, 30}, scores[] = {0.5f, 0.9f, 0.7f};
+  const Boxes view{boxes, DType::kFloat32, Format::kXYXY, 1, 3, 0, 4, 1};
+  float out[9];
+  cpu::iou(view, view, kPairwise, out, Serial());
+  const float want[] = {1, 0.5f, 0, 0.5f, 1, 0, 0, 0, 1};
+  for (int i = 0; i < 9; ++i) CHECK(out[i] == want[i]);
+  int64_t keep[3];
+  CHECK(cpu::nms<float>({view, {scores, DType::kFloat32, 0, 1}, false, {}}, 0.4f, keep, Serial()) == 2);
+  CHECK(keep[0] == 1 && keep[1] == 2);
+  CHECK(cpu::nms<float>({view, {scores, DType::kFloat32, 0, 1}, false, {}}, 0.5f, keep, Serial()) == 3);
+}
+
+// N x M = 2^34, boxes 2^15 elements apart: both output and input offsets pass 2^32.
+static void pairwise() {
+  constexpr int64_t n = int64_t(1) << 17, stride = 1 << 15;
+  Sparse<float> boxes(n * stride), out(n * n);
+  for (int64_t i = n - 256; i < n; ++i) boxes[i * stride + 2] = 1, boxes[i * stride + 3] = static_cast<float>(n - i);
+  const Boxes view{boxes.data, DType::kFloat32, Format::kXYXY, 1, n, 0, stride, 1};
+  const LastRange last;
+  cpu::iou(view, view, kPairwise, out.data, last);
+  CHECK(last.tasks == (n / 64) * (n / 256));
+  CHECK(out[n * n - 1] == 1);                                                 // the last box with itself: heights 1, 1
+  CHECK(out[n * n - 2] == 0.5f);                                              // 1, 2
+  CHECK(out[(n - 64) * n + n - 256] == 64.0f / 256);                          // the first pair of the last task
+  CHECK(out[(n - 64) * n + n - 257] == 0 && out[(n - 65) * n + n - 1] == 0);  // nothing beside the task
+  CHECK(out[0] == 0);
+}
+
+// batch x N x M = 2^32 + 2^16 and a batch stride of 2^16: batch offsets pass 2^32 on both sides.
+static void batches() {
+  constexpr int64_t batch = k16 + 1, n = 256;
+  Sparse<float> boxes(batch * k16), out(batch * n * n);
+  for (int64_t i = 0; i < n; ++i) {
+    float* b = &boxes[(batch - 1) * k16 + 4 * i];
+    b[2] = 1, b[3] = static_cast<float>(i + 1);
+  }
+  const Boxes view{boxes.data, DType::kFloat32, Format::kXYXY, batch, n, k16, 4, 1};
+  CHECK(load_box<float>(view, batch - 1, n - 1).y2 == 256);
+  const LastRange last;
+  cpu::iou(view, view, kPairwise, out.data, last);
+  CHECK(out[batch * n * n - 1] == 1 && out[batch * n * n - 256] == 1.0f / 256);
+  CHECK(out[(batch - 1) * n * n - 1] == 0 && out[n * n - 1] == 0);
+}
+
+// 2^32 pairs: also N x N = 2^64, which is 0 in 64 bits.
+static void paired() {
+  Sparse<float> numbers(k32 + 4), out(k32);
+  for (int i = 0; i < 4; ++i) numbers[k32 - 1 + i] = static_cast<float>(i >= 2 ? i : 0);  // the last box: 0, 0, 2, 3
+  const Boxes view{numbers.data, DType::kFloat32, Format::kXYXY, 1, k32, 0, 1, 1};        // boxes overlap in memory
+  const LastRange last;
+  cpu::iou(view, view, kPaired, out.data, last);
+  CHECK(last.tasks == k32 / 256);
+  CHECK(out[k32 - 1] == 1);
+  CHECK(out[0] == 0);
+}
+
+// Gradients of 2^20 + 1 batch items of 64 x 64 pairs: 2^32 + 2^12 of them.
+static void gradients() {
+  constexpr int64_t batch = k20 + 1, n = 64;
+  Sparse<float> grad(batch * n * n), grad1(batch * n * 4), grad2(batch * n * 4);
+  const float box[] = {0, 0, 2, 2};
+  const Boxes view{box, DType::kFloat32, Format::kXYXY, batch, n, 0, 0, 1};  // the same box everywhere
+  grad[batch * n * n - 1] = 1;
+  const LastRange last;
+  cpu::iou_backward(view, view, kPairwise, grad.data, grad1.data, grad2.data, last);
+  float want[4], alone = 1;
+  const Boxes one{box, DType::kFloat32, Format::kXYXY, 1, 1, 0, 0, 1};
+  float other[4];
+  cpu::iou_backward(one, one, kPairwise, &alone, want, other, Serial());
+  for (int i = 0; i < 4; ++i)
+    CHECK(grad1[batch * n * 4 - 4 + i] == want[i] && grad2[batch * n * 4 - 4 + i] == other[i]);
+  CHECK(std::isfinite(want[2]));
+  CHECK(grad1[batch * n * 4 - 8] == 0);
+}
+
+// 2^32 + 1 boxes: 4 i passes 2^34.
+static void elementwise() {
+  constexpr int64_t n = k32 + 1;
+  const LastRange last;
+  {
+    Sparse<float> out(n);
+    Sparse<float> numbers(n + 3);
+    numbers[n + 1] = 5, numbers[n + 2] = 7;
+    cpu::box_area<float>({numbers.data, DType::kFloat32, Format::kXYXY, 1, n, 0, 1, 1}, out.data, last);
+    CHECK(out[n - 1] == 35 && out[0] == 0);
+  }
+  Sparse<uint8_t> numbers(4 * n);
+  for (int i = 0; i < 4; ++i) numbers[4 * n - 4 + i] = static_cast<uint8_t>(50 + 50 * i);
+  const Boxes view{numbers.data, DType::kUInt8, Format::kXYXY, 1, n, 0, 4, 1};
+  Sparse<uint8_t> clipped(4 * n);
+  cpu::clip_boxes(view, 180, 120, clipped.data, last);
+  CHECK(clipped[4 * n - 4] == 50 && clipped[4 * n - 3] == 100 && clipped[4 * n - 2] == 120);
+  CHECK(clipped[4 * n - 1] == 180 && clipped[4 * n - 5] == 0);
+  Sparse<uint16_t> half(4 * n);
+  cpu::box_convert<float>(view, Format::kXYWH, half.data, DType::kFloat16, last);
+  CHECK(half[4 * n - 2] == detail::float_to_half(100) && half[4 * n - 5] == 0);
+}
+
+// nms_padded: 2^20 + 1 images of 4096 places each; boxes and scores 4096 elements apart.
+static void padded() {
+  constexpr int64_t batch = k20 + 1, room = 4096, n = 2;
+  Sparse<float> boxes(batch * room), scores(batch * room);
+  Sparse<int64_t> indices(batch * room), counts(batch), labels(batch * room);
+  float* b = &boxes[(batch - 1) * room];
+  b[2] = b[3] = b[6] = b[7] = 1;
+  scores[(batch - 1) * room + 1] = 1;
+  const NmsInput input{{boxes.data, DType::kFloat32, Format::kXYXY, batch, n, room, 4, 1},
+                       {scores.data, DType::kFloat32, room, 1},
+                       true,
+                       {labels.data, DType::kInt64, room, 1}};
+  const LastRange last;
+  cpu::nms_padded<float>(input, 0.5f, {room, false, 0}, indices.data, counts.data, last);
+  CHECK(counts[batch - 1] == 1 && indices[(batch - 1) * room] == 1 && indices[(batch - 1) * room + 1] == -1);
+  CHECK(indices[batch * room - 1] == -1 && indices[(batch - 1) * room - 1] == 0 && counts[0] == 0);
+  scores[(batch - 1) * room] = 1, labels[(batch - 1) * room] = 9;  // a tie, another group: both stay
+  cpu::nms_padded<float>(input, 0.5f, {room, false, 0}, indices.data, counts.data, last);
+  CHECK(counts[batch - 1] == 2 && indices[(batch - 1) * room] == 0);
+}
+
+// nms of few boxes, far apart in memory and walked backwards.
+static void far_boxes() {
+  constexpr int64_t n = 3, stride = k32;
+  Sparse<int8_t> boxes(n * stride), groups(n * stride);
+  for (int64_t i = 0; i < n; ++i) boxes[i * stride + 2] = boxes[i * stride + 3] = 1;
+  groups[2 * stride] = 1;
+  const float scores[] = {1, 2, 3};
+  const NmsInput input{{&boxes[2 * stride], DType::kInt8, Format::kXYXY, 1, n, 0, -stride, 1},
+                       {scores, DType::kFloat32, 0, 1},
+                       true,
+                       {&groups[2 * stride], DType::kInt8, 0, -stride}};
+  int64_t keep[n];
+  CHECK(cpu::nms<float>(input, 0.5f, keep, Serial()) == 2);
+  CHECK(keep[0] == 2 && keep[1] == 0);
+}
+
+static void copies() {
+  // sizes 3 x 2^31 x 2, the last dim read backwards, the first one 2^33 elements apart.
+  const StridedView v{nullptr, 1, 3, {3, int64_t(1) << 31, 2}, {int64_t(1) << 33, 2, -1}};
+  CHECK(source_of(v, 0) == 0 && source_of(v, 1) == -1 && source_of(v, 2) == 2);
+  CHECK(source_of(v, k32) == int64_t(1) << 33);
+  CHECK(source_of(v, 3 * k32 - 1) == 2 * (int64_t(1) << 33) + 2 * ((int64_t(1) << 31) - 1) - 1);
+  constexpr int64_t rows = k20 + 1, columns = 1 << 12;
+  Sparse<uint8_t> from(rows * columns), to(rows * columns);
+  from[rows * columns - 1] = 42;
+  const LastRange last;
+  cpu::copy({&from[0], 1, 2, {columns, rows}, {1, columns}}, rows * columns, to.data, last);  // a transpose
+  CHECK(to[rows * columns - 1] == 42 && to[0] == 0);
+}
+
+int main() {
+  without_python();
+  pairwise();
+  batches();
+  paired();
+  gradients();
+  elementwise();
+  padded();
+  far_boxes();
+  copies();
+  std::printf(failures ? "%d checks failed\n" : "ok\n", failures);
+  return failures != 0;
+}

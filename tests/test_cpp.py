@@ -1,0 +1,117 @@
+"""The core as a C++ user has it: without Python, far past 2^31, on threads under the sanitizers, and installed."""
+
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent / "cpp"
+CSRC = HERE.parent.parent / "csrc"
+SANITIZERS = {"tsan": ["-fsanitize=thread"], "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="maps memory as Linux does"),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++"),
+]
+
+
+def compile_all(sources, folder, flags):
+    """The object files of the sources, compiled as the build does, two at a time."""
+    command = ["g++", "-std=c++17", "-ffp-contract=off", f"-I{CSRC / 'core'}", f"-I{CSRC}", *flags, "-c"]
+    objects, running = [], []
+    for source in sources:
+        objects.append(folder / f"{source.stem}.o")
+        running.append(subprocess.Popen([*command, source, "-o", objects[-1]], stderr=subprocess.PIPE, text=True))
+        if len(running) == 2 or source is sources[-1]:
+            for compiler in running:
+                errors = compiler.communicate(timeout=300)[1]
+                assert compiler.returncode == 0, errors
+            running = []
+    return objects
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """program(name, flags): the path of tests/cpp/<name>.cpp, built with the core's CPU sources."""
+
+    @functools.cache
+    def build(name, flags):
+        folder = tmp_path_factory.mktemp(name)
+        sources = [*sorted(CSRC.glob("core/*/*_cpu.cpp")), HERE / f"{name}.cpp"]
+        assert len(sources) > 4
+        objects = compile_all(sources, folder, flags)
+        subprocess.run(["g++", *flags, *objects, "-pthread", "-o", folder / name], check=True, timeout=120)
+        return folder / name
+
+    return build
+
+
+def run(path, *arguments, **environment):
+    return subprocess.run(
+        [path, *arguments], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
+def test_without_python_and_past_32_bits(program):
+    done = run(program("index_test", ("-O0",)))
+    if done.returncode == 77:
+        pytest.skip(done.stdout)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+def sanitized(program, variant, *arguments):
+    path = program("tsan_test", ("-O1", "-g", *SANITIZERS[variant]))
+    done = run(path, *arguments, TSAN_OPTIONS="halt_on_error=1", UBSAN_OPTIONS="print_stacktrace=1")
+    if "unexpected memory mapping" in done.stderr:  # this kernel scatters memory more widely than libtsan knows
+        if not arguments:
+            pytest.skip("ThreadSanitizer cannot run under this kernel's address randomisation")
+        return None
+    return done
+
+
+@pytest.mark.parametrize("variant", SANITIZERS)
+def test_four_threads_under_sanitizers(program, variant):
+    done = sanitized(program, variant)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", ""), done.stdout + done.stderr[:5000]
+
+
+@pytest.mark.parametrize(
+    ("variant", "fault", "words"),
+    [
+        ("tsan", "race", "ThreadSanitizer: data race"),
+        ("asan", "overflow", "AddressSanitizer: heap-buffer-overflow"),
+        ("asan", "signed", "runtime error: signed integer overflow"),
+    ],
+)
+def test_planted_faults_are_reported(program, variant, fault, words):
+    done = sanitized(program, variant, fault)
+    if done is None:
+        pytest.skip("ThreadSanitizer cannot run under this kernel's address randomisation")
+    assert done.returncode != 0
+    assert words in done.stderr, done.stderr[:5000]
+
+
+def test_installed_library(tmp_path):
+    """cmake --install, then find_package(boxops) from another project."""
+    if shutil.which("cmake") is None:
+        pytest.skip("there is no cmake")
+
+    def cmake(*arguments):
+        done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    library, prefix, build = tmp_path / "library", tmp_path / "prefix", tmp_path / "consumer"
+    # What is tried is the package, not its speed.
+    cmake("-S", CSRC.parent, "-B", library, "-DBOXOPS_CUDA=0", "-DCMAKE_BUILD_TYPE=Debug")
+    cmake("--build", library, "-j", "2")
+    cmake("--install", library, "--prefix", prefix)
+    cmake("-S", HERE / "consumer", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
+    cmake("--build", build)
+    done = run(build / "consumer")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("iou 0.5, kept 2: 1 2; no cuda, cpu "), done.stdout
