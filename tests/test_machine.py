@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import backends
 import cases
@@ -14,9 +15,13 @@ import boxops
 
 
 def output_of(code, **environment):
-    """What a fresh Python prints."""
+    """What a fresh Python prints, outside the clone."""
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        cwd=tempfile.gettempdir(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -49,11 +49,11 @@ def test_one_copy_of_the_geometry():
     assert set(holders) <= {"geometry.h"}
 
 
-def test_import_brings_no_framework():
+def test_import_brings_no_framework(tmp_path):
     code = (
         "import sys, boxops; print(sorted({'torch', 'torchvision', 'rich', 'matplotlib', 'scipy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
 
 

@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from boxops import _numpy_ops
+try:
+    from boxops import _numpy_ops
+except ImportError as error:
+    raise ImportError(
+        "boxops: the compiled part is missing beside " + __file__ + "; in a clone, run `pip install -e .`, "
+        "or `pip install .` and start Python elsewhere"
+    ) from error
 
 
 class _DLPackOps:

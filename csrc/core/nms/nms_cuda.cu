@@ -165,7 +165,6 @@ __global__ void __launch_bounds__(1024) resolve_kernel(State<T> s, int64_t tile,
   if (t < words) removed[t] = s.removed[t];
   for (int g = 0; g < words; ++g) {
     const int rows = min_of(64, boxes - g * 64);
-    __syncthreads();
     if (t < rows) diagonal[t] = s.mask[(int64_t(g) * 64 + t) * kWords + g];
     __syncthreads();
     if (t == 0) {
@@ -186,7 +185,6 @@ __global__ void __launch_bounds__(1024) resolve_kernel(State<T> s, int64_t tile,
       if (strike) atomicOr(&removed[word], strike);
     }
   }
-  __syncthreads();
   if (t == 0) {
     offset[0] = 0;
     for (int g = 0; g < words; ++g) offset[g + 1] = offset[g] + __popcll(kept[g]);

@@ -1,5 +1,4 @@
 // Right programs: barriers, shared memory, atomics. The result counts wrong elements.
-#include <algorithm>
 
 #include "common/dynamic_shared.cuh"
 #include "programs/program.h"

