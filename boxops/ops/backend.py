@@ -25,7 +25,9 @@ class _DLPackOps:
         if hasattr(array, "__array_namespace__"):
             self._namespace = array.__array_namespace__()
         else:
-            self._namespace = sys.modules[type(array).__module__.partition(".")[0]]
+            self._namespace = sys.modules.get(type(array).__module__.partition(".")[0])
+        if not hasattr(self._namespace, "from_dlpack"):
+            raise TypeError(f"{op}: expected an array whose namespace has from_dlpack, got {type(array).__name__}")
 
     def __getattr__(self, name: str) -> Any:
         op = getattr(_numpy_ops, name)

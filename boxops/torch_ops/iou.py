@@ -32,6 +32,10 @@ def _lead(boxes1: Tensor, boxes2: Tensor, paired: bool) -> torch.Size:
 def _(boxes1, boxes2, measure, paired, format, iou_eps, eps):
     shape = _lead(boxes1, boxes2, paired)
     if not paired:
+        if min(boxes1.dim(), boxes2.dim()) < 2:
+            raise ValueError(
+                f"box_iou: expected boxes of shape [..., N, 4], got {[*boxes1.shape]} and {[*boxes2.shape]}"
+            )
         shape = (*shape, boxes1.shape[-2], boxes2.shape[-2])
     return boxes1.new_empty(shape, dtype=compute_type(boxes1.dtype))
 

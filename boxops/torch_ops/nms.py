@@ -27,5 +27,7 @@ def _(boxes, scores, idxs, iou_threshold):
 
 @torch.library.register_fake("boxops::nms_padded")
 def _(boxes, scores, iou_threshold, max_output, labels, score_threshold):
+    if boxes.dim() != 3:
+        raise ValueError(f"nms_padded: expected boxes of shape [B, N, 4], got {[*boxes.shape]}")
     batch = boxes.shape[0]
     return boxes.new_empty(batch, max_output, dtype=torch.int64), boxes.new_empty(batch, dtype=torch.int64)

@@ -1,5 +1,7 @@
 #include "pybind/bind.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <string>
 
@@ -76,22 +78,37 @@ Array from_dlpack(const char* op, const py::object& object) {
     if (m->deleter) m->deleter(m);
   });
   const DLTensor& t = managed->dl_tensor;
-  if (t.ndim < 0) throw Error(std::string(op) + ": expected a rank >= 0, got " + std::to_string(t.ndim));
+  const auto refuse = [op](const std::string& expected, const std::string& got) {
+    throw Error(std::string(op) + ": expected " + expected + ", got " + got);
+  };
+  if ((t.device.device_type == 1 || t.device.device_type == 3) != on_cpu || (!on_cpu && t.device.device_id != index))
+    refuse("an array on the device that it names",
+           "memory on DLPack device type " + std::to_string(t.device.device_type));
+  if (t.ndim < 0) refuse("a rank >= 0", std::to_string(t.ndim));
+  if (t.ndim > kMaxRank)  // before the sizes are read: whoever lies may not have that many
+    refuse("arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(t.ndim));
+  if (t.ndim > 0 && t.shape == nullptr) refuse("a DLPack tensor with a shape", "none");
   constexpr char kinds[] = "iufoBcb";
-  if (t.dtype.lanes == 1 && t.dtype.code < 7) a.dtype = dtype_of(kinds[t.dtype.code], t.dtype.bits / 8);
-  if (t.dtype.code == 4 && t.dtype.bits == 16) a.dtype = DType::kBFloat16;
+  if (t.dtype.lanes == 1 && t.dtype.code < 7 && t.dtype.bits % 8 == 0)
+    a.dtype = dtype_of(kinds[t.dtype.code], t.dtype.bits / 8);
+  if (t.dtype.lanes == 1 && t.dtype.code == 4 && t.dtype.bits == 16) a.dtype = DType::kBFloat16;
   if (!on_cpu) a.device = {DeviceType::kCUDA, index};
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   for (int i = 0; i < t.ndim; ++i) {
-    if (t.shape[i] < 0) throw Error(std::string(op) + ": expected sizes >= 0, got " + std::to_string(t.shape[i]));
+    if (t.shape[i] < 0) refuse("sizes >= 0", std::to_string(t.shape[i]));
     a.sizes.push_back(t.shape[i]);
   }
   a.strides = a.sizes;
   int64_t compact = 1;
   for (int i = t.ndim - 1; i >= 0; --i) {
-    if (i < kMaxRank) a.strides.values[i] = t.strides ? t.strides[i] : compact;
-    compact *= t.shape[i];
+    a.strides.values[i] = t.strides ? t.strides[i] : compact;
+    if (__builtin_mul_overflow(compact, std::max<int64_t>(1, t.shape[i]), &compact))
+      refuse("fewer than 2^63 elements", "more");
   }
+  if (a.numel() > 0 && t.data == nullptr) refuse("a DLPack tensor with memory", "a null pointer");
+  const auto address = reinterpret_cast<uintptr_t>(a.data);
+  if (a.numel() > 0 && (is_integer(a.dtype) || is_floating(a.dtype)) && address % size_of(a.dtype) != 0)
+    refuse("aligned memory", "an address that is no multiple of the element's size");
   return a;
 }
 

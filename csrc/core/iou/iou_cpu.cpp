@@ -94,7 +94,7 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
 
 template <class T>
 void iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* out, const Parallel& parallel) {
-  if (boxes1.batch * boxes1.count * boxes2.count == 0) return;
+  if (boxes1.batch == 0 || boxes1.count == 0 || boxes2.count == 0) return;
   with_measure(o.measure, [&](auto measure) {
     const auto run = o.paired ? paired<measure(), T> : pairwise<measure(), T>;
     run(boxes1, boxes2, static_cast<T>(o.iou_eps), static_cast<T>(o.eps), out, parallel);

@@ -41,7 +41,7 @@ class KeptBoxes {
     const Ranked<T>& box = boxes_[i];
     if (!gridded_) return any_exceeds(box, stretches_[0].begin, stretches_[0].end);
     const double w = double(box.x2) - double(box.x1), h = double(box.y2) - double(box.y1), side = std::max(w, h);
-    const double cx = (double(box.x1) + double(box.x2)) / 2, cy = (double(box.y1) + double(box.y2)) / 2;
+    const double cx = middle(box.x1, box.x2), cy = middle(box.y1, box.y2);
     const double most = std::min(side / ratio_ * (1 + kSlack), std::numeric_limits<double>::max());
     const int first = std::max(min_level_, level_of(side * ratio_ * (1 - kSlack)));
     const int last = std::min(max_level_, level_of(most));
@@ -122,14 +122,18 @@ class KeptBoxes {
   }
   static int level_of(double side) { return side > 0 ? std::ilogb(side) : std::numeric_limits<int>::min(); }
 
+  static double middle(double lo, double hi) { return 0.5 * lo + 0.5 * hi; }  // their sum could overflow
+  // In this order of arguments max turns NaN into a number too.
   static int64_t cell(double x, const Level& grid) {
-    return static_cast<int64_t>(std::floor(std::min(std::max(x * grid.per_cell, -1e15), 1e15)));
+    return static_cast<int64_t>(std::floor(std::min(std::max(-1e15, x * grid.per_cell), 1e15)));
   }
-  int64_t bucket(int64_t x, int64_t y, int level) const { return (x + y * row_ + level * 0x9e3779b9ll) & mask_; }
+  int64_t bucket(uint64_t x, uint64_t y, int level) const {  // unsigned: far cells wrap around
+    return static_cast<int64_t>((x + y * static_cast<uint64_t>(row_) + level * uint64_t(0x9e3779b9)) & mask_);
+  }
   int64_t bucket_of(const Ranked<T>& b) const {
     const int level = level_of(larger_side(b));
     const Level& grid = levels_[level - min_level_];
-    return bucket(cell((double(b.x1) + double(b.x2)) / 2, grid), cell((double(b.y1) + double(b.y2)) / 2, grid), level);
+    return bucket(cell(middle(b.x1, b.x2), grid), cell(middle(b.y1, b.y2), grid), level);
   }
 
   // How far along one axis the centre of a box with sides up to `largest` can lie from that of a
@@ -153,8 +157,7 @@ class KeptBoxes {
       if (b.area < std::numeric_limits<T>::min() * T(1 << 30)) return false;
       const int level = level_of(larger_side(b));
       min_level_ = std::min(min_level_, level), max_level_ = std::max(max_level_, level);
-      if (i % step == 0)
-        xs.push_back((double(b.x1) + double(b.x2)) / 2), ys.push_back((double(b.y1) + double(b.y2)) / 2);
+      if (i % step == 0) xs.push_back(middle(b.x1, b.x2)), ys.push_back(middle(b.y1, b.y2));
     }
     if (xs.size() < 16) return false;
     levels_.resize(max_level_ - min_level_ + 1);
@@ -167,9 +170,10 @@ class KeptBoxes {
     const double spread = (xs[high] - xs[low]) * (ys[high] - ys[low]);
     for (int level = min_level_; level <= max_level_; ++level) {
       Level& grid = levels_[level - min_level_];
-      grid.side = std::ldexp(1.0, level + 1);
+      grid.side = std::min(std::ldexp(1.0, level + 1), std::numeric_limits<double>::max());
       const double spacing = std::sqrt(kPerCell * spread / double(std::max<int64_t>(1, grid.kept)));
-      grid.per_cell = 1 / std::min(std::max(spacing, grid.side / 4), grid.side * 8);
+      grid.per_cell =
+          1 / std::min({std::max(grid.side / 4, spacing), grid.side * 8, std::numeric_limits<double>::max()});
       grid.kept = 0;
     }
     return true;
