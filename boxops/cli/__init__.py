@@ -10,10 +10,10 @@ COMMANDS = {"bench": ("boxops.benchmarks", "verify every op, then time it agains
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from boxops import __version__
+    from boxops import __version__, _numpy_ops
 
     parser = argparse.ArgumentParser(prog="boxops", description="Box operations for detection.")
-    parser.add_argument("--version", action="version", version=f"boxops {__version__}")
+    parser.add_argument("--version", action="version", version=f"boxops {__version__} ({_numpy_ops.build_info()})")
     commands = parser.add_subparsers(metavar="command", required=True)
     for name, (package, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

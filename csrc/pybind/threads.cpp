@@ -32,10 +32,8 @@ std::atomic<int64_t>& count() {
 // that ask for them (their grain says so); in return nothing survives that fork or exit could harm.
 class OwnThreads final : public Parallel {
  public:
-  int64_t threads() const override { return count(); }
-
   void run(int64_t n, int64_t grain, Range body) const override {
-    const int64_t workers = std::min(threads(), (n + grain - 1) / std::max<int64_t>(1, grain));
+    const int64_t workers = std::min(count().load(), (n + grain - 1) / std::max<int64_t>(1, grain));
     if (n <= 0) return;
     if (workers <= 1) return body(0, n);
     // Ranges are handed out as threads ask for them, so that uneven work evens out.

@@ -56,11 +56,6 @@ class TorchThreads final : public Parallel {
     const auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<Range*>(context))(begin, end); };
     CHECK(torch_parallel_for, 0, n, grain, call, &body);
   }
-  int64_t threads() const override {
-    uint32_t n = 1;
-    CHECK(torch_get_num_threads, &n);
-    return n;
-  }
 };
 
 }  // namespace

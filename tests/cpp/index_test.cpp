@@ -29,7 +29,6 @@ class LastRange final : public Parallel {
     tasks = n;
     if (n > 0) body(n - 1, n);
   }
-  int64_t threads() const override { return 1; }
   mutable int64_t tasks = -1;
 };
 

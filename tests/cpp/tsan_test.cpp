@@ -41,7 +41,6 @@ class FourThreads final : public Parallel {
       });
     for (std::thread& t : all) t.join();
   }
-  int64_t threads() const override { return 4; }
 };
 
 // f(parallel) -> vector: the same bits on four threads as on one. `shares`: several threads must have had work.

@@ -27,7 +27,6 @@ class Parallel {
  public:
   virtual ~Parallel() = default;
   virtual void run(int64_t n, int64_t grain, Range body) const = 0;
-  virtual int64_t threads() const = 0;
 };
 
 // No threads but the caller's own.
@@ -36,7 +35,6 @@ class Serial final : public Parallel {
   void run(int64_t n, int64_t, Range body) const override {
     if (n > 0) body(0, n);
   }
-  int64_t threads() const override { return 1; }
 };
 
 }  // namespace boxops
