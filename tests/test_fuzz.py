@@ -5,6 +5,7 @@ BOXOPS_FUZZ_SECONDS=180 pytest tests/test_fuzz.py looks longer than CI does.
 
 import faulthandler
 import os
+import sys
 import warnings
 
 import backends
@@ -181,7 +182,7 @@ def check(op, made, got):
 @pytest.fixture(autouse=True)
 def watchdog():
     """A kernel that hangs holds no GIL to be interrupted by: say where, and end."""
-    faulthandler.dump_traceback_later(120 + 20 * SECONDS, exit=True)
+    faulthandler.dump_traceback_later(120 + 20 * SECONDS, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
 
