@@ -1,4 +1,3 @@
-#include "common/isa.h"
 #include "pybind/bind.h"
 #include "pybind/threads.h"
 

@@ -20,7 +20,7 @@ class KeptBoxes {
     gridded_ = n > 384 && choose_cells(n);
     int64_t buckets = 1;
     if (gridded_)
-      while (buckets < n / 1) buckets *= 2;
+      while (buckets < n) buckets *= 2;
     mask_ = buckets - 1;
     row_ = static_cast<int64_t>(static_cast<double>(buckets) * 0.6180339887) | 1;
     stretches_.resize(buckets);
