@@ -60,19 +60,19 @@ class NumPy:
     def dtype_of(self, array):
         return array.dtype.name
 
-    def run(self, op, arguments, dtype=None):
-        """The op on NumPy arguments, of which boxes and scores become `dtype`."""
-        return getattr(self.ops, op)(**self.converted(arguments, dtype))
+    def run(self, op, arguments, dtype=None, fixed=()):
+        """The op on NumPy arguments; with dtype bfloat16, float32 arrays become that, but for those in `fixed`."""
+        return getattr(self.ops, op)(**self.converted(arguments, dtype, fixed))
 
-    def converted(self, arguments, dtype=None):
-        convert = functools.partial(self.to_array, dtype=dtype)
-        keep = functools.partial(self.to_array, dtype=None)
-        return {
-            name: (convert if name.startswith(("boxes", "scores")) else keep)(value)
-            if isinstance(value, np.ndarray)
-            else value
-            for name, value in arguments.items()
-        }
+    def converted(self, arguments, dtype=None, fixed=()):
+        def convert(name, value):
+            if isinstance(value, list):
+                return [convert(name, item) for item in value]
+            if not isinstance(value, np.ndarray):
+                return value
+            return self.to_array(value, dtype if value.dtype == np.float32 and name not in fixed else None)
+
+        return {name: convert(name, value) for name, value in arguments.items()}
 
 
 class Torch(NumPy):
@@ -157,11 +157,11 @@ def check_cases(backend, op, dtype, same=np.testing.assert_array_equal):
 
 
 def check_case(backend, op, case, dtype, same):
-    got, want = backend.run(op, case.arguments(dtype), dtype), expected(op, case, dtype)
+    got, want = backend.run(op, case.arguments(dtype), dtype, case.fixed), expected(op, case, dtype)
     results = zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]
     for got, want in results:
         want, dtype_wanted = np.asarray(want), want.dtype.name
-        if dtype == "bfloat16" and op in ("box_convert", "clip_boxes_to_image"):  # they keep the dtype
+        if dtype == "bfloat16" and op in cases.KEEP_DTYPE and want.dtype == np.float32:
             want, dtype_wanted = cases.as_dtype(want, dtype), dtype
         assert backend.dtype_of(got) == dtype_wanted, f"dtype {backend.dtype_of(got)} instead of {dtype_wanted}"
         got = backend.to_numpy(got)

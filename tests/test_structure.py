@@ -74,7 +74,7 @@ def test_op_has_cases(op):
     names = [case.name for case in cases.CASES[op]]
     assert len(names) == len(set(names)), "two cases of one name"
     dtypes = {dtype for case in cases.CASES[op] for dtype in case.dtypes}
-    assert dtypes == {*cases.FLOATS, *cases.INTEGERS}
+    assert dtypes in ({*cases.FLOATS, *cases.INTEGERS}, {*cases.FLOATS})
 
 
 @pytest.mark.parametrize("op", PUBLIC)

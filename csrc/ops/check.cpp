@@ -34,11 +34,50 @@ std::string to_string(Device device) {
   return device.type == DeviceType::kCPU ? "cpu" : "cuda:" + std::to_string(device.index);
 }
 
-static void check_numeric(const char* op, const char* name, const Array& a) {
+void check_numeric(const char* op, const char* name, const Array& a) {
   if (a.rank() > kMaxRank)
     fail(op, "arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(a.rank()));
   if (!is_integer(a.dtype) && !is_floating(a.dtype))
     fail(op, std::string(name) + " of a real number type", name_of(a.dtype));
+}
+
+void check_floating(const char* op, const char* name, const Array& a) {
+  check_numeric(op, name, a);
+  if (!is_floating(a.dtype)) fail(op, std::string(name) + " of a floating type", name_of(a.dtype));
+}
+
+void check_shape(const char* op, const char* name, const Array& a, const Dims& shape, const char* words) {
+  bool right = a.rank() == shape.count;
+  for (int i = 0; right && i < shape.count; ++i) right = shape[i] == -1 || a.sizes[i] == shape[i];
+  if (!right) fail(op, std::string(name) + " of shape " + words, to_string(a.sizes));
+}
+
+void check_device(const char* op, const char* name, const Array& a, const char* of, const Array& other) {
+  if (!(a.device == other.device))
+    fail(op, std::string(name) + " on the device of " + of + " (" + to_string(other.device) + ")", to_string(a.device));
+}
+
+Ragged check_offsets(Framework& framework, const char* op, const char* name, std::optional<Array>& offsets,
+                     const char* rows_name, const Array& rows) {
+  const int64_t total = rows.sizes[0];
+  if (!offsets) return {nullptr, 1, total};
+  if (offsets->rank() != 1 || offsets->sizes[0] < 1)
+    fail(op, std::string(name) + " of shape [B + 1]", to_string(offsets->sizes));
+  if (offsets->dtype != DType::kInt64) fail(op, std::string(name) + " of dtype int64", name_of(offsets->dtype));
+  check_device(op, name, *offsets, rows_name, rows);
+  offsets = contiguous(framework, op, *offsets);
+  const Ragged ragged{offsets->as<int64_t>(), offsets->sizes[0] - 1, total};
+  if (offsets->device.type == DeviceType::kCPU) {
+    for (int64_t b = 0; b < ragged.batch; ++b)
+      if (ragged.offsets[b + 1] < ragged.offsets[b])
+        fail(op, std::string(name) + " that never fall",
+             std::to_string(ragged.offsets[b + 1]) + " after " + std::to_string(ragged.offsets[b]) + " at " +
+                 std::to_string(b + 1));
+    if (ragged.offsets[0] != 0 || ragged.offsets[ragged.batch] != total)
+      fail(op, std::string(name) + " from 0 to " + std::to_string(total) + ", the number of " + rows_name,
+           std::to_string(ragged.offsets[0]) + " to " + std::to_string(ragged.offsets[ragged.batch]));
+  }
+  return ragged;
 }
 
 void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape) {
@@ -55,8 +94,7 @@ void check_per_box(const char* op, const char* name, const Array& a, const Array
   if (integer && !is_integer(a.dtype)) fail(op, std::string(name) + " of an integer type", name_of(a.dtype));
   const Dims expected = boxes.sizes.head(1);
   if (!(a.sizes == expected)) fail(op, std::string(name) + " of shape " + to_string(expected), to_string(a.sizes));
-  if (!(a.device == boxes.device))
-    fail(op, std::string(name) + " on the device of boxes (" + to_string(boxes.device) + ")", to_string(a.device));
+  check_device(op, name, a, "boxes", boxes);
 }
 
 void check_pair(const char* op, const Array& boxes1, const Array& boxes2) {

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "common/geometry.h"
+#include "common/ragged.h"
 #include "common/sort.h"
 #include "ops/array.h"
 #include "ops/cuda_runtime.h"
@@ -20,11 +22,20 @@ std::string to_string(const Dims& sizes);  // "[3, 4]"
 std::string to_string(double value);       // "0.5"
 std::string to_string(Device device);      // "cuda:0"
 
+void check_numeric(const char* op, const char* name, const Array& a);
+void check_floating(const char* op, const char* name, const Array& a);
+// The array's sizes are `shape`, with -1 for any.
+void check_shape(const char* op, const char* name, const Array& a, const Dims& shape, const char* words);
+void check_device(const char* op, const char* name, const Array& a, const char* of, const Array& other);
 // boxes: numeric, last dim 4, and of the rank that `shape` shows where it starts without an ellipsis.
 void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape);
 // One number per box, on the same device; `integer` asks for an integer dtype.
 void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer);
 void check_pair(const char* op, const Array& boxes1, const Array& boxes2);
+// int64 [B + 1] on the device of `rows`, rising from 0 to its number of rows; the values are looked at on the CPU only.
+// `offsets` becomes contiguous and must outlive the result. Without offsets, one item has all rows.
+Ragged check_offsets(Framework& framework, const char* op, const char* name, std::optional<Array>& offsets,
+                     const char* rows_name, const Array& rows);
 void check_iou_threshold(const char* op, double iou_threshold);
 
 // The leading dims of both arrays, all but the last `drop`, broadcast.

@@ -9,6 +9,7 @@
 #include <optional>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "ops/ops.h"
 
@@ -45,6 +46,16 @@ struct Param<std::optional<Array>> {
   using type = py::object;
   static std::optional<Array> take(const char* op, const py::object& object) {
     return object.is_none() ? std::nullopt : std::optional<Array>(to_array(op, object));
+  }
+};
+
+template <>
+struct Param<std::vector<Array>> {
+  using type = std::vector<py::object>;
+  static std::vector<Array> take(const char* op, const std::vector<py::object>& objects) {
+    std::vector<Array> arrays;
+    for (const py::object& object : objects) arrays.push_back(to_array(op, object));
+    return arrays;
   }
 };
 

@@ -7,11 +7,13 @@
 #include <torch/csrc/stable/library.h>
 
 #include <exception>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "ops/ops.h"
 
@@ -44,6 +46,23 @@ struct Stack<std::optional<T>> {
     const StableIValue value = *inner;
     delete inner;
     return Stack<T>::take(value);
+  }
+};
+
+template <class T>
+struct Stack<std::vector<T>> {
+  static std::vector<T> take(StableIValue v) {
+    const std::shared_ptr<StableListOpaque> list(torch::stable::detail::to<StableListHandle>(v), torch_delete_list);
+    size_t size = 0;
+    if (torch_list_size(list.get(), &size) != 0) throw std::runtime_error("boxops: torch failed in torch_list_size");
+    std::vector<T> values;
+    for (size_t i = 0; i < size; ++i) {
+      StableIValue item;
+      if (torch_list_get_item(list.get(), i, &item) != 0)
+        throw std::runtime_error("boxops: torch failed in torch_list_get_item");
+      values.push_back(Stack<T>::take(item));
+    }
+    return values;
   }
 };
 

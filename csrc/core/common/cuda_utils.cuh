@@ -7,25 +7,32 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/portability.h"
+
 namespace boxops::cuda {
 
-// Launches `kernel` and returns the launch's error. An empty grid is no launch.
+// Launches `kernel` with `shared_bytes` of dynamic shared memory (at most 48 KB; see dynamic_shared.cuh) and
+// returns the launch's error. An empty grid is no launch.
 template <class... Params, class... Args>
-int launch(void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args... args) {
+int launch_with(size_t shared_bytes, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+template <class... Params, class... Args>
+int launch(void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args... args) {
+  return launch_with(0, kernel, grid, block, stream, args...);
 }
 
 #define BOXOPS_TRY(call)                        \
   do {                                          \
     if (const int error = (call)) return error; \
   } while (0)
-
-inline int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
 
 // Grid sizes are clamped to what CUDA allows; kernels stride over the rest.
 inline unsigned grid_x(int64_t blocks) { return static_cast<unsigned>(blocks < (1 << 30) ? blocks : (1 << 30)); }

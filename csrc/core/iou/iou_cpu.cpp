@@ -15,8 +15,6 @@ namespace {
 constexpr int64_t kRows = 64;               // rows that share one loaded tile
 constexpr int64_t kPairsPerTask = 1 << 14;  // less is not worth waking a thread
 
-int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
-
 // Tasks are blocks of kRows x kTile, a row of blocks after another, so that a thread's range of
 // tasks writes one piece of memory.
 template <Measure measure, class T>

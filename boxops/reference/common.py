@@ -1,0 +1,119 @@
+"""What the families share: one box or many, as columns x1, y1, x2, y2 in the compute type."""
+
+import numpy as np
+
+quiet = np.errstate(all="ignore")  # NaN and inf are inputs like any other
+
+
+def by_falling_score(scores):
+    # Stable: ties go to the lower index. NumPy sorts NaN to the end, and -0.0 with +0.0.
+    return np.argsort(-compute(scores), kind="stable")
+
+
+def compute(values):
+    values = np.asarray(values)
+    return values.astype(np.float64 if values.dtype == np.float64 else np.float32)
+
+
+def to_columns(boxes, fmt="xyxy"):
+    """[..., 4] -> [4, ...] in the compute type; a box with any NaN becomes NaN throughout."""
+    xyxy = np.stack(to_xyxy(np.moveaxis(compute(boxes), -1, 0), fmt))
+    return np.where(np.isnan(xyxy).any(axis=0), np.nan, xyxy)
+
+
+def to_pairs(boxes1, boxes2, fmt, paired):
+    a, b = to_columns(boxes1, fmt), to_columns(boxes2, fmt)
+    return (a, b) if paired else (a[..., :, None], b[..., None, :])
+
+
+def to_xyxy(columns, fmt):
+    if fmt == "xyxy":
+        return columns
+    x, y, w, h = columns
+    if fmt == "xywh":
+        return x, y, x + w, y + h
+    if fmt == "cxcywh":
+        return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    raise ValueError(fmt)
+
+
+def from_xyxy(columns, fmt):
+    x1, y1, x2, y2 = columns
+    if fmt == "xyxy":
+        return columns
+    if fmt == "xywh":
+        return x1, y1, x2 - x1, y2 - y1
+    if fmt == "cxcywh":
+        return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    raise ValueError(fmt)
+
+
+def extent_of(lo, hi):
+    return np.fmax(hi - lo, 0)  # inverted and NaN give 0
+
+
+def area_of(box):
+    x1, y1, x2, y2 = box
+    return np.where(np.isnan(x1), np.nan, extent_of(x1, x2) * extent_of(y1, y2))
+
+
+def overlap_of(a, b):
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    return (
+        extent_of(np.maximum(ax1, bx1), np.minimum(ax2, bx2)),
+        extent_of(np.maximum(ay1, by1), np.minimum(ay2, by2)),
+    )
+
+
+def hull_of(a, b):
+    """Width and height of the smallest box around both."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    return (
+        extent_of(np.minimum(ax1, bx1), np.maximum(ax2, bx2)),
+        extent_of(np.minimum(ay1, by1), np.maximum(ay2, by2)),
+    )
+
+
+def intersection_of(a, b):
+    width, height = overlap_of(a, b)
+    return width * height
+
+
+def union_of(a, b):
+    return (area_of(a) + area_of(b)) - intersection_of(a, b)
+
+
+def iou_of(a, b, eps=0):
+    union = union_of(a, b)
+    return np.where(union > 0, intersection_of(a, b) / (union + eps), 0)
+
+
+def penalty_of(amount, whole):
+    """amount / whole; 0 unless whole > 0, but a NaN amount stays NaN."""
+    return amount / np.where(whole > 0, whole, np.inf)
+
+
+def giou_of(a, b, iou_eps, eps):
+    width, height = hull_of(a, b)
+    hull = width * height
+    return iou_of(a, b, iou_eps) - penalty_of(hull - union_of(a, b), hull + eps)
+
+
+def diou_of(a, b, iou_eps, eps):
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    dx = (ax1 + ax2) / 2 - (bx1 + bx2) / 2
+    dy = (ay1 + ay2) / 2 - (by1 + by2) / 2
+    width, height = hull_of(a, b)
+    return iou_of(a, b, iou_eps) - penalty_of(dx * dx + dy * dy, (width * width + height * height) + eps)
+
+
+def ciou_of(a, b, iou_eps, eps):
+    difference = angle_of(b) - angle_of(a)
+    v = (4 / np.pi**2) * (difference * difference)
+    alpha = penalty_of(v, ((1 - iou_of(a, b, iou_eps)) + v) + eps)
+    return diou_of(a, b, iou_eps, eps) - alpha * v
+
+
+def angle_of(box):
+    x1, y1, x2, y2 = box
+    return np.arctan2(extent_of(x1, x2), extent_of(y1, y2))

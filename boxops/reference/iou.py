@@ -1,0 +1,67 @@
+"""IoU and its relatives: [..., N, 4] x [..., M, 4] -> [..., N, M]; paired, [..., 4] x [..., 4] -> [...]."""
+
+import numpy as np
+
+from boxops.reference.common import (
+    area_of,
+    ciou_of,
+    diou_of,
+    giou_of,
+    intersection_of,
+    iou_of,
+    quiet,
+    to_columns,
+    to_pairs,
+)
+
+
+@quiet
+def box_iou(boxes1, boxes2, fmt="xyxy", *, paired=False):
+    return iou_of(*to_pairs(boxes1, boxes2, fmt, paired))
+
+
+@quiet
+def generalized_box_iou(boxes1, boxes2, *, fmt="xyxy", paired=False):
+    return giou_of(*to_pairs(boxes1, boxes2, fmt, paired), iou_eps=0, eps=0)
+
+
+@quiet
+def distance_box_iou(boxes1, boxes2, eps=1e-7, *, fmt="xyxy", paired=False):
+    return diou_of(*to_pairs(boxes1, boxes2, fmt, paired), iou_eps=0, eps=eps)
+
+
+@quiet
+def complete_box_iou(boxes1, boxes2, eps=1e-7, *, fmt="xyxy", paired=False):
+    return ciou_of(*to_pairs(boxes1, boxes2, fmt, paired), iou_eps=0, eps=eps)
+
+
+@quiet
+def box_ioa(boxes1, boxes2, *, fmt="xyxy", paired=False):
+    a, b = to_pairs(boxes1, boxes2, fmt, paired)
+    inter, area = intersection_of(a, b), area_of(b)
+    return np.where((area > 0) & (area < np.inf), inter / area, 0)
+
+
+@quiet
+def generalized_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
+    return reduce(1 - giou_of(to_columns(boxes1), to_columns(boxes2), iou_eps=eps, eps=eps), reduction)
+
+
+@quiet
+def distance_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
+    return reduce(1 - diou_of(to_columns(boxes1), to_columns(boxes2), iou_eps=eps, eps=eps), reduction)
+
+
+@quiet
+def complete_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
+    return reduce(1 - ciou_of(to_columns(boxes1), to_columns(boxes2), iou_eps=eps, eps=eps), reduction)
+
+
+def reduce(loss, reduction):
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "mean":
+        return loss.mean() if loss.size else loss.sum()
+    raise ValueError(reduction)

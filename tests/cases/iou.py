@@ -1,0 +1,55 @@
+"""Cases of the ops on two sets of boxes."""
+
+import numpy as np
+from box_sets import BOXES, integer_boxes, random_boxes
+
+from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped
+
+PAIRWISE = ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_iou", "box_ioa")
+LOSSES = ("generalized_box_iou_loss", "distance_box_iou_loss", "complete_box_iou_loss")
+
+
+def of_pairs(name, boxes, partners, dtypes=FLOATS, **options):
+    """`partners`: (generator, boxes1) -> boxes2."""
+
+    def make(rng, dtype):
+        boxes1 = boxes(rng, dtype)
+        return {"boxes1": boxes1, "boxes2": partners(rng, boxes1), **options}
+
+    return Case(", ".join([name, *(f"{key}={value}" for key, value in options.items())]), make, dtypes)
+
+
+def of_shapes(shape1, shape2, **options):
+    return of_pairs(f"{shape1} x {shape2}", shaped(*shape1), lambda rng, _: random_boxes(rng, shape2), **options)
+
+
+def shuffled(rng, boxes):
+    return rng.permutation(boxes)
+
+
+def reversed_and_more(rng, boxes):
+    return np.concatenate([boxes[::-1], random_boxes(rng, 17).astype(boxes.dtype)])
+
+
+def pairwise():
+    yield from (of_pairs(name, boxes, reversed_and_more) for name, boxes in BOXES.items())
+    yield of_pairs("integers", integer_boxes, shuffled, INTEGERS)
+    for n, m in [*zip(SIZES[:-1], SIZES[1:-1] + SIZES[:1], strict=True), (1, 4097), (4097, 1), (257, 255)]:
+        yield of_shapes((n,), (m,))
+    batches = [((2, 3, 5), (2, 3, 7)), ((3, 1, 5), (2, 7)), ((5,), (4, 7)), ((0, 5), (1, 7)), ((2, 0), (7,))]
+    yield from (of_shapes(*batch) for batch in batches)
+    yield from (of_shapes((65,), (33,), fmt=fmt) for fmt in FORMATS[1:])
+
+
+def paired(**options):
+    yield from (of_pairs(name, boxes, shuffled, **options) for name, boxes in BOXES.items())
+    yield of_pairs("integers", integer_boxes, shuffled, INTEGERS, **options)
+    yield from (of_shapes((n,), (n,), **options) for n in SIZES)
+    batches = [((5, 1), (7,)), ((), ()), ((), (9,)), ((3, 1, 4), (2, 1)), ((0, 5), (5,))]
+    yield from (of_shapes(*batch, **options) for batch in batches)
+
+
+CASES = {
+    **{op: [*pairwise(), *paired(paired=True)] for op in PAIRWISE},
+    **{op: [*paired(), *paired(reduction="mean"), *paired(reduction="sum")] for op in LOSSES},
+}

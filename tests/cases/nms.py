@@ -1,0 +1,80 @@
+"""Cases of suppression."""
+
+from itertools import product
+
+import numpy as np
+from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes, threshold_pairs
+
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped
+
+
+def of_scored(name, boxes, scores="distinct", dtypes=FLOATS, iou_threshold=0.5, **arguments):
+    """`arguments` may hold functions (generator, shape of scores) -> value."""
+
+    def make(rng, dtype):
+        made = boxes(rng, dtype)
+        shape = made.shape[:-1]
+        more = {key: value(rng, shape) if callable(value) else value for key, value in arguments.items()}
+        return {"boxes": made, "scores": SCORES[scores](rng, shape), "iou_threshold": iou_threshold, **more}
+
+    return Case(name, make, dtypes)
+
+
+THRESHOLDS = (0.0, 0.001, 0.1, 0.3, 0.45, 0.5, 0.6, 0.7, 0.9, 0.95, 0.999)
+
+
+def nms():
+    varied = [*product(SCORES, (*THRESHOLDS, 1.0, 3.0))]
+    for i, (name, boxes) in enumerate(BOXES.items()):
+        for scores, threshold in [("distinct", 0.5), *varied[7 * i % 60 :: 31]]:
+            yield of_scored(f"{name}, {scores} scores, {threshold}", boxes, scores, iou_threshold=threshold)
+    yield from (of_scored(f"{n} boxes", shaped(n)) for n in SIZES)
+    yield of_scored("integers", integer_boxes, dtypes=INTEGERS)
+    for threshold in THRESHOLDS:
+        yield of_scored(f"pairs about {threshold}", about(threshold), "constant", DECISIVE, iou_threshold=threshold)
+
+
+DECISIVE = ("float32", "float64")  # dtypes that hold the coordinates of threshold_pairs
+
+
+def about(threshold):
+    return lambda rng, dtype: threshold_pairs(rng, dtype, threshold)
+
+
+def batched_nms():
+    for i, (name, boxes) in enumerate(BOXES.items()):
+        for scores, groups in list(product(SCORES, GROUPS))[7 * i % 30 :: 11]:
+            yield of_scored(f"{name}, {scores} scores, {groups}", boxes, scores, idxs=GROUPS[groups])
+    yield from (of_scored(f"{n} boxes", shaped(n), idxs=GROUPS["3 groups"]) for n in SIZES)
+    yield of_scored("integers", integer_boxes, dtypes=INTEGERS, idxs=GROUPS["3 groups"])
+    for threshold in THRESHOLDS[::3]:
+        name, boxes = f"pairs about {threshold}", about(threshold)
+        yield of_scored(name, boxes, "constant", DECISIVE, iou_threshold=threshold, idxs=GROUPS["one group"])
+    yield of_scored("1200 classes at 1e5", classes_at_1e5, idxs=lambda rng, shape: rng.integers(0, 1200, shape))
+
+
+def classes_at_1e5(rng, dtype):
+    """40 objects of 100 candidates each, anywhere in an image of 1e5 px."""
+    return np.tile(random_boxes(rng, 40, 1e5 - 300), (100, 1)) + rng.uniform(-9, 9, (4000, 4))
+
+
+def nms_padded():
+    crowd = {"extent": 60.0, "sides": (20.0, 80.0)}
+    options = product((3, 1), (0, 1, 60, 65), (None, 0.5), (None, *GROUPS))
+    for i, (batch, max_output, score_threshold, groups) in enumerate(options):
+        scores = [*SCORES][i % len(SCORES)]
+        name = f"[{batch}, 60] to {max_output}, {scores} scores over {score_threshold}, {groups}"
+        yield of_scored(name, shaped(batch, 60, **crowd), scores, max_output=max_output,
+                        score_threshold=score_threshold, labels=GROUPS.get(groups))  # fmt: skip
+    for shape, max_output in [*product([(0, 5), (2, 0), (2, 1), (5, 257)], (0, 3, 1000)), ((1, 4097), 1000)]:
+        yield of_scored(f"{shape} to {max_output}", shaped(*shape), max_output=max_output)
+    for name, boxes in BOXES.items():
+        yield of_scored(name, stacked(boxes, boxes), iou_threshold=0.3, max_output=50)
+    yield of_scored("integers", stacked(integer_boxes), dtypes=INTEGERS, max_output=30)
+
+
+def stacked(*sets):
+    return lambda rng, dtype: np.stack([boxes(rng, dtype) for boxes in sets])
+
+
+CASES = {"nms": list(nms()), "batched_nms": list(batched_nms()), "nms_padded": list(nms_padded())}
