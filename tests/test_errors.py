@@ -1,6 +1,7 @@
 """Bad calls: every one is refused in the words "<op>: expected <what>, got <what>", the same for NumPy and torch."""
 
 import backends
+import cases
 import numpy as np
 import pytest
 
@@ -76,6 +77,7 @@ VALUES = [
     ("nms_padded", {**PADDED, "labels": zeros(2, 3)}, "labels of an integer type, got float32"),
     ("nms_padded", {**PADDED, "labels": zeros(3, dtype=np.int64)}, "labels of shape [2, 3], got [3]"),
     ("nms_padded", {**PADDED, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
+    *cases.gathered("WRONG_VALUES"),
 ]  # fmt: skip
 
 BOX = zeros(1, 4)
@@ -91,6 +93,7 @@ TYPES = [
     ("clip_boxes_to_image", {"boxes": BOX, "size": 5}, "size = (height, width), got 5"),
     ("clip_boxes_to_image", {"boxes": BOX, "size": (1, 2, 3)}, "size = (height, width), got (1, 2, 3)"),
     ("remove_small_boxes", {"boxes": BOX, "min_size": None}, "min_size as a number, got NoneType"),
+    *cases.gathered("WRONG_TYPES"),
 ]  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def samples(device):
         "nms": [(boxes, scores, 0.5)],
         "batched_nms": [(boxes, scores, labels[0], 0.5)],
         "nms_padded": [(batch, batch_scores, 0.5, 9, None, None), (batch, batch_scores, 0.5, 50, labels, 0.3)],
+        **dict(cases.gathered("samples", device)),
     }
 
 
@@ -75,6 +76,7 @@ def calls(device):
         "nms": (lambda b, s: boxops.nms(b, s, 0.5), (boxes, scores)),
         "batched_nms": (lambda b, s: boxops.batched_nms(b, s, torch.zeros_like(s).long(), 0.5), (boxes, scores)),
         "nms_padded": (lambda b, s: boxops.nms_padded(b, s, 0.5, 9, score_threshold=0.2), (batch, batch_scores)),
+        **dict(cases.gathered("calls", device)),
     }
 
 

@@ -2,7 +2,8 @@
 
 `CASES[op]` is a list of `Case`; `case.arguments(dtype)` gives the keyword arguments of the op as NumPy
 arrays, the same at every call. bfloat16 values come as float32 arrays that bfloat16 holds exactly.
-Every module of this package with a dict `CASES` contributes its own.
+Every module of this package contributes its `CASES`, and where it has them `WRONG_VALUES` and `WRONG_TYPES` (test_errors.py),
+`KEEP_DTYPE`, and functions `samples(device)` and `calls(device)` (test_torch_integration.py).
 """
 
 import importlib
@@ -23,12 +24,24 @@ __all__ = [
     "Case",
     "as_dtype",
     "each",
+    "gathered",
 ]
 
-KEEP_DTYPE = {"box_convert", "clip_boxes_to_image"}  # ops whose floating results have the dtype of their input
-CASES = {}
-for _module in pkgutil.iter_modules(__path__):
-    CASES |= getattr(importlib.import_module(f"cases.{_module.name}"), "CASES", {})
+_MODULES = [importlib.import_module(f"cases.{module.name}") for module in pkgutil.iter_modules(__path__)]
+
+
+def gathered(name, *arguments):
+    """What the modules have under a name, joined: lists, sets or dicts, or functions of `arguments` that give them."""
+    parts = [getattr(module, name) for module in _MODULES if hasattr(module, name)]
+    parts = [part(*arguments) if callable(part) else part for part in parts]
+    joined = type(parts[0])() if parts else []
+    for part in parts:
+        joined = joined + part if isinstance(part, list) else joined | part
+    return joined
+
+
+CASES = gathered("CASES")
+KEEP_DTYPE = gathered("KEEP_DTYPE")  # ops whose floating results have the dtype of their input
 
 
 def each(op):

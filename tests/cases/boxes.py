@@ -21,6 +21,7 @@ def shapes(*shapes, **arguments):
     return [of_boxes(f"shape {shape}, {arguments}", shaped(*shape), **arguments) for shape in shapes]
 
 
+KEEP_DTYPE = {"box_convert", "clip_boxes_to_image"}
 CASES = {
     "box_area": [*every_set(), *shapes((2, 3, 5), (), (0, 3)), *(s for f in FORMATS[1:] for s in shapes((65,), fmt=f))],
     "box_convert": [
