@@ -1,55 +1,41 @@
-"""A short run of every CUDA kernel, at sizes around the edges of its tiles, for compute-sanitizer.
+"""A short run of every CUDA kernel, for compute-sanitizer: a few cases of every op, and the samples of every operator.
 
-Each result is compared with the CPU kernel: decisions and IoU to the bit, sums within rounding.
+Results are compared with the CPU kernels': integers to the bit, floating ones within rounding (the tests do more).
 """
 
-import itertools
+import sys
+from pathlib import Path
 
 import torch
 
-import boxops
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests")]
+
+import backends  # noqa: E402
+import cases  # noqa: E402
+import test_torch_integration  # noqa: E402
+
+CASES_PER_OP = 8
 
 
-def check(name, call, exact=True):
-    tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(call("cuda"), call("cpu"), **tolerance, check_device=False, msg=lambda m: f"{name}: {m}")
-
-
-def check_all(dtype, n, generator):
-    corner = torch.rand(n, 2, generator=generator) * 100
-    boxes = torch.cat((corner, corner + torch.rand(n, 2, generator=generator) * 20), 1).to(dtype)
-    scores = torch.rand(n, generator=generator)
-    groups = torch.randint(-3, 3, (n,), generator=generator)
-    few = boxes[:17].clone()
-    for name in ("box_iou", "box_ioa", "generalized_box_iou", "distance_box_iou", "complete_box_iou"):
-        op = getattr(boxops, name)
-        check(name, lambda d, op=op: op(boxes.to(d), few.to(d)), exact=name != "complete_box_iou")
-        check(name, lambda d, op=op: op(boxes.to(d), boxes.flip(0).to(d), paired=True), name != "complete_box_iou")
-
-    def gradients(device):
-        leaves = [b.to(device).requires_grad_() for b in (boxes, few)]
-        boxops.generalized_box_iou(*leaves).sum().backward()
-        return [leaf.grad for leaf in leaves]
-
-    if dtype != torch.float16:
-        check("iou_backward", gradients, exact=False)
-    check("nms", lambda d: boxops.nms(boxes.to(d), scores.to(d), 0.4))
-    check("batched_nms", lambda d: boxops.batched_nms(boxes.to(d), scores.to(d), groups.to(d), 0.4))
-    three = [t.expand(3, *t.shape) for t in (boxes, scores, groups)]
-    padded = [t.clone() for t in three]
-    check("nms_padded", lambda d: boxops.nms_padded(padded[0].to(d), padded[1].to(d), 0.4, 30, labels=padded[2].to(d)))
-    check("box_area", lambda d: boxops.box_area(boxes.to(d), "cxcywh"))
-    check("box_convert", lambda d: boxops.box_convert(boxes.to(d), "xyxy", "cxcywh"))
-    check("clip_boxes_to_image", lambda d: boxops.clip_boxes_to_image(boxes.to(d).mT.contiguous().mT, (50, 60)))
-    check("remove_small_boxes", lambda d: boxops.remove_small_boxes(boxes.to(d), 9.5))
-    torch.cuda.synchronize()
-    print(dtype, n, "ok", flush=True)
+def check(op, case):
+    arguments = case.arguments("float32")
+    got, want = (backend.run(op, arguments) for backend in (backends.CUDA, backends.TORCH))
+    torch.testing.assert_close(
+        got, want, rtol=1e-4, atol=1e-5, equal_nan=True, check_device=False, msg=lambda m: f"{op}, {case.name}: {m}"
+    )
 
 
 def main():
-    generator = torch.Generator().manual_seed(0)
-    for dtype, n in itertools.product((torch.float32, torch.float64, torch.float16), (0, 1, 63, 65, 513, 4100)):
-        check_all(dtype, n, generator)
+    for op, every in cases.CASES.items():
+        some = [case for case in every if "float32" in case.dtypes]
+        for case in some[:: max(1, len(some) // CASES_PER_OP)]:
+            check(op, case)
+        print(op, "ok", flush=True)
+    for operator, calls in test_torch_integration.samples("cuda").items():
+        for arguments in calls:
+            getattr(torch.ops.boxops, operator)(*arguments)
+        torch.cuda.synchronize()
+        print(operator, "ok", flush=True)
 
 
 if __name__ == "__main__":

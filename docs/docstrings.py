@@ -1,0 +1,26 @@
+"""Makes the house's docstrings what mkdocstrings reads: links for :func:`name`, and results of several lines."""
+
+import re
+
+import griffe
+
+import boxops
+
+
+class Docstrings(griffe.Extension):
+    def on_function(self, *, func: griffe.Function, **_: object) -> None:
+        if func.docstring:
+            text = re.sub(r":func:`(\w+)`", _link, func.docstring.value)
+            text = re.sub(r"(?m)^( {4}\w+: )(?=>)", r"\1\\", text)  # ">= 0" is no quotation
+            func.docstring.value = re.sub(r"(?<=Returns:\n)(?: {4}.*\n?)+", _indented, text)
+
+
+def _link(match: re.Match) -> str:
+    name = match[1]
+    return f"[`{name}`][{getattr(boxops, name).__module__}.{name}]"
+
+
+def _indented(match: re.Match) -> str:
+    """A line that names no result of its own belongs to the one above."""
+    first, *rest = match[0].splitlines()
+    return "\n".join([first, *(line if re.match(r" {4}\w+: ", line) else f"    {line}" for line in rest)]) + "\n"
