@@ -96,9 +96,10 @@ Result match_max_iou(Framework& framework, Array anchors, Array gt_boxes, double
     BOXOPS_DISPATCH(
         op, anchors.device,
         cpu::match_max_iou<T>(input, rule, matches.as<int64_t>(), ious.as<T>(), framework.parallel()),
-        cuda::match_max_iou<T>(input, rule, matches.as<int64_t>(), ious.as<T>(),
-                               bytes(framework, anchors, cuda::match_max_iou_workspace(input, sizeof(T) == 8)).data,
-                               framework.stream(anchors.device)));
+        cuda::match_max_iou<T>(
+            input, rule, matches.as<int64_t>(), ious.as<T>(),
+            bytes(framework, anchors, cuda::match_max_iou_workspace(input, allow_low_quality, sizeof(T) == 8)).data,
+            framework.stream(anchors.device)));
   });
   return out;
 }

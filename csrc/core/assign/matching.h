@@ -11,8 +11,9 @@
 // IoU >= threshold; all others get -1.
 //
 // Neither stores the A x G matrix. A pass over all pairs leaves each anchor's best box and, where columns matter, each
-// box's largest IoU in every chunk of anchors, at most kMostChunks of them. Who equals a column's maximum, or is next
-// after the anchor struck, is then found by computing one chunk again. Memory O(A + kMostChunks G).
+// box's largest IoU in every one of at most 1024 chunks of anchors. Who equals a column's maximum, or is next
+// after the anchor struck, is then found by computing one chunk again. Memory O(A + G), up to 4 KB
+// per box.
 // Floor: A G IoUs (about 16 operations each), but for pairs too far apart to meet; 16 bytes of each anchor read, 12
 // written.
 #pragma once
@@ -52,10 +53,10 @@ struct MatchMatrix {
   int64_t batch_stride, anchor_stride, box_stride;
 };
 
-// How many anchors share one maximum of a column: a multiple of `least`.
-constexpr int64_t kMostChunks = 1024;
-inline int64_t chunk_of(int64_t anchors, int64_t least) {
-  const int64_t steps = blocks_of(anchors, least * kMostChunks);
+// How many anchors share one maximum of a column, a multiple of `least`: so many that the maxima are few.
+inline int64_t chunk_of(int64_t anchors, int64_t boxes, int64_t least) {
+  const int64_t fitting = (int64_t(1) << 20) / (boxes > 0 ? boxes : 1);
+  const int64_t steps = blocks_of(anchors, least * (fitting < 32 ? 32 : fitting > 1024 ? 1024 : fitting));
   return least * (steps > 1 ? steps : 1);
 }
 
@@ -77,7 +78,7 @@ BOXOPS_API void match_greedy_matrix(const MatchMatrix& matrix, const GreedyRule<
 namespace cuda {
 
 // Bytes of workspace. Each function returns a cudaError_t.
-BOXOPS_API size_t match_max_iou_workspace(const MatchInput& input, bool float64);
+BOXOPS_API size_t match_max_iou_workspace(const MatchInput& input, bool allow_low_quality, bool float64);
 BOXOPS_API size_t match_greedy_workspace(const MatchInput& input, bool float64);
 BOXOPS_API size_t match_greedy_matrix_workspace(const MatchMatrix& matrix, bool float64);
 

@@ -163,7 +163,7 @@ void ignore(const MaxIouRule<T>& rule, const std::vector<Shape<T>>& ignore_boxes
 template <class T>
 void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious,
                    const Parallel& parallel) {
-  const int64_t count = input.anchors.count, chunk = chunk_of(count, kTile);
+  const int64_t count = input.anchors.count, chunk = chunk_of(count, input.gt_boxes.count, kTile);
   const std::vector<Shape<T>> boxes = shapes<T>(input.gt_boxes), ignore_boxes = shapes<T>(rule.ignore_boxes);
   const auto judge = [&](bool restored, int64_t which, T iou) {
     return restored || iou >= rule.high ? which : iou >= rule.low ? -2 : -1;
@@ -269,7 +269,8 @@ void assign(int64_t anchors, int64_t boxes, int64_t chunk, T* peaks, bool zero_i
 template <class T>
 void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious,
                   const Parallel& parallel) {
-  const int64_t count = input.anchors.count, chunk = chunk_of(count, kTile), chunks = blocks_of(count, chunk);
+  const int64_t count = input.anchors.count, chunk = chunk_of(count, input.gt_boxes.count, kTile),
+                chunks = blocks_of(count, chunk);
   const std::vector<Shape<T>> boxes = shapes<T>(input.gt_boxes);
   std::vector<T> peaks(boxes.size() * chunks);
   scan<T>(
@@ -302,7 +303,7 @@ template <class T>
 void match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches, T* ious,
                          const Parallel& parallel) {
   constexpr T least = -std::numeric_limits<T>::infinity();
-  const int64_t chunk = chunk_of(m.anchors, 32), chunks = blocks_of(m.anchors, chunk);
+  const int64_t chunk = chunk_of(m.anchors, m.batch * m.boxes, 32), chunks = blocks_of(m.anchors, chunk);
   const auto matrix_row = BOXOPS_BY_ISA(matrix_row<T>);
   const auto value = [&](int64_t image, int64_t a, int64_t g) {
     const T v = load<T>(m.data, m.dtype, image * m.batch_stride + a * m.anchor_stride + g * m.box_stride);
