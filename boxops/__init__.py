@@ -14,6 +14,7 @@ from boxops.ops.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
+from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
 
 __version__ = "0.1.0"
@@ -31,6 +32,9 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "match_greedy",
+    "match_greedy_matrix",
+    "match_max_iou",
     "nms",
     "nms_padded",
     "remove_small_boxes",

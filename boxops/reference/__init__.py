@@ -16,4 +16,5 @@ from boxops.reference.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
+from boxops.reference.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.reference.nms import batched_nms, nms, nms_padded

@@ -8,6 +8,7 @@ torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.s
 
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
+from boxops.torch_ops.matching import match_greedy, match_greedy_matrix, match_max_iou  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "clip_boxes",
     "iou",
     "iou_backward",
+    "match_greedy",
+    "match_greedy_matrix",
+    "match_max_iou",
     "nms",
     "nms_padded",
     "remove_small_boxes",

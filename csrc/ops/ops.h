@@ -21,6 +21,15 @@ BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, int64_t measure, bo
 BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, int64_t measure,
                                                  bool paired, int64_t format, double iou_eps, double eps);
 
+// -> matches, ious. `offsets` says which of the boxes are whose image's; without them there is one image.
+BOXOPS_API std::tuple<Array, Array> match_greedy(Framework&, Array anchors, Array gt_boxes,
+                                                 std::optional<double> iou_threshold, std::optional<Array> offsets);
+BOXOPS_API std::tuple<Array, Array> match_greedy_matrix(Framework&, Array iou, std::optional<double> iou_threshold);
+BOXOPS_API std::tuple<Array, Array> match_max_iou(Framework&, Array anchors, Array gt_boxes, double high, double low,
+                                                  bool allow_low_quality, std::optional<Array> offsets,
+                                                  std::optional<Array> ignore_boxes,
+                                                  std::optional<Array> ignore_offsets, double ignore_threshold);
+
 BOXOPS_API Array nms(Framework&, Array boxes, Array scores, double iou_threshold);
 BOXOPS_API Array batched_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);
 BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array scores, double iou_threshold,

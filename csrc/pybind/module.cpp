@@ -6,6 +6,7 @@ namespace boxops::numpy {
 void define_dlpack_array(py::module_& module);
 void define_boxes(py::module_& module);
 void define_iou(py::module_& module);
+void define_matching(py::module_& module);
 void define_nms(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
@@ -13,6 +14,7 @@ PYBIND11_MODULE(_numpy_ops, module) {
   define_dlpack_array(module);
   define_boxes(module);
   define_iou(module);
+  define_matching(module);
   define_nms(module);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &num_threads);
