@@ -3,6 +3,7 @@
 Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives.
 """
 
+from boxops.ops.assignment import linear_sum_assignment
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.ops.iou import (
     box_ioa,
@@ -31,6 +32,7 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "linear_sum_assignment",
     "nms",
     "nms_padded",
     "remove_small_boxes",

@@ -6,6 +6,7 @@ import torch
 
 torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.so")
 
+from boxops.torch_ops.assignment import linear_sum_assignment  # noqa: E402
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
@@ -17,6 +18,7 @@ __all__ = [
     "clip_boxes",
     "iou",
     "iou_backward",
+    "linear_sum_assignment",
     "nms",
     "nms_padded",
     "remove_small_boxes",

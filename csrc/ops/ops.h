@@ -10,6 +10,9 @@
 
 namespace boxops::ops {
 
+BOXOPS_API std::tuple<Array, Array> linear_sum_assignment(Framework&, Array cost, bool maximize,
+                                                          std::optional<Array> offsets);
+
 // Formats are numbered as in Format, measures as in Measure.
 BOXOPS_API Array box_area(Framework&, Array boxes, int64_t format);
 BOXOPS_API Array box_convert(Framework&, Array boxes, int64_t from, int64_t to);

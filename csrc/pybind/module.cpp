@@ -4,6 +4,7 @@
 namespace boxops::numpy {
 
 void define_dlpack_array(py::module_& module);
+void define_assignment(py::module_& module);
 void define_boxes(py::module_& module);
 void define_iou(py::module_& module);
 void define_nms(py::module_& module);
@@ -11,6 +12,7 @@ void define_nms(py::module_& module);
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
   define_dlpack_array(module);
+  define_assignment(module);
   define_boxes(module);
   define_iou(module);
   define_nms(module);
