@@ -29,11 +29,19 @@ std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost,
   const char* op = "linear_sum_assignment";
   check_numeric(op, "cost", cost);
   if (offsets) check_shape(op, "cost", cost, {-1, -1}, "[R, m]");
-  else if (cost.rank() != 2 && cost.rank() != 3)
-    fail(op, "cost of shape [n, m] or [B, n, m]", to_string(cost.sizes));
+  else if (cost.rank() != 2 && cost.rank() != 3) fail(op, "cost of shape [n, m] or [B, n, m]", to_string(cost.sizes));
   const bool batched = cost.rank() == 3;
-  AssignmentInput in{cost.data, cost.dtype, batched ? cost.strides[0] : 0, cost.strides[-2], cost.strides[-1],
-                     offsets.has_value(), {}, batched ? cost.sizes[0] : 1, cost.sizes[-2], cost.sizes[-1], maximize};
+  AssignmentInput in{cost.data,
+                     cost.dtype,
+                     batched ? cost.strides[0] : 0,
+                     cost.strides[-2],
+                     cost.strides[-1],
+                     offsets.has_value(),
+                     {},
+                     batched ? cost.sizes[0] : 1,
+                     cost.sizes[-2],
+                     cost.sizes[-1],
+                     maximize};
   if (offsets) in.ragged = check_offsets(framework, op, "offsets", offsets, "rows", cost), in.batch = in.ragged.batch;
   Dims sizes;
   if (batched) sizes.push_back(in.batch);
@@ -41,14 +49,13 @@ std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost,
   Array row_ind = framework.empty(sizes, DType::kInt64, cost.device);
   Array col_ind = framework.empty(sizes, DType::kInt64, cost.device);
   int64_t *rows = row_ind.as<int64_t>(), *columns = col_ind.as<int64_t>();
-  BOXOPS_DISPATCH(op, cost.device,
-                  check_fault(op, in, cpu::linear_sum_assignment(in, rows, columns, framework.parallel()), cost.rank()),
-                  ([&] {
-                    const auto bytes = static_cast<int64_t>(cuda::linear_sum_assignment_workspace(in));
-                    const Array workspace = framework.empty({bytes}, DType::kUInt8, cost.device);
-                    return cuda::linear_sum_assignment(in, rows, columns, workspace.data,
-                                                       framework.stream(cost.device));
-                  }()));
+  BOXOPS_DISPATCH(
+      op, cost.device,
+      check_fault(op, in, cpu::linear_sum_assignment(in, rows, columns, framework.parallel()), cost.rank()), ([&] {
+        const auto bytes = static_cast<int64_t>(cuda::linear_sum_assignment_workspace(in));
+        const Array workspace = framework.empty({bytes}, DType::kUInt8, cost.device);
+        return cuda::linear_sum_assignment(in, rows, columns, workspace.data, framework.stream(cost.device));
+      }()));
   return {row_ind, col_ind};
 }
 

@@ -26,13 +26,11 @@ struct AssignmentInput {
 
   BOXOPS_HD int64_t first_row(int64_t b) const { return is_ragged ? ragged.begin(b) : b * rows; }
   BOXOPS_HD int64_t rows_of(int64_t b) const { return is_ragged ? ragged.count(b) : rows; }
-  BOXOPS_HD int64_t offset_of(int64_t b) const {
-    return is_ragged ? ragged.begin(b) * row_stride : b * batch_stride;
-  }
+  BOXOPS_HD int64_t offset_of(int64_t b) const { return is_ragged ? ragged.begin(b) * row_stride : b * batch_stride; }
 };
 
 struct AssignmentFault {
-  int64_t problem = -1;  // none
+  int64_t problem = -1;           // none
   int64_t row = -1, column = -1;  // the cost that is NaN or infinite the wrong way; -1: no finite assignment
   double value = 0;
 };

@@ -22,6 +22,26 @@ struct AssignmentProblem {
   int64_t rows, width;
   double *cost, *u, *v, *open, *distance, *reached;
   int64_t *via, *row_of, *column_of, *scanned;
+  int64_t* rank;  // a free column's own number; that of a taken one is kTaken higher
+};
+
+constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
+constexpr double kHuge = 0x1p1000, kScale = 0x1p-64;
+
+struct Found {
+  bool wrong = false;  // a NaN or -inf
+  bool huge = false;
+};
+
+template <class S>
+struct Typed {
+  const S* data;
+  double operator()(int64_t i) const { return static_cast<double>(data[i]); }
+};
+struct Untyped {
+  const void* data;
+  DType dtype;
+  double operator()(int64_t i) const { return load<double>(data, dtype, i); }
 };
 
 }  // namespace
@@ -33,61 +53,25 @@ struct AssignmentProblem {
 namespace boxops::cpu {
 namespace {
 
-constexpr double kHuge = 0x1p1000, kScale = 0x1p-64;
-
-template <class S>
-double as_cost(const S* data, DType, int64_t i) {
-  return static_cast<double>(data[i]);
-}
-double as_cost(const void* data, DType dtype, int64_t i) { return load<double>(data, dtype, i); }
-
-// What the costs of a problem are like.
-struct Found {
-  bool wrong = false;  // a NaN or -inf
-  bool huge = false;
-};
-
-// Copies a problem's costs as `rows` by `columns` of stride `width`. Where the rows of the copy are columns of the
-// array, a few of the array's rows are read at a time, so that both sides stay in the first cache.
-template <class S>
-Found copy_costs(const S* data, const AssignmentInput& in, int64_t b, const AssignmentProblem& p, int64_t columns,
-                 bool transposed) {
-  const int64_t start = in.offset_of(b), row_stride = transposed ? in.column_stride : in.row_stride,
-                column_stride = transposed ? in.row_stride : in.column_stride;
-  const double sign = in.maximize ? -1.0 : 1.0;
-  int wrong = 0, huge = 0;
-  const int64_t step = transposed ? kLanes : p.width;
-  for (int64_t first = 0; first < columns; first += step) {
-    const int64_t last = std::min(columns, first + step);
-    for (int64_t i = 0; i < p.rows; ++i) {
-      double* out = p.cost + i * p.width;
-      const int64_t row = start + i * row_stride;
-      for (int64_t j = first; j < last; ++j) {
-        const double cost = sign * as_cost(data, in.dtype, row + j * column_stride);
-        wrong |= !(cost > -kInfinity);
-        huge |= (std::fabs(cost) > kHuge) & (cost < kInfinity);
-        out[j] = cost;
-      }
-    }
-  }
-  return {wrong != 0, huge != 0};
-}
-
-Found copy_costs(const AssignmentInput& in, int64_t b, const AssignmentProblem& p, int64_t columns, bool transposed) {
-  if (in.dtype == DType::kFloat32) return copy_costs(static_cast<const float*>(in.data), in, b, p, columns, transposed);
-  if (in.dtype == DType::kFloat64)
-    return copy_costs(static_cast<const double*>(in.data), in, b, p, columns, transposed);
-  return copy_costs(in.data, in, b, p, columns, transposed);
-}
-
 AssignmentFault first_wrong(const AssignmentInput& in, int64_t b) {
   for (int64_t i = 0; i < in.rows_of(b); ++i)
     for (int64_t j = 0; j < in.columns; ++j) {
-      const double value =
-          load<double>(in.data, in.dtype, in.offset_of(b) + i * in.row_stride + j * in.column_stride);
+      const double value = load<double>(in.data, in.dtype, in.offset_of(b) + i * in.row_stride + j * in.column_stride);
       if (!((in.maximize ? -value : value) > -kInfinity)) return {b, i, j, value};
     }
   return {};
+}
+
+void copy_costs(const AssignmentInput& in, int64_t b, const AssignmentProblem& p, int64_t columns, bool transposed) {
+  const int64_t row_stride = transposed ? in.column_stride : in.row_stride,
+                column_stride = transposed ? in.row_stride : in.column_stride, start = in.offset_of(b);
+  const auto copy = [&](auto from) {
+    BOXOPS_BY_ISA(copy_costs<decltype(from)>)(from, start, row_stride, column_stride, in.maximize ? -1.0 : 1.0, p.rows,
+                                              columns, p.cost, p.width);
+  };
+  if (in.dtype == DType::kFloat32) copy(Typed<float>{static_cast<const float*>(in.data)});
+  else if (in.dtype == DType::kFloat64) copy(Typed<double>{static_cast<const double*>(in.data)});
+  else copy(Untyped{in.data, in.dtype});
 }
 
 // The arrays of a problem, and memory for them that grows to the largest problem of a thread.
@@ -108,11 +92,12 @@ class Memory {
     p.rows = rows, p.width = width;
     p.cost = take(rows * width), p.u = take(padded), p.reached = take(padded);
     p.v = take(width), p.open = take(width), p.distance = take(width);
-    p.via = take_indices(width), p.row_of = take_indices(width);
+    p.via = take_indices(width), p.row_of = take_indices(width), p.rank = take_indices(width);
     p.column_of = take_indices(padded), p.scanned = take_indices(padded);
     for (int64_t i = 0; i < rows; ++i) std::fill(p.cost + i * width + columns, p.cost + (i + 1) * width, kInfinity);
     std::fill_n(p.v, width, 0.0);
     std::fill_n(p.row_of, width, int64_t(-1));
+    std::iota(p.rank, p.rank + width, int64_t(0));
     std::fill_n(p.column_of, rows, int64_t(-1));
     return p;
   }
@@ -127,7 +112,8 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memory& memory, int6
   const int64_t n = in.rows_of(b), m = in.columns, k = std::min(n, m);
   const bool transposed = n > m;
   const AssignmentProblem p = memory.problem(k, std::max(n, m));
-  const Found found = copy_costs(in, b, p, std::max(n, m), transposed);
+  copy_costs(in, b, p, std::max(n, m), transposed);
+  const Found found = BOXOPS_BY_ISA(look_at)(p.cost, k * p.width);
   if (found.wrong) return first_wrong(in, b);
   if (found.huge)
     for (int64_t i = 0; i < k * p.width; ++i) p.cost[i] *= kScale;
