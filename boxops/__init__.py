@@ -3,7 +3,7 @@
 Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives.
 """
 
-from boxops.ops.assignment import linear_sum_assignment
+from boxops.ops.assignment import detr_cost, linear_sum_assignment
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.ops.iou import (
     box_ioa,
@@ -16,6 +16,7 @@ from boxops.ops.iou import (
     generalized_box_iou_loss,
 )
 from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.sampling import mine_hard_negatives, sample_matches
 
 __version__ = "0.1.0"
 
@@ -28,12 +29,15 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "detr_cost",
     "distance_box_iou",
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
     "linear_sum_assignment",
+    "mine_hard_negatives",
     "nms",
     "nms_padded",
     "remove_small_boxes",
+    "sample_matches",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend
+from boxops.ops.backend import backend, check_number
 
 Array = TypeVar("Array")
 
@@ -40,3 +40,50 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
     arrays: tuple[Any, ...] = (cost,) if offsets is None else (cost, offsets)
     ops = backend("linear_sum_assignment", *arrays)
     return ops.linear_sum_assignment(cost, bool(maximize), offsets)
+
+
+def detr_cost(
+    logits: Array,
+    boxes: Array,
+    gt_labels: Array,
+    gt_boxes: Array,
+    offsets: Array,
+    *,
+    class_weight: float = 1.0,
+    box_weight: float = 5.0,
+    giou_weight: float = 2.0,
+    focal: bool = False,
+) -> Array:
+    """What it costs to give each ground truth each query of its own image, as DETR's matcher weighs it.
+
+    ``linear_sum_assignment(detr_cost(...), offsets=offsets)`` is the matcher: ``col_ind[g]`` is the query of ground
+    truth g. No cost between images is computed, and there is no gradient.
+
+    Args:
+        logits: ``[B, Q, C]``, floating, before softmax or sigmoid.
+        boxes: ``[B, Q, 4]``, floating, ``cxcywh``, normalised by the image's size.
+        gt_labels: ``[G]`` integers in 0..C - 1.
+        gt_boxes: ``[G, 4]``, floating, ``cxcywh``, normalised.
+        offsets: int64 ``[B + 1]``, rising from 0 to G: image b has the ground truths from ``offsets[b]`` to
+            ``offsets[b + 1]``.
+        class_weight: of -p, p the softmax probability of the ground truth's label.
+        box_weight: of the L1 distance of the four numbers.
+        giou_weight: of -GIoU.
+        focal: take Deformable DETR's class cost instead, on sigmoids, with alpha 0.25 and gamma 2.
+
+    Returns:
+        ``[G, Q]``, float64 if one of the floating arrays is, else float32. NaN where an input is NaN.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit, C is 0, or offsets do not rise from 0 to G. On the CPU also
+            for a label outside 0..C - 1; on CUDA the nearest label stands in for it.
+        TypeError: arrays are not of one kind, or a weight is no number.
+
+    Source: Carion et al., End-to-End Object Detection with Transformers, ECCV 2020, section 3.1; Zhu et al., Deformable
+    DETR, ICLR 2021, appendix A.3.
+    """
+    op = "detr_cost"
+    weights = {"class_weight": class_weight, "box_weight": box_weight, "giou_weight": giou_weight}
+    numbers = [check_number(op, name, weight) for name, weight in weights.items()]
+    arrays = (logits, boxes, gt_labels, gt_boxes, offsets)
+    return backend(op, *arrays).detr_cost(*arrays, *numbers, bool(focal))

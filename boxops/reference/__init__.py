@@ -18,3 +18,4 @@ from boxops.reference.iou import (
     generalized_box_iou_loss,
 )
 from boxops.reference.nms import batched_nms, nms, nms_padded
+from boxops.reference.sampling import mine_hard_negatives, sample_matches

@@ -95,6 +95,9 @@ def _softmax_cost(logits):
 
 
 def _focal_cost(logits):
-    p = 1 / (1 + np.exp(-logits))
+    """With p the sigmoid, and 1 - p computed without cancellation."""
+    power = np.exp(-np.abs(logits))
+    large, small = 1 / (1 + power), power / (1 + power)
+    p, rest = np.where(logits >= 0, large, small), np.where(logits >= 0, small, large)
     alpha, eps = logits.dtype.type(0.25), logits.dtype.type(1e-8)
-    return alpha * (1 - p) ** 2 * -np.log(p + eps) - (1 - alpha) * p**2 * -np.log(1 - p + eps)
+    return alpha * (rest * rest) * -np.log(p + eps) - (1 - alpha) * (p * p) * -np.log(rest + eps)

@@ -11,7 +11,7 @@ def sample_matches(matches, size, positive_fraction=0.5, *, seed=None):
     if matches.ndim == 2:
         images = [_sample(match, size, positive_fraction, seed, image) for image, match in enumerate(matches)]
         indices, positives, sampled = zip(*images, strict=True) if images else ((), (), ())
-        return np.array(indices, np.int64).reshape(-1, size), np.array(positives, np.int64), np.array(sampled, np.int64)
+        return np.array(indices, np.int64).reshape(len(matches), size), np.array(positives, np.int64), np.array(sampled, np.int64)
     return _sample(matches, size, positive_fraction, seed, 0)
 
 
