@@ -3,6 +3,7 @@
 Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives.
 """
 
+from boxops.ops.assignment import detr_cost, linear_sum_assignment
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.ops.iou import (
     box_ioa,
@@ -16,6 +17,7 @@ from boxops.ops.iou import (
 )
 from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.sampling import mine_hard_negatives, sample_matches
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,7 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "detr_cost",
     "distance_box_iou",
     "distance_box_iou_loss",
     "generalized_box_iou",
@@ -35,7 +38,10 @@ __all__ = [
     "match_greedy",
     "match_greedy_matrix",
     "match_max_iou",
+    "linear_sum_assignment",
+    "mine_hard_negatives",
     "nms",
     "nms_padded",
     "remove_small_boxes",
+    "sample_matches",
 ]

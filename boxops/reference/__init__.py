@@ -5,6 +5,7 @@ must give the same indices, and the same measures to the bit (CIoU within the er
 Every step is rounded to the compute type: float64 for float64 boxes, float32 for all others.
 """
 
+from boxops.reference.assignment import detr_cost, linear_sum_assignment
 from boxops.reference.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.reference.iou import (
     box_ioa,
@@ -18,3 +19,4 @@ from boxops.reference.iou import (
 )
 from boxops.reference.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.reference.nms import batched_nms, nms, nms_padded
+from boxops.reference.sampling import mine_hard_negatives, sample_matches

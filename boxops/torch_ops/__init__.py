@@ -6,22 +6,29 @@ import torch
 
 torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.so")
 
+from boxops.torch_ops.assignment import detr_cost, linear_sum_assignment  # noqa: E402
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.matching import match_greedy, match_greedy_matrix, match_max_iou  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
+from boxops.torch_ops.sampling import mine_hard_negatives, sample_matches, seed_tensor  # noqa: E402
 
 __all__ = [
     "batched_nms",
     "box_area",
     "box_convert",
     "clip_boxes",
+    "detr_cost",
     "iou",
     "iou_backward",
     "match_greedy",
     "match_greedy_matrix",
     "match_max_iou",
+    "linear_sum_assignment",
+    "mine_hard_negatives",
     "nms",
     "nms_padded",
     "remove_small_boxes",
+    "sample_matches",
+    "seed_tensor",
 ]

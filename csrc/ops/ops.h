@@ -10,6 +10,11 @@
 
 namespace boxops::ops {
 
+BOXOPS_API std::tuple<Array, Array> linear_sum_assignment(Framework&, Array cost, bool maximize,
+                                                          std::optional<Array> offsets);
+BOXOPS_API Array detr_cost(Framework&, Array logits, Array boxes, Array gt_labels, Array gt_boxes, Array offsets,
+                           double class_weight, double box_weight, double giou_weight, bool focal);
+
 // Formats are numbered as in Format, measures as in Measure.
 BOXOPS_API Array box_area(Framework&, Array boxes, int64_t format);
 BOXOPS_API Array box_convert(Framework&, Array boxes, int64_t from, int64_t to);
@@ -35,6 +40,10 @@ BOXOPS_API Array batched_nms(Framework&, Array boxes, Array scores, Array idxs, 
 BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array scores, double iou_threshold,
                                                int64_t max_output, std::optional<Array> labels,
                                                std::optional<double> score_threshold);
+
+BOXOPS_API std::tuple<Array, Array, Array> sample_matches(Framework&, Array matches, int64_t size,
+                                                          double positive_fraction, Array seed);
+BOXOPS_API Array mine_hard_negatives(Framework&, Array loss, Array matches, double ratio, int64_t min_negatives);
 
 // "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
 BOXOPS_API std::string build_info();

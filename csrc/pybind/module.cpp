@@ -4,18 +4,22 @@
 namespace boxops::numpy {
 
 void define_dlpack_array(py::module_& module);
+void define_assignment(py::module_& module);
 void define_boxes(py::module_& module);
 void define_iou(py::module_& module);
 void define_matching(py::module_& module);
 void define_nms(py::module_& module);
+void define_sampling(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
   define_dlpack_array(module);
+  define_assignment(module);
   define_boxes(module);
   define_iou(module);
   define_matching(module);
   define_nms(module);
+  define_sampling(module);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &num_threads);
   module.def("build_info", &ops::build_info);

@@ -1,0 +1,90 @@
+"""Choosing the anchors that a loss looks at: a balanced random sample, or the hardest negatives."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+
+def _check_integer(op: str, name: str, value: Any) -> Any:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
+    return value
+
+
+def _seed(op: str, ops: Any, matches: Any, seed: Any) -> Any:
+    """The seed as an array of one int64."""
+    if isinstance(seed, np.random.Generator):
+        seed = int(seed.integers(2**63))
+    elif hasattr(seed, "__index__"):
+        seed = (seed.__index__() + 2**63) % 2**64 - 2**63  # any integer: its 64 lowest bits
+    if hasattr(ops, "seed_tensor") and (seed is None or isinstance(seed, int) or hasattr(seed, "initial_seed")):
+        return ops.seed_tensor(op, matches, seed)
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**63))
+    if not isinstance(seed, int):
+        raise TypeError(f"{op}: expected seed as None, an integer or a generator, got {type(seed).__name__}")
+    return np.array([seed])
+
+
+def sample_matches(
+    matches: Array, size: int, positive_fraction: float = 0.5, *, seed: Any = None
+) -> tuple[Array, Array, Array]:
+    """A balanced random sample of positives and negatives, of a fixed size, without waiting for the device.
+
+    Counts as torchvision's ``BalancedPositiveNegativeSampler``: at most ``int(size * positive_fraction)`` positives, and
+    negatives for the rest of ``size``; within each kind, uniform without replacement.
+
+    Args:
+        matches: int64 ``[A]`` or ``[B, A]``: >= 0 for positives, -1 for negatives; other values are never taken.
+        size: how many to take of each image at most, >= 0.
+        positive_fraction: in 0..1.
+        seed: an integer, a ``torch.Generator`` of the tensors' device or a ``np.random.Generator``. None draws one: for
+            tensors from torch's generator of their device, so that ``torch.manual_seed`` holds. One seed chooses the
+            same on every device; image and anchor enter the random numbers, so images are independent of each other.
+
+    Returns:
+        indices: int64 ``[size]`` or ``[B, size]``: the positives, rising, then the negatives, rising, then -1.
+        num_positive: int64 ``[]`` or ``[B]``, how many are positives.
+        num_sampled: int64 ``[]`` or ``[B]``, how many are real.
+
+    Raises:
+        ValueError: shape or dtype of matches, a negative size, or a fraction outside 0..1.
+        TypeError: size or seed is of the wrong kind.
+
+    Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.3; random numbers: Salmon et al., Parallel random numbers:
+    as easy as 1, 2, 3, SC 2011 (Philox4x32-10).
+    """
+    op = "sample_matches"
+    fraction = check_number(op, "positive_fraction", positive_fraction)
+    ops = backend(op, matches)
+    return ops.sample_matches(matches, _check_integer(op, "size", size), fraction, _seed(op, ops, matches, seed))
+
+
+def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_negatives: int = 0) -> Array:
+    """Of each image the negatives of largest loss, ``ratio`` for each positive.
+
+    Args:
+        loss: ``[A]`` or ``[B, A]``, floating, the loss of each anchor as background.
+        matches: int64, same shape: >= 0 for positives, -1 for negatives; other values are never taken.
+        ratio: >= 0, negatives per positive; ``int(ratio * positives)`` are taken, if there are so many.
+        min_negatives: take at least so many, if there are; >= 0.
+
+    Returns:
+        bool ``[A]`` or ``[B, A]``, true for the negatives taken. Of equal losses the lower index is taken first, NaN last.
+
+    Raises:
+        ValueError: shapes, dtypes or devices do not fit, or ``ratio`` or ``min_negatives`` is negative or no number.
+        TypeError: arrays are not of one kind, or a number is of the wrong kind.
+
+    Source: Liu et al., SSD: Single Shot MultiBox Detector, ECCV 2016, section 2.2.
+    """
+    op = "mine_hard_negatives"
+    ratio = check_number(op, "ratio", ratio)
+    ops = backend(op, loss, matches)
+    return ops.mine_hard_negatives(loss, matches, ratio, _check_integer(op, "min_negatives", min_negatives))

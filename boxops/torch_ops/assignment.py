@@ -1,0 +1,33 @@
+"""Fake kernels for assignment; a matcher is not differentiated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from boxops.torch_ops.boxes import compute_type
+
+linear_sum_assignment = torch.ops.boxops.linear_sum_assignment.default
+_detr_cost = torch.ops.boxops.detr_cost.default
+
+
+@torch.library.register_fake("boxops::linear_sum_assignment")
+def _(cost, maximize, offsets):
+    if cost.dim() not in ((2,) if offsets is not None else (2, 3)):
+        words = "[R, m]" if offsets is not None else "[n, m] or [B, n, m]"
+        raise ValueError(f"linear_sum_assignment: expected cost of shape {words}, got {[*cost.shape]}")
+    rows, columns = cost.shape[-2:]
+    shape = (rows,) if offsets is not None else (*cost.shape[:-2], torch.sym_min(rows, columns))
+    return cost.new_empty(shape, dtype=torch.int64), cost.new_empty(shape, dtype=torch.int64)
+
+
+def detr_cost(logits: Tensor, boxes: Tensor, gt_labels: Tensor, gt_boxes: Tensor, offsets: Tensor, *rest) -> Tensor:
+    # A matcher runs under no_grad: there is no gradient to ask for.
+    return _detr_cost(logits.detach(), boxes.detach(), gt_labels, gt_boxes.detach(), offsets, *rest)
+
+
+@torch.library.register_fake("boxops::detr_cost")
+def _(logits, boxes, gt_labels, gt_boxes, offsets, *rest):
+    dtypes = (compute_type(array.dtype) for array in (logits, boxes, gt_boxes))
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    return logits.new_empty((gt_boxes.shape[0], boxes.shape[1]), dtype=dtype)

@@ -1,0 +1,57 @@
+// Minimum cost assignment (the Hungarian problem), exact, for batches of equal and of ragged size.
+//
+// The smaller side of each problem is assigned, one member at a time, along a shortest augmenting path (Jonker,
+// Volgenant 1987; Crouse 2016). Costs are read as float64 and all arithmetic is float64 in a fixed order, ties of
+// distance go to a free column and then to the lower index, so every backend returns the same of several optimal
+// assignments. Costs of +inf are forbidden. Costs beyond 2^1000 are scaled by 2^-64, so that no sum overflows.
+//
+// A problem with a NaN or -inf cost, or without a finite assignment, is a fault: the CPU reports the first one, CUDA
+// leaves -1 in its columns. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row.
+#pragma once
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+#include "common/ragged.h"
+
+namespace boxops {
+
+struct AssignmentInput {
+  const void* data;  // uniform: [batch, rows, columns]; ragged: [R, columns], problem b owns rows as `ragged` says
+  DType dtype;
+  int64_t batch_stride, row_stride, column_stride;
+  bool is_ragged;
+  Ragged ragged;
+  int64_t batch, rows, columns;  // rows: of each problem, or R
+  bool maximize;
+
+  BOXOPS_HD int64_t first_row(int64_t b) const { return is_ragged ? ragged.begin(b) : b * rows; }
+  BOXOPS_HD int64_t rows_of(int64_t b) const { return is_ragged ? ragged.count(b) : rows; }
+  BOXOPS_HD int64_t offset_of(int64_t b) const { return is_ragged ? ragged.begin(b) * row_stride : b * batch_stride; }
+};
+
+struct AssignmentFault {
+  int64_t problem = -1;           // none
+  int64_t row = -1, column = -1;  // the cost that is NaN or infinite the wrong way; -1: no finite assignment
+  double value = 0;
+};
+
+namespace cpu {
+
+// Uniform: row_ind and col_ind [batch, min(rows, columns)], rows rising. Ragged: both [R], row_ind the row of the whole
+// array and col_ind -1 where the row stays free. After a fault the output is not meant to be looked at.
+BOXOPS_API AssignmentFault linear_sum_assignment(const AssignmentInput& input, int64_t* row_ind, int64_t* col_ind,
+                                                 const Parallel& parallel);
+
+}  // namespace cpu
+
+namespace cuda {
+
+BOXOPS_API size_t linear_sum_assignment_workspace(const AssignmentInput& input);
+
+// As on the CPU; a faulty problem has col_ind -1 throughout, and row_ind 0, 1, 2, ... where uniform. Offsets that fall
+// make every problem faulty. Returns a cudaError_t.
+BOXOPS_API int linear_sum_assignment(const AssignmentInput& input, int64_t* row_ind, int64_t* col_ind, void* workspace,
+                                     void* stream);
+
+}  // namespace cuda
+}  // namespace boxops
