@@ -17,3 +17,4 @@ from boxops.reference.iou import (
     generalized_box_iou_loss,
 )
 from boxops.reference.nms import batched_nms, nms, nms_padded
+from boxops.reference.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
