@@ -15,6 +15,7 @@ from boxops.ops.iou import (
     generalized_box_iou_loss,
 )
 from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
 
 __version__ = "0.1.0"
 
@@ -31,7 +32,12 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
+    "roi_align",
+    "roi_pool",
 ]

@@ -9,6 +9,13 @@ torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.s
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
+from boxops.torch_ops.roi import (  # noqa: E402
+    multiscale_roi_align,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_pool,
+)
 
 __all__ = [
     "batched_nms",
@@ -17,7 +24,12 @@ __all__ = [
     "clip_boxes",
     "iou",
     "iou_backward",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
+    "roi_align",
+    "roi_pool",
 ]
