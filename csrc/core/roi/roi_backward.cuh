@@ -105,13 +105,13 @@ __device__ Steps steps_within(T start, T step, int n, T low, T high) {
 template <class T>
 __device__ Steps bins_touching(const AlignAxis<T>& axis, int bins, int low) {
   if (axis.samples == 0) return {0, 0};
-  return steps_within(axis.start, axis.bin, bins, static_cast<T>(low - 1), static_cast<T>(low + kTile));
+  return steps_within(axis.start, axis.bin, bins, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
 }
 template <class T>
 __device__ Steps bins_touching(const PoolAxis& axis, int bins, int low) {
   if (axis.length == 0) return {0, 0};
   return steps_within(static_cast<T>(axis.start), static_cast<T>(axis.length) / static_cast<T>(bins), bins,
-                      static_cast<T>(low - 1), static_cast<T>(low + kTile));
+                      static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
 }
 
 // What bin p gives the pixels [low, low + kTile): sets weight[i] and returns a bit for each that it touches.
@@ -121,7 +121,7 @@ __device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64
   for (int i = 0; i < kTile; ++i) weight[i] = T(0);
   const T first = axis.start + static_cast<T>(p) * axis.bin;
   const Steps near = steps_within(first, axis.bin / static_cast<T>(axis.samples), axis.samples, static_cast<T>(low - 1),
-                                  static_cast<T>(low + kTile));
+                                  static_cast<T>(low) + T(kTile));
   unsigned touched = 0;
   for (int i = near.begin; i < near.end; ++i) {
     Sample<T> s;

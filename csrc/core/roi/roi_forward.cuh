@@ -89,21 +89,18 @@ struct AlignTable {
         for (int w = 0; w < kWidth; ++w) out[w] += row.weight * sum[w];
       }
     } else {  // sample by sample
-      for (int i = 0; i < at.y.samples; ++i) {
+      for (int i = 0; i < 2 * at.y.samples; ++i) {
         Sample<T> y, x;
-        if (!sample_at(at.y, p, i, map.height, &y)) continue;
-        for (int j = 0; j < at.x.samples; ++j) {
-          if (!sample_at(at.x, q, j, map.width, &x)) continue;
+        if (!sample_at(at.y, p, i / 2, map.height, &y)) continue;
+        const int64_t row = (i % 2 == 0 ? y.low : y.high) * map.y_stride;
+        T sum[kWidth] = {}, value[kWidth];
 #pragma unroll 1
-          for (int corner = 0; corner < 4; ++corner) {
-            const bool high = corner / 2, right = corner % 2;
-            T value[kWidth];
-            read((high ? y.high : y.low) * map.y_stride + (right ? x.high : x.low) * map.x_stride, value);
-            const T weight = (high ? y.high_weight : y.low_weight) * (right ? x.high_weight : x.low_weight);
-#pragma unroll
-            for (int w = 0; w < kWidth; ++w) out[w] += weight * value[w];
-          }
+        for (int j = 0; j < 2 * at.x.samples; ++j) {
+          if (!sample_at(at.x, q, j / 2, map.width, &x)) continue;
+          read(row + (j % 2 == 0 ? x.low : x.high) * map.x_stride, value);
+          for (int w = 0; w < kWidth; ++w) sum[w] += (j % 2 == 0 ? x.low_weight : x.high_weight) * value[w];
         }
+        for (int w = 0; w < kWidth; ++w) out[w] += (i % 2 == 0 ? y.low_weight : y.high_weight) * sum[w];
       }
     }
     const T share = T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples));
