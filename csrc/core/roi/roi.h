@@ -21,7 +21,7 @@
 // (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.
 //
 // CPU: the pixels that a group of RoIs needs are copied channels last, in blocks of channels, so that vector loops run
-// over channels (roi_simd.inl); channels_last features of type T are read in place. Memory: one block per thread.
+// over channels (roi_*_simd.inl); channels_last features of type T are read in place. Memory: one block per thread.
 #pragma once
 
 #include "common/parallel.h"
