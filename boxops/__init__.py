@@ -18,6 +18,7 @@ from boxops.ops.iou import (
 from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
 from boxops.ops.sampling import mine_hard_negatives, sample_matches
+from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
 
 __version__ = "0.1.0"
 
@@ -40,8 +41,13 @@ __all__ = [
     "match_max_iou",
     "linear_sum_assignment",
     "mine_hard_negatives",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
     "sample_matches",
+    "roi_align",
+    "roi_pool",
 ]

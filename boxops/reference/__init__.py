@@ -20,3 +20,4 @@ from boxops.reference.iou import (
 from boxops.reference.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.reference.nms import batched_nms, nms, nms_padded
 from boxops.reference.sampling import mine_hard_negatives, sample_matches
+from boxops.reference.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool

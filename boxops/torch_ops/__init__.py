@@ -12,6 +12,13 @@ from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.matching import match_greedy, match_greedy_matrix, match_max_iou  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
 from boxops.torch_ops.sampling import mine_hard_negatives, sample_matches, seed_tensor  # noqa: E402
+from boxops.torch_ops.roi import (  # noqa: E402
+    multiscale_roi_align,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_pool,
+)
 
 __all__ = [
     "batched_nms",
@@ -26,9 +33,14 @@ __all__ = [
     "match_max_iou",
     "linear_sum_assignment",
     "mine_hard_negatives",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
     "sample_matches",
     "seed_tensor",
+    "roi_align",
+    "roi_pool",
 ]

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "common/portability.h"
 #include "ops/array.h"
@@ -44,6 +45,36 @@ BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array sc
 BOXOPS_API std::tuple<Array, Array, Array> sample_matches(Framework&, Array matches, int64_t size,
                                                           double positive_fraction, Array seed);
 BOXOPS_API Array mine_hard_negatives(Framework&, Array loss, Array matches, double ratio, int64_t min_negatives);
+// Boxes [K, 5] with the image in front, or [K, 4] and `images` [K]; see core/roi/roi.h. Gradients have the dtype of
+// grad.
+BOXOPS_API Array roi_align(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
+                           int64_t width, double spatial_scale, int64_t sampling_ratio, bool aligned);
+BOXOPS_API Array roi_align_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
+                                    int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio,
+                                    bool aligned);
+BOXOPS_API Array multiscale_roi_align(Framework&, std::vector<Array> features, Array boxes, std::optional<Array> images,
+                                      int64_t height, int64_t width, std::vector<double> scales, int64_t sampling_ratio,
+                                      bool aligned, double canonical_scale, int64_t canonical_level);
+// The gradients of all levels one after another, each [count, C, height, width].
+BOXOPS_API Array multiscale_roi_align_backward(Framework&, Array grad, Array boxes, std::optional<Array> images,
+                                               int64_t count, std::vector<int64_t> heights, std::vector<int64_t> widths,
+                                               std::vector<double> scales, int64_t sampling_ratio, bool aligned,
+                                               double canonical_scale, int64_t canonical_level);
+BOXOPS_API Array ps_roi_align(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
+                              int64_t width, double spatial_scale, int64_t sampling_ratio);
+BOXOPS_API Array ps_roi_align_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
+                                       int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio);
+BOXOPS_API Array roi_pool(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
+                          int64_t width, double spatial_scale);
+BOXOPS_API std::tuple<Array, Array> roi_pool_with_argmax(Framework&, Array input, Array boxes,
+                                                         std::optional<Array> images, int64_t height, int64_t width,
+                                                         double spatial_scale);
+BOXOPS_API Array roi_pool_backward(Framework&, Array grad, Array argmax, Array boxes, std::optional<Array> images,
+                                   int64_t count, int64_t height, int64_t width, double spatial_scale);
+BOXOPS_API Array ps_roi_pool(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
+                             int64_t width, double spatial_scale);
+BOXOPS_API Array ps_roi_pool_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
+                                      int64_t height, int64_t width, double spatial_scale);
 
 // "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
 BOXOPS_API std::string build_info();

@@ -10,6 +10,7 @@ void define_iou(py::module_& module);
 void define_matching(py::module_& module);
 void define_nms(py::module_& module);
 void define_sampling(py::module_& module);
+void define_roi(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
@@ -20,6 +21,7 @@ PYBIND11_MODULE(_numpy_ops, module) {
   define_matching(module);
   define_nms(module);
   define_sampling(module);
+  define_roi(module);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &num_threads);
   module.def("build_info", &ops::build_info);

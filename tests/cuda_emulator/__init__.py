@@ -109,7 +109,17 @@ class DeviceArray:
         return moved(self.array.__dlpack__(), CUDA)
 
     def __array_namespace__(self):
-        return types.SimpleNamespace(from_dlpack=to_host)
+        return types.SimpleNamespace(from_dlpack=to_host, concat=concat, asarray=lambda x, device: DeviceArray(x))
+
+    @property
+    def shape(self):
+        return self.array.shape
+
+    device = "cuda:0"
+
+
+def concat(arrays):
+    return DeviceArray(np.concatenate([a.array for a in arrays]))
 
 
 class _OnHost:
@@ -134,6 +144,8 @@ def load():
         return None
 
     def on_device(value):
+        if isinstance(value, list):
+            return [on_device(item) for item in value]
         return DeviceArray(value) if isinstance(value, np.ndarray) else value
 
     def wrapped(function):

@@ -1,0 +1,100 @@
+// Pooling of regions of interest, forward and backward.
+//
+// Every function takes features [N, C, H, W] of any floating dtype and strides and K RoIs, and gives [K, C', PH, PW],
+// contiguous, of the features' dtype. It computes in T: double for float64 features, else float. Where bins lie is said
+// in roi_bins.h. A RoI of an image that does not exist gives zeros and no gradient (ops check the indices where they
+// are on the CPU). Nothing is read out of bounds and all work is bounded, whatever the boxes are.
+//
+// roi_align: the mean of bilinear samples; outside [-1, H] x [-1, W] a sample is 0. With more than one level each RoI
+// is
+//   pooled from one of them (level_of). A bin without samples is 0. Sums are not in a fixed order: results differ by
+//   rounding between backends (never between runs or numbers of threads).
+// ps_roi_align: the same with `aligned`, output channel c of bin (y, x) from input channel (c PH + y) PW + x.
+// roi_pool: the largest value of the bin; 0 if the bin is empty. The first largest in row-major order counts; a NaN is
+//   larger than any number.
+// ps_roi_pool: the mean over the bin, 0 if the bin is empty; channels as for ps_roi_align.
+//
+// Backward functions take grad [K, C', PH, PW], contiguous, of the features' dtype, and write all of `gradients`
+// (contiguous NCHW) once: deterministic, RoIs are added in their order, in T.
+//
+// Floor: reading each feature once and writing K C' PH PW values; backward the same the other way round. Arithmetic
+// (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.
+//
+// CPU: the pixels that a group of RoIs needs are copied channels last, in blocks of channels, so that vector loops run
+// over channels (roi_*_simd.inl); channels_last features of type T are read in place. Memory: one block per thread.
+#pragma once
+
+#include "common/parallel.h"
+#include "roi/roi_bins.h"
+
+namespace boxops {
+namespace cpu {
+
+template <class T>
+BOXOPS_API void roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out,
+                          const Parallel& parallel);
+template <class T>
+BOXOPS_API void roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                                   const Parallel& parallel);
+
+template <class T>
+BOXOPS_API void ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out,
+                             const Parallel& parallel);
+template <class T>
+BOXOPS_API void ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                                      const Parallel& parallel);
+
+// argmax [K, C, PH, PW]: y W + x of each maximum, -1 for an empty bin; may be null.
+template <class T>
+BOXOPS_API void roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
+                         const Parallel& parallel);
+template <class T>
+BOXOPS_API void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
+                                  const Features& gradients, const Parallel& parallel);
+
+template <class T>
+BOXOPS_API void ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out,
+                            const Parallel& parallel);
+template <class T>
+BOXOPS_API void ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                                     const Parallel& parallel);
+
+}  // namespace cpu
+
+// The same on the device; they return a cudaError_t. roi_align has levels; the others look at the first only.
+namespace cuda {
+
+// Bytes of workspace that each function needs for these sizes (pointers in the arguments are not followed).
+BOXOPS_API size_t roi_forward_workspace(const Features& features, const Rois& rois, const Bins& bins, bool float64);
+BOXOPS_API size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins, bool float64);
+
+template <class T>
+BOXOPS_API int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* workspace,
+                         void* stream);
+template <class T>
+BOXOPS_API int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                                  void* workspace, void* stream);
+
+template <class T>
+BOXOPS_API int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* workspace,
+                            void* stream);
+template <class T>
+BOXOPS_API int ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                                     void* workspace, void* stream);
+
+template <class T>
+BOXOPS_API int roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
+                        void* workspace, void* stream);
+template <class T>
+BOXOPS_API int roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
+                                 const Features& gradients, void* workspace, void* stream);
+
+template <class T>
+BOXOPS_API int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, void* workspace,
+                           void* stream);
+template <class T>
+BOXOPS_API int ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                                    void* workspace, void* stream);
+
+}  // namespace cuda
+}  // namespace boxops
