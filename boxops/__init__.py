@@ -3,7 +3,9 @@
 Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives.
 """
 
+from boxops.ops.anchors import cell_anchors, grid_anchors, multibox_anchors
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from boxops.ops.codecs import decode_boxes, encode_boxes
 from boxops.ops.iou import (
     box_ioa,
     box_iou,
@@ -24,13 +26,18 @@ __all__ = [
     "box_convert",
     "box_ioa",
     "box_iou",
+    "cell_anchors",
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "decode_boxes",
     "distance_box_iou",
     "distance_box_iou_loss",
+    "encode_boxes",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "grid_anchors",
+    "multibox_anchors",
     "nms",
     "nms_padded",
     "remove_small_boxes",

@@ -1,0 +1,10 @@
+#include "pybind/bind.h"
+
+namespace boxops::numpy {
+
+void define_codecs(py::module_& module) {
+  def(module, "encode_boxes", ops::encode_boxes);
+  def(module, "decode_boxes", ops::decode_boxes);
+}
+
+}  // namespace boxops::numpy
