@@ -99,7 +99,8 @@ def decode_boxes(
         anchors: ``[..., 4]`` corners; leading dims broadcast, so codes ``[N, C, 4]`` of C classes take anchors
             ``[N, 1, 4]``.
         weights, variances, coding, stride: as for :func:`encode_boxes`.
-        clip: the largest log of a ratio, log(1000 / 16) by default, which keeps exp from overflowing; all but ``"yolo_v1"``. None: no limit.
+        clip: the largest log of a ratio, log(1000 / 16) as in torchvision, which keeps exp from overflowing; for all
+            but ``"yolo_v1"``. None: no limit.
         size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
             :func:`clip_boxes_to_image`, in the same pass.
 
