@@ -4,7 +4,9 @@ Importing boxops imports no torch; the torch binding is loaded when the first te
 """
 
 from boxops.ops.assignment import detr_cost, linear_sum_assignment
+from boxops.ops.anchors import cell_anchors, grid_anchors, multibox_anchors
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from boxops.ops.codecs import decode_boxes, encode_boxes
 from boxops.ops.iou import (
     box_ioa,
     box_iou,
@@ -28,12 +30,15 @@ __all__ = [
     "box_convert",
     "box_ioa",
     "box_iou",
+    "cell_anchors",
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
     "detr_cost",
+    "decode_boxes",
     "distance_box_iou",
     "distance_box_iou_loss",
+    "encode_boxes",
     "generalized_box_iou",
     "generalized_box_iou_loss",
     "match_greedy",
@@ -42,6 +47,8 @@ __all__ = [
     "linear_sum_assignment",
     "mine_hard_negatives",
     "multiscale_roi_align",
+    "grid_anchors",
+    "multibox_anchors",
     "nms",
     "nms_padded",
     "ps_roi_align",

@@ -6,7 +6,9 @@ Every step is rounded to the compute type: float64 for float64 boxes, float32 fo
 """
 
 from boxops.reference.assignment import detr_cost, linear_sum_assignment
+from boxops.reference.anchors import cell_anchors, grid_anchors, multibox_anchors
 from boxops.reference.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from boxops.reference.codecs import decode_boxes, encode_boxes
 from boxops.reference.iou import (
     box_ioa,
     box_iou,

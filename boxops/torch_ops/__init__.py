@@ -7,7 +7,14 @@ import torch
 torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.so")
 
 from boxops.torch_ops.assignment import detr_cost, linear_sum_assignment  # noqa: E402
+from boxops.torch_ops.anchors import cell_anchors, grid_anchors, multibox_anchors  # noqa: E402
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
+from boxops.torch_ops.codecs import (  # noqa: E402
+    decode_boxes,
+    decode_boxes_backward,
+    encode_boxes,
+    encode_boxes_backward,
+)
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.matching import match_greedy, match_greedy_matrix, match_max_iou  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
@@ -24,6 +31,7 @@ __all__ = [
     "batched_nms",
     "box_area",
     "box_convert",
+    "cell_anchors",
     "clip_boxes",
     "detr_cost",
     "iou",
@@ -34,6 +42,14 @@ __all__ = [
     "linear_sum_assignment",
     "mine_hard_negatives",
     "multiscale_roi_align",
+    "decode_boxes",
+    "decode_boxes_backward",
+    "encode_boxes",
+    "encode_boxes_backward",
+    "grid_anchors",
+    "iou",
+    "iou_backward",
+    "multibox_anchors",
     "nms",
     "nms_padded",
     "ps_roi_align",

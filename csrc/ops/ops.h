@@ -15,12 +15,36 @@ BOXOPS_API std::tuple<Array, Array> linear_sum_assignment(Framework&, Array cost
                                                           std::optional<Array> offsets);
 BOXOPS_API Array detr_cost(Framework&, Array logits, Array boxes, Array gt_labels, Array gt_boxes, Array offsets,
                            double class_weight, double box_weight, double giou_weight, bool focal);
+// `like` gives the device and the floating dtype of the anchors. Sizes and strides are (height, width) or (y, x) pairs.
+BOXOPS_API Array multibox_anchors(Framework&, Array like, int64_t height, int64_t width, std::vector<double> sizes,
+                                  std::vector<double> ratios, bool normalized);
+// A pair of `grid_sizes` and of `strides` for each level; the levels' sizes and ratios one after another, with counts.
+BOXOPS_API Array grid_anchors(Framework&, Array like, std::vector<int64_t> grid_sizes, std::vector<int64_t> strides,
+                              std::vector<double> sizes, std::vector<int64_t> size_counts, std::vector<double> ratios,
+                              std::vector<int64_t> ratio_counts);
+// priors: (width, height) pairs.
+BOXOPS_API Array cell_anchors(Framework&, Array like, int64_t height, int64_t width, std::vector<double> priors,
+                              double stride_y, double stride_x);
 
 // Formats are numbered as in Format, measures as in Measure.
 BOXOPS_API Array box_area(Framework&, Array boxes, int64_t format);
 BOXOPS_API Array box_convert(Framework&, Array boxes, int64_t from, int64_t to);
 BOXOPS_API Array clip_boxes(Framework&, Array boxes, double height, double width);
 BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
+
+// Codings are numbered as in Coding. stride: empty, or (y, x) for YOLO. size: empty, or (height, width) to clip to.
+BOXOPS_API Array encode_boxes(Framework&, Array boxes, Array anchors, int64_t coding, std::vector<double> weights,
+                              std::vector<double> stride);
+BOXOPS_API Array decode_boxes(Framework&, Array codes, Array anchors, int64_t coding, std::vector<double> weights,
+                              std::vector<double> stride, double clip, std::vector<double> size);
+// The gradients have the shape of `grad`; without `of_anchors` the second one is empty.
+BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad, Array boxes, Array anchors,
+                                                          int64_t coding, std::vector<double> weights,
+                                                          std::vector<double> stride, bool of_anchors);
+BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad, Array codes, Array anchors,
+                                                          int64_t coding, std::vector<double> weights,
+                                                          std::vector<double> stride, double clip,
+                                                          std::vector<double> size, bool of_anchors);
 
 BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, int64_t measure, bool paired, int64_t format,
                      double iou_eps, double eps);

@@ -5,7 +5,9 @@ namespace boxops::numpy {
 
 void define_dlpack_array(py::module_& module);
 void define_assignment(py::module_& module);
+void define_anchors(py::module_& module);
 void define_boxes(py::module_& module);
+void define_codecs(py::module_& module);
 void define_iou(py::module_& module);
 void define_matching(py::module_& module);
 void define_nms(py::module_& module);
@@ -16,7 +18,9 @@ PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
   define_dlpack_array(module);
   define_assignment(module);
+  define_anchors(module);
   define_boxes(module);
+  define_codecs(module);
   define_iou(module);
   define_matching(module);
   define_nms(module);

@@ -43,6 +43,10 @@ BOXOPS_HD void store_box(void* data, DType type, int64_t i, const Box<T>& b) {
   store(data, type, 4 * i + 2, b.x2), store(data, type, 4 * i + 3, b.y2);
 }
 
+// A box whose 16 or 32 bytes move at once, so that a warp's access is one run of memory.
+template <class T>
+struct alignas(16) AlignedBox : Box<T> {};
+
 template <class T>
 BOXOPS_HD bool is_large(const Box<T>& b, T min_size) {
   return b.x2 - b.x1 >= min_size && b.y2 - b.y1 >= min_size;  // false for NaN

@@ -7,9 +7,15 @@
 //       v1 (Redmon et al. 2016, section 2): x, y in cells from the cell's corner; w, h the square roots of the sizes
 //       in units of the anchor, which is the whole image.
 //       v2, v3 (Redmon, Farhadi 2017, section 2; 2018, section 2.1): x, y before the sigmoid, w, h logs over the prior.
+//       A centre on the cell's border or beyond has no finite logit: encoding holds it kCellMargin cells inside.
+//
+// Inputs are two views [B, N, 4] of one B and N, of any floating dtype; outputs are [B, N, 4] of T, contiguous. A box
+// is read and written alone: NaN, inf and anchors without width or height give what the formulas give. Memory-bound:
+// the floor is bytes read plus bytes written over the memory bandwidth. No workspace.
 #pragma once
 
-#include "common/geometry.h"
+#include "boxes/boxes.h"
+#include "common/exp_log.h"
 
 namespace boxops {
 
@@ -22,47 +28,220 @@ struct CodecOptions {
   double stride_x, stride_y;  // yolo: the cell's sides, in the boxes' unit
 };
 
+// The image that decoded boxes are clipped to, if any.
+struct ImageSize {
+  bool clips;
+  double height, width;
+};
+
+constexpr double kCellMargin = 1e-6;
+
+// An axis of a box as its centre and its size.
+template <class T>
+struct Span {
+  T centre, size;
+};
+
+template <class T>
+BOXOPS_HD Span<T> span_of(T lo, T hi) {
+  return {lo + T(0.5) * (hi - lo), hi - lo};
+}
+
+// Upper ends keep NaN.
+template <class T>
+BOXOPS_HD T at_most(T value, T limit) {
+  return value > limit ? limit : value;
+}
+
+// What an axis of a code does to an anchor: the centre moves by `shift` units, the size grows by `ratio`.
+template <class T>
+struct Step {
+  T shift, ratio;
+};
+
+template <class T>
+BOXOPS_HD Step<T> step_of(T position, T extent, T position_weight, T extent_weight, const CodecOptions& o) {
+  const T clip = static_cast<T>(o.clip);
+  if (o.coding == Coding::kRCNN) return {position / position_weight, exp_of(at_most(extent / extent_weight, clip))};
+  if (o.coding == Coding::kYOLOv1) return {position - T(0.5), extent * extent};
+  return {T(1) / (T(1) + exp_of(-position)) - T(0.5), exp_of(at_most(extent, clip))};
+}
+
 // The arithmetic below is torchvision's BoxCoder, step by step.
 template <class T>
 BOXOPS_HD Box<T> decode_box(const Box<T>& code, const Box<T>& anchor, const CodecOptions& o) {
-  const T w = anchor.x2 - anchor.x1, h = anchor.y2 - anchor.y1;
-  const T cx = anchor.x1 + T(0.5) * w, cy = anchor.y1 + T(0.5) * h;
-  T x, y, half_w, half_h;
-  if (o.coding == Coding::kRCNN) {
-    const T clip = static_cast<T>(o.clip);
-    const T dw = code.x2 / static_cast<T>(o.weights[2]), dh = code.y2 / static_cast<T>(o.weights[3]);
-    x = (code.x1 / static_cast<T>(o.weights[0])) * w + cx;
-    y = (code.y1 / static_cast<T>(o.weights[1])) * h + cy;
-    half_w = T(0.5) * (std::exp(dw > clip ? clip : dw) * w);
-    half_h = T(0.5) * (std::exp(dh > clip ? clip : dh) * h);
-  } else {
-    const bool v1 = o.coding == Coding::kYOLOv1;
-    const T clip = static_cast<T>(o.clip);
-    const T tx = v1 ? code.x1 : T(1) / (T(1) + std::exp(-code.x1)),
-            ty = v1 ? code.y1 : T(1) / (T(1) + std::exp(-code.y1));
-    x = cx + (tx - T(0.5)) * static_cast<T>(o.stride_x);
-    y = cy + (ty - T(0.5)) * static_cast<T>(o.stride_y);
-    half_w = T(0.5) * ((v1 ? code.x2 * code.x2 : std::exp(code.x2 > clip ? clip : code.x2)) * w);
-    half_h = T(0.5) * ((v1 ? code.y2 * code.y2 : std::exp(code.y2 > clip ? clip : code.y2)) * h);
-  }
+  const Span<T> ax = span_of(anchor.x1, anchor.x2), ay = span_of(anchor.y1, anchor.y2);
+  const Step<T> sx = step_of(code.x1, code.x2, static_cast<T>(o.weights[0]), static_cast<T>(o.weights[2]), o);
+  const Step<T> sy = step_of(code.y1, code.y2, static_cast<T>(o.weights[1]), static_cast<T>(o.weights[3]), o);
+  const bool rcnn = o.coding == Coding::kRCNN;
+  const T x = sx.shift * (rcnn ? ax.size : static_cast<T>(o.stride_x)) + ax.centre;
+  const T y = sy.shift * (rcnn ? ay.size : static_cast<T>(o.stride_y)) + ay.centre;
+  const T half_w = T(0.5) * (sx.ratio * ax.size), half_h = T(0.5) * (sy.ratio * ay.size);
   return {x - half_w, y - half_h, x + half_w, y + half_h};
 }
 
-// NaN stays NaN.
+// A gradient with respect to a code or box, and one with respect to its anchor.
 template <class T>
-BOXOPS_HD Box<T> clip_box(const Box<T>& b, T height, T width) {
-  return {b.x1 < T(0)    ? T(0)
-          : b.x1 > width ? width
-                         : b.x1,
-          b.y1 < T(0)     ? T(0)
-          : b.y1 > height ? height
-                          : b.y1,
-          b.x2 < T(0)    ? T(0)
-          : b.x2 > width ? width
-                         : b.x2,
-          b.y2 < T(0)     ? T(0)
-          : b.y2 > height ? height
-                          : b.y2};
+struct CodecGradient {
+  Box<T> self, anchor;
+};
+
+// One axis of decoding, backwards: from the gradients of both ends to those of position, extent and the anchor's ends.
+template <class T>
+struct AxisGradient {
+  T position, extent, lo, hi;
+};
+
+template <class T>
+BOXOPS_HD AxisGradient<T> decode_axis_gradient(T position, T extent, T anchor_size, T position_weight, T extent_weight,
+                                               T stride, const CodecOptions& o, T grad_lo, T grad_hi) {
+  const Step<T> step = step_of(position, extent, position_weight, extent_weight, o);
+  const T grad_centre = grad_lo + grad_hi, grad_size = T(0.5) * (grad_hi - grad_lo);
+  const bool rcnn = o.coding == Coding::kRCNN, v1 = o.coding == Coding::kYOLOv1;
+  T grad_position = grad_centre * (rcnn ? anchor_size / position_weight : stride);
+  if (o.coding == Coding::kYOLO) grad_position *= (T(0.5) + step.shift) * (T(0.5) - step.shift);  // sigmoid's slope
+  const T slope = v1 ? T(2) * extent : (rcnn ? step.ratio / extent_weight : step.ratio);
+  const T scaled = rcnn ? extent / extent_weight : extent;
+  const bool passes = v1 || scaled <= static_cast<T>(o.clip);
+  const T grad_anchor_size = grad_size * step.ratio + (rcnn ? grad_centre * step.shift : T(0));
+  return {grad_position, passes ? grad_size * slope * anchor_size : T(0), T(0.5) * grad_centre - grad_anchor_size,
+          T(0.5) * grad_centre + grad_anchor_size};
 }
 
+// The gradient of grad * decode_box. At a clip it is 1 inside and at the limit, 0 beyond.
+template <class T>
+BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& code, const Box<T>& anchor, const CodecOptions& o,
+                                           const ImageSize& size, Box<T> grad) {
+  if (size.clips) {
+    const Box<T> b = decode_box(code, anchor, o);
+    const T width = static_cast<T>(size.width), height = static_cast<T>(size.height);
+    grad.x1 = b.x1 >= T(0) && b.x1 <= width ? grad.x1 : T(0);
+    grad.y1 = b.y1 >= T(0) && b.y1 <= height ? grad.y1 : T(0);
+    grad.x2 = b.x2 >= T(0) && b.x2 <= width ? grad.x2 : T(0);
+    grad.y2 = b.y2 >= T(0) && b.y2 <= height ? grad.y2 : T(0);
+  }
+  const AxisGradient<T> x =
+      decode_axis_gradient(code.x1, code.x2, anchor.x2 - anchor.x1, static_cast<T>(o.weights[0]),
+                           static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
+  const AxisGradient<T> y =
+      decode_axis_gradient(code.y1, code.y2, anchor.y2 - anchor.y1, static_cast<T>(o.weights[1]),
+                           static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
+  return {{x.position, y.position, x.extent, y.extent}, {x.lo, y.lo, x.hi, y.hi}};
+}
+
+// A centre's place in its cell, in (0, 1); NaN stays NaN.
+template <class T>
+BOXOPS_HD T inside_cell(T place) {
+  const T margin = static_cast<T>(kCellMargin);
+  return place < margin ? margin : at_most(place, T(1) - margin);
+}
+
+template <class T>
+BOXOPS_HD Span<T> encode_axis(const Span<T>& box, const Span<T>& anchor, T position_weight, T extent_weight, T stride,
+                              const CodecOptions& o) {
+  const T ratio = box.size / anchor.size;
+  if (o.coding == Coding::kRCNN)
+    return {position_weight * (box.centre - anchor.centre) / anchor.size, extent_weight * log_of(ratio)};
+  const T place = (box.centre - anchor.centre) / stride + T(0.5);
+  if (o.coding == Coding::kYOLOv1) return {place, std::sqrt(ratio)};
+  const T inside = inside_cell(place);
+  return {log_of(inside / (T(1) - inside)), log_of(ratio)};
+}
+
+template <class T>
+BOXOPS_HD Box<T> encode_box(const Box<T>& box, const Box<T>& anchor, const CodecOptions& o) {
+  const Span<T> x = encode_axis(span_of(box.x1, box.x2), span_of(anchor.x1, anchor.x2), static_cast<T>(o.weights[0]),
+                                static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o);
+  const Span<T> y = encode_axis(span_of(box.y1, box.y2), span_of(anchor.y1, anchor.y2), static_cast<T>(o.weights[1]),
+                                static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o);
+  return {x.centre, y.centre, x.size, y.size};
+}
+
+// One axis of encoding, backwards; lo and hi are those of the box, then those of the anchor.
+template <class T>
+struct EncodeAxisGradient {
+  T box_lo, box_hi, anchor_lo, anchor_hi;
+};
+
+template <class T>
+BOXOPS_HD EncodeAxisGradient<T> encode_axis_gradient(const Span<T>& box, const Span<T>& anchor, T position_weight,
+                                                     T extent_weight, T stride, const CodecOptions& o, T grad_position,
+                                                     T grad_extent) {
+  T centre, box_size, anchor_size;  // the gradients of the box's centre, its size and the anchor's size
+  if (o.coding == Coding::kRCNN) {
+    centre = grad_position * position_weight / anchor.size;
+    box_size = grad_extent * extent_weight / box.size;
+    anchor_size = -(centre * (box.centre - anchor.centre) + grad_extent * extent_weight) / anchor.size;
+  } else {
+    centre = grad_position / stride;
+    if (o.coding == Coding::kYOLO) {
+      const T place = (box.centre - anchor.centre) / stride + T(0.5), inside = inside_cell(place);
+      centre = place == inside ? centre / (inside * (T(1) - inside)) : T(0);
+      box_size = grad_extent / box.size;
+      anchor_size = -grad_extent / anchor.size;
+    } else {
+      const T root = std::sqrt(box.size / anchor.size);
+      box_size = T(0.5) * grad_extent / (root * anchor.size);
+      anchor_size = T(-0.5) * grad_extent * root / anchor.size;
+    }
+  }
+  return {T(0.5) * centre - box_size, T(0.5) * centre + box_size, T(-0.5) * centre - anchor_size,
+          T(-0.5) * centre + anchor_size};
+}
+
+// The gradient of grad * encode_box; 0 for a centre that was held inside its cell.
+template <class T>
+BOXOPS_HD CodecGradient<T> encode_gradient(const Box<T>& box, const Box<T>& anchor, const CodecOptions& o,
+                                           const Box<T>& grad) {
+  const EncodeAxisGradient<T> x =
+      encode_axis_gradient(span_of(box.x1, box.x2), span_of(anchor.x1, anchor.x2), static_cast<T>(o.weights[0]),
+                           static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
+  const EncodeAxisGradient<T> y =
+      encode_axis_gradient(span_of(box.y1, box.y2), span_of(anchor.y1, anchor.y2), static_cast<T>(o.weights[1]),
+                           static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
+  return {{x.box_lo, y.box_lo, x.box_hi, y.box_hi}, {x.anchor_lo, y.anchor_lo, x.anchor_hi, y.anchor_hi}};
+}
+
+namespace cpu {
+
+template <class T>
+BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, T* codes,
+                             const Parallel& parallel);
+
+template <class T>
+BOXOPS_API void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
+                             const ImageSize& size, T* boxes, const Parallel& parallel);
+
+// Gradients of the functions above, given those of their results, [B, N, 4] of T; grad_anchors may be null.
+template <class T>
+BOXOPS_API void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
+                                      const Boxes& grad, T* grad_boxes, T* grad_anchors, const Parallel& parallel);
+
+template <class T>
+BOXOPS_API void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
+                                      const ImageSize& size, const Boxes& grad, T* grad_codes, T* grad_anchors,
+                                      const Parallel& parallel);
+
+}  // namespace cpu
+
+namespace cuda {
+
+template <class T>
+BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, T* codes,
+                            void* stream);
+
+template <class T>
+BOXOPS_API int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
+                            const ImageSize& size, T* boxes, void* stream);
+
+template <class T>
+BOXOPS_API int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
+                                     const Boxes& grad, T* grad_boxes, T* grad_anchors, void* stream);
+
+template <class T>
+BOXOPS_API int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
+                                     const ImageSize& size, const Boxes& grad, T* grad_codes, T* grad_anchors,
+                                     void* stream);
+
+}  // namespace cuda
 }  // namespace boxops

@@ -1,0 +1,182 @@
+"""Anchors: boxes of given sizes, centred on the cells of feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+
+def check_pair(op: str, name: str, pair: Any, words: str = "(height, width) in integers") -> tuple[Any, Any]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(hasattr(side, "__index__") for side in pair):
+        raise TypeError(f"{op}: expected {name} = {words}, got {pair!r}")
+    return pair[0], pair[1]
+
+
+def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
+    if not isinstance(values, (tuple, list)):
+        raise TypeError(f"{op}: expected {name} as {words}, got {type(values).__name__}")
+    return list(values)
+
+
+def check_numbers(op: str, name: str, values: Any) -> list[Any]:
+    return [check_number(op, name, value) for value in check_list(op, name, values, "numbers in a list or tuple")]
+
+
+def check_stride(op: str, stride: Any) -> list[Any]:
+    """(y, x) of a number or a pair."""
+    if isinstance(stride, (tuple, list)):
+        if len(stride) != 2:
+            raise TypeError(f"{op}: expected stride as a number or (y, x), got {stride!r}")
+        return [check_number(op, "stride", side) for side in stride]
+    return [check_number(op, "stride", stride)] * 2
+
+
+def _of_level(op: str, name: str, values: Any, count: int) -> list[Any]:
+    levels = check_list(op, name, values)
+    if len(levels) != count:
+        raise ValueError(f"{op}: expected {name} for {count} levels, as grid_sizes has, got {len(levels)}")
+    return levels
+
+
+def _or_float32(like: Any) -> Any:
+    return np.empty(0, np.float32) if like is None else like
+
+
+def multibox_anchors(
+    size: tuple[int, int],
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+    *,
+    normalized: bool = True,
+    like: Array | None = None,
+) -> Any:
+    """Anchors of n sizes and m ratios around every pixel: the n + m - 1 pairs with the first size or the first ratio.
+
+    Args:
+        size: ``(height, width)`` of the feature map or image, both >= 0.
+        sizes: s1, ..., sn > 0, as a share of the height.
+        ratios: r1, ..., rm > 0, width over height in pixels.
+        normalized: coordinates in [0, 1] for the whole map (and beyond at its border); else in its pixels.
+        like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
+
+    Returns:
+        ``[H * W * (n + m - 1), 4]`` corners, pixels row by row, for each (s1, r1), ..., (sn, r1), (s1, r2), ...,
+        (s1, rm), around ((x + 0.5) / W, (y + 0.5) / H), s * sqrt(r) * H / W wide and s / sqrt(r) high. Half sides
+        are rounded once to the compute type (float32, or float64), then each step is, then once to the dtype.
+
+    Raises:
+        ValueError: a size or ratio is not positive and finite, a list is empty, the map is of negative size, or
+            ``like`` is not floating.
+        TypeError: arguments of another kind.
+
+    Source: Zhang et al., Dive into Deep Learning, section 14.4 (``multibox_prior``).
+    """
+    op, like = "multibox_anchors", _or_float32(like)
+    height, width = check_pair(op, "size", size)
+    sizes, ratios = check_numbers(op, "sizes", sizes), check_numbers(op, "ratios", ratios)
+    return backend(op, like).multibox_anchors(like, height, width, sizes, ratios, bool(normalized))
+
+
+def grid_anchors(
+    image_size: tuple[int, int],
+    grid_sizes: Sequence[tuple[int, int]],
+    sizes: Sequence[Sequence[float]],
+    aspect_ratios: Sequence[Sequence[float]],
+    *,
+    strides: Sequence[int | tuple[int, int]] | None = None,
+    like: Array | None = None,
+) -> Any:
+    """Anchors of a feature pyramid: every size with every ratio around the cells of every level.
+
+    They depend on the sizes alone: one call serves all images of a batch. In float32 the result is that of
+    torchvision's ``AnchorGenerator`` to the bit.
+
+    Args:
+        image_size: ``(height, width)`` of the (padded) image in pixels.
+        grid_sizes: ``(height, width)`` of the feature map of each level, all >= 0.
+        sizes: for each level, the square roots of the anchors' areas in pixels, > 0.
+        aspect_ratios: for each level, height over width, > 0.
+        strides: for each level the pixels from a cell to the next, >= 1, a number or ``(y, x)``; None: the image's
+            sides over the map's, rounded down.
+        like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
+
+    Returns:
+        ``[sum of H * W * sizes * ratios, 4]`` corners in pixels: levels, cells row by row, ratios, sizes. Anchors are
+        centred on their cells' upper left corners, and their half sides rounded to integers (half to even, from
+        float32), both as in torchvision.
+
+    Raises:
+        ValueError: lists of different length, an empty one, a size or ratio that is not positive and finite, a stride
+            below 1, a map of negative size, or ``like`` is not floating.
+        TypeError: arguments of another kind.
+
+    Source: Ren et al., NeurIPS 2015, section 3.1; Lin et al., CVPR 2017, section 4.1.
+    """
+    op, like = "grid_anchors", _or_float32(like)
+    image = check_pair(op, "image_size", image_size)
+    grids = [check_pair(op, "grid_sizes", grid) for grid in check_list(op, "grid_sizes", grid_sizes)]
+    if not grids:
+        raise ValueError(f"{op}: expected at least one level, got none")
+    level_sizes = [check_numbers(op, "sizes", some) for some in _of_level(op, "sizes", sizes, len(grids))]
+    level_ratios = [
+        check_numbers(op, "aspect_ratios", some) for some in _of_level(op, "aspect_ratios", aspect_ratios, len(grids))
+    ]
+    if strides is None:
+        steps = [side // (cells or 1) for grid in grids for side, cells in zip(image, grid, strict=True)]
+    else:
+        words = "an integer or (y, x) in integers"
+        steps = [
+            side
+            for stride in _of_level(op, "strides", strides, len(grids))
+            for side in check_pair(op, "strides", (stride, stride) if hasattr(stride, "__index__") else stride, words)
+        ]
+    return backend(op, like).grid_anchors(
+        like,
+        [side for grid in grids for side in grid],
+        steps,
+        [size for some in level_sizes for size in some],
+        [len(some) for some in level_sizes],
+        [ratio for some in level_ratios for ratio in some],
+        [len(some) for some in level_ratios],
+    )
+
+
+def cell_anchors(
+    grid_size: tuple[int, int],
+    priors: Sequence[tuple[float, float]],
+    stride: float | tuple[float, float],
+    *,
+    like: Array | None = None,
+) -> Any:
+    """The priors of YOLO around the middle of every cell of a grid.
+
+    Args:
+        grid_size: ``(height, width)`` of the grid, both >= 0.
+        priors: ``(width, height)`` of each prior, > 0, in the boxes' unit. For YOLO v1, the whole image is the one.
+        stride: a cell's side in that unit, > 0; a number or ``(y, x)``.
+        like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
+
+    Returns:
+        ``[H * W * P, 4]`` corners: cells row by row, priors inner, around ((x + 0.5) * stride, (y + 0.5) * stride).
+
+    Raises:
+        ValueError: a prior or the stride is not positive and finite, there are no priors, the grid is of negative size,
+            or ``like`` is not floating.
+        TypeError: arguments of another kind.
+
+    Source: Redmon, Farhadi, CVPR 2017, section 2.
+    """
+    op, like = "cell_anchors", _or_float32(like)
+    height, width = check_pair(op, "grid_size", grid_size)
+    sides = []
+    for prior in check_list(op, "priors", priors):
+        if not isinstance(prior, (tuple, list)) or len(prior) != 2:
+            raise TypeError(f"{op}: expected priors as (width, height) pairs, got {prior!r}")
+        sides += [check_number(op, "priors", side) for side in prior]
+    return backend(op, like).cell_anchors(like, height, width, sides, *check_stride(op, stride))

@@ -1,0 +1,125 @@
+"""How detectors write boxes relative to anchors, and read them back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from boxops.ops.anchors import check_numbers, check_stride
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+_CODINGS = {"rcnn": 0, "yolo_v1": 1, "yolo_v2": 2, "yolo_v3": 2}
+_ONES = [1, 1, 1, 1]
+LARGEST_LOG = math.log(1000 / 16)  # of a ratio, before exp; torchvision's
+
+
+def _check(op: str, weights: Any, variances: Any, coding: Any, stride: Any) -> tuple[int, list[Any], list[Any]]:
+    """The coding's number, the weights, and the stride as (y, x), empty for R-CNN."""
+    number = _CODINGS.get(coding) if isinstance(coding, str) else None
+    if number is None:
+        raise ValueError(f"{op}: expected coding to be one of 'rcnn', 'yolo_v1', 'yolo_v2', 'yolo_v3', got {coding!r}")
+    weights = check_numbers(op, "weights", weights)
+    if variances is not None:
+        if weights != _ONES:
+            raise ValueError(f"{op}: expected weights or variances, got both")
+        variances = check_numbers(op, "variances", variances)
+        for variance in variances:
+            if not 0 < variance < math.inf:
+                raise ValueError(f"{op}: expected variances > 0 and finite, got {variance:g}")
+        weights = [1 / variance for variance in variances]
+    if number and (variances is not None or weights != _ONES):
+        raise ValueError(f"{op}: expected no weights or variances for coding {coding!r}, got {weights}")
+    if (stride is None) == (number > 0):
+        raise ValueError(f"{op}: expected {'a' if number else 'no'} stride for coding {coding!r}, got {stride!r}")
+    return number, weights, [] if stride is None else check_stride(op, stride)
+
+
+def encode_boxes(
+    boxes: Array,
+    anchors: Array,
+    weights: Sequence[float] = (1, 1, 1, 1),
+    *,
+    variances: Sequence[float] | None = None,
+    coding: str = "rcnn",
+    stride: float | tuple[float, float] | None = None,
+) -> Array:
+    """Codes of boxes relative to anchors: what a detector's regression is trained on.
+
+    - ``"rcnn"`` (R-CNN, SSD): the centre's offset in units of the anchor's sides, and logs of the sides' ratios, times
+      the weights.
+    - ``"yolo_v1"``: the centre in cells from its cell's corner, and square roots of the sides' ratios.
+    - ``"yolo_v2"``, ``"yolo_v3"``: logits of the centre in its cell, and logs of the sides' ratios.
+
+    Args:
+        boxes, anchors: ``[..., 4]`` corners in one unit, of one floating dtype, or boxes in float16 or bfloat16 with
+            float32 anchors; any strides. Leading dims broadcast. For YOLO, anchors are those of
+            :func:`cell_anchors`; v1's is the whole image, around each cell.
+        weights: 4 factors > 0 for x, y, w, h, for ``"rcnn"`` only; torchvision's.
+        variances: their inverses instead, as SSD has them: ``(0.1, 0.1, 0.2, 0.2)``.
+        coding: see above.
+        stride: for YOLO a cell's side in the boxes' unit, > 0; a number or ``(y, x)``.
+
+    Returns:
+        ``[..., 4]`` of the broadcast shape in float32 (float64 for float64 anchors): torchvision's ``BoxCoder``, but
+        for the last bit of log. The logit of 0 or 1 is infinite: a centre on its cell's border or beyond is held 1e-6
+        cells inside, with gradient 0. Boxes and anchors without width or height give what the formulas give, infinity
+        or NaN. Differentiable for tensors.
+
+    Raises:
+        ValueError: shapes do not fit, dtypes differ or are not floating, devices differ, weights, variances or stride
+            are not positive and finite, or do not belong to the coding.
+        TypeError: the two are not arrays of one kind, or the others no numbers.
+
+    Source: Girshick et al., CVPR 2014, appendix C; Redmon et al., CVPR 2016, section 2; Redmon, Farhadi, CVPR 2017,
+    section 2.
+    """
+    op = "encode_boxes"
+    number, weights, side = _check(op, weights, variances, coding, stride)
+    return backend(op, boxes, anchors).encode_boxes(boxes, anchors, number, weights, side)
+
+
+def decode_boxes(
+    codes: Array,
+    anchors: Array,
+    weights: Sequence[float] = (1, 1, 1, 1),
+    *,
+    variances: Sequence[float] | None = None,
+    coding: str = "rcnn",
+    stride: float | tuple[float, float] | None = None,
+    clip: float | None = LARGEST_LOG,
+    size: tuple[int, int] | None = None,
+) -> Array:
+    """Boxes from a detector's codes: the inverse of :func:`encode_boxes`.
+
+    Args:
+        codes: ``[..., 4]``; of the anchors' dtype, or in float16 or bfloat16 with float32 anchors.
+        anchors: ``[..., 4]`` corners; leading dims broadcast, so codes ``[N, C, 4]`` of C classes take anchors
+            ``[N, 1, 4]``.
+        weights, variances, coding, stride: as for :func:`encode_boxes`.
+        clip: the largest log of a ratio, log(1000 / 16) as in torchvision, which keeps exp from overflowing; for all
+            but ``"yolo_v1"``. None: no limit.
+        size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
+            :func:`clip_boxes_to_image`, in the same pass.
+
+    Returns:
+        ``[..., 4]`` corners of the broadcast shape in float32 (float64 for float64 anchors): torchvision's
+        ``BoxCoder``, but for the last bit of exp. NaN stays NaN. Differentiable for tensors; at a clip the gradient is
+        1 inside and at the limit and 0 beyond.
+
+    Raises:
+        ValueError, TypeError: as :func:`encode_boxes`; also for a NaN ``clip``, or a size that is negative or NaN.
+
+    Source: as :func:`encode_boxes`.
+    """
+    op = "decode_boxes"
+    number, weights, side = _check(op, weights, variances, coding, stride)
+    limit = math.inf if clip is None else check_number(op, "clip", clip)
+    limits: list[Any] = []
+    if size is not None:
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise TypeError(f"{op}: expected size = (height, width), got {size!r}")
+        limits = [check_number(op, "height", size[0]), check_number(op, "width", size[1])]
+    return backend(op, codes, anchors).decode_boxes(codes, anchors, number, weights, side, limit, limits)

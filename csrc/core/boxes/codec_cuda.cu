@@ -1,0 +1,117 @@
+#include "boxes/codec.h"
+#include "common/cuda_utils.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A view, and whether its boxes lie as AlignedBox<T>.
+template <class T>
+struct View {
+  Boxes boxes;
+  bool aligned;
+  explicit View(const Boxes& b)
+      : boxes(b),
+        aligned(b.dtype == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64) && b.coord_stride == 1 &&
+                b.box_stride % 4 == 0 && b.batch_stride % 4 == 0 &&
+                reinterpret_cast<uintptr_t>(b.data) % alignof(AlignedBox<T>) == 0) {}
+
+  __device__ Box<T> operator()(int64_t at) const {
+    const int64_t batch = boxes.batch == 1 ? 0 : at / boxes.count, i = at - batch * boxes.count;
+    if (!aligned) return load_numbers<T>(boxes, batch, i);
+    const T* from = static_cast<const T*>(boxes.data) + batch * boxes.batch_stride + i * boxes.box_stride;
+    return *reinterpret_cast<const AlignedBox<T>*>(from);
+  }
+};
+
+template <class T>
+__device__ void put(T* boxes, int64_t i, const Box<T>& b) {
+  reinterpret_cast<AlignedBox<T>*>(boxes)[i] = {b};
+}
+
+// Every kernel: a thread per box and its anchor.
+template <class F>
+__device__ void for_each_box(int64_t count, F f) {
+  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < count; at += int64_t(gridDim.x) * kThreads)
+    f(at);
+}
+
+template <class T>
+__global__ void encode_kernel(View<T> boxes, View<T> anchors, int64_t count, CodecOptions o, T* codes) {
+  for_each_box(count, [&](int64_t at) { put(codes, at, encode_box(boxes(at), anchors(at), o)); });
+}
+
+template <class T>
+__global__ void decode_kernel(View<T> codes, View<T> anchors, int64_t count, CodecOptions o, ImageSize size, T* boxes) {
+  for_each_box(count, [&](int64_t at) {
+    const Box<T> b = decode_box(codes(at), anchors(at), o);
+    put(boxes, at, size.clips ? clip_box(b, static_cast<T>(size.height), static_cast<T>(size.width)) : b);
+  });
+}
+
+template <class T>
+__device__ void put_gradient(T* self, T* anchors, int64_t at, const CodecGradient<T>& g) {
+  put(self, at, g.self);
+  if (anchors) put(anchors, at, g.anchor);
+}
+
+template <class T>
+__global__ void encode_backward_kernel(View<T> boxes, View<T> anchors, int64_t count, CodecOptions o, View<T> grad,
+                                       T* grad_boxes, T* grad_anchors) {
+  for_each_box(count, [&](int64_t at) {
+    put_gradient(grad_boxes, grad_anchors, at, encode_gradient(boxes(at), anchors(at), o, grad(at)));
+  });
+}
+
+template <class T>
+__global__ void decode_backward_kernel(View<T> codes, View<T> anchors, int64_t count, CodecOptions o, ImageSize size,
+                                       View<T> grad, T* grad_codes, T* grad_anchors) {
+  for_each_box(count, [&](int64_t at) {
+    put_gradient(grad_codes, grad_anchors, at, decode_gradient(codes(at), anchors(at), o, size, grad(at)));
+  });
+}
+
+template <class T, class Kernel, class... Args>
+int launch_pairs(Kernel kernel, const Boxes& first, const Boxes& anchors, void* stream, Args... args) {
+  const int64_t count = first.batch * first.count;
+  return launch(kernel, grid_x(blocks_of(count, kThreads)), kThreads, stream, View<T>(first), View<T>(anchors), count,
+                args...);
+}
+
+}  // namespace
+
+template <class T>
+int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, T* codes, void* stream) {
+  return launch_pairs<T>(encode_kernel<T>, boxes, anchors, stream, o, codes);
+}
+
+template <class T>
+int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, T* boxes,
+                 void* stream) {
+  return launch_pairs<T>(decode_kernel<T>, codes, anchors, stream, o, size, boxes);
+}
+
+template <class T>
+int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, const Boxes& grad,
+                          T* grad_boxes, T* grad_anchors, void* stream) {
+  return launch_pairs<T>(encode_backward_kernel<T>, boxes, anchors, stream, o, View<T>(grad), grad_boxes, grad_anchors);
+}
+
+template <class T>
+int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
+                          const Boxes& grad, T* grad_codes, T* grad_anchors, void* stream) {
+  return launch_pairs<T>(decode_backward_kernel<T>, codes, anchors, stream, o, size, View<T>(grad), grad_codes,
+                         grad_anchors);
+}
+
+#define INSTANTIATE(T)                                                                                                 \
+  template int encode_boxes<T>(const Boxes&, const Boxes&, const CodecOptions&, T*, void*);                            \
+  template int decode_boxes<T>(const Boxes&, const Boxes&, const CodecOptions&, const ImageSize&, T*, void*);          \
+  template int encode_boxes_backward<T>(const Boxes&, const Boxes&, const CodecOptions&, const Boxes&, T*, T*, void*); \
+  template int decode_boxes_backward<T>(const Boxes&, const Boxes&, const CodecOptions&, const ImageSize&,             \
+                                        const Boxes&, T*, T*, void*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cuda

@@ -1,0 +1,186 @@
+"""Cases of the codecs."""
+
+from itertools import product
+
+import numpy as np
+from box_sets import BOXES, random_boxes
+
+from cases.case import FLOATS, SIZES, Case
+
+CODINGS = {
+    "rcnn": {},
+    "weights": {"weights": (10.0, 10.0, 5.0, 5.0)},
+    "ssd": {"variances": (0.1, 0.1, 0.2, 0.2)},
+    "yolo_v1": {"coding": "yolo_v1", "stride": 64},
+    "yolo_v2": {"coding": "yolo_v2", "stride": 1.0},
+    "yolo_v3": {"coding": "yolo_v3", "stride": (16, 32.0)},
+}
+
+
+def codes(rng, shape, spread=1.0):
+    return rng.normal(0, spread, (*shape, 4))
+
+
+def pairs(name, first, make, anchors, dtypes=FLOATS, fixed=(), **options):
+    """`make` and `anchors`: generator -> array."""
+    return Case(name, lambda rng, dtype: {first: make(rng), "anchors": anchors(rng), **options}, dtypes, fixed)
+
+
+def boxes_of(shape):
+    return lambda rng: random_boxes(rng, shape)
+
+
+LEADS = [
+    *(((), ()), ((0,), (0,)), ((0,), (1,)), ((3, 0), (0,)), ((5,), (1,)), ((5,), ()), ((), (5,)), ((3, 1), (7,))),
+    *(((2, 300), (300,)), ((300, 3), (300, 1)), ((2, 3, 5), (3, 1)), ((4, 1), (2, 1, 3)), ((2, 1, 70), (3, 70))),
+]
+
+
+def shared(first, make):
+    """`make`: shape -> (generator -> array)."""
+    for n, (coding, options) in product(SIZES, CODINGS.items()):
+        if n in (1, 17, 257, 4097) or coding in ("weights", "yolo_v3"):
+            yield pairs(f"{n}, {coding}", first, make((n,)), boxes_of((n,)), **options)
+    for lead, anchors in LEADS:
+        for coding in ("rcnn", "yolo_v2"):
+            yield pairs(f"{lead} x {anchors}, {coding}", first, make(lead), boxes_of(anchors), **CODINGS[coding])
+    for coding in ("rcnn", "yolo_v1", "yolo_v2"):
+        yield pairs(f"low and float32, {coding}", first, make((2, 65)),
+                    lambda rng: random_boxes(rng, (65,)).astype(np.float32), ("float16", "bfloat16"), ("anchors",),
+                    **CODINGS[coding])  # fmt: skip
+
+
+def encode():
+    yield from shared("boxes", boxes_of)
+    for (name, boxes), (coding, options) in product(BOXES.items(), CODINGS.items()):
+
+        def make(rng, dtype, boxes=boxes, options=options):
+            made = boxes(rng, dtype)
+            return {"boxes": made, "anchors": rng.permutation(made), **options}
+
+        yield Case(f"{name}, {coding}", make)
+    for coding in ("yolo_v1", "yolo_v2"):  # centres on the borders of cells, and right beside them
+        sides = np.array([0, 1e-7, 1e-6, 2e-6, 0.5, 1 - 1e-6, 1, 1 + 1e-6, -1e-7])
+        centre = np.stack(np.meshgrid(sides, sides), axis=-1).reshape(-1, 2)
+        boxes, anchors = np.concatenate([centre - 0.25, centre + 0.25], axis=1), np.array([[0, 0, 1.0, 1]])
+        yield pairs(f"borders, {coding}", "boxes", lambda rng, b=boxes: b, lambda rng, a=anchors: a,
+                    coding=coding, stride=1)  # fmt: skip
+
+
+def decode():
+    yield from shared("codes", lambda lead: lambda rng: codes(rng, lead))
+    anchors = boxes_of((80,))
+    for coding, options in CODINGS.items():
+        for size, clip in (((480, 640), 4.0), ((0, 0), 0.5), ((100.5, 31.7), None), (None, None), (None, -1)):
+            make = lambda rng: codes(rng, (80,), 5.0)  # noqa: E731
+            yield pairs(f"{coding}, to {size}, clip {clip}", "codes", make, anchors, size=size, clip=clip, **options)
+        special = (np.nan, np.inf, -np.inf, 0.0, -0.0, 200.0, -200.0)
+        for size in (None, (480, 640)):
+            make = lambda rng, special=special: np.where(  # noqa: E731
+                rng.random((80, 4)) < 0.4, rng.choice(special, (80, 4)), codes(rng, (80,))
+            )
+            yield pairs(f"{coding}, special, to {size}", "codes", make, anchors, clip=None, size=size, **options)
+        for name, boxes in BOXES.items():
+
+            def make(rng, dtype, boxes=boxes, options=options):
+                made = boxes(rng, dtype)
+                return {"codes": codes(rng, made.shape[:-1]), "anchors": made, **options}
+
+            yield Case(f"{name}, {coding}", make)
+
+
+CASES = {"encode_boxes": [*encode()], "decode_boxes": [*decode()]}
+
+ZEROS, DOUBLE = np.zeros((3, 4), np.float32), np.zeros((3, 4), np.float64)
+ENCODE, DECODE = {"boxes": ZEROS, "anchors": ZEROS}, {"codes": ZEROS, "anchors": ZEROS}
+YOLO = {**DECODE, "coding": "yolo_v2", "stride": 8}
+ONE_OF = "coding to be one of 'rcnn', 'yolo_v1', 'yolo_v2', 'yolo_v3'"
+POSITIVE = "> 0 and finite, got"
+DTYPES = "of one dtype, or {} of 16 bits and float32 anchors, got"
+WRONG_VALUES = [
+    ("encode_boxes", {**ENCODE, "boxes": ZEROS[:, :3]}, "boxes of shape [..., 4], got [3, 3]"),
+    ("encode_boxes", {**ENCODE, "anchors": ZEROS[:, :3]}, "anchors of shape [..., 4], got [3, 3]"),
+    ("encode_boxes", {**ENCODE, "anchors": ZEROS[:2]}, "leading dims that broadcast, got [3, 4] and [2, 4]"),
+    ("encode_boxes", {**ENCODE, "boxes": ZEROS.astype(int)}, "boxes of a floating type, got int64"),
+    ("encode_boxes", {**ENCODE, "anchors": ZEROS.astype(bool)}, "anchors of a real number type, got bool"),
+    ("encode_boxes", {**ENCODE, "anchors": DOUBLE},
+        f"boxes and anchors {DTYPES.format('boxes')} float32 and float64"),
+    ("encode_boxes", {**ENCODE, "anchors": ZEROS.astype(np.float16)},
+        f"boxes and anchors {DTYPES.format('boxes')} float32 and float16"),
+    ("encode_boxes", {**ENCODE, "coding": "rcn"}, f"{ONE_OF}, got 'rcn'"),
+    ("encode_boxes", {**ENCODE, "coding": None}, f"{ONE_OF}, got None"),
+    ("encode_boxes", {**ENCODE, "weights": (1, 2, 3)}, "4 weights, got 3"),
+    ("encode_boxes", {**ENCODE, "weights": (1, 2, 3, 0)}, f"weights {POSITIVE} 0"),
+    ("encode_boxes", {**ENCODE, "weights": (1, np.nan, 3, 1)}, f"weights {POSITIVE} nan"),
+    ("encode_boxes", {**ENCODE, "variances": (0.1,)}, "4 weights, got 1"),
+    ("encode_boxes", {**ENCODE, "variances": (0.1, 0.1, 0, 0.2)}, f"variances {POSITIVE} 0"),
+    ("encode_boxes", {**ENCODE, "variances": (1,) * 4, "weights": (2, 1, 1, 1)}, "weights or variances, got both"),
+    ("encode_boxes", {**ENCODE, "coding": "yolo_v3"}, "a stride for coding 'yolo_v3', got None"),
+    ("encode_boxes", {**ENCODE, "stride": 8}, "no stride for coding 'rcnn', got 8"),
+    ("decode_boxes", {**DECODE, "codes": ZEROS[..., 0]}, "codes of shape [..., 4], got [3]"),
+    ("decode_boxes", {**DECODE, "codes": DOUBLE}, f"codes and anchors {DTYPES.format('codes')} float64 and float32"),
+    ("decode_boxes", {**DECODE, "codes": ZEROS.astype(np.float16), "anchors": DOUBLE},
+        f"codes and anchors {DTYPES.format('codes')} float16 and float64"),
+    ("decode_boxes", {**DECODE, "codes": ZEROS.astype(np.int8)}, "codes of a floating type, got int8"),
+    ("decode_boxes", {**DECODE, "anchors": ZEROS[:2]}, "leading dims that broadcast, got [3, 4] and [2, 4]"),
+    ("decode_boxes", {**DECODE, "clip": np.nan}, "a number or None for clip, got nan"),
+    ("decode_boxes", {**DECODE, "size": (-1, 5)}, "size = (height, width), both >= 0, got (-1, 5)"),
+    ("decode_boxes", {**DECODE, "size": (1, np.nan)}, "size = (height, width), both >= 0, got (1, nan)"),
+    ("decode_boxes", {**YOLO, "stride": 0}, f"stride {POSITIVE} 0"),
+    ("decode_boxes", {**YOLO, "stride": (np.inf, 1)}, f"stride {POSITIVE} inf"),
+    ("decode_boxes", {**YOLO, "stride": None}, "a stride for coding 'yolo_v2', got None"),
+    ("decode_boxes", {**YOLO, "weights": (2, 1, 1, 1)},
+        "no weights or variances for coding 'yolo_v2', got [2, 1, 1, 1]"),
+]  # fmt: skip
+WRONG_TYPES = [
+    ("encode_boxes", {**ENCODE, "boxes": [[0, 0, 1, 1]]}, "arrays (NumPy, torch or DLPack), got list"),
+    ("encode_boxes", {**ENCODE, "weights": 1.0}, "weights as numbers in a list or tuple, got float"),
+    ("encode_boxes", {**ENCODE, "variances": ("a",) * 4}, "variances as a number, got str"),
+    ("decode_boxes", {**DECODE, "clip": "4"}, "clip as a number, got str"),
+    ("decode_boxes", {**DECODE, "size": 5}, "size = (height, width), got 5"),
+    ("decode_boxes", {**DECODE, "size": (5, None)}, "width as a number, got NoneType"),
+    ("decode_boxes", {**YOLO, "stride": "8"}, "stride as a number, got str"),
+]
+
+
+def tensors(device, lead=(40,), anchors=(40,)):
+    import torch
+
+    rng = np.random.default_rng(0)
+    return [
+        torch.from_numpy(array).float().to(device)
+        for array in (codes(rng, lead), random_boxes(rng, lead), random_boxes(rng, anchors))
+    ]
+
+
+def samples(device):
+    first, boxes, anchors = tensors(device)
+    many, many_boxes, _ = tensors(device, (2, 3, 40))
+    leaf = first.double().requires_grad_()
+    rcnn, yolo = (0, [10.0, 10.0, 5.0, 5.0], []), (2, [1.0] * 4, [8.0, 16.0])
+    return {
+        "encode_boxes": [
+            (leaf, anchors.double(), *yolo),
+            (many_boxes.half(), anchors, *rcnn),
+            (boxes, boxes[:1], *rcnn),
+        ],
+        "decode_boxes": [
+            (leaf, anchors.double(), *rcnn, 4.0, []),
+            (many.bfloat16(), anchors, *yolo, 4.0, [200.0, 300.0]),
+            (first, anchors[0], 1, [1.0] * 4, [8.0, 8.0], 4.0, []),
+        ],
+        "encode_boxes_backward": [(boxes, boxes, anchors, *rcnn, of_anchors) for of_anchors in (False, True)],
+        "decode_boxes_backward": [
+            (many, many, anchors, *yolo, 4.0, [200.0, 300.0], of_anchors) for of_anchors in (False, True)
+        ],
+    }
+
+
+def calls(device):
+    import boxops
+
+    first, boxes, anchors = tensors(device)
+    return {
+        "encode_boxes": (lambda b, a: boxops.encode_boxes(b, a, variances=(0.1, 0.1, 0.2, 0.2)), (boxes, anchors)),
+        "decode_boxes": (lambda c, a: boxops.decode_boxes(c, a, (10, 10, 5, 5), size=(400, 500)), (first, anchors)),
+    }
