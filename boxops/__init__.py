@@ -4,6 +4,7 @@ Importing boxops imports no torch; the torch binding is loaded when the first te
 """
 
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from boxops.ops.fusion import weighted_boxes_fusion
 from boxops.ops.iou import (
     box_ioa,
     box_iou,
@@ -14,7 +15,9 @@ from boxops.ops.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
+from boxops.ops.masks import masks_to_boxes, paste_masks
 from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.soft_nms import soft_nms
 
 __version__ = "0.1.0"
 
@@ -31,7 +34,11 @@ __all__ = [
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "masks_to_boxes",
     "nms",
     "nms_padded",
+    "paste_masks",
     "remove_small_boxes",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]

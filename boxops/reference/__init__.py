@@ -6,6 +6,7 @@ Every step is rounded to the compute type: float64 for float64 boxes, float32 fo
 """
 
 from boxops.reference.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
+from boxops.reference.fusion import weighted_boxes_fusion
 from boxops.reference.iou import (
     box_ioa,
     box_iou,
@@ -16,4 +17,6 @@ from boxops.reference.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
+from boxops.reference.masks import masks_to_boxes, paste_masks
 from boxops.reference.nms import batched_nms, nms, nms_padded
+from boxops.reference.soft_nms import soft_nms

@@ -5,15 +5,21 @@ namespace boxops::numpy {
 
 void define_dlpack_array(py::module_& module);
 void define_boxes(py::module_& module);
+void define_fusion(py::module_& module);
 void define_iou(py::module_& module);
+void define_masks(py::module_& module);
 void define_nms(py::module_& module);
+void define_soft_nms(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
   define_dlpack_array(module);
   define_boxes(module);
+  define_fusion(module);
   define_iou(module);
+  define_masks(module);
   define_nms(module);
+  define_soft_nms(module);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &num_threads);
   module.def("build_info", &ops::build_info);
