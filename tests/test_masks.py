@@ -29,14 +29,12 @@ def test_layouts(backend):
 def test_truth_in_any_layout(backend):
     rng = np.random.default_rng(2)
     masks = rng.random((6, 20, 30)) < 0.01
-    want = boxops.reference.masks_to_boxes(masks.transpose(0, 2, 1))
-    turned = backend.to_array(masks).transpose(0, 2, 1) if backend.name != "torch-cuda" else None
-    if turned is None or "torch" in backend.name:
-        turned = backend.to_array(masks).transpose(1, 2)
-    np.testing.assert_array_equal(backend.to_numpy(backend.ops.masks_to_boxes(turned)), want)
+    for turned in (masks.swapaxes(1, 2), masks[:, ::2, 3:], masks[:0]):
+        got = backend.to_numpy(backend.ops.masks_to_boxes(backend.to_array(turned)))
+        np.testing.assert_array_equal(got, boxops.reference.masks_to_boxes(turned))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threshold_is_pasting_and_comparing(backend, dtype):
     rng = np.random.default_rng(3)
     masks, boxes = rng.random((5, 9, 9)).astype(dtype), random_boxes(rng, 5, 40.0)
@@ -74,8 +72,9 @@ def test_torchvision_paste(torchvision, size, padding):
     from torchvision.models.detection.roi_heads import paste_masks_in_image
 
     rng = np.random.default_rng(size)
-    boxes = torch.from_numpy(random_boxes(rng, 40, 300.0, (0.0, 250.0)) - 60).float()
-    boxes[:, 2:].clamp_(min=0)  # wholly left of the image or above it, torchvision raises
+    # Where a box lies wholly outside of the image, torchvision raises.
+    boxes = torch.from_numpy(random_boxes(rng, 40, 240.0, (0.0, 250.0)) - 60).float()
+    boxes[:, 2:].clamp_(min=0)
     masks = torch.from_numpy(rng.random((40, 1, size, size), np.float32))
     got, want = boxops.paste_masks(masks, boxes, (200, 260), padding=padding), paste_masks_in_image(
         masks, boxes, (200, 260), padding

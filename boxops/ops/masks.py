@@ -24,7 +24,7 @@ def paste_masks(
             pastes nothing.
         image_size: ``(height, width)`` of the image, integers.
         padding: zeros around each mask before resizing, 0 to 1024.
-        threshold: with it, the result is bool: where the mask, rounded to its dtype, is > threshold.
+        threshold: with it, the result is bool: where the mask, in float32 or float64, is > threshold.
 
     Returns:
         ``[N, height, width]``, or ``[N, 1, height, width]`` as the masks came, of the masks' dtype, or bool.

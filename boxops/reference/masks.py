@@ -14,7 +14,7 @@ def paste_masks(masks, boxes, image_size, *, padding=1, threshold=None):
     values = np.pad(values, [(0, 0), (padding, padding), (padding, padding)])
     number = compute(boxes).dtype.type
     factor = number((masks.shape[-1] + 2 * padding) / masks.shape[-1])
-    out = np.zeros((len(masks), height, width), masks.dtype)
+    out = np.zeros((len(masks), height, width), values.dtype)
     for mask, box, image in zip(values, compute(boxes), out, strict=True):
         if np.isnan(box).any():
             continue
@@ -25,8 +25,7 @@ def paste_masks(masks, boxes, image_size, *, padding=1, threshold=None):
             by_rows = (1 - weight)[:, None] * mask[low] + weight[:, None] * mask[high]
             low, high, weight = sources(columns - x1, mask.shape[1], max(x2 - x1 + 1, 1), values.dtype.type)
             image[np.ix_(rows, columns)] = (1 - weight) * by_rows[:, low] + weight * by_rows[:, high]
-    if threshold is not None:
-        out = compute(out) > values.dtype.type(threshold)
+    out = out.astype(masks.dtype) if threshold is None else out > values.dtype.type(threshold)
     return out.reshape(*masks.shape[:-2], height, width)
 
 

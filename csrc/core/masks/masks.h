@@ -3,7 +3,7 @@
 // paste_masks is torchvision's paste_masks_in_image in one pass: a mask is padded with zeros, its box grows about its
 // centre by the factor (width + 2 padding) / width and is truncated to integers, the mask is resized to the box
 // bilinearly (align_corners = False), and everything outside is 0. Boxes compute in their own compute type, masks in
-// theirs; rows are interpolated before columns. With a threshold, the result says where the mask, rounded to its dtype,
+// theirs; rows are interpolated before columns. With a threshold, the result says where the mask in its compute type
 // exceeds it. Coordinates beyond 2^30 count as 2^30; a box with a NaN pastes nothing.
 // Floor: the bytes of the output.
 //
@@ -86,16 +86,6 @@ BOXOPS_HD T padded_value(const PasteInput& in, int64_t i, int64_t y, int64_t x) 
   y -= in.padding, x -= in.padding;
   if (y < 0 || y >= in.height || x < 0 || x >= in.width) return T(0);
   return load<T>(in.masks, in.dtype, i * in.mask_stride + y * in.row_stride + x * in.column_stride);
-}
-
-// Rounds to a 16-bit dtype.
-template <class T>
-BOXOPS_HD T rounded_to(DType dtype, T value) {
-  if (dtype == DType::kFloat16)
-    return static_cast<T>(detail::half_to_float(detail::float_to_half(static_cast<float>(value))));
-  if (dtype == DType::kBFloat16)
-    return static_cast<T>(detail::bfloat16_to_float(detail::float_to_bfloat16(static_cast<float>(value))));
-  return value;
 }
 
 // [N, H, W], contiguous.

@@ -15,6 +15,7 @@ class Paster {
  public:
   Paster(const PasteInput& in, int64_t i, const Pasted& p)
       : in_(in),
+        outside_(in.has_threshold && T(0) > static_cast<T>(in.threshold)),
         rows_(p.y1, p.y2, in.height + 2 * in.padding),
         y1_(std::max<int64_t>(p.y1, 0)),
         y2_(std::min(p.y2 + 1, in.image_height)),
@@ -35,11 +36,11 @@ class Paster {
     const int64_t bytes = in_.has_threshold ? 1 : size_of(in_.dtype);
     char* out = static_cast<char*>(image) + y * in_.image_width * bytes;
     if (y < y1_ || y >= y2_ || x1_ >= x2_) {
-      memset(out, 0, in_.image_width * bytes);
+      memset(out, outside_, in_.image_width * bytes);
       return;
     }
-    memset(out, 0, x1_ * bytes);
-    memset(out + x2_ * bytes, 0, (in_.image_width - x2_) * bytes);
+    memset(out, outside_, x1_ * bytes);
+    memset(out + x2_ * bytes, outside_, (in_.image_width - x2_) * bytes);
     out += x1_ * bytes;
     const int64_t size = static_cast<int64_t>(row_.size()) - 1, n = x2_ - x1_;
     T weight;
@@ -51,8 +52,6 @@ class Paster {
     T* line = own_type && !in_.has_threshold ? reinterpret_cast<T*>(out) : line_.data();
     for (int64_t x = 0; x < n; ++x) line[x] = blend(row_[low_[x]], row_[low_[x] + 1], weight_[x]);
     if (in_.has_threshold) {
-      if (!own_type)
-        for (int64_t x = 0; x < n; ++x) line[x] = rounded_to(in_.dtype, line[x]);
       const T threshold = static_cast<T>(in_.threshold);
       for (int64_t x = 0; x < n; ++x) out[x] = line[x] > threshold;
     } else if (!own_type) {
@@ -62,6 +61,7 @@ class Paster {
 
  private:
   const PasteInput& in_;
+  int outside_;  // every byte of what the mask does not cover
   Resized<T> rows_;
   int64_t y1_, y2_, x1_, x2_;  // what of it the image shows
   std::vector<T> values_, row_, weight_, line_;
