@@ -7,6 +7,7 @@ from boxops.ops.assignment import detr_cost, linear_sum_assignment
 from boxops.ops.anchors import cell_anchors, grid_anchors, multibox_anchors
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.ops.codecs import decode_boxes, encode_boxes
+from boxops.ops.fusion import weighted_boxes_fusion
 from boxops.ops.iou import (
     box_ioa,
     box_iou,
@@ -21,6 +22,9 @@ from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
 from boxops.ops.sampling import mine_hard_negatives, sample_matches
 from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
+from boxops.ops.masks import masks_to_boxes, paste_masks
+from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.soft_nms import soft_nms
 
 __version__ = "0.1.0"
 
@@ -57,4 +61,11 @@ __all__ = [
     "sample_matches",
     "roi_align",
     "roi_pool",
+    "masks_to_boxes",
+    "nms",
+    "nms_padded",
+    "paste_masks",
+    "remove_small_boxes",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]

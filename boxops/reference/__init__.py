@@ -9,6 +9,7 @@ from boxops.reference.assignment import detr_cost, linear_sum_assignment
 from boxops.reference.anchors import cell_anchors, grid_anchors, multibox_anchors
 from boxops.reference.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.reference.codecs import decode_boxes, encode_boxes
+from boxops.reference.fusion import weighted_boxes_fusion
 from boxops.reference.iou import (
     box_ioa,
     box_iou,
@@ -23,3 +24,6 @@ from boxops.reference.matching import match_greedy, match_greedy_matrix, match_m
 from boxops.reference.nms import batched_nms, nms, nms_padded
 from boxops.reference.sampling import mine_hard_negatives, sample_matches
 from boxops.reference.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
+from boxops.reference.masks import masks_to_boxes, paste_masks
+from boxops.reference.nms import batched_nms, nms, nms_padded
+from boxops.reference.soft_nms import soft_nms

@@ -26,6 +26,11 @@ from boxops.torch_ops.roi import (  # noqa: E402
     roi_align,
     roi_pool,
 )
+from boxops.torch_ops.fusion import weighted_boxes_fusion  # noqa: E402
+from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
+from boxops.torch_ops.masks import masks_to_boxes, paste_masks  # noqa: E402
+from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
+from boxops.torch_ops.soft_nms import soft_nms  # noqa: E402
 
 __all__ = [
     "batched_nms",
@@ -59,4 +64,11 @@ __all__ = [
     "seed_tensor",
     "roi_align",
     "roi_pool",
+    "masks_to_boxes",
+    "nms",
+    "nms_padded",
+    "paste_masks",
+    "remove_small_boxes",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]

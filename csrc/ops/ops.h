@@ -99,6 +99,20 @@ BOXOPS_API Array ps_roi_pool(Framework&, Array input, Array boxes, std::optional
                              int64_t width, double spatial_scale);
 BOXOPS_API Array ps_roi_pool_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
                                       int64_t height, int64_t width, double spatial_scale);
+// Methods: 0 linear, 1 gaussian.
+BOXOPS_API std::tuple<Array, Array> soft_nms(Framework&, Array boxes, Array scores, double iou_threshold,
+                                             int64_t method, double sigma, double score_threshold,
+                                             std::optional<Array> idxs);
+// Kinds of confidence are numbered as in Confidence.
+BOXOPS_API std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework&, std::vector<Array> boxes,
+                                                                 std::vector<Array> scores, std::vector<Array> labels,
+                                                                 std::vector<double> weights, double iou_threshold,
+                                                                 double skip_box_threshold, int64_t confidence,
+                                                                 bool allows_overflow);
+
+BOXOPS_API Array paste_masks(Framework&, Array masks, Array boxes, int64_t height, int64_t width, int64_t padding,
+                             std::optional<double> threshold);
+BOXOPS_API Array masks_to_boxes(Framework&, Array masks);
 
 // "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
 BOXOPS_API std::string build_info();

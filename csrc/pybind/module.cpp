@@ -13,6 +13,11 @@ void define_matching(py::module_& module);
 void define_nms(py::module_& module);
 void define_sampling(py::module_& module);
 void define_roi(py::module_& module);
+void define_fusion(py::module_& module);
+void define_iou(py::module_& module);
+void define_masks(py::module_& module);
+void define_nms(py::module_& module);
+void define_soft_nms(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
@@ -26,6 +31,11 @@ PYBIND11_MODULE(_numpy_ops, module) {
   define_nms(module);
   define_sampling(module);
   define_roi(module);
+  define_fusion(module);
+  define_iou(module);
+  define_masks(module);
+  define_nms(module);
+  define_soft_nms(module);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &num_threads);
   module.def("build_info", &ops::build_info);

@@ -1,0 +1,75 @@
+"""Weighted boxes fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+
+
+def weighted_boxes_fusion(
+    boxes_list: Sequence[Array],
+    scores_list: Sequence[Array],
+    labels_list: Sequence[Array],
+    weights: Sequence[float] | None = None,
+    iou_thr: float = 0.55,
+    skip_box_thr: float = 0.0,
+    conf_type: str = "avg",
+    allows_overflow: bool = False,
+) -> tuple[Array, Array, Array]:
+    """Fuses the boxes of several models: those that agree become one, their mean weighted by their scores.
+
+    The arguments and results are those of ensemble-boxes, but for these: coordinates may be in any unit and are neither
+    clipped nor swapped; everything is rounded to the compute type (float64 if any boxes or scores are float64, else
+    float32), where ensemble-boxes sums in float32; ties have an order; boxes without an area > 0 and NaN scores are
+    left out; where the scores of a cluster sum to 0 its box stays as it was.
+
+    Args:
+        boxes_list: for each model ``[N_m, 4]`` corners, any real dtype and strides.
+        scores_list: for each model ``[N_m]``, any real dtype.
+        labels_list: for each model ``[N_m]``, all of one integer dtype. Boxes of different labels never fuse.
+        weights: of the models, >= 0 and one of them > 0; by default 1 each.
+        iou_thr: >= 0; a box joins the cluster of largest IoU with its fused box if that exceeds the threshold.
+        skip_box_thr: boxes with a score below this are left out.
+        conf_type: the confidence of a fused box. ``"avg"``: the mean score, times boxes over the sum of weights, where
+            boxes beyond the number of models do not count (but see ``allows_overflow``); ``"max"``: the largest score,
+            over the largest weight; ``"box_and_model_avg"``: mean over the boxes' weights, times the weights of the
+            models present over all; ``"absent_model_aware_avg"``: the mean over the boxes' and the absent models'
+            weights.
+        allows_overflow: for ``"avg"``: confidences may exceed 1 where a model has several boxes in a cluster.
+
+    Returns:
+        boxes: ``[K, 4]``, scores: ``[K]``, both in the compute type, labels: ``[K]`` of the labels' dtype, by falling
+        score; equal scores by the place of the cluster's first box in the lists put one after another. On CUDA the host
+        waits for K.
+
+    Raises:
+        ValueError: no model, lists of different length, shapes that do not fit, dtypes or devices that differ, another
+            ``conf_type``, or a threshold or a weight that is negative or NaN.
+        TypeError: the arrays are not of one kind, or a number is none.
+
+    Source: Solovyev et al. 2021, Weighted boxes fusion, section 3, and its package ensemble-boxes.
+    """
+    op = "weighted_boxes_fusion"
+    if conf_type not in CONF_TYPES:
+        known = ", ".join(map(repr, CONF_TYPES))
+        raise ValueError(f"{op}: expected conf_type to be one of {known}, got {conf_type!r}")
+    boxes, scores, labels = list(boxes_list), list(scores_list), list(labels_list)
+    if not boxes:
+        raise ValueError(f"{op}: expected the boxes of one model at least, got none")
+    numbers = [1.0] * len(boxes) if weights is None else [float(check_number(op, "weights", w)) for w in weights]
+    return backend(op, *boxes, *scores, *labels).weighted_boxes_fusion(
+        boxes,
+        scores,
+        labels,
+        numbers,
+        check_number(op, "iou_thr", iou_thr),
+        check_number(op, "skip_box_thr", skip_box_thr),
+        CONF_TYPES.index(conf_type),
+        bool(allows_overflow),
+    )

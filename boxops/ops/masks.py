@@ -1,0 +1,71 @@
+"""Masks: pasting small masks into the image, and boxes around masks."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+
+def paste_masks(
+    masks: Array, boxes: Array, image_size: tuple[int, int], *, padding: int = 1, threshold: float | None = None
+) -> Array:
+    """Puts the small masks of a mask head into the image, each resized to its box.
+
+    This is torchvision's ``paste_masks_in_image`` in one pass: the mask is padded with zeros, the box grows by the same
+    factor about its centre and is truncated to integers, its last pixel included, and the mask is resized to it
+    bilinearly. Outside of the box everything is 0.
+
+    Args:
+        masks: ``[N, M, M]`` or ``[N, 1, M, M]``, any floating dtype and strides.
+        boxes: ``[N, 4]`` corners in pixels, any real dtype. Coordinates beyond 2^30 count as 2^30; a box with a NaN
+            pastes nothing.
+        image_size: ``(height, width)`` of the image, integers.
+        padding: zeros around each mask before resizing, 0 to 1024.
+        threshold: with it, the result is bool: where the mask, in float32 or float64, is > threshold.
+
+    Returns:
+        ``[N, height, width]``, or ``[N, 1, height, width]`` as the masks came, of the masks' dtype, or bool.
+        Not differentiable.
+
+    Raises:
+        ValueError: shapes do not fit, masks are not floating, devices differ, a size or the padding is out of range,
+            or the threshold is NaN.
+        TypeError: the arrays are not of one kind, or a number is none.
+
+    Source: He et al. 2017, Mask R-CNN, section 3.1; torchvision, models/detection/roi_heads.py.
+    """
+    op = "paste_masks"
+    if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
+        raise TypeError(f"{op}: expected image_size = (height, width), got {image_size!r}")
+    height, width = (check_integer(op, "image_size", size) for size in image_size)
+    if threshold is not None:
+        threshold = check_number(op, "threshold", threshold)
+    return backend(op, masks, boxes).paste_masks(
+        masks, boxes, height, width, check_integer(op, "padding", padding), threshold
+    )
+
+
+def masks_to_boxes(masks: Array) -> Array:
+    """The smallest box around each mask.
+
+    Args:
+        masks: ``[N, H, W]``, bool or any real dtype and strides; a pixel belongs to the mask if it is not 0.
+
+    Returns:
+        float32 ``[N, 4]``: the least x and y and the greatest x and y of the mask's pixels; 0, 0, 0, 0 for an empty
+        mask, as torchvision gives.
+
+    Raises:
+        ValueError: masks are not ``[N, H, W]``, or neither bool nor of a real dtype.
+    """
+    return backend("masks_to_boxes", masks).masks_to_boxes(masks)
+
+
+def check_integer(op: str, name: str, value: Any) -> Any:
+    """The value, if it can serve as an integer."""
+    if not hasattr(value, "__index__") or isinstance(value, bool):
+        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
+    return value

@@ -1,0 +1,65 @@
+"""Soft non-maximum suppression."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+METHODS = ("linear", "gaussian")
+
+
+def soft_nms(
+    boxes: Array,
+    scores: Array,
+    iou_threshold: float = 0.3,
+    *,
+    method: str = "gaussian",
+    sigma: float = 0.5,
+    score_threshold: float = 0.001,
+    idxs: Array | None = None,
+) -> tuple[Array, Array]:
+    """Non-maximum suppression that lowers scores instead of striking boxes.
+
+    Again and again the box of largest current score is taken, and the scores of all boxes left decay by their IoU with
+    it; boxes whose score is no longer above ``score_threshold`` go. Everything is rounded to the compute type: float64
+    if boxes or scores are float64, else float32.
+
+    Args:
+        boxes: ``[N, 4]`` corners, any real dtype and strides, coordinates in any unit.
+        scores: ``[N]``, any real dtype.
+        iou_threshold: >= 0, for ``"linear"`` only: smaller IoUs lower no score.
+        method: ``"linear"``: score * (1 - IoU) where IoU > iou_threshold; ``"gaussian"``: score * exp(-IoU^2 / sigma).
+        sigma: > 0, for ``"gaussian"`` only.
+        score_threshold: boxes stay while score > score_threshold.
+        idxs: ``[N]`` integers; with them, boxes lower the scores of boxes of the same id only.
+
+    Returns:
+        indices: int64 ``[K]``: the boxes in the order of taking. Equal scores go by rising index.
+        scores: ``[K]`` in the compute type: their scores when taken.
+
+        Boxes with NaN scores are never taken. Degenerate, inverted and NaN boxes overlap nothing. The results are the
+        same to the bit on every device. On CUDA the host waits for K.
+
+    Raises:
+        ValueError: shapes do not fit, a dtype is not real, devices differ, the method is another, ``iou_threshold`` is
+            negative, ``sigma`` is not positive, ``score_threshold`` is NaN, or ``idxs`` are not integers.
+        TypeError: the arrays are not of one kind, or a number is none.
+
+    Source: Bodla et al. 2017, Soft-NMS: Improving Object Detection With One Line of Code, section 3.
+    """
+    op = "soft_nms"
+    if method not in METHODS:
+        raise ValueError(f"{op}: expected method to be one of 'linear', 'gaussian', got {method!r}")
+    arrays = (boxes, scores) if idxs is None else (boxes, scores, idxs)
+    return backend(op, *arrays).soft_nms(
+        boxes,
+        scores,
+        check_number(op, "iou_threshold", iou_threshold),
+        METHODS.index(method),
+        check_number(op, "sigma", sigma),
+        check_number(op, "score_threshold", score_threshold),
+        idxs,
+    )

@@ -1,0 +1,15 @@
+"""Fake kernel for weighted boxes fusion; nothing to differentiate."""
+
+from __future__ import annotations
+
+import torch
+
+weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
+
+
+@torch.library.register_fake("boxops::weighted_boxes_fusion")
+def _(boxes, scores, labels, weights, iou_threshold, skip_box_threshold, confidence, allows_overflow):
+    size = torch.library.get_ctx().new_dynamic_size()
+    double = any(array.dtype == torch.float64 for array in (*boxes, *scores))
+    out = boxes[0].new_empty((size, 4), dtype=torch.float64 if double else torch.float32)
+    return out, out.new_empty(size), labels[0].new_empty(size)

@@ -1,0 +1,15 @@
+"""Fake kernel for soft NMS; nothing to differentiate."""
+
+from __future__ import annotations
+
+import torch
+
+soft_nms = torch.ops.boxops.soft_nms.default
+
+
+@torch.library.register_fake("boxops::soft_nms")
+def _(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs):
+    size = torch.library.get_ctx().new_dynamic_size()
+    double = torch.float64 in (boxes.dtype, scores.dtype)
+    dtype = torch.float64 if double else torch.float32
+    return boxes.new_empty(size, dtype=torch.int64), boxes.new_empty(size, dtype=dtype)

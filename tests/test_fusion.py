@@ -1,0 +1,108 @@
+"""weighted_boxes_fusion: the same clusters and results on every backend, and those of ensemble-boxes."""
+
+import backends
+import cases
+import numpy as np
+import pytest
+from box_sets import random_boxes
+from cases.fusion import CONF_TYPES, of_models, seen_by
+from hypothesis import given
+from hypothesis import strategies as st
+
+import boxops
+from boxops import reference
+
+OP = "weighted_boxes_fusion"
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS + cases.INTEGERS)
+def test_reference(backend, dtype):
+    backends.check_cases(backend, OP, dtype)
+
+
+def call(backend, boxes, scores, labels, *rest, **options):
+    lists = ([backend.to_array(np.asarray(part)) for part in parts] for parts in (boxes, scores, labels))
+    return tuple(map(backend.to_numpy, backend.ops.weighted_boxes_fusion(*lists, *rest, **options)))
+
+
+def same(got, want):
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+        assert g.dtype == w.dtype
+
+
+def test_by_hand(backend):
+    boxes = [np.float32([[0, 0, 10, 10], [50, 50, 60, 60]]), np.float32([[2, 0, 12, 10]])]
+    scores, labels = [np.float32([0.75, 0.5]), np.float32([0.25])], [np.array([1, 2]), np.array([1])]
+    got = call(backend, boxes, scores, labels)
+    # Two thirds of overlap: one cluster of mean score 0.5; the other box is seen by one model of two.
+    same(got, (np.float32([[0.5, 0, 10.5, 10], [50, 50, 60, 60]]), np.float32([0.5, 0.25]), np.array([1, 2])))
+    got = call(backend, boxes, scores, [labels[0], np.array([2])])
+    np.testing.assert_array_equal(got[1], np.float32([0.375, 0.25, 0.125]))
+
+
+def test_layouts(backend):
+    boxes, scores, labels = of_models("layouts", *seen_by(2, 20)).arguments("float32").values()
+    want = call(backend, boxes, scores, labels)
+    for relaid in backend.layouts.values():
+        lists = ([relaid(backend.to_array(part)) for part in parts] for parts in (boxes, scores, labels))
+        got = backend.ops.weighted_boxes_fusion(*lists)
+        same(tuple(map(backend.to_numpy, got)), want)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_all_sorts_of_models(backend, seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, 200, rng.integers(1, 5))
+    truth = random_boxes(rng, 60, rng.choice([60.0, 300.0, 2000.0]))
+    pick = [rng.integers(0, 60, size) for size in sizes]
+    boxes = [(truth[p] + rng.normal(0, rng.choice([0.5, 5.0, 30.0]), (len(p), 4))).astype(np.float32) for p in pick]
+    scores = [rng.integers(0, 9, size).astype(np.float32) / 8 for size in sizes]
+    labels = [(p % rng.choice([1, 7])).astype(np.int32) for p in pick]
+    options = {"conf_type": rng.choice(CONF_TYPES), "iou_thr": rng.choice([0.0, 0.3, 0.55, 0.9]),
+               "weights": rng.integers(1, 4, len(sizes)).tolist(), "allows_overflow": bool(rng.integers(2))}  # fmt: skip
+    same(call(backend, boxes, scores, labels, **options), reference.weighted_boxes_fusion(boxes, scores, labels, **options))
+
+
+def test_mixed_dtypes(backend):
+    boxes, scores, labels = of_models("mixed", *seen_by(2, 30)).arguments("float32").values()
+    boxes = [boxes[0].astype(np.float16), boxes[1]]
+    for more in (scores[1], scores[1].astype(np.float64)):
+        lists = (boxes, [scores[0], more], labels)
+        same(call(backend, *lists), reference.weighted_boxes_fusion(*lists))
+
+
+@given(st.integers(0, 10_000), st.sampled_from(CONF_TYPES), st.sampled_from([0.2, 0.55]))
+def test_properties(seed, conf_type, iou_thr):
+    rng = np.random.default_rng(seed)
+    lists = [of_models(str(seed), *seen_by(3, 8, extent=80.0)).arguments("float64")[name]
+             for name in ("boxes_list", "scores_list", "labels_list")]  # fmt: skip
+    boxes, scores, labels = boxops.weighted_boxes_fusion(*lists, conf_type=conf_type, iou_thr=iou_thr)
+    assert (np.diff(scores) <= 0).all() and (scores <= 1).all() and (scores > 0).all()
+    assert set(labels) == set(np.concatenate(lists[2]))
+    everything = np.concatenate(lists[0])
+    assert (boxes >= everything.min(axis=0) - 1e-9).all() and (boxes <= everything.max(axis=0) + 1e-9).all()
+    order = rng.permutation(3)  # of the models: scores are distinct
+    again = boxops.weighted_boxes_fusion(*([part[m] for m in order] for part in lists), conf_type=conf_type,
+                                         iou_thr=iou_thr)  # fmt: skip
+    np.testing.assert_allclose(again[1], scores)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("overflow", [False, True])
+@pytest.mark.parametrize("conf_type", CONF_TYPES)
+@pytest.mark.parametrize("weights", [None, [2, 1, 3]])
+def test_ensemble_boxes(conf_type, overflow, weights):
+    """It sums boxes in float32; IoUs as near to the threshold as that are not met here."""
+    ensemble = pytest.importorskip("ensemble_boxes")
+    for seed in range(5):
+        arguments = of_models(f"{seed}", *seen_by(3, 80, jitter=1.0, each=2)).arguments("float64")
+        boxes = [np.clip(b / 1000, 0, 1) for b in arguments["boxes_list"]]
+        rest = (arguments["scores_list"], arguments["labels_list"], weights, 0.55, 0.1, conf_type, overflow)
+        got, want = (module.weighted_boxes_fusion(boxes, *rest) for module in (boxops, ensemble))
+        assert len(got[1]) == len(want[1])
+        np.testing.assert_allclose(got[1], want[1], rtol=0, atol=1e-6)
+        # Ties and scores that differ by its rounding only may come in another order: compare sorted by place.
+        got, want = (np.column_stack(result) for result in (got, want))
+        got, want = (rows[np.lexsort(np.round(rows[:, [0, 1, 5]], 3).T)] for rows in (got, want))
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
