@@ -15,11 +15,13 @@ from boxops.ops.iou import (
     generalized_box_iou_loss,
 )
 from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
 
 __version__ = "0.1.0"
 
 __all__ = [
     "batched_nms",
+    "batched_rotated_nms",
     "box_area",
     "box_convert",
     "box_ioa",
@@ -34,4 +36,6 @@ __all__ = [
     "nms",
     "nms_padded",
     "remove_small_boxes",
+    "rotated_box_iou",
+    "rotated_nms",
 ]

@@ -9,9 +9,11 @@ torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.s
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
+from boxops.torch_ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms  # noqa: E402
 
 __all__ = [
     "batched_nms",
+    "batched_rotated_nms",
     "box_area",
     "box_convert",
     "clip_boxes",
@@ -20,4 +22,6 @@ __all__ = [
     "nms",
     "nms_padded",
     "remove_small_boxes",
+    "rotated_box_iou",
+    "rotated_nms",
 ]

@@ -27,6 +27,10 @@ BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array sc
                                                int64_t max_output, std::optional<Array> labels,
                                                std::optional<double> score_threshold);
 
+BOXOPS_API Array rotated_box_iou(Framework&, Array boxes1, Array boxes2, bool paired);
+BOXOPS_API Array rotated_nms(Framework&, Array boxes, Array scores, double iou_threshold);
+BOXOPS_API Array batched_rotated_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);
+
 // "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
 BOXOPS_API std::string build_info();
 

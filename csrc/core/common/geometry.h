@@ -35,6 +35,7 @@ struct Box {
 // What the measures need of each box, computed once per box and not once per pair.
 template <class T>
 struct Shape : Box<T> {
+  using Scalar = T;
   T area;
   T angle;  // atan2(width, height), for CIoU only
 };
