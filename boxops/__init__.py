@@ -25,11 +25,13 @@ from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_
 from boxops.ops.masks import masks_to_boxes, paste_masks
 from boxops.ops.nms import batched_nms, nms, nms_padded
 from boxops.ops.soft_nms import soft_nms
+from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
 
 __version__ = "0.1.0"
 
 __all__ = [
     "batched_nms",
+    "batched_rotated_nms",
     "box_area",
     "box_convert",
     "box_ioa",
@@ -68,4 +70,6 @@ __all__ = [
     "remove_small_boxes",
     "soft_nms",
     "weighted_boxes_fusion",
+    "rotated_box_iou",
+    "rotated_nms",
 ]

@@ -27,3 +27,4 @@ from boxops.reference.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool
 from boxops.reference.masks import masks_to_boxes, paste_masks
 from boxops.reference.nms import batched_nms, nms, nms_padded
 from boxops.reference.soft_nms import soft_nms
+from boxops.reference.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms

@@ -31,9 +31,11 @@ from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.masks import masks_to_boxes, paste_masks  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
 from boxops.torch_ops.soft_nms import soft_nms  # noqa: E402
+from boxops.torch_ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms  # noqa: E402
 
 __all__ = [
     "batched_nms",
+    "batched_rotated_nms",
     "box_area",
     "box_convert",
     "cell_anchors",
@@ -71,4 +73,6 @@ __all__ = [
     "remove_small_boxes",
     "soft_nms",
     "weighted_boxes_fusion",
+    "rotated_box_iou",
+    "rotated_nms",
 ]

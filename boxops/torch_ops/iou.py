@@ -12,14 +12,18 @@ iou_backward = torch.ops.boxops.iou_backward.default
 _iou = torch.ops.boxops.iou.default
 
 
-def iou(boxes1: Tensor, boxes2: Tensor, *rest) -> Tensor:
+def refuse_tangents(op: str, *tensors: Tensor) -> None:
     # The dispatcher would drop a tangent silently: an operator registered from Python has no forward mode.
     if forward_ad._current_level >= 0:
-        for boxes in (boxes1, boxes2):
-            if forward_ad.unpack_dual(boxes).tangent is not None:
+        for tensor in tensors:
+            if forward_ad.unpack_dual(tensor).tangent is not None:
                 raise RuntimeError(
-                    "box_iou: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
+                    f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
                 )
+
+
+def iou(boxes1: Tensor, boxes2: Tensor, *rest) -> Tensor:
+    refuse_tangents("box_iou", boxes1, boxes2)
     return _iou(boxes1, boxes2, *rest)
 
 

@@ -84,9 +84,10 @@ void check_boxes(const char* op, const char* name, const Array& boxes, const cha
   check_numeric(op, name, boxes);
   int rank = 1;
   for (const char* c = shape; *c; ++c) rank += *c == ',';
+  const int64_t numbers = shape[std::strlen(shape) - 2] - '0';
   const bool any_lead = std::strstr(shape, "...") != nullptr;
   const bool right = any_lead ? boxes.rank() >= rank - 1 : boxes.rank() == rank;
-  if (!right || boxes.sizes[-1] != 4) fail(op, std::string(name) + " of shape " + shape, to_string(boxes.sizes));
+  if (!right || boxes.sizes[-1] != numbers) fail(op, std::string(name) + " of shape " + shape, to_string(boxes.sizes));
 }
 
 void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer) {

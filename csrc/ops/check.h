@@ -27,7 +27,7 @@ void check_floating(const char* op, const char* name, const Array& a);
 // The array's sizes are `shape`, with -1 for any.
 void check_shape(const char* op, const char* name, const Array& a, const Dims& shape, const char* words);
 void check_device(const char* op, const char* name, const Array& a, const char* of, const Array& other);
-// boxes: numeric, last dim 4, and of the rank that `shape` shows where it starts without an ellipsis.
+// boxes: numeric, with the last dim and, where `shape` starts without an ellipsis, the rank that it shows.
 void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape);
 // One number per box, on the same device; `integer` asks for an integer dtype.
 void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer);

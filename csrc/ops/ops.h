@@ -113,6 +113,9 @@ BOXOPS_API std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework&, std
 BOXOPS_API Array paste_masks(Framework&, Array masks, Array boxes, int64_t height, int64_t width, int64_t padding,
                              std::optional<double> threshold);
 BOXOPS_API Array masks_to_boxes(Framework&, Array masks);
+BOXOPS_API Array rotated_box_iou(Framework&, Array boxes1, Array boxes2, bool paired);
+BOXOPS_API Array rotated_nms(Framework&, Array boxes, Array scores, double iou_threshold);
+BOXOPS_API Array batched_rotated_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);
 
 // "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
 BOXOPS_API std::string build_info();

@@ -35,6 +35,7 @@ struct Box {
 // What the measures need of each box, computed once per box and not once per pair.
 template <class T>
 struct Shape : Box<T> {
+  using Scalar = T;
   T area;
   T angle;  // atan2(width, height), for CIoU only
 };
@@ -139,10 +140,15 @@ BOXOPS_HD T guarded_quotient(T inter, T whole, T eps) {
   return whole > T(0) ? inter / (whole + eps) : T(0);
 }
 
+// The IoU of two shapes of any kind.
+template <class T>
+BOXOPS_HD T iou_of_areas(T inter, T area1, T area2) {
+  return guarded_quotient(inter, (area1 + area2) - inter, T(0));
+}
+
 template <class T>
 BOXOPS_HD T iou_of(const Shape<T>& a, const Shape<T>& b) {
-  const T inter = intersection(a, b);
-  return guarded_quotient(inter, (a.area + b.area) - inter, T(0));
+  return iou_of_areas(intersection(a, b), a.area, b.area);
 }
 
 // num / den, and 0 where den is not positive; NaN stays NaN.

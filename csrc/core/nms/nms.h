@@ -5,6 +5,8 @@
 // common/geometry.h says, so every backend takes the same decisions to the bit. Degenerate, NaN
 // and infinite boxes have IoU 0 with everything: they are kept and suppress nothing.
 //
+// The rotated forms are the same for boxes as in common/rotated_geometry.h, which in a pair puts the kept box first.
+//
 // CPU: kept boxes live in buckets by size and place, so that a box meets only those that could
 // exceed the threshold (nms_simd.inl); work is near N log N on spread-out boxes, memory O(N).
 // CUDA: workspace O(N), no N x N/64 mask (nms_cuda.cu). Nothing allocates device memory or waits.
@@ -17,7 +19,7 @@
 namespace boxops {
 
 struct NmsInput {
-  Boxes boxes;      // [B, N, 4]
+  Boxes boxes;      // [B, N, 4]; rotated, [B, N, 5]
   Scalars scores;   // [B, N], floating or integer
   bool has_groups;  // false: one group per image
   Scalars groups;   // [B, N], integer
@@ -35,6 +37,9 @@ namespace cpu {
 template <class T>
 BOXOPS_API int64_t nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel);
 
+template <class T>
+BOXOPS_API int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel);
+
 // Writes indices[B, max_output], padded with -1, and counts[B].
 template <class T>
 BOXOPS_API void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,
@@ -44,14 +49,19 @@ BOXOPS_API void nms_padded(const NmsInput& input, T iou_threshold, const PaddedO
 
 namespace cuda {
 
-// Bytes of workspace that both functions need.
+// Bytes of workspace that these functions need.
 BOXOPS_API size_t nms_workspace(int64_t batch, int64_t count, bool float64);
+BOXOPS_API size_t rotated_nms_workspace(int64_t count, bool float64);
 
 // B == 1. Writes the kept indices to keep[N] and their number to count[1], both on the device.
 // Returns a cudaError_t.
 template <class T>
 BOXOPS_API int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace,
                    void* stream);
+
+template <class T>
+BOXOPS_API int rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace,
+                           void* stream);
 
 template <class T>
 BOXOPS_API int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,

@@ -8,15 +8,53 @@
 #include <vector>
 
 #include "common/isa.h"
+#include "common/rotated_geometry.h"
 
 namespace boxops {
 namespace {
 
+// What the greedy pass knows of a box: corners, by which it is filed, and area.
 template <class T>
 struct Ranked : Box<T> {
+  using Scalar = T;
   T area;
+  void load(const Boxes& boxes, int64_t batch, int64_t i) {
+    static_cast<Box<T>&>(*this) = load_box<T>(boxes, batch, i);
+    area = boxops::area(*this);
+  }
   // Whether the box can overlap anything by an IoU above 0.
   bool ordinary() const { return area > T(0) && area < std::numeric_limits<T>::infinity(); }
+
+  // An IoU above t needs sides and an overlap on each axis of more than so many times the larger side.
+  static double side_ratio(double t) { return t; }
+  // Whether boxes with these areas, and an overlap of w x h of their corners, might exceed `lower`.
+  static BOXOPS_HD bool may_exceed(T w, T h, T area1, T area2, T lower) {
+    return w * h >= lower * ((area1 + area2) - w * h);
+  }
+  static BOXOPS_HD T iou(const Ranked& kept, const Ranked& other) {
+    return iou_of(Shape<T>{kept, kept.area, T(0)}, Shape<T>{other, other.area, T(0)});
+  }
+};
+
+// A rotated box is filed by its hull, a little widened: whatever has an IoU above 0 with it overlaps that. Of more
+// that holds for rotated rectangles, only what also holds for computed numbers is used: the overlap is at most the
+// smaller area.
+template <class T>
+struct RankedRotated : Ranked<T> {
+  RotatedBox<T> box;
+  void load(const Boxes& boxes, int64_t batch, int64_t i) {
+    box = load_rotated_box<T>(boxes, batch, i);
+    constexpr T wider = 8 * std::numeric_limits<T>::epsilon();
+    const T w = box.hull_x * (T(1) + wider) + std::fabs(box.cx) * wider;
+    const T h = box.hull_y * (T(1) + wider) + std::fabs(box.cy) * wider;
+    static_cast<Box<T>&>(*this) = {box.cx - w, box.cy - h, box.cx + w, box.cy + h};
+    this->area = box.area;
+  }
+  static double side_ratio(double) { return 0; }
+  static BOXOPS_HD bool may_exceed(T, T, T area1, T area2, T lower) {
+    return min_of(area1, area2) >= lower * max_of(area1, area2);
+  }
+  static T iou(const RankedRotated& kept, const RankedRotated& other) { return iou_of(kept.box, other.box); }
 };
 
 }  // namespace
@@ -37,9 +75,9 @@ std::vector<int64_t> rank(const NmsInput& input, int64_t batch, std::vector<int6
 }
 
 // Reads which of the ranked boxes are kept, at most `limit` of each group.
-template <class T>
-void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked, T threshold, int64_t limit,
-              bool* keep, const Parallel& parallel) {
+template <class R>
+void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked, typename R::Scalar threshold,
+              int64_t limit, bool* keep, const Parallel& parallel) {
   const int64_t n = static_cast<int64_t>(ranked.size());
   // place[i]: the rank of the i-th box when groups lie one after another, each by falling score.
   std::vector<int64_t> place, starts{0};
@@ -54,14 +92,11 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   }
   starts.push_back(n);
 
-  std::vector<Ranked<T>> boxes(n);
+  std::vector<R> boxes(n);
   parallel.run(n, 1 << 14, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      static_cast<Box<T>&>(boxes[i]) = load_box<T>(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
-      boxes[i].area = area(boxes[i]);
-    }
+    for (int64_t i = begin; i < end; ++i) boxes[i].load(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
   });
-  const auto greedy = BOXOPS_BY_ISA(greedy<T>);
+  const auto greedy = BOXOPS_BY_ISA(greedy<R>);
   if (place.empty()) return greedy(boxes.data(), n, threshold, limit, keep);
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
@@ -73,25 +108,35 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
 }
 
 // Suppresses the ranked candidates and writes the first `limit` kept to `out`.
-template <class T>
-int64_t keep_first(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked, T threshold, int64_t limit,
-                   int64_t* out, const Parallel& parallel) {
+template <class R>
+int64_t keep_first(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked,
+                   typename R::Scalar threshold, int64_t limit, int64_t* out, const Parallel& parallel) {
   std::vector<uint8_t> flags(ranked.size(), 0);
   bool* keep = reinterpret_cast<bool*>(flags.data());
-  suppress(input, batch, ranked, threshold, limit, keep, parallel);
+  suppress<R>(input, batch, ranked, threshold, limit, keep, parallel);
   int64_t count = 0;
   for (size_t i = 0; i < ranked.size() && count < limit; ++i)
     if (keep[i]) out[count++] = ranked[i];
   return count;
 }
 
+template <class R>
+int64_t keep_all(const NmsInput& input, typename R::Scalar threshold, int64_t* out, const Parallel& parallel) {
+  std::vector<int64_t> all(input.boxes.count);
+  std::iota(all.begin(), all.end(), 0);
+  return keep_first<R>(input, 0, rank(input, 0, std::move(all)), threshold, input.boxes.count, out, parallel);
+}
+
 }  // namespace
 
 template <class T>
 int64_t nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel) {
-  std::vector<int64_t> all(input.boxes.count);
-  std::iota(all.begin(), all.end(), 0);
-  return keep_first(input, 0, rank(input, 0, std::move(all)), iou_threshold, input.boxes.count, keep, parallel);
+  return keep_all<Ranked<T>>(input, iou_threshold, keep, parallel);
+}
+
+template <class T>
+int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel) {
+  return keep_all<RankedRotated<T>>(input, iou_threshold, keep, parallel);
 }
 
 template <class T>
@@ -104,15 +149,16 @@ void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& opt
         if (!options.has_score_threshold || score_exceeds(input.scores, b, i, options.score_threshold))
           candidates.push_back(i);
       int64_t* out = indices + b * options.max_output;
-      counts[b] =
-          keep_first(input, b, rank(input, b, std::move(candidates)), iou_threshold, options.max_output, out, Serial());
+      counts[b] = keep_first<Ranked<T>>(input, b, rank(input, b, std::move(candidates)), iou_threshold,
+                                        options.max_output, out, Serial());
       std::fill(out + counts[b], out + options.max_output, -1);
     }
   });
 }
 
-#define INSTANTIATE(T)                                                    \
-  template int64_t nms<T>(const NmsInput&, T, int64_t*, const Parallel&); \
+#define INSTANTIATE(T)                                                            \
+  template int64_t nms<T>(const NmsInput&, T, int64_t*, const Parallel&);         \
+  template int64_t rotated_nms<T>(const NmsInput&, T, int64_t*, const Parallel&); \
   template void nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, const Parallel&);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -9,9 +9,13 @@
 // into the next, so one number tells where its kept boxes begin. At the end the flags are read back
 // in the order of the scores.
 //
-// Floor: the pairs of steps 1 and 2 (about 16 operations each), N kept / 2 of them at most.
+// The kernels are templates on what is kept of a box: Shape<T>, or RotatedBox<T> for rotated NMS.
+//
+// Floor: the pairs of steps 1 and 2 (about 16 operations each; 10 for rotated boxes whose hulls do not meet, 220 for
+// others), N kept / 2 of them at most.
 #include "common/compact.cuh"
 #include "common/cuda_utils.cuh"
+#include "common/rotated_geometry.h"
 #include "nms/nms.h"
 
 namespace boxops::cuda {
@@ -23,11 +27,11 @@ constexpr int kThreads = 256;
 constexpr int kStripes = 64;  // blocks that share the kept boxes
 using Word = unsigned long long;
 
-template <class T>
+template <class S>
 struct State {
   uint64_t *keys, *keys_sorted;
   int64_t *values, *order, *place;  // order: flat indices by (image, score); place: ranks by (image, group, score)
-  Shape<T>*boxes, *kept;            // by place; the kept ones so far
+  S *boxes, *kept;                  // by place; the kept ones so far
   int64_t* start;                   // by place: where its segment starts
   uint8_t *valid, *keep;            // by place: is a candidate; by rank: is kept
   Word *mask, *removed;             // of the tile
@@ -36,13 +40,13 @@ struct State {
   size_t sort_bytes;
 };
 
-template <class T>
-State<T> carve(void* base, int64_t n, size_t* bytes) {
+template <class S>
+State<S> carve(void* base, int64_t n, size_t* bytes) {
   Workspace w(base);
-  State<T> s;
+  State<S> s;
   s.keys = w.take<uint64_t>(n), s.keys_sorted = w.take<uint64_t>(n);
   s.values = w.take<int64_t>(n), s.order = w.take<int64_t>(n), s.place = w.take<int64_t>(n);
-  s.boxes = w.take<Shape<T>>(n), s.kept = w.take<Shape<T>>(n);
+  s.boxes = w.take<S>(n), s.kept = w.take<S>(n);
   s.start = w.take<int64_t>(n), s.valid = w.take<uint8_t>(n), s.keep = w.take<uint8_t>(n);
   s.mask = w.take<Word>(min_of(n, kTile) * kWords), s.removed = w.take<Word>(kWords);
   s.counts = w.take<int64_t>(2);
@@ -50,6 +54,15 @@ State<T> carve(void* base, int64_t n, size_t* bytes) {
   s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
   *bytes = w.used();
   return s;
+}
+
+template <class T>
+__device__ void fetch(const Boxes& boxes, int64_t batch, int64_t i, Shape<T>* shape) {
+  *shape = shape_of<Measure::kIoU>(load_box<T>(boxes, batch, i));
+}
+template <class T>
+__device__ void fetch(const Boxes& boxes, int64_t batch, int64_t i, RotatedBox<T>* box) {
+  *box = load_rotated_box<T>(boxes, batch, i);
 }
 
 enum class Key { kScore, kImage, kGroup };
@@ -73,8 +86,8 @@ __global__ void iota_kernel(int64_t n, int64_t* out) {
 }
 
 // Whether the box at place i lies in the segment of the box with this flat index, or behind it.
-template <class T>
-__device__ bool reaches(const NmsInput& input, const State<T>& s, int64_t i, int64_t flat) {
+template <class S>
+__device__ bool reaches(const NmsInput& input, const State<S>& s, int64_t i, int64_t flat) {
   const int64_t n = input.boxes.count, other = s.order[s.place[i]];
   if (other / n != flat / n || !input.has_groups) return other / n >= flat / n;
   return group_key(input.groups, other / n, other % n) >= group_key(input.groups, flat / n, flat % n);
@@ -82,11 +95,11 @@ __device__ bool reaches(const NmsInput& input, const State<T>& s, int64_t i, int
 
 // A thread fetches one box to its place, finds where its segment starts by bisection, and says
 // whether it is a candidate.
-template <class T>
-__global__ void gather_kernel(NmsInput input, bool thresholded, double score_threshold, int64_t n, State<T> s) {
+template <class S>
+__global__ void gather_kernel(NmsInput input, bool thresholded, double score_threshold, int64_t n, State<S> s) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t flat = s.order[s.place[i]], batch = flat / input.boxes.count, box = flat % input.boxes.count;
-    s.boxes[i] = shape_of<Measure::kIoU>(load_box<T>(input.boxes, batch, box));
+    fetch(input.boxes, batch, box, &s.boxes[i]);
     s.valid[i] = !thresholded || score_exceeds(input.scores, batch, box, score_threshold);
     int64_t low = 0, high = i;
     while (low < high) {
@@ -100,8 +113,8 @@ __global__ void gather_kernel(NmsInput input, bool thresholded, double score_thr
 }
 
 // A thread prepares one word of the tile's removed bits: set for what is no candidate.
-template <class T>
-__global__ void start_kernel(State<T> s, int64_t tile, int64_t n) {
+template <class S>
+__global__ void start_kernel(State<S> s, int64_t tile, int64_t n) {
   Word word = 0;
   for (int bit = 0; bit < 64; ++bit) {
     const int64_t i = tile + int64_t(threadIdx.x) * 64 + bit;
@@ -112,14 +125,14 @@ __global__ void start_kernel(State<T> s, int64_t tile, int64_t n) {
 
 // Block (x, y): kThreads boxes of the tile, one per thread, against every kStripes-th chunk of the
 // open segment's kept boxes, a chunk in shared memory at a time.
-template <class T>
+template <class S>
 __global__ void __launch_bounds__(kThreads)
-    kept_kernel(State<T> s, int64_t tile, int64_t n, T threshold, int64_t limit) {
-  __shared__ Shape<T> chunk[kThreads];
+    kept_kernel(State<S> s, int64_t tile, int64_t n, typename S::Scalar threshold, int64_t limit) {
+  __shared__ S chunk[kThreads];
   const int64_t i = tile + int64_t(blockIdx.x) * kThreads + threadIdx.x, kept = s.counts[0], begin = s.counts[1];
   const bool open = i < n && s.start[i] < tile;
   if (!__syncthreads_or(open)) return;
-  Shape<T> box;
+  S box;
   if (open) box = s.boxes[i];
   bool gone = open && kept - begin >= limit;
   for (int64_t first = begin + int64_t(blockIdx.y) * kThreads; first < kept; first += int64_t(kStripes) * kThreads) {
@@ -134,10 +147,10 @@ __global__ void __launch_bounds__(kThreads)
 
 // Block (x, y), y <= x: thread t compares row box 64 y + t with the 64 column boxes of block x and
 // writes one word: bit c is set where row and column share a segment and overlap too much.
-template <class T>
-__global__ void __launch_bounds__(64) mask_kernel(State<T> s, int64_t tile, int64_t n, T threshold) {
+template <class S>
+__global__ void __launch_bounds__(64) mask_kernel(State<S> s, int64_t tile, int64_t n, typename S::Scalar threshold) {
   if (blockIdx.y > blockIdx.x) return;
-  __shared__ Shape<T> columns[64];
+  __shared__ S columns[64];
   __shared__ int64_t starts[64];
   const int64_t column = tile + int64_t(blockIdx.x) * 64, row = tile + int64_t(blockIdx.y) * 64 + threadIdx.x;
   const int m = static_cast<int>(min_of<int64_t>(64, n - column));
@@ -148,7 +161,7 @@ __global__ void __launch_bounds__(64) mask_kernel(State<T> s, int64_t tile, int6
   __syncthreads();
   if (row >= n) return;
   const int64_t start = s.start[row];
-  const Shape<T> box = s.boxes[row];
+  const S box = s.boxes[row];
   Word word = 0;
   for (int c = blockIdx.x == blockIdx.y ? threadIdx.x + 1 : 0; c < m && starts[c] == start; ++c)
     if (iou_of(box, columns[c]) > threshold) word |= Word(1) << c;
@@ -157,8 +170,8 @@ __global__ void __launch_bounds__(64) mask_kernel(State<T> s, int64_t tile, int6
 
 // One block. For each 64 boxes in turn: thread 0 settles them by their own 64 x 64 bits, then all
 // threads strike what the kept ones suppress further on. Last, the kept boxes are appended.
-template <class T>
-__global__ void __launch_bounds__(1024) resolve_kernel(State<T> s, int64_t tile, int64_t n) {
+template <class S>
+__global__ void __launch_bounds__(1024) resolve_kernel(State<S> s, int64_t tile, int64_t n) {
   __shared__ Word removed[kWords], diagonal[64], kept[kWords];
   __shared__ int offset[kWords + 1];
   const int boxes = static_cast<int>(min_of(kTile, n - tile)), words = (boxes + 63) / 64, t = threadIdx.x;
@@ -208,9 +221,9 @@ __global__ void __launch_bounds__(1024) resolve_kernel(State<T> s, int64_t tile,
 }
 
 // Block b writes the first `limit` kept indices of image b by falling score, then -1.
-template <class T>
+template <class S>
 __global__ void __launch_bounds__(kCompactThreads)
-    emit_kernel(State<T> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts) {
+    emit_kernel(State<S> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts) {
   const int64_t first = int64_t(blockIdx.x) * count;
   int64_t* out = indices + int64_t(blockIdx.x) * limit;
   const int64_t written = compact(
@@ -222,9 +235,9 @@ __global__ void __launch_bounds__(kCompactThreads)
 }
 
 // Sorts `from` (places of flat indices, or of ranks through `by`) stably by one key into `to`.
-template <class T>
+template <class S>
 int sort_by(const NmsInput& input, Key kind, const int64_t* from, const int64_t* by, int bits, int64_t n, int64_t* to,
-            const State<T>& s, void* stream) {
+            const State<S>& s, void* stream) {
   BOXOPS_TRY(
       launch(key_kernel, grid_x(blocks_of(n, kThreads)), kThreads, stream, input, kind, from, by, n, s.keys, s.values));
   return sort_pairs(s.keys, s.keys_sorted, s.values, to, n, bits, s.sort, s.sort_bytes, stream);
@@ -236,12 +249,12 @@ int bits_of(int64_t values) {
   return bits;
 }
 
-template <class T>
-int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool pad, int64_t* indices, int64_t* counts,
-        void* workspace, void* stream) {
+template <class S>
+int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions& options, bool pad, int64_t* indices,
+        int64_t* counts, void* workspace, void* stream) {
   const int64_t batch = input.boxes.batch, n = batch * input.boxes.count;
   size_t bytes;
-  State<T> s = carve<T>(workspace, n, &bytes);
+  State<S> s = carve<S>(workspace, n, &bytes);
   if (n > 0) {
     // Stable sorts from the least to the most significant key. `place` serves as the spare.
     BOXOPS_TRY(sort_by(input, Key::kScore, nullptr, nullptr, score_key_bits(input.scores), n,
@@ -254,19 +267,19 @@ int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool p
     } else {
       BOXOPS_TRY(launch(iota_kernel, grid_x(blocks_of(n, kThreads)), kThreads, stream, n, s.place));
     }
-    BOXOPS_TRY(launch(gather_kernel<T>, grid_x(blocks_of(n, kThreads)), kThreads, stream, input,
+    BOXOPS_TRY(launch(gather_kernel<S>, grid_x(blocks_of(n, kThreads)), kThreads, stream, input,
                       options.has_score_threshold, options.score_threshold, n, s));
     for (int64_t tile = 0; tile < n; tile += kTile) {
       const unsigned blocks = static_cast<unsigned>(blocks_of(min_of(kTile, n - tile), 64));
-      BOXOPS_TRY(launch(start_kernel<T>, 1, kWords, stream, s, tile, n));
+      BOXOPS_TRY(launch(start_kernel<S>, 1, kWords, stream, s, tile, n));
       if (tile > 0)
-        BOXOPS_TRY(launch(kept_kernel<T>, dim3(kTile / kThreads, kStripes), kThreads, stream, s, tile, n, threshold,
+        BOXOPS_TRY(launch(kept_kernel<S>, dim3(kTile / kThreads, kStripes), kThreads, stream, s, tile, n, threshold,
                           options.max_output));
-      BOXOPS_TRY(launch(mask_kernel<T>, dim3(blocks, blocks), 64, stream, s, tile, n, threshold));
-      BOXOPS_TRY(launch(resolve_kernel<T>, 1, 1024, stream, s, tile, n));
+      BOXOPS_TRY(launch(mask_kernel<S>, dim3(blocks, blocks), 64, stream, s, tile, n, threshold));
+      BOXOPS_TRY(launch(resolve_kernel<S>, 1, 1024, stream, s, tile, n));
     }
   }
-  return launch(emit_kernel<T>, static_cast<unsigned>(batch), kCompactThreads, stream, s, input.boxes.count,
+  return launch(emit_kernel<S>, static_cast<unsigned>(batch), kCompactThreads, stream, s, input.boxes.count,
                 options.max_output, pad, indices, counts);
 }
 
@@ -274,24 +287,39 @@ int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool p
 
 size_t nms_workspace(int64_t batch, int64_t count, bool float64) {
   size_t bytes;
-  if (float64) carve<double>(nullptr, batch * count, &bytes);
-  else carve<float>(nullptr, batch * count, &bytes);
+  if (float64) carve<Shape<double>>(nullptr, batch * count, &bytes);
+  else carve<Shape<float>>(nullptr, batch * count, &bytes);
+  return bytes;
+}
+
+size_t rotated_nms_workspace(int64_t count, bool float64) {
+  size_t bytes;
+  if (float64) carve<RotatedBox<double>>(nullptr, count, &bytes);
+  else carve<RotatedBox<float>>(nullptr, count, &bytes);
   return bytes;
 }
 
 template <class T>
 int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream) {
-  return run(input, iou_threshold, {input.boxes.count, false, 0.0}, false, keep, count, workspace, stream);
+  const PaddedOptions all{input.boxes.count, false, 0.0};
+  return run<Shape<T>>(input, iou_threshold, all, false, keep, count, workspace, stream);
+}
+
+template <class T>
+int rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream) {
+  const PaddedOptions all{input.boxes.count, false, 0.0};
+  return run<RotatedBox<T>>(input, iou_threshold, all, false, keep, count, workspace, stream);
 }
 
 template <class T>
 int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
                void* workspace, void* stream) {
-  return run(input, iou_threshold, options, true, indices, counts, workspace, stream);
+  return run<Shape<T>>(input, iou_threshold, options, true, indices, counts, workspace, stream);
 }
 
-#define INSTANTIATE(T)                                                       \
-  template int nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*); \
+#define INSTANTIATE(T)                                                               \
+  template int nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*);         \
+  template int rotated_nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*); \
   template int nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, void*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)

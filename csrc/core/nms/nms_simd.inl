@@ -12,10 +12,12 @@ constexpr int kLanes = 16;
 
 // The kept boxes, in blocks of kLanes coordinate by coordinate, each bucket in a stretch of its own that has room for
 // all its candidates. Places not yet taken hold zeros: boxes without area, which exceed nothing.
-template <class T>
+template <class R>
 class KeptBoxes {
+  using T = typename R::Scalar;
+
  public:
-  KeptBoxes(const Ranked<T>* boxes, int64_t n, T threshold)
+  KeptBoxes(const R* boxes, int64_t n, T threshold)
       : boxes_(boxes), threshold_(threshold), lower_(threshold * (T(1) - 8 * std::numeric_limits<T>::epsilon())) {
     gridded_ = n > 384 && choose_cells(n);
     int64_t buckets = 1;
@@ -32,18 +34,20 @@ class KeptBoxes {
       for (Stretch& s : stretches_) s.begin = std::exchange(sum, sum + s.end), s.end = s.begin;
     }
     coordinates_.resize((n / kLanes + 1) * 5 * kLanes + kLanes);
+    owners_.resize(n);
     const auto address = reinterpret_cast<uintptr_t>(coordinates_.data());
     first_ = coordinates_.data() + (kLanes - address / sizeof(T) % kLanes) % kLanes;
   }
 
   // Whether a kept box suppresses box i.
   bool suppresses(int64_t i) const {
-    const Ranked<T>& box = boxes_[i];
+    const R& box = boxes_[i];
     if (!gridded_) return any_exceeds(box, stretches_[0].begin, stretches_[0].end);
     const double w = double(box.x2) - double(box.x1), h = double(box.y2) - double(box.y1), side = std::max(w, h);
     const double cx = middle(box.x1, box.x2), cy = middle(box.y1, box.y2);
     const double most = std::min(side / ratio_ * (1 + kSlack), std::numeric_limits<double>::max());
-    const int first = std::max(min_level_, level_of(side * ratio_ * (1 - kSlack)));
+    const double least = std::max(side * ratio_, std::sqrt(double(box.area) * threshold_));
+    const int first = std::max(min_level_, level_of(least * (1 - kSlack)));
     const int last = std::min(max_level_, level_of(most));
     for (int level = first; level <= last; ++level) {
       const Level& grid = levels_[level - min_level_];
@@ -68,9 +72,11 @@ class KeptBoxes {
 
   // Files box i as kept.
   void insert(int64_t i) {
-    const Ranked<T>& box = boxes_[i];
+    const R& box = boxes_[i];
     if (gridded_) ++levels_[level_of(larger_side(box)) - min_level_].kept;
-    T* to = place(stretches_[gridded_ ? bucket_[i] : 0].end++);
+    const int64_t at = stretches_[gridded_ ? bucket_[i] : 0].end++;
+    owners_[at] = i;
+    T* to = place(at);
     to[0] = box.x1, to[kLanes] = box.y1, to[2 * kLanes] = box.x2, to[3 * kLanes] = box.y2, to[4 * kLanes] = box.area;
   }
 
@@ -98,28 +104,24 @@ class KeptBoxes {
 
   // Whether the IoU of `box` with any of the places [begin, end) exceeds the threshold. `lower_` is a
   // little under the threshold: a product test, which needs no division, finds the few that might.
-  bool any_exceeds(const Ranked<T>& box, int64_t begin, int64_t end) const {
+  bool any_exceeds(const R& box, int64_t begin, int64_t end) const {
     for (int64_t at = begin / kLanes * kLanes; at < end; at += kLanes) {
       const T* x1 = static_cast<const T*>(__builtin_assume_aligned(place(at), kLanes * sizeof(T)));
       const T *y1 = x1 + kLanes, *x2 = y1 + kLanes, *y2 = x2 + kLanes, *area = y2 + kLanes;
-      int maybe = 0;
-      for (int i = 0; i < kLanes; ++i) {
+      const auto may_exceed = [&](int i) {
         const T w = min_of(box.x2, x2[i]) - max_of(box.x1, x1[i]), h = min_of(box.y2, y2[i]) - max_of(box.y1, y1[i]);
-        maybe |= (w > T(0)) & (h > T(0)) & (w * h >= lower_ * ((box.area + area[i]) - w * h));
-      }
+        return (w > T(0)) & (h > T(0)) & R::may_exceed(w, h, box.area, area[i], lower_);
+      };
+      int maybe = 0;
+      for (int i = 0; i < kLanes; ++i) maybe |= may_exceed(i);
       if (!maybe) continue;
-      for (int i = 0; i < kLanes; ++i) {
-        const Shape<T> a{{box.x1, box.y1, box.x2, box.y2}, box.area, T(0)},
-            b{{x1[i], y1[i], x2[i], y2[i]}, area[i], T(0)};
-        if (iou_of(a, b) > threshold_) return true;
-      }
+      for (int i = 0; i < kLanes; ++i)
+        if (may_exceed(i) && R::iou(boxes_[owners_[at + i]], box) > threshold_) return true;
     }
     return false;
   }
 
-  static double larger_side(const Ranked<T>& b) {
-    return std::max(double(b.x2) - double(b.x1), double(b.y2) - double(b.y1));
-  }
+  static double larger_side(const R& b) { return std::max(double(b.x2) - double(b.x1), double(b.y2) - double(b.y1)); }
   static int level_of(double side) { return side > 0 ? std::ilogb(side) : std::numeric_limits<int>::min(); }
 
   static double middle(double lo, double hi) { return 0.5 * lo + 0.5 * hi; }  // their sum could overflow
@@ -130,7 +132,7 @@ class KeptBoxes {
   int64_t bucket(uint64_t x, uint64_t y, int level) const {  // unsigned: far cells wrap around
     return static_cast<int64_t>((x + y * static_cast<uint64_t>(row_) + level * uint64_t(0x9e3779b9)) & mask_);
   }
-  int64_t bucket_of(const Ranked<T>& b) const {
+  int64_t bucket_of(const R& b) const {
     const int level = level_of(larger_side(b));
     const Level& grid = levels_[level - min_level_];
     return bucket(cell(middle(b.x1, b.x2), grid), cell(middle(b.y1, b.y2), grid), level);
@@ -147,12 +149,12 @@ class KeptBoxes {
   // Sets up levels and cells; false where geometry cannot be trusted to bound the IoU, because
   // areas are so small that they have lost precision.
   bool choose_cells(int64_t n) {
-    ratio_ = std::max(double(threshold_) * (1 - kSlack), 1e-30);
+    ratio_ = std::max(R::side_ratio(threshold_) * (1 - kSlack), 1e-30);
     min_level_ = std::numeric_limits<int>::max(), max_level_ = std::numeric_limits<int>::min();
     std::vector<double> xs, ys;
     const int64_t step = std::max<int64_t>(1, n / 256);
     for (int64_t i = 0; i < n; ++i) {
-      const Ranked<T>& b = boxes_[i];
+      const R& b = boxes_[i];
       if (!b.ordinary()) continue;
       if (b.area < std::numeric_limits<T>::min() * T(1 << 30)) return false;
       const int level = level_of(larger_side(b));
@@ -179,7 +181,7 @@ class KeptBoxes {
     return true;
   }
 
-  const Ranked<T>* boxes_;
+  const R* boxes_;
   T threshold_, lower_;
   bool gridded_;
   double ratio_ = 0;
@@ -188,15 +190,16 @@ class KeptBoxes {
   int64_t mask_, row_;
   std::vector<Stretch> stretches_;  // by bucket
   std::vector<int64_t> bucket_;     // by candidate
+  std::vector<int64_t> owners_;     // by place: which candidate lies there
   std::vector<T> coordinates_;      // by kLanes: that many x1, y1, x2, y2 and areas
   T* first_;                        // aligned for vectors
 };
 
 // boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes.
-template <class T>
-void greedy(const Ranked<T>* boxes, int64_t n, T threshold, int64_t limit, bool* keep) {
+template <class R>
+void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep) {
   constexpr int64_t kAhead = 8;
-  KeptBoxes<T> kept(boxes, n, threshold);
+  KeptBoxes<R> kept(boxes, n, threshold);
   int64_t count = 0;
   for (int64_t i = 0; i < n && count < limit; ++i) {
     if (i + kAhead < n) kept.prefetch(i + kAhead);

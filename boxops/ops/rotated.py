@@ -1,0 +1,77 @@
+"""Rotated boxes: their IoU, and non-maximum suppression by it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from boxops.ops.backend import backend, check_number
+
+Array = TypeVar("Array")
+
+
+def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Array:
+    """Intersection over union of rotated boxes.
+
+    A box is centre x, centre y, width, height and angle in degrees, counter-clockwise as seen in an image with y
+    pointing down: detectron2's boxes, and torchvision's ``"cxcywhr"``. The axis along its width is (cos, -sin).
+
+    Args:
+        boxes1, boxes2: ``[..., N, 5]`` and ``[..., M, 5]``, or with ``paired`` both ``[..., 5]``; one real dtype, any
+            strides, centres and sizes in one unit, any angles. Leading dims broadcast.
+        paired: compare box i with box i instead of all with all.
+
+    Returns:
+        ``[..., N, M]``, paired ``[...]``, in float32 (float64 for float64 boxes), in [0, 1]: exactly 0 for boxes apart
+        and 1 for a box with itself; elsewhere exact up to rounding, about 1e-6 (1e-15 for float64), more for sides
+        that differ by a factor above 1000. Negative sizes count as 0. Boxes have IoU 0 with everything if a number is
+        not finite, or the area is 0, subnormal or within a factor of 4 of overflow. All backends compute the same
+        bits; swapping boxes1 and boxes2 may change the last ones. Not differentiable: asking for the gradient raises.
+
+    Raises:
+        ValueError: shapes do not fit, dtypes differ or are not real, or devices differ.
+        TypeError: the two are not arrays of one kind.
+
+    Source: the area is computed by Green's theorem on the clamped outline (``csrc/core/common/rotated_geometry.h``).
+    """
+    return backend("rotated_box_iou", boxes1, boxes2).rotated_box_iou(boxes1, boxes2, bool(paired))
+
+
+def rotated_nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
+    """Greedy non-maximum suppression of rotated boxes.
+
+    Boxes are taken by falling score; a box is dropped when its IoU with a box kept before exceeds the threshold. The
+    IoU is that of :func:`rotated_box_iou`, with the box kept before as the first.
+
+    Args:
+        boxes: ``[N, 5]`` as for :func:`rotated_box_iou`.
+        scores: ``[N]``, any real dtype.
+        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type (float32, or float64).
+
+    Returns:
+        int64 ``[K]``: indices of the kept boxes by falling score. Equal scores go by rising index, NaN scores come
+        last. Boxes without area and boxes with NaN or infinite numbers overlap nothing and are kept. On CUDA the host
+        waits for K.
+
+    Raises:
+        ValueError: shapes do not fit, a dtype is not real, devices differ, or the threshold is negative or NaN.
+        TypeError: boxes and scores are not arrays of one kind.
+    """
+    threshold = check_number("rotated_nms", "iou_threshold", iou_threshold)
+    return backend("rotated_nms", boxes, scores).rotated_nms(boxes, scores, threshold)
+
+
+def batched_rotated_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
+    """Non-maximum suppression of rotated boxes inside each group: of one class, one image, one level.
+
+    Args:
+        boxes, scores, iou_threshold: as for :func:`rotated_nms`.
+        idxs: ``[N]`` integers, the group of each box; any values.
+
+    Returns:
+        int64 ``[K]``: indices of the kept boxes of all groups by falling score, ties by rising index.
+
+    Raises:
+        ValueError, TypeError: as :func:`rotated_nms`; ``idxs`` must be integers.
+    """
+    threshold = check_number("batched_rotated_nms", "iou_threshold", iou_threshold)
+    return backend("batched_rotated_nms", boxes, scores, idxs).batched_rotated_nms(boxes, scores, idxs, threshold)

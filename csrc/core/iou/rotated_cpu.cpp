@@ -1,0 +1,94 @@
+#include "iou/rotated.h"
+
+#include <algorithm>
+
+#include "common/isa.h"
+#include "common/rotated_geometry.h"
+
+namespace boxops {
+namespace {
+
+constexpr int kRotatedTile = 256;
+
+// A tile of boxes, number by number. The cosine, sine of a box only count where it is the first of a pair.
+template <class T>
+struct RotatedTile {
+  alignas(64) T numbers[10][kRotatedTile];
+
+  RotatedBox<T> operator[](int i) const {
+    return {numbers[0][i], numbers[1][i], numbers[2][i], numbers[3][i], numbers[4][i],
+            numbers[5][i], numbers[6][i], numbers[7][i], numbers[8][i], numbers[9][i]};
+  }
+  void set(int i, const RotatedBox<T>& b) {
+    const T all[] = {b.cx, b.cy, b.a, b.b, b.angle, b.cos, b.sin, b.hull_x, b.hull_y, b.area};
+    for (int k = 0; k < 10; ++k) numbers[k][i] = all[k];
+  }
+};
+
+}  // namespace
+}  // namespace boxops
+
+#define BOXOPS_SIMD_SOURCE "iou/rotated_simd.inl"
+#include "common/for_each_isa.h"
+
+namespace boxops::cpu {
+namespace {
+
+constexpr int64_t kRows = 64;               // rows that share one loaded tile
+constexpr int64_t kPairsPerTask = 1 << 12;  // less is not worth waking a thread
+
+template <class T>
+void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, RotatedTile<T>& tile) {
+  for (int i = 0; i < n; ++i) tile.set(i, load_rotated_box<T>(boxes, batch, begin + i));
+}
+
+// Tasks as in iou_cpu.cpp: blocks of kRows x kRotatedTile.
+template <class T>
+void pairwise(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& parallel) {
+  const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kRotatedTile);
+  const auto row_kernel = BOXOPS_BY_ISA(rotated_sparse_row<T>);
+  const int64_t pairs = std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kRotatedTile);
+  parallel.run(boxes1.batch * rows * columns, std::max<int64_t>(1, kPairsPerTask / pairs),
+               [&](int64_t begin, int64_t end) {
+                 RotatedTile<T> tile;
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows,
+                                 column = task % columns * kRotatedTile;
+                   const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes2.count - column));
+                   load_tile(boxes2, batch, column, n, tile);
+                   for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i)
+                     row_kernel(load_rotated_box<T>(boxes1, batch, i), tile, n,
+                                out + (batch * boxes1.count + i) * boxes2.count + column);
+                 }
+               });
+}
+
+template <class T>
+void paired(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& parallel) {
+  const int64_t columns = blocks_of(boxes1.count, kRotatedTile);
+  const auto kernel = BOXOPS_BY_ISA(rotated_paired<T>);
+  parallel.run(boxes1.batch * columns, kPairsPerTask / kRotatedTile, [&](int64_t begin, int64_t end) {
+    RotatedTile<T> tile1, tile2;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t batch = task / columns, column = task % columns * kRotatedTile;
+      const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes1.count - column));
+      load_tile(boxes1, batch, column, n, tile1);
+      load_tile(boxes2, batch, column, n, tile2);
+      kernel(tile1, tile2, n, out + batch * boxes1.count + column);
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool is_paired, T* out, const Parallel& parallel) {
+  if (boxes1.batch == 0 || boxes1.count == 0 || boxes2.count == 0) return;
+  (is_paired ? paired<T> : pairwise<T>)(boxes1, boxes2, out, parallel);
+}
+
+#define INSTANTIATE(T) template void rotated_box_iou<T>(const Boxes&, const Boxes&, bool, T*, const Parallel&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cpu
