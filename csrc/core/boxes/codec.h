@@ -9,7 +9,7 @@
 //       v2, v3 (Redmon, Farhadi 2017, section 2; 2018, section 2.1): x, y before the sigmoid, w, h logs over the prior.
 #pragma once
 
-#include "common/geometry.h"
+#include "boxes/boxes.h"
 
 namespace boxops {
 
@@ -46,23 +46,6 @@ BOXOPS_HD Box<T> decode_box(const Box<T>& code, const Box<T>& anchor, const Code
     half_h = T(0.5) * ((v1 ? code.y2 * code.y2 : std::exp(code.y2 > clip ? clip : code.y2)) * h);
   }
   return {x - half_w, y - half_h, x + half_w, y + half_h};
-}
-
-// NaN stays NaN.
-template <class T>
-BOXOPS_HD Box<T> clip_box(const Box<T>& b, T height, T width) {
-  return {b.x1 < T(0)    ? T(0)
-          : b.x1 > width ? width
-                         : b.x1,
-          b.y1 < T(0)     ? T(0)
-          : b.y1 > height ? height
-                          : b.y1,
-          b.x2 < T(0)    ? T(0)
-          : b.x2 > width ? width
-                         : b.x2,
-          b.y2 < T(0)     ? T(0)
-          : b.y2 > height ? height
-                          : b.y2};
 }
 
 }  // namespace boxops
