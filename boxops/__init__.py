@@ -15,6 +15,7 @@ from boxops.ops.iou import (
     generalized_box_iou_loss,
 )
 from boxops.ops.nms import batched_nms, nms, nms_padded
+from boxops.ops.pipelines import detect, generate_proposals
 
 __version__ = "0.1.0"
 
@@ -27,10 +28,12 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "detect",
     "distance_box_iou",
     "distance_box_iou_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "generate_proposals",
     "nms",
     "nms_padded",
     "remove_small_boxes",

@@ -17,3 +17,4 @@ from boxops.reference.iou import (
     generalized_box_iou_loss,
 )
 from boxops.reference.nms import batched_nms, nms, nms_padded
+from boxops.reference.pipelines import detect, generate_proposals
