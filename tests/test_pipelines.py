@@ -7,8 +7,8 @@ import pytest
 
 
 def close(got, want):
-    """Integers to the bit. Decoding takes exp, whose last bit is the library's, so that a coordinate may differ by a few
-    roundings of the largest number in its sum; the sigmoid by its own last bit in float64."""
+    """Integers to the bit. Decoding takes exp, whose last bit is the library's, so a coordinate may differ by a few
+    roundings of the largest number in its sum; and the sigmoid takes exp too."""
     if want.dtype.kind == "i" or want.size == 0:
         return np.testing.assert_array_equal(got, want)
     np.testing.assert_allclose(got, want, rtol=0, atol=8 * np.finfo(want.dtype).eps * np.abs(want).max())

@@ -10,6 +10,8 @@ from boxops.ops.backend import backend, check_number
 
 Array = TypeVar("Array")
 
+CLIP = math.log(1000 / 16)  # widths and heights grow by a factor of 1000 / 16 at most, as in every R-CNN
+
 
 def generate_proposals(
     objectness: Array,
@@ -24,7 +26,7 @@ def generate_proposals(
     score_threshold: float = 0.0,
     min_size: float = 1e-3,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-    clip: float = math.log(1000 / 16),
+    clip: float = CLIP,
 ) -> tuple[Array, Array, Array]:
     """The proposals of a region proposal network, from its raw output.
 
@@ -66,7 +68,7 @@ def generate_proposals(
         check_integer(op, "num_anchors_per_level", count)
         for count in check_list(op, "num_anchors_per_level", num_anchors_per_level)
     ]
-    sizes = []
+    sizes: list[float] = []
     for size in check_list(op, "image_sizes", image_sizes):
         if not hasattr(size, "__len__") or len(size) != 2:
             raise TypeError(f"{op}: expected image_sizes = [(height, width), ...], got {size!r} in it")

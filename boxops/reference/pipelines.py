@@ -7,6 +7,8 @@ import numpy as np
 from boxops.reference.common import by_falling_score, compute, quiet
 from boxops.reference.nms import batched_nms
 
+CLIP = math.log(1000 / 16)
+
 
 @quiet
 def generate_proposals(
@@ -22,7 +24,7 @@ def generate_proposals(
     score_threshold=0.0,
     min_size=1e-3,
     weights=(1.0, 1.0, 1.0, 1.0),
-    clip=math.log(1000 / 16),
+    clip=CLIP,
 ):
     T = np.result_type(*(compute(array) for array in (objectness, deltas, anchors))).type
     objectness, deltas, anchors = (np.asarray(array).astype(T) for array in (objectness, deltas, anchors))

@@ -20,8 +20,8 @@ void check_number(const char* op, const char* name, double value) {
 // Rising from 0 to the number of anchors.
 std::vector<int64_t> level_offsets(const char* op, const std::vector<int64_t>& sizes, int64_t anchors) {
   std::vector<int64_t> offsets{0};
+  for (const int64_t size : sizes) check_count(op, "num_anchors_per_level", size);
   for (const int64_t size : sizes) {
-    check_count(op, "num_anchors_per_level", size);
     if (size > anchors) break;  // so that no sum overflows
     offsets.push_back(offsets.back() + size);
   }
