@@ -27,18 +27,18 @@ struct DetectInput {
   DType score_dtype;
   int64_t score_strides[3];
 
-  BOXOPS_HD int64_t box_at(int64_t b, int64_t pair) const {
-    return b * box_strides[0] + pair / classes * box_strides[1] + pair % classes * box_strides[2];
+  BOXOPS_HD int64_t offset(const int64_t* strides, int64_t b, int32_t pair) const {
+    const uint32_t i = static_cast<uint32_t>(pair), c = static_cast<uint32_t>(classes);
+    return b * strides[0] + i / c * strides[1] + i % c * strides[2];
   }
-  BOXOPS_HD int64_t score_at(int64_t b, int64_t pair) const {
-    return b * score_strides[0] + pair / classes * score_strides[1] + pair % classes * score_strides[2];
-  }
+  BOXOPS_HD int64_t box_at(int64_t b, int32_t pair) const { return offset(box_strides, b, pair); }
+  BOXOPS_HD int64_t score_at(int64_t b, int32_t pair) const { return offset(score_strides, b, pair); }
   // The box of pair n * C + c.
   template <class T>
-  BOXOPS_HD Box<T> box(int64_t b, int64_t pair) const {
+  BOXOPS_HD Box<T> box(int64_t b, int32_t pair) const {
     return load_box<T>({boxes, box_dtype, Format::kXYXY, 1, 1, 1, 0, box_strides[3]}, box_at(b, pair), 0);
   }
-  BOXOPS_HD uint64_t key(int64_t b, int64_t pair) const {
+  BOXOPS_HD uint64_t key(int64_t b, int32_t pair) const {
     return score_key({scores, score_dtype, 1, 0}, score_at(b, pair), 0);
   }
 };
