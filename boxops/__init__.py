@@ -26,6 +26,7 @@ from boxops.ops.masks import masks_to_boxes, paste_masks
 from boxops.ops.nms import batched_nms, nms, nms_padded
 from boxops.ops.soft_nms import soft_nms
 from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
+from boxops.ops.pipelines import detect, generate_proposals
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "complete_box_iou_loss",
     "detr_cost",
     "decode_boxes",
+    "detect",
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
@@ -55,6 +57,7 @@ __all__ = [
     "multiscale_roi_align",
     "grid_anchors",
     "multibox_anchors",
+    "generate_proposals",
     "nms",
     "nms_padded",
     "ps_roi_align",

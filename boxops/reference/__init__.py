@@ -28,3 +28,4 @@ from boxops.reference.masks import masks_to_boxes, paste_masks
 from boxops.reference.nms import batched_nms, nms, nms_padded
 from boxops.reference.soft_nms import soft_nms
 from boxops.reference.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
+from boxops.reference.pipelines import detect, generate_proposals

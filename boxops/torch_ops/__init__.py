@@ -32,6 +32,7 @@ from boxops.torch_ops.masks import masks_to_boxes, paste_masks  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
 from boxops.torch_ops.soft_nms import soft_nms  # noqa: E402
 from boxops.torch_ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms  # noqa: E402
+from boxops.torch_ops.pipelines import detect, generate_proposals  # noqa: E402
 
 __all__ = [
     "batched_nms",
@@ -41,6 +42,8 @@ __all__ = [
     "cell_anchors",
     "clip_boxes",
     "detr_cost",
+    "detect",
+    "generate_proposals",
     "iou",
     "iou_backward",
     "match_greedy",

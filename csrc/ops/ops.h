@@ -116,6 +116,17 @@ BOXOPS_API Array masks_to_boxes(Framework&, Array masks);
 BOXOPS_API Array rotated_box_iou(Framework&, Array boxes1, Array boxes2, bool paired);
 BOXOPS_API Array rotated_nms(Framework&, Array boxes, Array scores, double iou_threshold);
 BOXOPS_API Array batched_rotated_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);
+// The image sizes are (height, width) of each image, one after another.
+BOXOPS_API std::tuple<Array, Array, Array> generate_proposals(Framework&, Array objectness, Array deltas, Array anchors,
+                                                              std::vector<int64_t> num_anchors_per_level,
+                                                              std::vector<double> image_sizes, int64_t pre_nms_top_n,
+                                                              int64_t post_nms_top_n, double nms_threshold,
+                                                              double score_threshold, double min_size,
+                                                              std::vector<double> weights, double clip);
+BOXOPS_API std::tuple<Array, Array, Array, Array> detect(Framework&, Array boxes, Array scores, double score_threshold,
+                                                         double iou_threshold, int64_t max_detections,
+                                                         std::optional<int64_t> topk_per_class,
+                                                         std::optional<double> min_size, bool class_agnostic);
 
 // "cuda sm_90, cpu avx512": what was built, and which instruction set runs.
 BOXOPS_API std::string build_info();

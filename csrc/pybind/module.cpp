@@ -19,6 +19,7 @@ void define_masks(py::module_& module);
 void define_nms(py::module_& module);
 void define_soft_nms(py::module_& module);
 void define_rotated(py::module_& module);
+void define_pipelines(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_numpy_ops, module) {
   define_nms(module);
   define_soft_nms(module);
   define_rotated(module);
+  define_pipelines(module);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &num_threads);
   module.def("build_info", &ops::build_info);

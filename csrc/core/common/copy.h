@@ -22,14 +22,18 @@ BOXOPS_HD int64_t source_of(const StridedView& v, int64_t at) {
   return offset;
 }
 
-BOXOPS_HD void copy_element(const StridedView& v, void* out, int64_t at) {
-  const int64_t from = source_of(v, at);
-  switch (v.element_size) {
-    case 1: static_cast<uint8_t*>(out)[at] = static_cast<const uint8_t*>(v.data)[from]; break;
-    case 2: static_cast<uint16_t*>(out)[at] = static_cast<const uint16_t*>(v.data)[from]; break;
-    case 4: static_cast<uint32_t*>(out)[at] = static_cast<const uint32_t*>(v.data)[from]; break;
-    default: static_cast<uint64_t*>(out)[at] = static_cast<const uint64_t*>(v.data)[from];
+// to[at] = data[from], numbers of `size` bytes: 1, 2, 4 or 8.
+BOXOPS_HD void copy_number(int64_t size, const void* data, int64_t from, void* to, int64_t at) {
+  switch (size) {
+    case 1: static_cast<uint8_t*>(to)[at] = static_cast<const uint8_t*>(data)[from]; break;
+    case 2: static_cast<uint16_t*>(to)[at] = static_cast<const uint16_t*>(data)[from]; break;
+    case 4: static_cast<uint32_t*>(to)[at] = static_cast<const uint32_t*>(data)[from]; break;
+    default: static_cast<uint64_t*>(to)[at] = static_cast<const uint64_t*>(data)[from];
   }
+}
+
+BOXOPS_HD void copy_element(const StridedView& v, void* out, int64_t at) {
+  copy_number(v.element_size, v.data, source_of(v, at), out, at);
 }
 
 namespace cpu {

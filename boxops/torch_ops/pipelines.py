@@ -1,0 +1,35 @@
+"""Fake kernels of the pipelines; nothing to differentiate."""
+
+from __future__ import annotations
+
+import torch
+
+from boxops.torch_ops.boxes import compute_type
+
+generate_proposals = torch.ops.boxops.generate_proposals.default
+detect = torch.ops.boxops.detect.default
+
+
+@torch.library.register_fake("boxops::generate_proposals")
+def _(objectness, deltas, anchors, num_anchors_per_level, image_sizes, pre_nms_top_n, post_nms_top_n, *rest):
+    if objectness.dim() != 2:
+        raise ValueError(f"generate_proposals: expected objectness of shape [B, A], got {[*objectness.shape]}")
+    batch = objectness.shape[0]
+    dtypes = {compute_type(tensor.dtype) for tensor in (objectness, deltas, anchors)}
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    return (
+        objectness.new_empty(batch, post_nms_top_n, 4, dtype=dtype),
+        objectness.new_empty(batch, post_nms_top_n, dtype=dtype),
+        objectness.new_empty(batch, dtype=torch.int64),
+    )
+
+
+@torch.library.register_fake("boxops::detect")
+def _(boxes, scores, score_threshold, iou_threshold, max_detections, *rest):
+    batch = boxes.shape[0]
+    return (
+        boxes.new_empty(batch, max_detections, 4),
+        scores.new_empty(batch, max_detections),
+        boxes.new_empty(batch, max_detections, dtype=torch.int64),
+        boxes.new_empty(batch, dtype=torch.int64),
+    )

@@ -1,0 +1,112 @@
+#include "pipelines/detect.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "common/copy.h"
+#include "nms/nms.h"
+#include "pipelines/select.h"
+
+namespace boxops::cpu {
+namespace {
+
+// The pairs of image b with a score above the threshold, rising.
+template <class S>
+std::vector<int32_t> pairs_above(const DetectInput& in, int64_t b, double threshold) {
+  std::vector<int32_t> pairs;
+  const int64_t* strides = in.score_strides;
+  const int64_t at = b * strides[0];
+  if (in.classes == 1 || strides[1] == in.classes * strides[2]) {
+    const int64_t stride = in.classes == 1 ? strides[1] : strides[2];
+    select_above<S>({in.scores, in.score_dtype, 1, stride}, at, 0, in.count * in.classes, static_cast<S>(threshold),
+                    false, pairs);
+    return pairs;
+  }
+  std::vector<int32_t> row;
+  for (int64_t n = 0; n < in.count; ++n) {
+    row.clear();
+    select_above<S>({in.scores, in.score_dtype, 1, strides[2]}, at + n * strides[1], 0, in.classes,
+                    static_cast<S>(threshold), false, row);
+    for (const int32_t c : row) pairs.push_back(static_cast<int32_t>(n * in.classes) + c);
+  }
+  return pairs;
+}
+
+// Leaves the `most` best of each class.
+void cut_classes(const DetectInput& in, int64_t b, int64_t most, std::vector<int32_t>& pairs) {
+  std::vector<int64_t> starts(in.classes + 1);
+  for (const int32_t pair : pairs) ++starts[pair % in.classes + 1];
+  for (int64_t c = 0; c < in.classes; ++c) starts[c + 1] += starts[c];
+  std::vector<std::pair<uint64_t, int32_t>> ranked(pairs.size());
+  std::vector<int64_t> next(starts.begin(), starts.end() - 1);
+  for (const int32_t pair : pairs) ranked[next[pair % in.classes]++] = {in.key(b, pair), pair};
+  pairs.clear();
+  for (int64_t c = 0; c < in.classes; ++c) {
+    const auto begin = ranked.begin() + starts[c], end = ranked.begin() + starts[c + 1];
+    const auto last = begin + std::min<int64_t>(most, end - begin);
+    if (last != end) std::nth_element(begin, last, end);
+    for (auto i = begin; i != last; ++i) pairs.push_back(i->second);
+  }
+  std::sort(pairs.begin(), pairs.end());
+}
+
+// S: the score's compute type.
+template <class T, class S>
+void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, int64_t b) {
+  std::vector<int32_t> pairs = pairs_above<S>(in, b, o.score_threshold);
+  if (o.has_min_size) {
+    const auto small = [&](int32_t pair) { return !is_large(in.box<T>(b, pair), static_cast<T>(o.min_size)); };
+    pairs.erase(std::remove_if(pairs.begin(), pairs.end(), small), pairs.end());
+  }
+  if (o.per_class >= 0) cut_classes(in, b, o.per_class, pairs);
+
+  const auto n = static_cast<int64_t>(pairs.size());
+  std::vector<Box<T>> boxes(n);
+  std::vector<S> scores(n);
+  std::vector<int32_t> labels(o.class_agnostic ? 0 : n);
+  for (int64_t i = 0; i < n; ++i) {
+    boxes[i] = in.box<T>(b, pairs[i]);
+    scores[i] = load<S>(in.scores, in.score_dtype, in.score_at(b, pairs[i]));
+    if (!o.class_agnostic) labels[i] = static_cast<int32_t>(pairs[i] % in.classes);
+  }
+  const NmsInput input{{boxes.data(), sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64, Format::kXYXY, 1, n, 0, 4, 1},
+                       {scores.data(), sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64, 0, 1},
+                       !o.class_agnostic,
+                       {labels.data(), DType::kInt32, 0, 1}};
+  std::vector<int64_t> kept(o.max_detections);
+  nms_padded<T>(input, static_cast<T>(o.iou_threshold), {o.max_detections, false, 0.0}, kept.data(), out.counts + b,
+                Serial());
+  const int64_t box_size = size_of(in.box_dtype), score_size = size_of(in.score_dtype), first = b * o.max_detections;
+  for (int64_t d = 0; d < out.counts[b]; ++d) {
+    const int32_t pair = pairs[kept[d]];
+    for (int k = 0; k < 4; ++k)
+      copy_number(box_size, in.boxes, in.box_at(b, pair) + k * in.box_strides[3], out.boxes, (first + d) * 4 + k);
+    copy_number(score_size, in.scores, in.score_at(b, pair), out.scores, first + d);
+    out.labels[first + d] = pair % in.classes;
+  }
+  const int64_t begin = first + out.counts[b], end = first + o.max_detections;
+  std::fill(static_cast<char*>(out.boxes) + begin * 4 * box_size, static_cast<char*>(out.boxes) + end * 4 * box_size,
+            0);
+  std::fill(static_cast<char*>(out.scores) + begin * score_size, static_cast<char*>(out.scores) + end * score_size, 0);
+  std::fill(out.labels + begin, out.labels + end, -1);
+}
+
+}  // namespace
+
+template <class T>
+void detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, const Parallel& parallel) {
+  parallel.run(in.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      if (in.score_dtype == DType::kFloat64) detect_image<T, double>(in, o, out, b);
+      else detect_image<T, float>(in, o, out, b);
+    }
+  });
+}
+
+#define INSTANTIATE(T) \
+  template void detect<T>(const DetectInput&, const DetectOptions&, const DetectOutput&, const Parallel&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cpu

@@ -1,0 +1,86 @@
+#include "pipelines/proposals.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "nms/nms.h"
+#include "pipelines/select.h"
+
+namespace boxops::cpu {
+namespace {
+
+template <class T>
+struct Candidates {
+  std::vector<Box<T>> boxes;
+  std::vector<T> scores;
+};
+
+template <class T>
+Candidates<T> candidates_of(const ProposalsInput& in, const ProposalsOptions& o, int64_t b, int64_t level) {
+  const T height = static_cast<T>(in.image_sizes[2 * b]), width = static_cast<T>(in.image_sizes[2 * b + 1]);
+  const auto top =
+      select_top<T>(in.objectness, b, in.level_offsets[level], in.level_offsets[level + 1], o.pre_nms_top_n);
+  Candidates<T> found;
+  found.boxes.reserve(top.size()), found.scores.reserve(top.size());
+  for (const int64_t i : top) {
+    Box<T> box;
+    T score;
+    if (propose(in, o, height, width, b, i, &box, &score)) found.boxes.push_back(box), found.scores.push_back(score);
+  }
+  return found;
+}
+
+// The proposals of one image, from the candidates of its levels.
+template <class T>
+int64_t suppress(const Candidates<T>* levels, int64_t level_count, const ProposalsOptions& o, T* boxes, T* scores) {
+  Candidates<T> all;
+  std::vector<int32_t> groups;
+  for (int64_t level = 0; level < level_count; ++level) {
+    const Candidates<T>& some = levels[level];
+    all.boxes.insert(all.boxes.end(), some.boxes.begin(), some.boxes.end());
+    all.scores.insert(all.scores.end(), some.scores.begin(), some.scores.end());
+    groups.resize(all.scores.size(), static_cast<int32_t>(level));
+  }
+  constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
+  const NmsInput input{{all.boxes.data(), dtype, Format::kXYXY, 1, static_cast<int64_t>(groups.size()), 0, 4, 1},
+                       {all.scores.data(), dtype, 0, 1},
+                       true,
+                       {groups.data(), DType::kInt32, 0, 1}};
+  std::vector<int64_t> indices(o.post_nms_top_n);
+  int64_t count = 0;
+  nms_padded<T>(input, static_cast<T>(o.nms_threshold), {o.post_nms_top_n, false, 0.0}, indices.data(), &count,
+                Serial());
+  for (int64_t p = 0; p < count; ++p) {
+    const Box<T>& box = all.boxes[indices[p]];
+    boxes[4 * p] = box.x1, boxes[4 * p + 1] = box.y1, boxes[4 * p + 2] = box.x2, boxes[4 * p + 3] = box.y2;
+    scores[p] = all.scores[indices[p]];
+  }
+  std::fill(boxes + 4 * count, boxes + 4 * o.post_nms_top_n, T(0));
+  std::fill(scores + count, scores + o.post_nms_top_n, T(0));
+  return count;
+}
+
+}  // namespace
+
+template <class T>
+void generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, T* boxes, T* scores, int64_t* counts,
+                        const Parallel& parallel) {
+  const int64_t batch = in.deltas.batch;
+  std::vector<Candidates<T>> candidates(batch * in.levels);
+  parallel.run(batch * in.levels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) candidates[i] = candidates_of<T>(in, o, i / in.levels, i % in.levels);
+  });
+  parallel.run(batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b)
+      counts[b] = suppress(candidates.data() + b * in.levels, in.levels, o, boxes + b * o.post_nms_top_n * 4,
+                           scores + b * o.post_nms_top_n);
+  });
+}
+
+#define INSTANTIATE(T)                                                                                  \
+  template void generate_proposals<T>(const ProposalsInput&, const ProposalsOptions&, T*, T*, int64_t*, \
+                                      const Parallel&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cpu
