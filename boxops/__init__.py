@@ -3,8 +3,8 @@
 Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives.
 """
 
-from boxops.ops.assignment import detr_cost, linear_sum_assignment
 from boxops.ops.anchors import cell_anchors, grid_anchors, multibox_anchors
+from boxops.ops.assignment import detr_cost, linear_sum_assignment
 from boxops.ops.boxes import box_area, box_convert, clip_boxes_to_image, remove_small_boxes
 from boxops.ops.codecs import decode_boxes, encode_boxes
 from boxops.ops.fusion import weighted_boxes_fusion
@@ -18,15 +18,14 @@ from boxops.ops.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
+from boxops.ops.masks import masks_to_boxes, paste_masks
 from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
-from boxops.ops.sampling import mine_hard_negatives, sample_matches
-from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
-from boxops.ops.masks import masks_to_boxes, paste_masks
-from boxops.ops.nms import batched_nms, nms, nms_padded
-from boxops.ops.soft_nms import soft_nms
-from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
 from boxops.ops.pipelines import detect, generate_proposals
+from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool
+from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
+from boxops.ops.sampling import mine_hard_negatives, sample_matches
+from boxops.ops.soft_nms import soft_nms
 
 __version__ = "0.1.0"
 
@@ -41,38 +40,35 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
-    "detr_cost",
     "decode_boxes",
     "detect",
+    "detr_cost",
     "distance_box_iou",
     "distance_box_iou_loss",
     "encode_boxes",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "generate_proposals",
+    "grid_anchors",
+    "linear_sum_assignment",
+    "masks_to_boxes",
     "match_greedy",
     "match_greedy_matrix",
     "match_max_iou",
-    "linear_sum_assignment",
     "mine_hard_negatives",
-    "multiscale_roi_align",
-    "grid_anchors",
     "multibox_anchors",
-    "generate_proposals",
-    "nms",
-    "nms_padded",
-    "ps_roi_align",
-    "ps_roi_pool",
-    "remove_small_boxes",
-    "sample_matches",
-    "roi_align",
-    "roi_pool",
-    "masks_to_boxes",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
     "paste_masks",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
-    "soft_nms",
-    "weighted_boxes_fusion",
+    "roi_align",
+    "roi_pool",
     "rotated_box_iou",
     "rotated_nms",
+    "sample_matches",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]

@@ -6,8 +6,8 @@ import torch
 
 torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.so")
 
-from boxops.torch_ops.assignment import detr_cost, linear_sum_assignment  # noqa: E402
 from boxops.torch_ops.anchors import cell_anchors, grid_anchors, multibox_anchors  # noqa: E402
+from boxops.torch_ops.assignment import detr_cost, linear_sum_assignment  # noqa: E402
 from boxops.torch_ops.boxes import box_area, box_convert, clip_boxes, remove_small_boxes  # noqa: E402
 from boxops.torch_ops.codecs import (  # noqa: E402
     decode_boxes,
@@ -15,24 +15,16 @@ from boxops.torch_ops.codecs import (  # noqa: E402
     encode_boxes,
     encode_boxes_backward,
 )
-from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
-from boxops.torch_ops.matching import match_greedy, match_greedy_matrix, match_max_iou  # noqa: E402
-from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
-from boxops.torch_ops.sampling import mine_hard_negatives, sample_matches, seed_tensor  # noqa: E402
-from boxops.torch_ops.roi import (  # noqa: E402
-    multiscale_roi_align,
-    ps_roi_align,
-    ps_roi_pool,
-    roi_align,
-    roi_pool,
-)
 from boxops.torch_ops.fusion import weighted_boxes_fusion  # noqa: E402
 from boxops.torch_ops.iou import iou, iou_backward  # noqa: E402
 from boxops.torch_ops.masks import masks_to_boxes, paste_masks  # noqa: E402
+from boxops.torch_ops.matching import match_greedy, match_greedy_matrix, match_max_iou  # noqa: E402
 from boxops.torch_ops.nms import batched_nms, nms, nms_padded  # noqa: E402
-from boxops.torch_ops.soft_nms import soft_nms  # noqa: E402
-from boxops.torch_ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms  # noqa: E402
 from boxops.torch_ops.pipelines import detect, generate_proposals  # noqa: E402
+from boxops.torch_ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_align, roi_pool  # noqa: E402
+from boxops.torch_ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms  # noqa: E402
+from boxops.torch_ops.sampling import mine_hard_negatives, sample_matches, seed_tensor  # noqa: E402
+from boxops.torch_ops.soft_nms import soft_nms  # noqa: E402
 
 __all__ = [
     "batched_nms",
@@ -41,41 +33,36 @@ __all__ = [
     "box_convert",
     "cell_anchors",
     "clip_boxes",
-    "detr_cost",
-    "detect",
-    "generate_proposals",
-    "iou",
-    "iou_backward",
-    "match_greedy",
-    "match_greedy_matrix",
-    "match_max_iou",
-    "linear_sum_assignment",
-    "mine_hard_negatives",
-    "multiscale_roi_align",
     "decode_boxes",
     "decode_boxes_backward",
+    "detect",
+    "detr_cost",
     "encode_boxes",
     "encode_boxes_backward",
+    "generate_proposals",
     "grid_anchors",
     "iou",
     "iou_backward",
-    "multibox_anchors",
-    "nms",
-    "nms_padded",
-    "ps_roi_align",
-    "ps_roi_pool",
-    "remove_small_boxes",
-    "sample_matches",
-    "seed_tensor",
-    "roi_align",
-    "roi_pool",
+    "linear_sum_assignment",
     "masks_to_boxes",
+    "match_greedy",
+    "match_greedy_matrix",
+    "match_max_iou",
+    "mine_hard_negatives",
+    "multibox_anchors",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
     "paste_masks",
+    "ps_roi_align",
+    "ps_roi_pool",
     "remove_small_boxes",
-    "soft_nms",
-    "weighted_boxes_fusion",
+    "roi_align",
+    "roi_pool",
     "rotated_box_iou",
     "rotated_nms",
+    "sample_matches",
+    "seed_tensor",
+    "soft_nms",
+    "weighted_boxes_fusion",
 ]
