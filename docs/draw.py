@@ -44,10 +44,11 @@ def panels(*titles, size=(3.1, 3.1), extent=None):
     return np.atleast_1d(axes)
 
 
-def draw_box(axis, box, colour, label=None, fill=0.0, **style):
+def draw_box(axis, box, colour, label=None, fill=0.0, alpha=1.0, **style):
     x1, y1, x2, y2 = map(float, box)
-    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=(*matplotlib.colors.to_rgb(colour), fill),
-                             edgecolor=colour, **{"linewidth": 1.4, **style}))  # fmt: skip
+    rgb = matplotlib.colors.to_rgb(colour)
+    style = {"linewidth": 1.4, **style}
+    axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=(*rgb, fill), edgecolor=(*rgb, alpha), **style))
     if label is not None:
         axis.text(x1 + 1, y1 - 1, label, color=colour, fontsize=8, va="bottom")
 
@@ -228,32 +229,42 @@ def assignment():
 
 
 def roi():
-    """Bins of roi_pool and roi_align on the lecture's 4 x 4 map."""
+    """Bins of roi_pool and samples of roi_align on the lecture's 4 x 4 map."""
     grid = np.arange(16, dtype=float32).reshape(1, 1, 4, 4)
-    region = boxes_of((0, 0, 0, 2, 2), (0, 0, 1, 3, 3))
-    pooled = boxops.roi_pool(grid, region, 2)
-    aligned = boxops.roi_align(grid, region, 2, sampling_ratio=2, aligned=True)
-    titles = ("region (0, 0, 2, 2)", "region (0, 1, 3, 3)", "roi_align: 4 samples a bin")
-    axes = panels(*titles, size=(3.1, 3.5))
-    for axis in axes:
+    regions = boxes_of((0, 0, 0, 2, 2), (0, 0, 1, 3, 3))
+    pooled = boxops.roi_pool(grid, regions, 2)
+    aligned = boxops.roi_align(grid, regions, 2, sampling_ratio=2, aligned=True)
+    titles = ("roi_pool (0, 0, 2, 2)", "roi_pool (0, 1, 3, 3)", "roi_align (0, 1, 3, 3)")
+    axes = panels(*titles, size=(3.1, 3.8))
+    for axis, values, what in zip(
+        axes,
+        (*pooled[:, 0], aligned[1, 0]),
+        ("largest of each bin", "largest of each bin", "means of 4 samples"),
+        strict=True,
+    ):
         axis.imshow(grid[0, 0], cmap="Greys", vmax=40)
+        axis.set_xlim(-0.8, 3.8)
+        axis.set_ylim(3.8, -0.8)
         for (y, x), value in np.ndenumerate(grid[0, 0]):
             axis.text(x, y, f"{value:g}", ha="center", va="center", fontsize=10)
-    for axis, (_, x1, y1, x2, y2), values in zip(axes[:2], region, pooled[:, 0], strict=True):
+        rows = "\n".join("   ".join(f"{v:.4g}" for v in row) for row in values)
+        axis.set_xlabel(f"{what}:\n{rows}")
+    for axis, (_, x1, y1, x2, y2) in zip(axes[:2], regions, strict=True):  # whole pixels, the last ones included
         draw_box(axis, (x1 - 0.5, y1 - 0.5, x2 + 0.5, y2 + 0.5), RED, linewidth=2)
-        axis.set_xlabel(
-            "roi_pool, the largest of each bin:\n" + "\n".join("   ".join(f"{v:g}" for v in row) for row in values)
-        )
-    _, x1, y1, x2, y2 = region[1]
-    draw_box(axes[2], (x1 - 0.5, y1 - 0.5, x2 - 0.5, y2 - 0.5), BLUE, linewidth=2)
-    for k in range(1, 2):
-        axes[2].plot([x1 - 0.5 + (x2 - x1) * k / 2] * 2, [y1 - 0.5, y2 - 0.5], color=BLUE, linewidth=1)
-        axes[2].plot([x1 - 0.5, x2 - 0.5], [y1 - 0.5 + (y2 - y1) * k / 2] * 2, color=BLUE, linewidth=1)
+        for by, colour in enumerate((BLUE, GREEN)):
+            for bx in range(2):
+                h, w = (y2 - y1 + 1) / 2, (x2 - x1 + 1) / 2
+                edges = np.floor(bx * w), np.floor(by * h), np.ceil((bx + 1) * w), np.ceil((by + 1) * h)
+                inset = 0.06 * (1 + bx + 2 * by)
+                left, top, right, bottom = edges + np.array([x1, y1, x1, y1]) - 0.5
+                draw_box(axis, (left + inset, top + inset, right - inset, bottom - inset), colour, linewidth=0.8)
+    _, x1, y1, x2, y2 = regions[1] - 0.5  # aligned: a pixel's value sits in its middle
+    draw_box(axes[2], (x1, y1, x2, y2), BLUE, linewidth=2)
+    axes[2].plot([(x1 + x2) / 2] * 2, [y1, y2], color=BLUE, linewidth=1)
+    axes[2].plot([x1, x2], [(y1 + y2) / 2] * 2, color=BLUE, linewidth=1)
     steps = (np.arange(4) + 0.5) / 4
-    points = np.meshgrid(x1 - 0.5 + (x2 - x1) * steps, y1 - 0.5 + (y2 - y1) * steps)
+    points = np.meshgrid(x1 + (x2 - x1) * steps, y1 + (y2 - y1) * steps)
     axes[2].plot(*(p.ravel() for p in points), ".", color=ORANGE, markersize=6)
-    rows = "\n".join("   ".join(f"{v:.2f}" for v in row) for row in aligned[1, 0])
-    axes[2].set_xlabel("roi_align, the mean of bilinear samples:\n" + rows)
 
 
 def masks():
