@@ -9,9 +9,9 @@ T best_row(const Shape<T>& box, Lane<T> index, const Tile<T>& tile, int n, T* __
   Lane<T> most = 0;
   for (int j = 0; j < n; ++j) {
     const T iou = iou_of(box, tile[j]);
-    const bool better = iou > best[j];
-    best[j] = better ? iou : best[j];
-    which[j] = better ? index : which[j];
+    // Maxima, since gcc makes a branch around a masked store of a choice between new and old. Indices rise.
+    which[j] = max_of(which[j], iou > best[j] ? index : Lane<T>(0));
+    best[j] = max_of(iou, best[j]);
     const Lane<T> bits = detail::bits_as<Lane<T>>(iou);
     most = bits > most ? bits : most;
   }
