@@ -1,0 +1,193 @@
+// Shortest augmenting paths on the device: one block per problem, each thread the columns t, t + T, ...
+//
+// Everything but the costs lies in shared memory where it fits, else in the workspace. A step of a path is one pass
+// over the columns and one barrier; its length is that of the memory's latency, so many problems at once are what pays.
+#include <limits>
+
+#include "assign/assignment.h"
+#include "common/cuda_utils.cuh"
+#include "common/dynamic_shared.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
+constexpr double kInfinity = std::numeric_limits<double>::infinity(), kHuge = 0x1p1000, kScale = 0x1p-64;
+constexpr int kMaxThreads = 512;
+constexpr int64_t kSharedWords = 48 * 1024 / 8 - 3 * kMaxThreads / 32 * 2;  // what the static arrays leave
+
+// One problem with rows <= columns. `via` is a row; ~row once the column was scanned.
+struct Problem {
+  int64_t rows, columns, start, row_stride, column_stride;
+  double *u, *v, *distance;
+  int64_t *via, *row_of, *column_of;
+};
+
+__host__ __device__ int64_t words_of(int64_t rows, int64_t columns) {
+  return rows < columns ? 2 * rows + 4 * columns : 2 * columns + 4 * rows;
+}
+
+// The workspace of problem b begins here, in words of 8 bytes.
+__host__ __device__ int64_t word_of(const AssignmentInput& in, int64_t b) {
+  return in.is_ragged ? 6 * (b == in.batch ? in.rows : in.first_row(b)) + 4 * b * in.columns
+                      : b * words_of(in.rows, in.columns);
+}
+
+__device__ Problem problem_of(const AssignmentInput& in, int64_t b, double* memory) {
+  const int64_t n = in.rows_of(b), m = in.columns;
+  Problem p;
+  p.rows = n < m ? n : m, p.columns = n < m ? m : n;
+  p.start = in.offset_of(b);
+  p.row_stride = n > m ? in.column_stride : in.row_stride, p.column_stride = n > m ? in.row_stride : in.column_stride;
+  p.v = memory, p.distance = p.v + p.columns, p.u = p.distance + p.columns;
+  p.via = reinterpret_cast<int64_t*>(p.u + p.rows), p.row_of = p.via + p.columns, p.column_of = p.row_of + p.columns;
+  return p;
+}
+
+// The nearer of two columns, a tie to the lower rank.
+__device__ void take_nearer(double& distance, int64_t& rank, double other, int64_t other_rank) {
+  if (other < distance || (other == distance && other_rank < rank)) distance = other, rank = other_rank;
+}
+
+// Whether the costs are such that there is nothing to solve, and whether they need the scale.
+__device__ bool look_at(const AssignmentInput& in, const Problem& p, double* scale) {
+  const double sign = in.maximize ? -1.0 : 1.0;
+  const int warps = blockDim.x / 32;
+  bool wrong = false, huge = false;
+  if (in.is_ragged)
+    for (int64_t i = threadIdx.x; i < in.batch; i += blockDim.x)
+      wrong |= in.ragged.offsets[i + 1] < in.ragged.offsets[i];
+  // A warp goes along what lies closer in memory.
+  const bool across = p.row_stride < p.column_stride;
+  const int64_t outer = across ? p.columns : p.rows, inner = across ? p.rows : p.columns;
+  const int64_t outer_stride = across ? p.column_stride : p.row_stride,
+                inner_stride = across ? p.row_stride : p.column_stride;
+  for (int64_t i = threadIdx.x / 32; i < outer; i += warps)
+    for (int64_t j = threadIdx.x % 32; j < inner; j += 32) {
+      const double cost = sign * load<double>(in.data, in.dtype, p.start + i * outer_stride + j * inner_stride);
+      wrong |= !(cost > -kInfinity);
+      huge |= cost < -kHuge || (cost > kHuge && cost < kInfinity);
+    }
+  *scale = __syncthreads_or(huge) ? sign * kScale : sign;
+  return __syncthreads_or(wrong) == 0;
+}
+
+// All threads of the block; true if there is a finite assignment.
+__device__ bool augment(const AssignmentInput& in, const Problem& p, double scale) {
+  __shared__ double distances[2][kMaxThreads / 32];
+  __shared__ int64_t ranks[2][kMaxThreads / 32];
+  const int64_t t = threadIdx.x, threads = blockDim.x;
+  const int warps = blockDim.x / 32;
+  int buffer = 0;
+  for (int64_t j = t; j < p.columns; j += threads) p.v[j] = 0.0, p.row_of[j] = -1;
+  for (int64_t i = t; i < p.rows; i += threads) p.u[i] = 0.0, p.column_of[i] = -1;
+  __syncthreads();
+  for (int64_t added = 0; added < p.rows; ++added) {
+    int64_t row = added, column;
+    double least = 0.0;
+    for (bool first = true;; first = false) {
+      const double base = least - p.u[row];
+      const int64_t from = p.start + row * p.row_stride;
+      double nearest = kInfinity;
+      int64_t rank = kNoRank;
+      for (int64_t j = t; j < p.columns; j += threads) {
+        if (!first && p.via[j] < 0) continue;
+        const double through = (scale * load<double>(in.data, in.dtype, from + j * p.column_stride) - p.v[j]) + base;
+        double distance = first ? kInfinity : p.distance[j];
+        if (first || through < distance) p.distance[j] = distance = through, p.via[j] = row;
+        take_nearer(nearest, rank, distance, p.row_of[j] < 0 ? j : j + kTaken);
+      }
+      for (int step = 16; step > 0; step /= 2) {
+        const double other = __shfl_xor_sync(0xffffffffu, nearest, step);
+        take_nearer(nearest, rank, other, __shfl_xor_sync(0xffffffffu, rank, step));
+      }
+      if (t % 32 == 0) distances[buffer][t / 32] = nearest, ranks[buffer][t / 32] = rank;
+      __syncthreads();
+      for (int w = 0; w < warps; ++w) take_nearer(nearest, rank, distances[buffer][w], ranks[buffer][w]);
+      buffer ^= 1;
+      least = nearest;
+      if (!(least < kInfinity)) return false;
+      column = rank < kTaken ? rank : rank - kTaken;
+      if (rank < kTaken) break;
+      row = p.row_of[column];
+      if ((column & (threads - 1)) == t) p.via[column] = ~p.via[column];
+    }
+    for (int64_t j = t; j < p.columns; j += threads)
+      if (p.via[j] < 0) {
+        const double change = least - p.distance[j];
+        p.u[p.row_of[j]] += change;
+        p.v[j] -= change;
+      }
+    __syncthreads();
+    if (t == 0) {
+      p.u[added] = least;
+      while (column >= 0) {
+        const int64_t by = p.via[column] < 0 ? ~p.via[column] : p.via[column], next = p.column_of[by];
+        p.row_of[column] = by, p.column_of[by] = column;
+        column = next;
+      }
+    }
+    __syncthreads();
+  }
+  return true;
+}
+
+// What a ragged batch has where nothing is assigned.
+__global__ void fill_kernel(int64_t n, int64_t* row_ind, int64_t* col_ind) {
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x)
+    row_ind[i] = i, col_ind[i] = -1;
+}
+
+// A block solves one problem after another.
+__global__ void __launch_bounds__(kMaxThreads)
+    solve_kernel(AssignmentInput in, int64_t shared_words, double* workspace, int64_t* row_ind, int64_t* col_ind) {
+  for (int64_t b = blockIdx.x; b < in.batch; b += gridDim.x) {
+    const int64_t n = in.rows_of(b), m = in.columns;
+    const bool shared = words_of(n, m) <= shared_words;
+    const Problem p = problem_of(in, b, shared ? dynamic_shared<double>() : workspace + word_of(in, b));
+    double scale;
+    const bool solved = look_at(in, p, &scale) && augment(in, p, scale);
+    if (in.is_ragged) {
+      const int64_t first = in.first_row(b);
+      const int64_t* columns = n > m ? p.row_of : p.column_of;
+      for (int64_t i = threadIdx.x; i < n && solved; i += blockDim.x) col_ind[first + i] = columns[i];
+    } else {
+      for (int64_t i = threadIdx.x; i < p.rows; i += blockDim.x) {
+        int64_t at = i, row = i;
+        if (n > m && solved) {  // rows rise: the place of a row is the number of assigned rows before it
+          row = p.column_of[i], at = 0;
+          for (int64_t other = 0; other < p.rows; ++other) at += p.column_of[other] < row;
+        }
+        row_ind[b * p.rows + at] = row;
+        col_ind[b * p.rows + at] = !solved ? -1 : n > m ? i : p.column_of[i];
+      }
+    }
+    __syncthreads();  // before the next problem takes the memory
+  }
+}
+
+// Words that the largest problem can need; of a ragged batch the host knows no more than the sum.
+int64_t most_words(const AssignmentInput& in) { return words_of(in.rows, in.columns); }
+
+}  // namespace
+
+size_t linear_sum_assignment_workspace(const AssignmentInput& in) {
+  return most_words(in) <= kSharedWords ? 0 : static_cast<size_t>(word_of(in, in.batch)) * 8;
+}
+
+int linear_sum_assignment(const AssignmentInput& in, int64_t* row_ind, int64_t* col_ind, void* workspace,
+                          void* stream) {
+  if (in.is_ragged)
+    BOXOPS_TRY(launch(fill_kernel, grid_x(blocks_of(in.rows, 256)), 256, stream, in.rows, row_ind, col_ind));
+  if (in.batch == 0 || in.rows == 0 || in.columns == 0) return cudaSuccess;
+  const int64_t words = most_words(in), shared = words < kSharedWords ? words : kSharedWords;
+  const int64_t rows = in.is_ragged ? blocks_of(in.rows, in.batch) : in.rows;
+  const int64_t columns = rows > in.columns ? rows : in.columns;
+  const int64_t most = columns > 4096 ? kMaxThreads : 256;
+  int64_t threads = 32;  // a power of two, so that a column's thread is found without a division
+  while (threads < columns && threads < most) threads *= 2;
+  return launch_with(static_cast<size_t>(shared) * 8, solve_kernel, grid_x(in.batch), static_cast<unsigned>(threads),
+                     stream, in, shared, static_cast<double*>(workspace), row_ind, col_ind);
+}
+
+}  // namespace boxops::cuda

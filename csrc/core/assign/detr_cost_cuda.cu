@@ -1,0 +1,100 @@
+// DETR's matching costs on the device: a warp per query finds the softmax's maximum and sum, then a thread per cost.
+#include "assign/detr_cost.h"
+#include "common/cuda_utils.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+template <class T>
+struct Softmax {
+  T *max, *sum;  // [batch, queries]
+};
+
+template <class T>
+Softmax<T> carve(void* base, const DetrCostInput& in, size_t* bytes) {
+  Workspace w(base);
+  const int64_t n = in.focal ? 0 : in.batch * in.queries;
+  Softmax<T> s;
+  s.max = w.take<T>(n), s.sum = w.take<T>(n);
+  *bytes = w.used();
+  return s;
+}
+
+// A warp takes one query after another.
+template <class T>
+__global__ void __launch_bounds__(kThreads) softmax_kernel(DetrCostInput in, Softmax<T> s) {
+  const int64_t n = in.batch * in.queries, warps = int64_t(gridDim.x) * (kThreads / 32);
+  const int lane = threadIdx.x % 32;
+  for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; i < n; i += warps) {
+    const int64_t first = in.logit_at(i / in.queries, i % in.queries, 0);
+    T max = -std::numeric_limits<T>::infinity(), sum = T(0);
+    for (int64_t c = lane; c < in.classes; c += 32)
+      max = max_of(max, load<T>(in.logits, in.logits_dtype, first + c * in.class_stride));
+    for (int step = 16; step > 0; step /= 2) max = max_of(max, __shfl_xor_sync(0xffffffffu, max, step));
+    for (int64_t c = lane; c < in.classes; c += 32)
+      sum += std::exp(load<T>(in.logits, in.logits_dtype, first + c * in.class_stride) - max);
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    if (lane == 0) s.max[i] = max, s.sum[i] = sum;
+  }
+}
+
+// The image that owns ground truth g.
+__device__ int64_t image_of(const Ragged& ragged, int64_t g) {
+  int64_t low = 0, high = ragged.batch - 1;
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (ragged.at(middle) <= g) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+// Thread (x, y): one query, one ground truth after another.
+template <class T>
+__global__ void __launch_bounds__(kThreads) cost_kernel(DetrCostInput in, Softmax<T> s, T* out) {
+  const T class_weight = static_cast<T>(in.class_weight), box_weight = static_cast<T>(in.box_weight),
+          giou_weight = static_cast<T>(in.giou_weight);
+  for (int64_t g = blockIdx.y; g < in.ragged.total; g += gridDim.y) {
+    const int64_t b = image_of(in.ragged, g), label = in.label(g);
+    const Box<T> gt = load_numbers<T>(in.gt_boxes, 0, g);
+    const Shape<T> gt_shape = shape_of<Measure::kGIoU>(to_corners(gt, in.gt_boxes.format));
+    for (int64_t q = int64_t(blockIdx.x) * kThreads + threadIdx.x; q < in.queries; q += int64_t(gridDim.x) * kThreads) {
+      const T logit = load<T>(in.logits, in.logits_dtype, in.logit_at(b, q, label));
+      const T class_cost = in.focal ? focal_cost(logit, std::exp(-std::abs(logit)))
+                                    : -(std::exp(logit - s.max[b * in.queries + q]) / s.sum[b * in.queries + q]);
+      const Box<T> box = load_numbers<T>(in.boxes, b, q);
+      const T giou =
+          measure_of<Measure::kGIoU>(gt_shape, shape_of<Measure::kGIoU>(to_corners(box, in.boxes.format)), T(0), T(0));
+      out[g * in.queries + q] = detr_cost_of(class_weight, box_weight, giou_weight, class_cost, l1_of(gt, box), giou);
+    }
+  }
+}
+
+}  // namespace
+
+size_t detr_cost_workspace(const DetrCostInput& in, bool float64) {
+  size_t bytes;
+  if (float64) carve<double>(nullptr, in, &bytes);
+  else carve<float>(nullptr, in, &bytes);
+  return bytes;
+}
+
+template <class T>
+int detr_cost(const DetrCostInput& in, T* out, void* workspace, void* stream) {
+  size_t bytes;
+  const Softmax<T> s = carve<T>(workspace, in, &bytes);
+  if (in.ragged.total == 0 || in.queries == 0) return cudaSuccess;
+  if (!in.focal)
+    BOXOPS_TRY(
+        launch(softmax_kernel<T>, grid_x(blocks_of(in.batch * in.queries, kThreads / 32)), kThreads, stream, in, s));
+  const dim3 grid(grid_x(blocks_of(in.queries, kThreads)), grid_yz(in.ragged.total));
+  return launch(cost_kernel<T>, grid, kThreads, stream, in, s, out);
+}
+
+#define INSTANTIATE(T) template int detr_cost<T>(const DetrCostInput&, T*, void*, void*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cuda
