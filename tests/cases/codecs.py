@@ -133,7 +133,7 @@ WRONG_VALUES = [
         "no weights or variances for coding 'yolo_v2', got [2, 1, 1, 1]"),
 ]  # fmt: skip
 WRONG_TYPES = [
-    ("encode_boxes", {**ENCODE, "boxes": [[0, 0, 1, 1]]}, "arrays (NumPy, torch or DLPack), got list"),
+    ("encode_boxes", {"boxes": [[0, 0, 1, 1]], "anchors": [[0, 0, 1, 1]]}, "arrays (NumPy, torch or DLPack), got list"),
     ("encode_boxes", {**ENCODE, "weights": 1.0}, "weights as numbers in a list or tuple, got float"),
     ("encode_boxes", {**ENCODE, "variances": ("a",) * 4}, "variances as a number, got str"),
     ("decode_boxes", {**DECODE, "clip": "4"}, "clip as a number, got str"),
@@ -156,11 +156,11 @@ def tensors(device, lead=(40,), anchors=(40,)):
 def samples(device):
     first, boxes, anchors = tensors(device)
     many, many_boxes, _ = tensors(device, (2, 3, 40))
-    leaf = first.double().requires_grad_()
+    leaf, leaf_boxes = (tensor.double().requires_grad_() for tensor in (first, boxes))
     rcnn, yolo = (0, [10.0, 10.0, 5.0, 5.0], []), (2, [1.0] * 4, [8.0, 16.0])
     return {
         "encode_boxes": [
-            (leaf, anchors.double(), *yolo),
+            (leaf_boxes, anchors.double(), *yolo),
             (many_boxes.half(), anchors, *rcnn),
             (boxes, boxes[:1], *rcnn),
         ],
