@@ -125,6 +125,7 @@ struct DLPackArray {
     auto* e = new Export{array, {}};
     const int bits = static_cast<int>(8 * size_of(array.dtype));
     const uint8_t code = array.dtype == DType::kBFloat16     ? 4
+                         : array.dtype == DType::kBool       ? 6
                          : is_floating(array.dtype)          ? 2
                          : static_cast<int>(array.dtype) % 2 ? 0
                                                              : 1;
