@@ -87,7 +87,8 @@ def test_all_sorts_of_crowds(backend, method, seed):
     corner = rng.normal(0, 10.0 ** rng.uniform(1, 3), (count, 2))
     boxes = np.concatenate([corner, corner + side], axis=1).astype(rng.choice(["float32", "float64"]))
     scores = (rng.integers(-3, 9, count) / 8 if rng.random() < 0.5 else rng.random(count)).astype(boxes.dtype)
-    options = {"method": method, "score_threshold": rng.choice([0.001, 0.3, -1.0]), "sigma": rng.choice([0.1, 0.5, 3])}
+    options = {"method": method, "score_threshold": float(rng.choice([0.001, 0.3, -1.0])),
+               "sigma": float(rng.choice([0.1, 0.5, 3]))}  # fmt: skip
     if rng.random() < 0.5:
         options["idxs"] = GROUPS[rng.choice(["3 groups", "negative int32"])](rng, count)
     got, want = call(backend, boxes, scores, 0.2, **options), boxops.reference.soft_nms(boxes, scores, 0.2, **options)

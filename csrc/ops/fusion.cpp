@@ -70,7 +70,7 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
                                    static_cast<int64_t>(models.size()),
                                    static_cast<T>(sum),
                                    static_cast<T>(largest)};
-    const FusionResult<T> result{out_boxes.as<T>(), out_scores.as<T>(), out_labels.data, out_labels.dtype};
+    const FusionResult<T> result{out_boxes.as<T>(), out_scores.as<T>(), out_labels.data, size_of(out_labels.dtype)};
     select_rows(
         framework, op, device, {&out_boxes, &out_scores, &out_labels},
         [&] { return cpu::weighted_boxes_fusion<T>(models.data(), options, result, framework.parallel()); },

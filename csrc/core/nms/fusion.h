@@ -39,7 +39,7 @@ template <class T>
 struct FusionResult {
   T *boxes, *scores;  // [N of all models, 4], [N of all models]
   void* labels;       // [N of all models]
-  DType label_type;
+  int64_t label_bytes;
 };
 
 // A box that takes part.
@@ -100,8 +100,8 @@ BOXOPS_HD T confidence_of(const Cluster<T>& c, const uint64_t* bits, const T* we
 }
 
 // Writes a label that group_key has read.
-BOXOPS_HD void store_label(void* labels, DType type, int64_t i, uint64_t label) {
-  switch (size_of(type)) {
+BOXOPS_HD void store_label(void* labels, int64_t bytes, int64_t i, uint64_t label) {
+  switch (bytes) {
     case 1: static_cast<uint8_t*>(labels)[i] = static_cast<uint8_t>(label); break;
     case 2: static_cast<uint16_t*>(labels)[i] = static_cast<uint16_t>(label); break;
     case 4: static_cast<uint32_t*>(labels)[i] = static_cast<uint32_t>(label); break;

@@ -76,7 +76,7 @@ int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>&
     T* out = result.boxes + 4 * i;
     out[0] = b.x1, out[1] = b.y1, out[2] = b.x2, out[3] = b.y2;
     result.scores[i] = confidences[at];
-    store_label(result.labels, result.label_type, i, keys[at]);
+    store_label(result.labels, result.label_bytes, i, keys[at]);
   }
   return count;
 }

@@ -1,0 +1,236 @@
+// Weighted boxes fusion on the device: a block per label, which settles up to kWarps boxes in a round.
+//
+// In a round each warp holds one of the next boxes against all clusters. Then warp 0 goes through these boxes in order;
+// its lanes hold the clusters changed in this round, and a box joins the better of the best of those and the best found
+// before. Where that one has itself been changed since, the round ends before the box.
+//
+// Floor: 10 operations for each box and cluster before it of its label, by one multiprocessor per label.
+#include "nms/fusion.h"
+#include "nms/segments.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
+constexpr unsigned kAll = 0xffffffff;
+
+template <class T>
+struct FusionState {
+  Segments segments;
+  FusionBox<T>* boxes;  // by place; model -1: does not take part
+  uint64_t* labels;     // by place
+  T* weights;           // by model
+  // By segment and age:
+  Cluster<T>* clusters;
+  Shape<T>* fused;
+  uint64_t* bits;
+  // By the place of the first box; slot -1: no cluster's first.
+  int64_t* slot;
+  T* confidence;
+  int64_t* found;  // the places of first boxes, rising
+
+  FusionState(Workspace& w, int64_t n, int64_t models)
+      : segments(w, n),
+        boxes(w.take<FusionBox<T>>(n)),
+        labels(w.take<uint64_t>(n)),
+        weights(w.take<T>(models)),
+        clusters(w.take<Cluster<T>>(n)),
+        fused(w.take<Shape<T>>(n)),
+        bits(w.take<uint64_t>(n * model_words(models))),
+        slot(w.take<int64_t>(n)),
+        confidence(w.take<T>(n)),
+        found(w.take<int64_t>(n)) {}
+};
+
+// A thread loads one box of a model whose boxes start at `first`.
+template <class T>
+__global__ void load_kernel(FusionModel model, int64_t number, int64_t first, T skip_score, FusionState<T> s) {
+  const T weight = static_cast<T>(model.weight);
+  if (blockIdx.x == 0 && threadIdx.x == 0) s.weights[number] = weight;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < model.boxes.count;
+       i += int64_t(gridDim.x) * blockDim.x) {
+    const T score = load<T>(model.scores.data, model.scores.dtype, i * model.scores.stride);
+    const Box<T> box = load_box<T>(model.boxes, 0, i);
+    const bool used = score >= skip_score && area(box) > T(0);
+    s.boxes[first + i] = {box, score * weight, weight, used ? number : -1, first + i};
+    s.labels[first + i] = group_key(model.labels, 0, i);
+    s.slot[first + i] = -1;
+  }
+}
+
+template <class T>
+struct WeightedScoreKey {
+  const FusionBox<T>* boxes;
+  __device__ uint64_t operator()(int64_t i) const { return falling_key(boxes[i].score); }
+};
+struct LabelKey {
+  const uint64_t* labels;
+  __device__ uint64_t operator()(int64_t i) const { return labels[i]; }
+};
+template <class T>
+struct ConfidenceKey {
+  FusionState<T> s;
+  const int64_t* count;
+  __device__ uint64_t operator()(int64_t i) const {
+    return falling_key(i < *count ? s.confidence[s.found[i]] : std::numeric_limits<T>::quiet_NaN());
+  }
+};
+
+// The largest IoU of the warp, of equal ones that of the lowest id, for all its lanes.
+template <class T>
+__device__ void best_of_warp(T* iou, int64_t* id) {
+  for (int bits = 16; bits > 0; bits /= 2) {
+    const T other = __shfl_xor_sync(kAll, *iou, bits);
+    const int64_t with = __shfl_xor_sync(kAll, *id, bits);
+    if (other > *iou || (other == *iou && with < *id)) *iou = other, *id = with;
+  }
+}
+
+// A block fuses the boxes of one label after another.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    cluster_kernel(FusionState<T> s, FusionOptions<T> options, int64_t words) {
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  __shared__ T best_iou[kWarps];
+  __shared__ int64_t best_id[kWarps], shared_next, shared_count;
+  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
+  for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
+    const int64_t start = s.segments.starts[segment], n = s.segments.starts[segment + 1] - start;
+    Cluster<T>* clusters = s.clusters + start;
+    Shape<T>* fused = s.fused + start;
+    uint64_t* bits = s.bits + start * words;
+    int64_t next = 0, count = 0;
+    while (next < n) {
+      if (next + warp < n) {
+        const FusionBox<T> b = s.boxes[s.segments.order[start + next + warp]];
+        T most = options.iou_threshold;
+        int64_t id = kNone;
+        if (b.model >= 0) {
+          const Shape<T> shape = shape_of<Measure::kIoU>(Box<T>(b));
+          for (int64_t c = lane; c < count; c += 32) {
+            const T iou = iou_of(fused[c], shape);
+            if (iou > most) most = iou, id = c;
+          }
+        }
+        best_of_warp(&most, &id);
+        if (lane == 0) best_iou[warp] = most, best_id[warp] = id;
+      }
+      __syncthreads();
+      if (warp == 0) {
+        int64_t mine = kNone;  // the cluster that this lane holds
+        Shape<T> shape{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
+        int changed = 0, k = 0;
+        for (; k < kWarps && next + k < n; ++k) {
+          const FusionBox<T> b = s.boxes[s.segments.order[start + next + k]];
+          if (b.model < 0) continue;
+          T most = best_iou[k];
+          int64_t id = best_id[k];
+          if (id != kNone && __any_sync(kAll, mine == id)) break;
+          T iou = options.iou_threshold;
+          int64_t held = kNone;
+          if (mine != kNone) {
+            const T own = iou_of(shape, shape_of<Measure::kIoU>(Box<T>(b)));
+            if (own > iou) iou = own, held = mine;
+          }
+          best_of_warp(&iou, &held);
+          if (iou > most || (iou == most && held < id)) id = held;
+          const bool founds = id == kNone;
+          if (founds) id = count++;
+          const unsigned holders = __ballot_sync(kAll, mine == id);
+          const int holder = holders != 0 ? __ffs(static_cast<int>(holders)) - 1 : changed++;
+          if (lane == holder) {
+            mine = id;
+            if (founds) {
+              clusters[id] = found(b);
+              for (int64_t word = 0; word < words; ++word) bits[id * words + word] = 0;
+            } else {
+              Cluster<T> c = clusters[id];
+              join(c, b);
+              clusters[id] = c;
+            }
+            bits[id * words + b.model / 64] |= uint64_t(1) << (b.model % 64);
+            fused[id] = shape = shape_of<Measure::kIoU>(clusters[id].box);
+          }
+          __syncwarp();
+        }
+        if (lane == 0) shared_next = next + k, shared_count = count;
+      }
+      __syncthreads();
+      next = shared_next, count = shared_count;
+    }
+    for (int64_t c = t; c < count; c += kThreads) {
+      const int64_t first = clusters[c].first;
+      s.slot[first] = start + c;
+      s.confidence[first] = confidence_of(clusters[c], bits + c * words, s.weights, options);
+    }
+    __syncthreads();
+  }
+}
+
+// One block lists the clusters by their first boxes.
+template <class T>
+__global__ void __launch_bounds__(kCompactThreads) found_kernel(FusionState<T> s, int64_t* count) {
+  const int64_t n = s.segments.n;
+  const int64_t written = compact(
+      n, n, [&](int64_t i) { return s.slot[i] >= 0; }, [&](int64_t at, int64_t i) { s.found[at] = i; });
+  if (threadIdx.x == 0) *count = written;
+}
+
+// A thread writes one result.
+template <class T>
+__global__ void emit_kernel(FusionState<T> s, FusionResult<T> result, const int64_t* count) {
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < *count; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t first = s.found[s.segments.order[i]];
+    const Box<T> b = s.clusters[s.slot[first]].box;
+    T* out = result.boxes + 4 * i;
+    out[0] = b.x1, out[1] = b.y1, out[2] = b.x2, out[3] = b.y2;
+    result.scores[i] = s.confidence[first];
+    store_label(result.labels, result.label_bytes, i, s.labels[first]);
+  }
+}
+
+}  // namespace
+
+size_t fusion_workspace(int64_t count, int64_t models, bool float64) {
+  Workspace w(nullptr);
+  if (float64) FusionState<double>(w, count, models);
+  else FusionState<float>(w, count, models);
+  return w.used();
+}
+
+template <class T>
+int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options, const FusionResult<T>& result,
+                          int64_t* count, void* workspace, void* stream) {
+  int64_t n = 0;
+  for (int64_t m = 0; m < options.models; ++m) n += models[m].boxes.count;
+  Workspace w(workspace);
+  const FusionState<T> s(w, n, options.models);
+  const int score_bits = static_cast<int>(8 * sizeof(T)), label_bits = static_cast<int>(8 * result.label_bytes);
+  if (n > 0) {
+    int64_t first = 0;
+    for (int64_t m = 0; m < options.models; ++m) {
+      const int64_t blocks = max_of<int64_t>(blocks_of(models[m].boxes.count, kSegmentThreads), 1);
+      BOXOPS_TRY(launch(load_kernel<T>, grid_x(blocks), kSegmentThreads, stream, models[m], m, first,
+                        options.skip_score, s));
+      first += models[m].boxes.count;
+    }
+    BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments, stream));
+    BOXOPS_TRY(sort_by(LabelKey{s.labels}, s.segments.order, label_bits, s.segments, stream));
+    BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments, false));
+    BOXOPS_TRY(launch(cluster_kernel<T>, static_cast<unsigned>(min_of<int64_t>(n, 1024)), kThreads, stream, s, options,
+                      model_words(options.models)));
+  }
+  BOXOPS_TRY(launch(found_kernel<T>, 1, kCompactThreads, stream, s, count));
+  if (n == 0) return cudaSuccess;
+  BOXOPS_TRY(sort_by(ConfidenceKey<T>{s, count}, nullptr, score_bits, s.segments, stream));
+  return launch(emit_kernel<T>, grid_x(blocks_of(n, kSegmentThreads)), kSegmentThreads, stream, s, result, count);
+}
+
+#define INSTANTIATE(T)                                                                                            \
+  template int weighted_boxes_fusion<T>(const FusionModel*, const FusionOptions<T>&, const FusionResult<T>&, int64_t*, \
+                                        void*, void*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cuda

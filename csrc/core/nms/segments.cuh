@@ -1,0 +1,70 @@
+// Boxes of one group side by side, by falling score, on the device: what soft NMS and fusion start from.
+#pragma once
+
+#include "common/compact.cuh"
+#include "common/cuda_utils.cuh"
+#include "common/sort.h"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kSegmentThreads = 256;
+
+// The order of n elements, and where its segments start.
+struct Segments {
+  int64_t n;
+  uint64_t *keys, *keys_sorted;
+  int64_t *values, *order, *starts, *count;  // starts[count] and one more, n
+  void* sort;
+  size_t sort_bytes;
+
+  Segments(Workspace& w, int64_t n)
+      : n(n),
+        keys(w.take<uint64_t>(n)),
+        keys_sorted(w.take<uint64_t>(n)),
+        values(w.take<int64_t>(n)),
+        order(w.take<int64_t>(n)),
+        starts(w.take<int64_t>(n + 1)),
+        count(w.take<int64_t>(1)),
+        sort_bytes(sort_pairs_workspace(n)) {
+    sort = w.take<char>(static_cast<int64_t>(sort_bytes));
+  }
+};
+
+// A thread writes key(value) of one value; `from` null: the values are 0 to n - 1.
+template <class Key>
+__global__ void segment_key_kernel(Key key, const int64_t* from, Segments s) {
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < s.n; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t value = from == nullptr ? i : from[i];
+    s.keys[i] = key(value), s.values[i] = value;
+  }
+}
+
+// Sorts values stably by rising key into s.order.
+template <class Key>
+int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* stream) {
+  BOXOPS_TRY(launch(segment_key_kernel<Key>, grid_x(blocks_of(s.n, kSegmentThreads)), kSegmentThreads, stream, key,
+                    from, s));
+  return sort_pairs(s.keys, s.keys_sorted, s.values, s.order, s.n, bits, s.sort, s.sort_bytes, stream);
+}
+
+// One block lists where the sorted keys change; without keys there is one segment.
+__global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s, bool one) {
+  const int64_t count =
+      one ? 1
+          : compact(
+                s.n, s.n, [&](int64_t i) { return i == 0 || s.keys_sorted[i] != s.keys_sorted[i - 1]; },
+                [&](int64_t at, int64_t i) { s.starts[at] = i; });
+  if (threadIdx.x > 0) return;
+  if (one) s.starts[0] = 0;
+  s.starts[count] = s.n, *s.count = count;
+}
+
+inline int bits_of(int64_t values) {
+  int bits = 1;
+  while (bits < 63 && (int64_t(1) << bits) < values) ++bits;
+  return bits;
+}
+
+}  // namespace
+}  // namespace boxops::cuda

@@ -1,0 +1,245 @@
+// Soft NMS on the device: a block per group takes boxes until none is left, several in a round.
+//
+// In a round every warp names the best of its boxes, and the block the best of all others, the bound. Scores never
+// rise, but for negative ones, which stay at or below 0. So as long as the best of the named boxes, decayed by those
+// taken in this round, is above 0 and comes before the bound, it is the box to take: warp 0 settles this among the
+// named ones alone, and then all threads decay all boxes by those taken. Neighbours in the order of the scores are dealt
+// to different warps. The groups' lists are merged by sorting: a box comes right after those of its group before it,
+// and its key is the latest of theirs and its own.
+//
+// Floor: the pairs, about 30 operations each, by one multiprocessor per group.
+#include "nms/segments.cuh"
+#include "nms/soft_nms.h"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kWarps = kThreads / 32;
+constexpr unsigned kAll = 0xffffffff;
+
+// A score and whose it is; the order of taking.
+template <class T>
+struct Bid {
+  T score;
+  int64_t index;
+  __device__ bool before(const Bid& o) const { return score > o.score || (score == o.score && index < o.index); }
+};
+
+template <class T>
+__device__ Bid<T> shuffled(const Bid<T>& b, int bits) {
+  return {__shfl_xor_sync(kAll, b.score, bits), __shfl_xor_sync(kAll, b.index, bits)};
+}
+
+// The first of the warp's bids, for all its lanes; `carried` goes along with it.
+template <class T>
+__device__ Bid<T> best_of_warp(Bid<T> bid, int64_t* carried) {
+  for (int bits = 16; bits > 0; bits /= 2) {
+    const Bid<T> other = shuffled(bid, bits);
+    const int64_t with = __shfl_xor_sync(kAll, *carried, bits);
+    if (other.before(bid)) bid = other, *carried = with;
+  }
+  return bid;
+}
+
+template <class T>
+struct SoftState {
+  Segments segments;
+  Shape<T>* boxes;   // by place: a segment's boxes, dealt to warps
+  T* scores;         // by place
+  int64_t* indices;  // by place
+  // By segment and order of taking:
+  int64_t* taken;  // indices; -1: none
+  T* taken_scores;
+  Bid<T>* latest;  // of the segment so far
+
+  SoftState(Workspace& w, int64_t n)
+      : segments(w, n),
+        boxes(w.take<Shape<T>>(n)),
+        scores(w.take<T>(n)),
+        indices(w.take<int64_t>(n)),
+        taken(w.take<int64_t>(n)),
+        taken_scores(w.take<T>(n)),
+        latest(w.take<Bid<T>>(n)) {}
+};
+
+template <class T>
+struct ScoreKey {
+  SoftNmsInput input;
+  T threshold;
+  __device__ uint64_t operator()(int64_t i) const {
+    const T score = load_score<T>(input.scores, i);
+    return falling_key(score > threshold ? score : std::numeric_limits<T>::quiet_NaN());
+  }
+};
+struct GroupKey {
+  Scalars groups;
+  __device__ uint64_t operator()(int64_t i) const { return group_key(groups, 0, i); }
+};
+template <class T>
+struct LatestIndex {
+  SoftState<T> s;
+  __device__ uint64_t operator()(int64_t i) const {
+    return s.taken[i] < 0 ? 0 : static_cast<uint64_t>(s.latest[i].index);
+  }
+};
+template <class T>
+struct LatestScore {
+  SoftState<T> s;
+  __device__ uint64_t operator()(int64_t i) const {
+    return falling_key(s.taken[i] < 0 ? std::numeric_limits<T>::quiet_NaN() : s.latest[i].score);
+  }
+};
+
+// Rank r of a segment of n goes here, so that each kWarps ranks in a row lie in as many warps.
+__device__ int64_t dealt(int64_t r, int64_t n) {
+  const int64_t chunk = r / kThreads * kThreads, at = r - chunk;
+  return chunk + kThreads > n ? r : chunk + at % kWarps * 32 + at / kWarps;
+}
+
+template <bool gaussian, class T>
+__device__ T decayed(T score, const Shape<T>& by, const Shape<T>& box, const Decay<T>& decay) {
+  const T s = score * decay_weight<gaussian>(iou_of(by, box), decay);
+  return s > decay.score_threshold ? s : -std::numeric_limits<T>::infinity();
+}
+
+// A block takes the boxes of one segment after another; thread t owns places t, t + kThreads, ... of it.
+template <bool gaussian, class T>
+__global__ void __launch_bounds__(kThreads)
+    take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
+  constexpr T kGone = -std::numeric_limits<T>::infinity();
+  const Bid<T> nothing{kGone, std::numeric_limits<int64_t>::max()};
+  __shared__ Shape<T> taken[kWarps];
+  __shared__ Bid<T> named[kWarps], second[kWarps];
+  __shared__ int64_t named_place[kWarps];
+  __shared__ int taken_count;
+  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
+  for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
+    const int64_t start = s.segments.starts[segment], n = s.segments.starts[segment + 1] - start;
+    Shape<T>* boxes = s.boxes + start;
+    T* scores = s.scores + start;
+    int64_t* indices = s.indices + start;
+    for (int64_t r = t; r < n; r += kThreads) {
+      const int64_t i = s.segments.order[start + r], to = dealt(r, n);
+      const T score = load_score<T>(input.scores, i);
+      boxes[to] = shape_of<Measure::kIoU>(load_box<T>(input.boxes, 0, i));
+      scores[to] = score > decay.score_threshold ? score : kGone;
+      indices[to] = i;
+      s.taken[start + r] = -1;
+    }
+    if (t == 0) taken_count = 0;
+    __syncthreads();
+    int64_t done = 0;
+    Bid<T> latest{-kGone, -1};
+    while (true) {
+      // Decay what is left, and name the two best of it.
+      const int m = taken_count;
+      Bid<T> best = nothing, next = nothing;
+      int64_t place = 0;
+      for (int64_t i = t; i < n; i += kThreads) {
+        T score = scores[i];
+        if (!(score > kGone)) continue;
+        if (m > 0) {
+          const Shape<T> box = boxes[i];
+          for (int k = 0; k < m; ++k) score = decayed<gaussian>(score, taken[k], box, decay);
+          scores[i] = score;
+        }
+        const Bid<T> bid{score, score > kGone ? indices[i] : nothing.index};
+        if (bid.before(best)) next = best, best = bid, place = i;
+        else if (bid.before(next)) next = bid;
+      }
+      const Bid<T> first = best_of_warp(best, &place);
+      int64_t unused = 0;
+      const Bid<T> then = best_of_warp(first.index == best.index ? next : best, &unused);
+      if (lane == 0) named[warp] = first, second[warp] = then, named_place[warp] = place;
+      __syncthreads();
+      if (warp == 0) {
+        Bid<T> mine = lane < kWarps ? named[lane] : nothing;
+        const Bid<T> bound = best_of_warp(lane < kWarps ? second[lane] : nothing, &unused);
+        const int64_t at = lane < kWarps ? named_place[lane] : 0;
+        Shape<T> box{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
+        if (mine.score > kGone) box = boxes[at];
+        int k = 0;
+        for (; k < kWarps; ++k) {
+          int64_t winner = lane;
+          const Bid<T> bid = best_of_warp(mine, &winner);
+          if (!(bid.score > kGone) || (k > 0 && !(bid.score > T(0) && bid.before(bound)))) break;
+          const int from = static_cast<int>(winner);
+          const Shape<T> by{{__shfl_sync(kAll, box.x1, from), __shfl_sync(kAll, box.y1, from),
+                             __shfl_sync(kAll, box.x2, from), __shfl_sync(kAll, box.y2, from)},
+                            __shfl_sync(kAll, box.area, from),
+                            T(0)};
+          if (latest.before(bid)) latest = bid;
+          if (lane == from) {
+            s.taken[start + done + k] = mine.index, s.taken_scores[start + done + k] = mine.score;
+            s.latest[start + done + k] = latest;
+            taken[k] = by, scores[at] = kGone;
+            mine.score = kGone;
+          } else if (mine.score > kGone) {
+            mine.score = decayed<gaussian>(mine.score, by, box, decay);
+          }
+          if (!(mine.score > kGone)) mine = nothing;
+        }
+        done += k;
+        if (lane == 0) taken_count = k;
+      }
+      __syncthreads();
+      if (taken_count == 0) break;
+    }
+    if (t == 0) atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(done));
+    __syncthreads();
+  }
+}
+
+__global__ void clear_kernel(int64_t* count) { *count = 0; }
+
+// A thread writes one result; `order` null: the results are in order.
+template <class T>
+__global__ void emit_kernel(SoftState<T> s, const int64_t* order, const int64_t* count, int64_t* kept, T* kept_scores) {
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < *count; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t from = order == nullptr ? i : order[i];
+    kept[i] = s.taken[from], kept_scores[i] = s.taken_scores[from];
+  }
+}
+
+}  // namespace
+
+size_t soft_nms_workspace(int64_t count, bool float64) {
+  Workspace w(nullptr);
+  if (float64) SoftState<double>(w, count);
+  else SoftState<float>(w, count);
+  return w.used();
+}
+
+template <class T>
+int soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
+             void* workspace, void* stream) {
+  const int64_t n = input.boxes.count;
+  const int score_bits = static_cast<int>(8 * sizeof(T));
+  Workspace w(workspace);
+  const SoftState<T> s(w, n);
+  BOXOPS_TRY(launch(clear_kernel, 1, 1, stream, count));
+  if (n == 0) return cudaSuccess;
+  BOXOPS_TRY(sort_by(ScoreKey<T>{input, decay.score_threshold}, nullptr, score_bits, s.segments, stream));
+  if (input.has_groups) {
+    const int bits = static_cast<int>(8 * size_of(input.groups.dtype));
+    BOXOPS_TRY(sort_by(GroupKey{input.groups}, s.segments.order, bits, s.segments, stream));
+  }
+  BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments, !input.has_groups));
+  const unsigned blocks = input.has_groups ? static_cast<unsigned>(min_of<int64_t>(n, 1024)) : 1;
+  BOXOPS_TRY(decay.gaussian ? launch(take_kernel<true, T>, blocks, kThreads, stream, input, decay, s, count)
+                            : launch(take_kernel<false, T>, blocks, kThreads, stream, input, decay, s, count));
+  if (input.has_groups) {
+    BOXOPS_TRY(sort_by(LatestIndex<T>{s}, nullptr, bits_of(n), s.segments, stream));
+    BOXOPS_TRY(sort_by(LatestScore<T>{s}, s.segments.order, score_bits, s.segments, stream));
+  }
+  return launch(emit_kernel<T>, grid_x(blocks_of(n, kSegmentThreads)), kSegmentThreads, stream, s,
+                input.has_groups ? s.segments.order : nullptr, count, kept, kept_scores);
+}
+
+#define INSTANTIATE(T) \
+  template int soft_nms<T>(const SoftNmsInput&, const Decay<T>&, int64_t*, T*, int64_t*, void*, void*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace boxops::cuda
