@@ -150,8 +150,8 @@ def test_any_numbers_give_the_bits_of_the_reference(boxes1, boxes2):
 def boxes_and_partners(draw):
     shape = (draw(st.integers(1, 6)), 1)
     centre, side, angle = st.floats(-99, 99), st.floats(0.5, 99), st.floats(-999, 999)
-    return [np.concatenate([draw(arrays(np.float64, shape, elements=e)) for e in (centre, centre, side, side, angle)], 1)
-            for _ in range(2)]  # fmt: skip
+    columns = (centre, centre, side, side, angle)
+    return [np.hstack([draw(arrays(np.float64, shape, elements=column)) for column in columns]) for _ in range(2)]
 
 
 @given(boxes_and_partners(), st.floats(-180, 180), st.floats(-99, 99))
@@ -160,7 +160,8 @@ def test_the_frame_does_not_matter(pair, turn, shift):
     want, (sin, cos) = boxops.rotated_box_iou(*pair, paired=True), (np.sin(np.radians(turn)), np.cos(np.radians(turn)))
     turned = [np.c_[b[:, 0] * cos + b[:, 1] * sin, b[:, 1] * cos - b[:, 0] * sin, b[:, 2:4], b[:, 4] + turn]
               for b in pair]  # fmt: skip
-    others = [pair[::-1], [b + [shift, -shift, 0, 0, 0] for b in pair], turned, [b * [-1, 1, 1, 1, -1] for b in pair]]
+    moved = [b + np.array([shift, -shift, 0, 0, 0]) for b in pair]
+    others = [pair[::-1], moved, turned, [b * [-1, 1, 1, 1, -1] for b in pair]]
     for other in others:
         np.testing.assert_allclose(boxops.rotated_box_iou(*other, paired=True), want, atol=1e-11)
 
