@@ -42,9 +42,10 @@ def batched_rotated_nms(boxes, scores, idxs, iou_threshold):
 def load(boxes):
     """[..., 5] -> [10, ...] in the compute type: centre, half sides, angle in [-45, 45] and its cosine and sine, half
     the sides of the axis-parallel hull, and area. A quarter turn is a swap of the sides. The hull of a box that
-    overlaps nothing is -inf wide: one with a number that is not finite, or without an area well within the type."""
+    overlaps nothing is -inf wide: one with a number that is NaN or about to overflow, or with an area that is 0,
+    subnormal or about to overflow."""
     cx, cy, width, height, angle = np.moveaxis(compute(boxes), -1, 0)
-    limits = np.finfo(cx.dtype)
+    limits, most = np.finfo(cx.dtype), np.finfo(cx.dtype).max / 8
     area = larger(width, 0) * larger(height, 0)
     angle = np.fmod(angle, 180)
     angle = np.where(angle > 90, angle - 180, np.where(angle < -90, angle + 180, angle))
@@ -54,8 +55,8 @@ def load(boxes):
     sin, cos = sin_cos(angle)
     hull_x, hull_y = a * cos + b * np.abs(sin), a * np.abs(sin) + b * cos
     box = np.stack([cx, cy, a, b, angle, cos, sin, hull_x, hull_y, area])
-    finite = np.isfinite(cx) & np.isfinite(cy) & np.isfinite(angle)
-    ordinary = finite & (area >= 4 * limits.tiny) & (area <= limits.max / 4)
+    ordinary = (np.abs(cx) <= most) & (np.abs(cy) <= most) & (width <= most) & (height <= most)
+    ordinary &= np.isfinite(angle) & (area >= 4 * limits.tiny) & (area <= most)
     nothing = np.zeros(10, cx.dtype)
     nothing[7:9] = -np.inf
     return np.where(ordinary, box, nothing.reshape(-1, *[1] * cx.ndim))
@@ -108,7 +109,10 @@ def intersection_of(first, second):
     dtype = u.dtype.type
     x, y, x_, y_ = ex + fx, ey - fy, fx - ex, -ey - fy  # corners: (x, y), (-x, -y), (x_, y_), (-x_, -y_)
     inter = (along(-x, -y, -x_, -y_) - along(x_, y_, x, y)) + (up(x_, y_, -x, -y) - up(x, y, -x_, -y_))
-    inter = smaller(inter, smaller(area1, area2))
+    # Bounds that the overlap has anyway, and now its rounded value too: NMS leans on them.
+    hull_w = smaller((hull_x1 + hull_x2) - np.abs(dx), 2 * smaller(hull_x1, hull_x2))
+    hull_h = smaller((hull_y1 + hull_y2) - np.abs(dy), 2 * smaller(hull_y1, hull_y2))
+    inter = smaller(smaller(inter, hull_w * hull_h), smaller(area1, area2))
     return np.where(meet & (inter > 0), inter, dtype(0))
 
 

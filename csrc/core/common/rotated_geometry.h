@@ -54,31 +54,38 @@ BOXOPS_HD void sin_cos_degrees(T degrees, T* sin, T* cos) {
   *cos = (T(1) - T(0.5) * z) + (z * z) * cosine;
 }
 
-// The box overlaps nothing if a number is not finite or its area is 0, subnormal or about to overflow.
+// Of the five numbers, the angle within (-180, 180). The box overlaps nothing if a number is NaN or about to overflow,
+// or the area is 0, subnormal or about to overflow. Every step that reduces the angle is exact.
+template <class T>
+BOXOPS_HD RotatedBox<T> rotated_box_of(T cx, T cy, T width, T height, T angle) {
+  using Limits = std::numeric_limits<T>;
+  const T area = max_of(width, T(0)) * max_of(height, T(0)), most = Limits::max() / 8;
+  const bool ordinary = (std::fabs(cx) <= most) & (std::fabs(cy) <= most) & (width <= most) & (height <= most) &
+                        (angle - angle == T(0)) & (area >= 4 * Limits::min()) & (area <= most);
+  angle = angle > T(90) ? angle - T(180) : angle < T(-90) ? angle + T(180) : angle;
+  const bool quarter = std::fabs(angle) > T(45);
+  angle = quarter ? angle - (angle > T(0) ? T(90) : T(-90)) : angle;
+  const T a = T(0.5) * (quarter ? height : width), b = T(0.5) * (quarter ? width : height);
+  T sin, cos;
+  sin_cos_degrees(angle, &sin, &cos);
+  const T hull_x = a * cos + b * std::fabs(sin), hull_y = a * std::fabs(sin) + b * cos, apart = -Limits::infinity();
+  return {ordinary ? cx : T(0),      ordinary ? cy : T(0),  ordinary ? a : T(0),   ordinary ? b : T(0),
+          ordinary ? angle : T(0),   ordinary ? cos : T(0), ordinary ? sin : T(0), ordinary ? hull_x : apart,
+          ordinary ? hull_y : apart, ordinary ? area : T(0)};
+}
+
+// Any finite angle within (-180, 180), exactly; a rectangle is the same after half a turn.
+template <class T>
+BOXOPS_HD T within_half_turn(T angle) {
+  return std::fabs(angle) < T(180) ? angle : std::fmod(angle, T(180));
+}
+
 template <class T>
 BOXOPS_HD RotatedBox<T> load_rotated_box(const Boxes& boxes, int64_t batch, int64_t i) {
-  using Limits = std::numeric_limits<T>;
   const int64_t at = batch * boxes.batch_stride + i * boxes.box_stride, s = boxes.coord_stride;
-  const T cx = load<T>(boxes.data, boxes.dtype, at), cy = load<T>(boxes.data, boxes.dtype, at + s);
-  const T width = load<T>(boxes.data, boxes.dtype, at + 2 * s), height = load<T>(boxes.data, boxes.dtype, at + 3 * s);
-  const T area = max_of(width, T(0)) * max_of(height, T(0));
-  T angle = load<T>(boxes.data, boxes.dtype, at + 4 * s);
-  const bool finite = (cx - cx) + (cy - cy) + (angle - angle) == T(0);
-  if (!finite || !(area >= 4 * Limits::min()) || !(area <= Limits::max() / 4))
-    return {T(0), T(0), T(0), T(0), T(0), T(0), T(0), -Limits::infinity(), -Limits::infinity(), T(0)};
-  // Every step of the reduction is exact.
-  if (!(std::fabs(angle) < T(180))) angle = std::fmod(angle, T(180));
-  if (angle > T(90)) angle -= T(180);
-  if (angle < T(-90)) angle += T(180);
-  const bool quarter = std::fabs(angle) > T(45);
-  if (quarter) angle -= angle > T(0) ? T(90) : T(-90);
-  RotatedBox<T> box;
-  box.cx = cx, box.cy = cy, box.angle = angle, box.area = area;
-  box.a = T(0.5) * (quarter ? height : width), box.b = T(0.5) * (quarter ? width : height);
-  sin_cos_degrees(angle, &box.sin, &box.cos);
-  const T sin = std::fabs(box.sin);
-  box.hull_x = box.a * box.cos + box.b * sin, box.hull_y = box.a * sin + box.b * box.cos;
-  return box;
+  return rotated_box_of(load<T>(boxes.data, boxes.dtype, at), load<T>(boxes.data, boxes.dtype, at + s),
+                        load<T>(boxes.data, boxes.dtype, at + 2 * s), load<T>(boxes.data, boxes.dtype, at + 3 * s),
+                        within_half_turn(load<T>(boxes.data, boxes.dtype, at + 4 * s)));
 }
 
 // Few operations that settle most pairs.
@@ -144,7 +151,10 @@ BOXOPS_HD T intersection(const RotatedBox<T>& first, const RotatedBox<T>& second
   const T x = ex + fx, y = ey - fy, x_ = fx - ex, y_ = -ey - fy;  // corners: (x, y), (-x, -y), (x_, y_), (-x_, -y_)
   const T outline = (window.along(-x, -y, -x_, -y_) - window.along(x_, y_, x, y)) +
                     (window.up(x_, y_, -x, -y) - window.up(x, y, -x_, -y_));
-  const T inter = min_of(outline, min_of(first.area, second.area));
+  // Bounds that the overlap has anyway, and now its rounded value too: NMS leans on them.
+  const T hull_w = min_of((first.hull_x + second.hull_x) - std::fabs(dx), T(2) * min_of(first.hull_x, second.hull_x));
+  const T hull_h = min_of((first.hull_y + second.hull_y) - std::fabs(dy), T(2) * min_of(first.hull_y, second.hull_y));
+  const T inter = min_of(min_of(outline, hull_w * hull_h), min_of(first.area, second.area));
   return meet & (inter > T(0)) ? inter : T(0);
 }
 

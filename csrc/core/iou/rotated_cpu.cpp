@@ -1,6 +1,7 @@
 #include "iou/rotated.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "common/isa.h"
 #include "common/rotated_geometry.h"
@@ -39,25 +40,30 @@ constexpr int64_t kPairsPerTask = 1 << 12;  // less is not worth waking a thread
 
 template <class T>
 void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, RotatedTile<T>& tile) {
-  for (int i = 0; i < n; ++i) tile.set(i, load_rotated_box<T>(boxes, batch, begin + i));
+  for (int i = 0; i < n; ++i) {
+    const int64_t at = batch * boxes.batch_stride + (begin + i) * boxes.box_stride;
+    for (int k = 0; k < 5; ++k) tile.numbers[k][i] = load<T>(boxes.data, boxes.dtype, at + k * boxes.coord_stride);
+    tile.numbers[4][i] = within_half_turn(tile.numbers[4][i]);
+  }
+  BOXOPS_BY_ISA(rotated_prepare<T>)(tile, n);
 }
 
 // Tasks as in iou_cpu.cpp: blocks of kRows x kRotatedTile.
 template <class T>
 void pairwise(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& parallel) {
   const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kRotatedTile);
-  const auto row_kernel = BOXOPS_BY_ISA(rotated_sparse_row<T>);
+  const auto row_kernel = BOXOPS_BY_ISA(rotated_row<T>);
   const int64_t pairs = std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kRotatedTile);
   parallel.run(boxes1.batch * rows * columns, std::max<int64_t>(1, kPairsPerTask / pairs),
                [&](int64_t begin, int64_t end) {
-                 RotatedTile<T> tile;
+                 RotatedTile<T> tile, few;
                  for (int64_t task = begin; task < end; ++task) {
                    const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows,
                                  column = task % columns * kRotatedTile;
                    const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes2.count - column));
                    load_tile(boxes2, batch, column, n, tile);
                    for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i)
-                     row_kernel(load_rotated_box<T>(boxes1, batch, i), tile, n,
+                     row_kernel(load_rotated_box<T>(boxes1, batch, i), tile, n, few,
                                 out + (batch * boxes1.count + i) * boxes2.count + column);
                  }
                });

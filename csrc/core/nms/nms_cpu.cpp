@@ -36,9 +36,8 @@ struct Ranked : Box<T> {
   }
 };
 
-// A rotated box is filed by its hull, a little widened: whatever has an IoU above 0 with it overlaps that. Of more
-// that holds for rotated rectangles, only what also holds for computed numbers is used: the overlap is at most the
-// smaller area.
+// A rotated box is filed by its hull, a little widened: whatever has an IoU above 0 with it overlaps that. Of what more
+// holds for rotated rectangles, only that is used which holds for rounded numbers too: the bounds in intersection().
 template <class T>
 struct RankedRotated : Ranked<T> {
   RotatedBox<T> box;
@@ -51,8 +50,9 @@ struct RankedRotated : Ranked<T> {
     this->area = box.area;
   }
   static double side_ratio(double) { return 0; }
-  static BOXOPS_HD bool may_exceed(T, T, T area1, T area2, T lower) {
-    return min_of(area1, area2) >= lower * max_of(area1, area2);
+  static BOXOPS_HD bool may_exceed(T w, T h, T area1, T area2, T lower) {
+    const T most = min_of(w * h * (T(1) + 8 * std::numeric_limits<T>::epsilon()), min_of(area1, area2));
+    return most >= lower * ((area1 + area2) - most);
   }
   static T iou(const RankedRotated& kept, const RankedRotated& other) { return iou_of(kept.box, other.box); }
 };
