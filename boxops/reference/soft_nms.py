@@ -6,9 +6,7 @@ from boxops.reference.common import compute, iou_of, quiet, to_columns
 
 
 @quiet
-def soft_nms(
-    boxes, scores, iou_threshold=0.3, *, method="gaussian", sigma=0.5, score_threshold=0.001, idxs=None
-):
+def soft_nms(boxes, scores, iou_threshold=0.3, *, method="gaussian", sigma=0.5, score_threshold=0.001, idxs=None):
     dtype = np.result_type(compute(boxes), compute(scores))
     boxes, scores = to_columns(np.asarray(boxes).astype(dtype)), np.asarray(scores).astype(dtype)
     groups = np.zeros(scores.shape, dtype=np.int64) if idxs is None else idxs

@@ -128,7 +128,9 @@ def costs():
         say = "focal" if focal else "softmax"
         for counts, queries, classes in [((3, 5), 20, 11), ((1,), 1, 1), ((4, 0, 7), 300, 91), ((2,), 257, 3),
                                          ((9, 1), 15, 17), ((), 5, 3), ((0, 0), 4, 3), ((3, 1), 0, 3)]:  # fmt: skip
-            yield of_detections(f"{counts} x {queries}, {classes} classes, {say}", counts, queries, classes, focal=focal)
+            yield of_detections(
+                f"{counts} x {queries}, {classes} classes, {say}", counts, queries, classes, focal=focal
+            )
         yield of_detections(f"other weights, {say}", (5, 6), 33, 20, focal=focal, class_weight=2.0, box_weight=0.25,
                             giou_weight=-1.5)  # fmt: skip
         yield of_detections(f"large logits, {say}", (5, 6), 33, 20, scale=30.0, focal=focal)
