@@ -11,7 +11,11 @@ def sample_matches(matches, size, positive_fraction=0.5, *, seed=None):
     if matches.ndim == 2:
         images = [_sample(match, size, positive_fraction, seed, image) for image, match in enumerate(matches)]
         indices, positives, sampled = zip(*images, strict=True) if images else ((), (), ())
-        return np.array(indices, np.int64).reshape(len(matches), size), np.array(positives, np.int64), np.array(sampled, np.int64)
+        return (
+            np.array(indices, np.int64).reshape(len(matches), size),
+            np.array(positives, np.int64),
+            np.array(sampled, np.int64),
+        )
     return _sample(matches, size, positive_fraction, seed, 0)
 
 
@@ -43,7 +47,9 @@ def random_keys(seed, image, count):
 
 def mine_hard_negatives(loss, matches, ratio=3.0, *, min_negatives=0):
     if matches.ndim == 2:
-        masks = [mine_hard_negatives(*image, ratio, min_negatives=min_negatives) for image in zip(loss, matches, strict=True)]
+        masks = [
+            mine_hard_negatives(*image, ratio, min_negatives=min_negatives) for image in zip(loss, matches, strict=True)
+        ]
         return np.array(masks, bool).reshape(matches.shape)
     order = by_falling_score(loss)
     negatives = order[matches[order] == -1]

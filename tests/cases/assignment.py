@@ -67,8 +67,9 @@ def ragged(counts, columns, make=uniform, **options):
                     offsets=offsets(*counts), **options)  # fmt: skip
 
 
-SHAPES = [(1, 1), (1, 9), (9, 1), (5, 5), (7, 8), (8, 7), (15, 17), (16, 16), (17, 33), (33, 17), (40, 64), (65, 40),
-          (3, 300), (300, 3), (0, 5), (5, 0), (0, 0), (3, 7, 5), (3, 5, 7), (0, 3, 4), (4, 0, 3), (4, 3, 0), (20, 1, 1)]  # fmt: skip
+SHAPES = [(1, 1), (1, 9), (9, 1), (5, 5), (7, 8), (8, 7), (15, 17), (16, 16), (17, 33), (33, 17), (40, 64), (65, 40)]
+SHAPES += [(3, 300), (300, 3), (3, 7, 5), (3, 5, 7), (20, 1, 1)]
+SHAPES += [(0, 5), (5, 0), (0, 0), (0, 3, 4), (4, 0, 3), (4, 3, 0)]
 
 
 def assignments():
@@ -128,7 +129,9 @@ def costs():
         say = "focal" if focal else "softmax"
         for counts, queries, classes in [((3, 5), 20, 11), ((1,), 1, 1), ((4, 0, 7), 300, 91), ((2,), 257, 3),
                                          ((9, 1), 15, 17), ((), 5, 3), ((0, 0), 4, 3), ((3, 1), 0, 3)]:  # fmt: skip
-            yield of_detections(f"{counts} x {queries}, {classes} classes, {say}", counts, queries, classes, focal=focal)
+            yield of_detections(
+                f"{counts} x {queries}, {classes} classes, {say}", counts, queries, classes, focal=focal
+            )
         yield of_detections(f"other weights, {say}", (5, 6), 33, 20, focal=focal, class_weight=2.0, box_weight=0.25,
                             giou_weight=-1.5)  # fmt: skip
         yield of_detections(f"large logits, {say}", (5, 6), 33, 20, scale=30.0, focal=focal)
