@@ -15,15 +15,16 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
     As ``scipy.optimize.linear_sum_assignment``. On CUDA, problems are solved side by side and nothing waits.
 
     Args:
-        cost: ``[n, m]``, a batch ``[B, n, m]``, or with ``offsets`` a ragged batch ``[R, m]``; any real dtype and strides.
-            Computed in float64. A cost of +inf forbids the pair (-inf when maximizing).
+        cost: ``[n, m]``, a batch ``[B, n, m]``, or with ``offsets`` a ragged batch ``[R, m]``; any real dtype and
+            strides. Computed in float64. A cost of +inf forbids the pair (-inf when maximizing).
         maximize: look for the greatest total instead.
-        offsets: int64 ``[B + 1]``, rising from 0 to R: problem b has the rows from ``offsets[b]`` to ``offsets[b + 1]``.
+        offsets: int64 ``[B + 1]``, rising from 0 to R: problem b has the rows ``offsets[b]`` up to
+            ``offsets[b + 1]``.
 
     Returns:
         row_ind, col_ind: int64 ``[k]`` or ``[B, k]`` with k = min(n, m), rows rising: row ``row_ind[i]`` takes column
-        ``col_ind[i]``. With ``offsets`` both are ``[R]``: ``row_ind`` is 0, 1, ..., R - 1, and ``col_ind`` the column of
-        each row, -1 for the rows that are left where a problem has more rows than columns.
+        ``col_ind[i]``. With ``offsets`` both are ``[R]``: ``row_ind`` is 0, 1, ..., R - 1, and ``col_ind`` the
+        column of each row, -1 for the rows that are left where a problem has more rows than columns.
 
         Of several optimal assignments all devices choose the same one, which need not be scipy's.
 

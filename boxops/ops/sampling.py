@@ -37,8 +37,8 @@ def sample_matches(
 ) -> tuple[Array, Array, Array]:
     """A balanced random sample of positives and negatives, of a fixed size, without waiting for the device.
 
-    Counts as torchvision's ``BalancedPositiveNegativeSampler``: at most ``int(size * positive_fraction)`` positives, and
-    negatives for the rest of ``size``; within each kind, uniform without replacement.
+    Counts as torchvision's ``BalancedPositiveNegativeSampler``: at most ``int(size * positive_fraction)`` positives,
+    and negatives for the rest of ``size``; within each kind, uniform without replacement.
 
     Args:
         matches: int64 ``[A]`` or ``[B, A]``: >= 0 for positives, -1 for negatives; other values are never taken.
@@ -57,8 +57,8 @@ def sample_matches(
         ValueError: shape or dtype of matches, a negative size, or a fraction outside 0..1.
         TypeError: size or seed is of the wrong kind.
 
-    Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.3; random numbers: Salmon et al., Parallel random numbers:
-    as easy as 1, 2, 3, SC 2011 (Philox4x32-10).
+    Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.3; random numbers: Salmon et al., Parallel random
+    numbers: as easy as 1, 2, 3, SC 2011 (Philox4x32-10).
     """
     op = "sample_matches"
     fraction = check_number(op, "positive_fraction", positive_fraction)
@@ -76,7 +76,7 @@ def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_
         min_negatives: take at least so many, if there are; >= 0.
 
     Returns:
-        bool ``[A]`` or ``[B, A]``, true for the negatives taken. Of equal losses the lower index is taken first, NaN last.
+        bool ``[A]`` or ``[B, A]``, true for the negatives taken: of equal losses the lower index first, NaN last.
 
     Raises:
         ValueError: shapes, dtypes or devices do not fit, or ``ratio`` or ``min_negatives`` is negative or no number.

@@ -1,5 +1,7 @@
 """Minimum cost assignment, and DETR's matching costs."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from boxops.reference.common import compute, giou_of, quiet, to_pairs
@@ -10,7 +12,7 @@ def linear_sum_assignment(cost, maximize=False, *, offsets=None):
     cost = -cost if maximize else cost
     if offsets is not None:
         column = np.full(len(cost), -1)
-        for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+        for begin, end in pairwise(offsets):
             rows, columns = _solve(cost[begin:end])
             column[begin + rows] = columns
         return np.arange(len(cost)), column

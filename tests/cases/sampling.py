@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import SCORES
 
-from cases.case import FLOATS, Case
+from cases.case import Case
 
 MATCHES = {
     "few positives": lambda rng, shape: rng.choice([-1, -2, 0, 7], shape, p=[0.8, 0.1, 0.05, 0.05]),

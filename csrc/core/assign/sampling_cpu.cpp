@@ -58,8 +58,12 @@ void find(const int64_t* matches, int64_t count, uint64_t seed, int64_t image, K
     if (random) BOXOPS_BY_ISA(random_keys)(seed, image, first, keys);
     for (int64_t i = first; i < std::min(count, first + kKeys); ++i) {
       const uint64_t key = keys[i - first];
-      if (key < below_negative && matches[i] == -1) negatives.found.emplace_back(key, i);
-      if (key < below_positive && matches[i] >= 0) positives.found.emplace_back(key, i);
+      // Whichever is rare is asked first, so that branches are foreseen.
+      if (matches[i] >= 0) {
+        if (key < below_positive) positives.found.emplace_back(key, i);
+      } else if (key < below_negative && matches[i] == -1) {
+        negatives.found.emplace_back(key, i);
+      }
     }
   }
 }

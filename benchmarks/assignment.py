@@ -1,0 +1,129 @@
+"""Assignment and DETR's matching costs: bound by the steps of the paths, and by the logits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import boxops
+from boxops import reference
+
+from .harness import Arrays, Case, Wrong, numpy, whole
+from .machine import rival
+
+torch = rival("torch")
+tv = rival("torchvision.ops")
+optimize = rival("scipy.optimize")
+
+CLASSES = 91
+GTS = 20  # of an image, 12 to 28 of them
+LOGITS, LABELS = 0, 2  # places among the arrays of a matcher
+
+
+def costs(*shape: int) -> Arrays:
+    return (np.random.default_rng(0).random(shape, np.float32),)
+
+
+def scipy_loop(cost: Any) -> Any:
+    """What one writes without batches: to the host, problem by problem, and back."""
+    own = cost.cpu().numpy().astype(np.float64) if torch and isinstance(cost, torch.Tensor) else cost
+    found = [optimize.linear_sum_assignment(problem) for problem in (own if own.ndim == 3 else [own])]
+    rows, columns = (np.stack([pair[i] for pair in found]) for i in range(2))
+    if torch and isinstance(cost, torch.Tensor):
+        return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)
+    return rows, columns
+
+
+def optimal(case: Case, arrays: Arrays, result: Any) -> str:
+    """The totals of scipy, where the reference would take minutes."""
+    cost = arrays[0].astype(np.float64)
+    problems, rows, columns = (
+        a if a.ndim == 3 else a[None] for a in (cost, numpy(result[0])[None], numpy(result[1])[None])
+    )
+    rows, columns = rows.reshape(len(problems), -1), columns.reshape(len(problems), -1)
+    for problem, row, column in zip(problems, rows, columns, strict=True):
+        best = problem[optimize.linear_sum_assignment(problem)].sum()
+        if len(set(column.tolist())) != min(problem.shape) or abs(problem[row, column].sum() - best) > 1e-9 * abs(best):
+            raise Wrong(f"a total of {problem[row, column].sum()}, scipy finds {best}")
+    return f"the totals of scipy, {len(problems)} problems"
+
+
+def assignment(*shape: int, goal: float = 1.0) -> Case:
+    return Case(
+        "linear_sum_assignment",
+        "1 cost" if shape == (1, 1) else " x ".join(map(str, shape)),
+        int(np.prod(shape)),
+        make=partial(costs, *shape),
+        ours=lambda cost: boxops.linear_sum_assignment(cost),
+        reference=lambda cost: reference.linear_sum_assignment(cost),
+        rivals={"SciPy": scipy_loop} if optimize else {},
+        check=optimal if optimize and shape != (1, 1) else whole,
+        goal=("SciPy", goal),
+        graph=len(shape) == 3,
+        heavy=shape[-1] >= 1000,
+    )
+
+
+def detections(images: int, queries: int) -> Arrays:
+    rng = np.random.default_rng(0)
+    counts = [1] if images == 1 else rng.integers(GTS - 8, GTS + 9, images)
+    total = int(np.sum(counts))
+    boxes, gts = (np.concatenate([rng.uniform(0.2, 0.8, (n, 2)), rng.uniform(0.02, 0.4, (n, 2))], axis=1)
+                  for n in (images * queries, total))  # fmt: skip
+    logits = rng.normal(0, 2, (images, queries, CLASSES)).astype(np.float32)
+    boxes = boxes.reshape(images, queries, 4).astype(np.float32)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return logits, boxes, rng.integers(0, CLASSES, total), gts.astype(np.float32), offsets
+
+
+def eager_costs(logits: Any, boxes: Any, labels: Any, gts: Any, offsets: Any) -> list[Any]:
+    """HungarianMatcher of facebookresearch/detr up to its costs: all images against all, then cut."""
+    batch, queries = logits.shape[:2]
+    class_cost = -logits.flatten(0, 1).softmax(-1)[:, labels]
+    box_cost = torch.cdist(boxes.flatten(0, 1), gts, p=1)
+    corners, gt_corners = (tv.box_convert(b, "cxcywh", "xyxy") for b in (boxes.flatten(0, 1), gts))
+    cost = 5 * box_cost + class_cost + 2 * -tv.generalized_box_iou(corners, gt_corners)
+    counts = offsets.diff().tolist()
+    return [own[i] for i, own in enumerate(cost.view(batch, queries, -1).split(counts, -1))]
+
+
+def eager_matches(*arrays: Any) -> Any:
+    return [optimize.linear_sum_assignment(own.cpu()) for own in eager_costs(*arrays)]
+
+
+def matched(*arrays: Any) -> Any:
+    return boxops.linear_sum_assignment(boxops.detr_cost(*arrays), offsets=arrays[-1])[1]
+
+
+def reference_matched(*arrays: Any) -> Any:
+    return reference.linear_sum_assignment(reference.detr_cost(*arrays), offsets=arrays[-1])[1]
+
+
+def matcher(images: int, queries: int, assigned: bool) -> Case:
+    size = "1 ground truth" if images == 1 else f"{images} images, {queries} queries"
+    rivals = {"eager": eager_matches if assigned else eager_costs} if tv and optimize else {}
+    return Case(
+        "detr_cost",
+        f"{size}, assigned" if assigned else size,
+        images * queries,
+        make=partial(detections, images, queries),
+        ours=matched if assigned else (lambda *arrays: boxops.detr_cost(*arrays)),
+        reference=reference_matched if assigned else (lambda *arrays: reference.detr_cost(*arrays)),
+        rivals=rivals,
+        check=whole,
+        goal=("eager", 1.0),
+        tolerance=0.0 if assigned else 1e-4,
+        graph=images > 1,
+        variant="assigned" if assigned else "",
+    )
+
+
+CASES = [
+    assignment(1, 1),
+    assignment(64, 300, 50, goal=3),
+    assignment(300, 300),
+    assignment(1000, 1000),
+    *(matcher(*size, assigned) for size in ((1, 1), (16, 100), (16, 300)) for assigned in (False, True)),
+]
