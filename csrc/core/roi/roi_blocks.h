@@ -189,6 +189,31 @@ inline void fill_without_image(const Features& features, const Rois& rois, int64
   }
 }
 
+// One plane of the gradient as sums of T that start at 0: the plane itself, or memory to be rounded into it.
+template <class T, class S>
+class PlaneSums {
+ public:
+  T* begin(S* plane, int64_t pixels) {
+    plane_ = plane, pixels_ = pixels;
+    if constexpr (std::is_same_v<T, S>) {
+      std::fill_n(plane, pixels, T(0));
+      return plane;
+    } else {
+      memory_.assign(pixels, T(0));
+      return memory_.data();
+    }
+  }
+  void end() {
+    if constexpr (!std::is_same_v<T, S>)
+      for (int64_t i = 0; i < pixels_; ++i) plane_[i] = static_cast<S>(memory_[i]);
+  }
+
+ private:
+  std::vector<T> memory_;
+  S* plane_;
+  int64_t pixels_;
+};
+
 // Runs a forward kernel over all RoIs and blocks of channels. For each RoI it calls
 //   rows(B, plan, offsets, pixels, k, first channel, channels, tiles)
 // with B as a constant, where `pixels` at offsets.rows[i] + offsets.columns[j] has B channels of the footprint's pixel
