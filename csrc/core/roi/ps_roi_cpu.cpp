@@ -77,7 +77,8 @@ void pool(const Features& features, const Rois& rois, const Bins& bins, const Ps
   fill_without_image(features, rois, 1, out, nullptr);
   with_storage<T>(features.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    parallel.run(features.images * features.channels, 16, [&](int64_t begin, int64_t end) {
+    const int64_t work = rois.count / std::max<int64_t>(features.images, 1) * 16;
+    parallel.run(features.images * features.channels, grain_of(work), [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         const Group& group = groups.groups[item / features.channels];
         const int64_t c = item % features.channels, bin = c % (bins.height * bins.width);
@@ -109,7 +110,8 @@ void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const P
   const int64_t pixels = map.height * map.width;
   with_storage<T>(gradients.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    parallel.run(gradients.images * gradients.channels, 16, [&](int64_t begin, int64_t end) {
+    const int64_t work = pixels / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * 16;
+    parallel.run(gradients.images * gradients.channels, grain_of(work), [&](int64_t begin, int64_t end) {
       PlaneSums<T, S> memory;
       for (int64_t item = begin; item < end; ++item) {
         const Group& group = groups.groups[item / gradients.channels];

@@ -82,7 +82,8 @@ void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois
   const int64_t count = bins.height * bins.width, plane = map.height * map.width, channels = gradients.channels;
   with_storage<T>(gradients.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
-    parallel.run(gradients.images * channels, 1, [&](int64_t begin, int64_t end) {
+    const int64_t work = plane / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * count;
+    parallel.run(gradients.images * channels, grain_of(work), [&](int64_t begin, int64_t end) {
       PlaneSums<T, S> memory;
       for (int64_t item = begin; item < end; ++item) {
         const Group& group = groups.groups[item / channels];
