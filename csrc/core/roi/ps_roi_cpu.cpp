@@ -17,6 +17,19 @@ struct PsPlan {
   }
 };
 
+// A plane of the features, or of the gradient, and its bin; counted on, as divisions would cost more than a RoI does.
+struct Plane {
+  int64_t image, channel, y, x;
+  static Plane of(int64_t item, int64_t channels, const Bins& bins) {
+    const int64_t c = item % channels;
+    return {item / channels, c, c / bins.width % bins.height, c % bins.width};
+  }
+  void next(int64_t channels, const Bins& bins) {
+    if (++x == bins.width) x = 0, y = y + 1 == bins.height ? 0 : y + 1;
+    if (++channel == channels) channel = 0, ++image;  // channels are a multiple of the bins
+  }
+};
+
 // Calls make(k, bin, lists) for all RoIs in order, for every list of bins.
 template <class T, class Make>
 void fill_lists(std::vector<TapLists<T>>& lists, int64_t bins, int64_t rois, const Parallel& parallel, Make make) {
@@ -79,11 +92,12 @@ void pool(const Features& features, const Rois& rois, const Bins& bins, const Ps
     using S = std::remove_pointer_t<decltype(storage)>;
     const int64_t work = rois.count / std::max<int64_t>(features.images, 1) * 16;
     parallel.run(features.images * features.channels, grain_of(work), [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
-        const Group& group = groups.groups[item / features.channels];
-        const int64_t c = item % features.channels, bin = c % (bins.height * bins.width);
-        const S* plane = static_cast<const S*>(map.data) + group.image * map.image_stride + c * map.channel_stride;
-        const TapLists<T>&ys = plan.y[bin / bins.width], &xs = plan.x[bin % bins.width];
+      Plane at = Plane::of(begin, features.channels, bins);
+      for (int64_t item = begin; item < end; ++item, at.next(features.channels, bins)) {
+        const Group& group = groups.groups[at.image];
+        const S* plane =
+            static_cast<const S*>(map.data) + at.image * map.image_stride + at.channel * map.channel_stride;
+        const TapLists<T>&ys = plan.y[at.y], &xs = plan.x[at.x];
         for (int64_t i = 0; i < group.count; ++i) {
           const int64_t k = group.rois[i];
           const auto rows = ys.of(k), columns = xs.of(k);
@@ -94,7 +108,7 @@ void pool(const Features& features, const Rois& rois, const Bins& bins, const Ps
             for (const Tap<T>& x : columns) line += x.weight * static_cast<T>(row[x.index * map.x_stride]);
             sum += y.weight * line;
           }
-          static_cast<S*>(out)[k * features.channels + c] =
+          static_cast<S*>(out)[k * features.channels + at.channel] =
               static_cast<S>(sum / plan.divisor(k, rows.size() * columns.size()));
         }
       }
@@ -113,15 +127,15 @@ void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const P
     const int64_t work = pixels / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * 16;
     parallel.run(gradients.images * gradients.channels, grain_of(work), [&](int64_t begin, int64_t end) {
       PlaneSums<T, S> memory;
-      for (int64_t item = begin; item < end; ++item) {
-        const Group& group = groups.groups[item / gradients.channels];
-        const int64_t c = item % gradients.channels, bin = c % (bins.height * bins.width);
-        const TapLists<T>&ys = plan.y[bin / bins.width], &xs = plan.x[bin % bins.width];
+      Plane at = Plane::of(begin, gradients.channels, bins);
+      for (int64_t item = begin; item < end; ++item, at.next(gradients.channels, bins)) {
+        const Group& group = groups.groups[at.image];
+        const TapLists<T>&ys = plan.y[at.y], &xs = plan.x[at.x];
         T* sums = memory.begin(static_cast<S*>(map.data) + item * pixels, pixels);
         for (int64_t i = 0; i < group.count; ++i) {
           const int64_t k = group.rois[i];
           const auto rows = ys.of(k), columns = xs.of(k);
-          const T part = static_cast<T>(static_cast<const S*>(grad)[k * gradients.channels + c]) /
+          const T part = static_cast<T>(static_cast<const S*>(grad)[k * gradients.channels + at.channel]) /
                          plan.divisor(k, rows.size() * columns.size());
           for (const Tap<T>& y : rows) {
             T* row = sums + y.index * map.width;
