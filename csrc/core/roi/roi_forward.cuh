@@ -42,6 +42,7 @@ struct AlignTable {
       int count = 0;
       Sample<T> open = {-2, -2, T(0), T(0)};  // the last pixels, still collecting
       const auto close = [&](int32_t pixel, T weight) { to[count++] = {pixel * stride, weight}; };
+#pragma unroll 1
       for (int j = 0; j < axis.samples; ++j) {
         Sample<T> s;
         if (!sample_at(axis, is_y ? i : i - height, axis.bin < T(0) ? axis.samples - 1 - j : j, extent, &s)) continue;
@@ -89,6 +90,7 @@ struct AlignTable {
         for (int w = 0; w < kWidth; ++w) out[w] += row.weight * sum[w];
       }
     } else {  // sample by sample
+#pragma unroll 1
       for (int i = 0; i < 2 * at.y.samples; ++i) {
         Sample<T> y, x;
         if (!sample_at(at.y, p, i / 2, map.height, &y)) continue;
