@@ -34,9 +34,9 @@ def roi_align(
             RoIs smaller than a pixel as they are; otherwise they grow to one pixel.
 
     Returns:
-        ``[K, C, height, width]``, contiguous, of the input's dtype; computed in float32, or float64 for float64. Samples
-        more than a pixel outside of the features count as 0, and so do those at NaN; a bin without samples is 0. The
-        features have a gradient, the same to the bit for any number of threads, the boxes have none.
+        ``[K, C, height, width]``, contiguous, of the input's dtype; computed in float32, or float64 for float64.
+        Samples more than a pixel outside of the features count as 0, and so do those at NaN; a bin without samples
+        is 0. The features have a gradient, the same to the bit for any number of threads, the boxes have none.
 
     Raises:
         ValueError: shapes do not fit, dtypes are not floating, devices differ, an image index is not in ``[0, N)``
@@ -208,12 +208,13 @@ def _prepared(op: str, input: Any, boxes: Any, *more: Any) -> tuple[Any, Any, An
     counts = [some.shape[0] for some in boxes]
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(input, torch.Tensor):
-        ids = [torch.full((n,), i, dtype=torch.int64, device=input.device) for i, n in enumerate(counts)]
-        return torch.cat([input.new_zeros(0, 4), *boxes]) if not boxes else torch.cat([*boxes]), (
-            torch.cat(ids) if ids else torch.zeros(0, dtype=torch.int64, device=input.device)
-        ), ops
-    images = np.repeat(np.arange(len(boxes)), counts)
+        images = [torch.full((n,), i, device=input.device) for i, n in enumerate(counts)]
+        if boxes:
+            return torch.cat([*boxes]), torch.cat(images), ops
+        return input.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=input.device), ops
+    which, none = np.repeat(np.arange(len(boxes)), counts), np.zeros((0, 4), np.float32)
     if isinstance(input, np.ndarray):
-        return np.concatenate(boxes) if boxes else np.zeros((0, 4), np.float32), images, ops
+        return np.concatenate(boxes) if boxes else none, which, ops
     xp = input.__array_namespace__()
-    return xp.concat(boxes), xp.asarray(images, device=input.device), ops
+    flat = xp.concat([*boxes]) if boxes else xp.asarray(none, device=input.device)
+    return flat, xp.asarray(which, device=input.device), ops

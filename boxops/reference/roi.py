@@ -41,7 +41,9 @@ def multiscale_roi_align(
     for i, scale in enumerate(scales[1:], 1):
         k = int(-math.log2(scale))  # level k of the pyramid has k halvings
         level[side >= side.dtype.type(canonical_scale * 2.0 ** (k - canonical_level - 1e-6))] = i
-    pooled = [roi_align(f, boxes, output_size, s, sampling_ratio, aligned) for f, s in zip(features, scales, strict=True)]
+    pooled = [
+        roi_align(f, boxes, output_size, s, sampling_ratio, aligned) for f, s in zip(features, scales, strict=True)
+    ]
     return np.stack(pooled)[level, np.arange(len(level))]
 
 

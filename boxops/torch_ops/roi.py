@@ -17,7 +17,9 @@ def _without_tangents(op: str, *tensors: Tensor) -> None:
     if forward_ad._current_level >= 0:
         for tensor in tensors:
             if forward_ad.unpack_dual(tensor).tangent is not None:
-                raise RuntimeError(f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor")
+                raise RuntimeError(
+                    f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
+                )
 
 
 def roi_align(input: Tensor, boxes: Tensor, *rest) -> Tensor:
@@ -165,9 +167,7 @@ def _setup_levels(ctx, inputs, output):
 def _levels_backward(ctx, grad: Tensor):
     boxes, images = ctx.saved_tensors
     heights, widths = ([shape[i] for shape in ctx.shapes] for i in (2, 3))
-    flat = _ops.multiscale_roi_align_backward.default(
-        grad, boxes, images, ctx.shapes[0][0], heights, widths, *ctx.rest
-    )
+    flat = _ops.multiscale_roi_align_backward.default(grad, boxes, images, ctx.shapes[0][0], heights, widths, *ctx.rest)
     levels = flat.split([n * c * h * w for n, c, h, w in ctx.shapes])
     return [level.view(shape) for level, shape in zip(levels, ctx.shapes, strict=True)], *[None] * (4 + len(ctx.rest))
 
