@@ -7,14 +7,15 @@
 // columns. All lanes of a warp share the weights, so nothing diverges and only pixels that a bin touches cost anything.
 // Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
 //
-// Before: RoIs are sorted by (level, image), and where each lies is worked out once. Four launches and a sort, whatever
-// the sizes; workspace O(K + levels N).
+// Before: RoIs are sorted by (level, image), and where each lies is worked out once. Three launches and a sort,
+// whatever the sizes; workspace O(K + levels N).
 //
-// Cost, against torchvision's atomics (4 per sample and channel, 3.5 atomics served by L2 at a time and address): 512
-// RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples. Atomics: 103 M. Here: 392 blocks, 3 per
-// SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so 26 MB of grad are read
-// 3.9 times (100 MB, from L2), 62 M multiply-adds per lane of 32, and 2.6 MB written once. A batch of FPN levels (2
-// images, 256 channels, 200 x 272 and down) writes 148 MB with 18 000 blocks, most of which see few RoIs.
+// Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
+// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 blocks, 3 on
+// each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad is read 3.9
+// times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 2.6 MB written once. A batch of FPN levels (2
+// images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and writes 148 MB: that, not
+// the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the work.
 #pragma once
 
 #include "common/sort.h"
@@ -89,20 +90,6 @@ __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<poo
   }
 }
 
-// Of n steps of this length from `start`, a superset of those that reach into [low, high].
-template <class T>
-__device__ Steps steps_within(T start, T step, int n, T low, T high) {
-  const T reach = static_cast<T>(n) * step;
-  const T slack = (std::fabs(start) + std::fabs(reach)) * (std::numeric_limits<T>::epsilon() * T(8));
-  if (!(std::fabs(step) > std::numeric_limits<T>::min())) return {0, n};
-  const T a = (low - slack - start) / step, b = (high + slack - start) / step;
-  const T first = step > T(0) ? a : b, last = step > T(0) ? b : a;  // NaN: all
-  return {first > T(0) ? (first < static_cast<T>(n) ? static_cast<int>(first) : n) : 0, last < T(0) ? 0
-                                                                                        : last < static_cast<T>(n)
-                                                                                            ? static_cast<int>(last) + 1
-                                                                                            : n};
-}
-
 // A superset of the bins that touch pixels [low, low + kTile).
 template <class T>
 __device__ Steps bins_touching(const AlignAxis<T>& axis, int bins, int low) {
@@ -121,9 +108,7 @@ template <Pooling pooling, class T>
 __device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64_t extent, int low, T factor,
                                  T* weight) {
   for (int i = 0; i < kTile; ++i) weight[i] = T(0);
-  const T first = axis.start + static_cast<T>(p) * axis.bin;
-  const Steps near = steps_within(first, axis.bin / static_cast<T>(axis.samples), axis.samples, static_cast<T>(low - 1),
-                                  static_cast<T>(low) + T(kTile));
+  const Steps near = samples_within(axis, p, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
   unsigned touched = 0;
 #pragma unroll 1
   for (int i = near.begin; i < near.end; ++i) {
