@@ -7,14 +7,15 @@
 // columns. All lanes of a warp share the weights, so nothing diverges and only pixels that a bin touches cost anything.
 // Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
 //
-// Before: RoIs are sorted by (level, image), and where each lies is worked out once. Four launches and a sort, whatever
-// the sizes; workspace O(K + levels N).
+// Before: RoIs are sorted by (level, image), and where each lies is worked out once. Three launches and a sort,
+// whatever the sizes; workspace O(K + levels N).
 //
-// Cost, against torchvision's atomics (4 per sample and channel, 3.5 atomics served by L2 at a time and address): 512
-// RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples. Atomics: 103 M. Here: 392 blocks, 3 per
-// SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so 26 MB of grad are read
-// 3.9 times (100 MB, from L2), 62 M multiply-adds per lane of 32, and 2.6 MB written once. A batch of FPN levels (2
-// images, 256 channels, 200 x 272 and down) writes 148 MB with 18 000 blocks, most of which see few RoIs.
+// Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
+// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 blocks, 3 on
+// each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad is read 3.9
+// times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 2.6 MB written once. A batch of FPN levels (2
+// images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and writes 148 MB: that, not
+// the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the work.
 #pragma once
 
 #include "common/sort.h"
@@ -24,8 +25,10 @@ namespace boxops::cuda {
 namespace {
 
 constexpr int kTile = 8, kLanes = 32, kTileThreads = kTile * kLanes;
-constexpr int kSpan = 16;   // bins of a piece along one axis, at most
-constexpr int kPiece = 49;  // bins of a piece; odd, so that lanes read from different banks
+template <class T>
+constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
+constexpr int kSpan = 16;                            // bins of a piece along one axis, at most
+constexpr int kPiece = 49;                           // bins of a piece; odd, so that lanes read from different banks
 template <class T>
 constexpr int kPieces = sizeof(T) == 8 ? 2 : 4;  // in shared memory at a time
 
@@ -87,20 +90,6 @@ __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<poo
   }
 }
 
-// Of n steps of this length from `start`, a superset of those that reach into [low, high].
-template <class T>
-__device__ Steps steps_within(T start, T step, int n, T low, T high) {
-  const T reach = static_cast<T>(n) * step;
-  const T slack = (std::fabs(start) + std::fabs(reach)) * (std::numeric_limits<T>::epsilon() * T(8));
-  if (!(std::fabs(step) > std::numeric_limits<T>::min())) return {0, n};
-  const T a = (low - slack - start) / step, b = (high + slack - start) / step;
-  const T first = step > T(0) ? a : b, last = step > T(0) ? b : a;  // NaN: all
-  return {first > T(0) ? (first < static_cast<T>(n) ? static_cast<int>(first) : n) : 0, last < T(0) ? 0
-                                                                                        : last < static_cast<T>(n)
-                                                                                            ? static_cast<int>(last) + 1
-                                                                                            : n};
-}
-
 // A superset of the bins that touch pixels [low, low + kTile).
 template <class T>
 __device__ Steps bins_touching(const AlignAxis<T>& axis, int bins, int low) {
@@ -119,10 +108,9 @@ template <Pooling pooling, class T>
 __device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64_t extent, int low, T factor,
                                  T* weight) {
   for (int i = 0; i < kTile; ++i) weight[i] = T(0);
-  const T first = axis.start + static_cast<T>(p) * axis.bin;
-  const Steps near = steps_within(first, axis.bin / static_cast<T>(axis.samples), axis.samples, static_cast<T>(low - 1),
-                                  static_cast<T>(low) + T(kTile));
+  const Steps near = samples_within(axis, p, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
   unsigned touched = 0;
+#pragma unroll 1
   for (int i = near.begin; i < near.end; ++i) {
     Sample<T> s;
     if (!sample_at(axis, p, i, extent, &s)) continue;
@@ -143,20 +131,9 @@ __device__ unsigned tile_weights(const PoolAxis& axis, int p, int64_t bins, int6
   return touched;
 }
 
-// What a bin's gradient is multiplied or divided by before it spreads over its pixels.
-template <Pooling pooling, class T>
-__device__ T spread_of(const Place<pooling, T>& at, const FeatureMap& map, const Bins& bins, int p, int q) {
-  if constexpr (is_align(pooling)) return T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples));
-  if constexpr (pooling == Pooling::kSensitiveMean) {
-    const Steps y = range_of<pooling, T>(at.y, p, bins.height, map.height);
-    const Steps x = range_of<pooling, T>(at.x, q, bins.width, map.width);
-    return static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin);
-  }
-  return T(1);
-}
-
 // The bins of a RoI that touch the tile, and how they are cut into pieces.
 struct Hit {
+  int64_t roi;
   int offset;                // of its place, from the first of the chunk
   Steps y, x;                // its bins
   int rows, across, pieces;  // bins along y in a piece; pieces along x, and in all
@@ -194,7 +171,7 @@ __device__ Tile locate(const Features& gradients, int64_t i) {
 
 // Block (tile, group): see above. `channels` are grad's; with position-sensitive pooling a group belongs to one bin.
 template <Pooling pooling, class T, DType kType>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
                     const void* grad, const int32_t* argmax) {
   constexpr bool kArgmax = pooling == Pooling::kMax;
@@ -221,7 +198,7 @@ __global__ void __launch_bounds__(kTileThreads)
       T sum[kTile] = {};
       for (int64_t chunk = begin; chunk < end; chunk += kTileThreads) {
         // A thread looks whether one RoI touches the tile; those that do are listed in their order.
-        Hit hit = {t, {0, 0}, {0, 0}, 0, 0, 0};
+        Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
         if (chunk + t < end) {
           const Place<pooling, T> at = lists.places[chunk + t];
           hit.y = bins_touching<T>(at.y, height, tile.y), hit.x = bins_touching<T>(at.x, width, tile.x);
@@ -241,6 +218,7 @@ __global__ void __launch_bounds__(kTileThreads)
           total += found[w];
         }
         if (hits_tile) {
+          hit.roi = lists.order[chunk + t];
           hit.rows = min_of(kSpan, kPiece / min_of(kSpan, hit.x.end - hit.x.begin));
           hit.across = (hit.x.end - hit.x.begin + kSpan - 1) / kSpan;
           hit.pieces = (hit.y.end - hit.y.begin + hit.rows - 1) / hit.rows * hit.across;
@@ -258,55 +236,78 @@ __global__ void __launch_bounds__(kTileThreads)
               const int s = t / (2 * kSpan), axis = t / kSpan % 2, b = t % kSpan;
               const Piece piece = piece_of(hits[h + s], round);
               const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
-              if (b < (axis == 0 ? piece.rows : piece.columns))
-                touched[s][axis][b] = static_cast<uint8_t>(
-                    axis == 0 ? tile_weights<pooling, T>(at.y, piece.p + b, bins.height, map.height, tile.y,
-                                                         spread_of(at, map, bins, 0, 0), weights[s][0][b])
-                              : tile_weights<pooling, T>(at.x, piece.q + b, bins.width, map.width, tile.x, T(1),
-                                                         weights[s][1][b]));
+              const bool is_y = axis == 0;
+              T factor = T(1);
+              if constexpr (is_align(pooling))
+                if (is_y) factor /= static_cast<T>(sample_count(at.y.samples, at.x.samples));
+              if (b < (is_y ? piece.rows : piece.columns))
+                touched[s][axis][b] = static_cast<uint8_t>(tile_weights<pooling, T>(
+                    is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
+                    is_y ? map.height : map.width, is_y ? tile.y : tile.x, factor, weights[s][axis][b]));
             }
-            // A warp: the gradients of every kTile-th channel, lanes along the bins.
-            for (int s = 0; s < some; ++s) {
-              const Piece piece = piece_of(hits[h + s], round);
-              const int64_t place_at = chunk + hits[h + s].offset;
-              const int64_t base = (lists.order[place_at] * channels + first) * area;
-              for (int i = lane; i < piece.rows * piece.columns; i += kLanes) {
-                const int p = i / piece.columns, q = i - p * piece.columns;
-                const int64_t at = base + int64_t(piece.p + p) * width + piece.q + q;
-                T g[kLanes / kTile];
-                int32_t from[kLanes / kTile];
-#pragma unroll
-                for (int c = 0; c < kLanes / kTile; ++c)
-                  if (c * kTile + warp < live) {
-                    g[c] = load<T>(grad, kType, at + (c * kTile + warp) * area);
-                    if constexpr (kArgmax) from[c] = argmax[at + (c * kTile + warp) * area];
+            // A warp: the gradients of some channels of one piece, lanes along the bins; all loads before the first
+            // use.
+            const int mine = warp % kPieces<T>;
+            if (mine < some) {
+              const Piece piece = piece_of(hits[h + mine], round);
+              const int64_t base = (hits[h + mine].roi * channels + first) * area;
+              if constexpr (is_sensitive(pooling)) {  // lanes along the channels, of one bin
+                if (warp < kPieces<T> && lane < live) {
+                  T g = load<T>(grad, kType, base + lane * area + only);
+                  if constexpr (pooling == Pooling::kSensitiveMean) {
+                    const Place<pooling, T> at = lists.places[chunk + hits[h + mine].offset];
+                    const Steps y = range_of<pooling, T>(at.y, piece.p, bins.height, map.height);
+                    const Steps x = range_of<pooling, T>(at.x, piece.q, bins.width, map.width);
+                    g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
                   }
+                  staged[mine][lane * kPiece] = g;
+                }
+              } else {
+                constexpr int kStep = kTile / kPieces<T>, kLoads = 8;
+                const int many = piece.rows * piece.columns;
+#pragma unroll 1
+                for (int i = lane; i < many; i += kLanes) {
+                  const int p = i / piece.columns, q = i - p * piece.columns;
+                  const int64_t at = base + (int64_t(piece.p + p) * width + piece.q + q);
+#pragma unroll 1
+                  for (int channel = warp / kPieces<T>; channel < live; channel += kStep * kLoads) {
+                    T g[kLoads];
+                    int32_t from[kLoads];
 #pragma unroll
-                for (int c = 0; c < kLanes / kTile; ++c)
-                  if (c * kTile + warp < live) {
-                    const int to = (c * kTile + warp) * kPiece + i;
-                    if constexpr (pooling == Pooling::kSensitiveMean)
-                      g[c] = g[c] / spread_of(lists.places[place_at], map, bins, piece.p, piece.q);
-                    staged[s][to] = g[c];
-                    if constexpr (kArgmax) {
-                      const int y = from[c] / columns - tile.y, x = from[c] % columns - tile.x;
-                      const bool inside = from[c] >= 0 && y >= 0 && y < kTile && x >= 0 && x < kTile;
-                      cells[s][to] = static_cast<uint8_t>(inside ? y * kTile + x : 255);
-                    }
+                    for (int c = 0; c < kLoads; ++c)
+                      if (channel + c * kStep < live) {
+                        g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
+                        if constexpr (kArgmax) from[c] = argmax[at + (channel + c * kStep) * area];
+                      }
+#pragma unroll
+                    for (int c = 0; c < kLoads; ++c)
+                      if (channel + c * kStep < live) {
+                        const int to = (channel + c * kStep) * kPiece + i;
+                        staged[mine][to] = g[c];
+                        if constexpr (kArgmax) {
+                          const int y = from[c] / columns - tile.y, x = from[c] % columns - tile.x;
+                          const bool inside = from[c] >= 0 && y >= 0 && y < kTile && x >= 0 && x < kTile;
+                          cells[mine][to] = static_cast<uint8_t>(inside ? y * kTile + x : 255);
+                        }
+                      }
                   }
+                }
               }
             }
             __syncthreads();
             // A thread: its row, first over the bins along y, then spread along x.
+#pragma unroll 1
             for (int s = 0; s < some; ++s) {
               const Piece piece = piece_of(hits[h + s], round);
               const unsigned rows =  // bins along y that touch its row
                   __ballot_sync(0xffffffffu, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
               if (rows == 0 || lane >= live) continue;
+#pragma unroll 1
               for (int q = 0; q < piece.columns; ++q) {
                 const unsigned pixels = touched[s][1][q];
                 if (pixels == 0) continue;
                 T g = T(0);
+#pragma unroll 1
                 for (unsigned left = rows; left != 0; left &= left - 1) {
                   const int p = __ffs(static_cast<int>(left)) - 1, at = lane * kPiece + p * piece.columns + q;
                   if constexpr (kArgmax) {

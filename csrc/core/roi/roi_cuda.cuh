@@ -52,6 +52,28 @@ struct Steps {
   int begin, end;
 };
 
+// Of n steps of this length from `start`, a superset of those that reach into [low, high].
+template <class T>
+__device__ Steps steps_within(T start, T step, int n, T low, T high) {
+  const T reach = static_cast<T>(n) * step;
+  const T slack = (std::fabs(start) + std::fabs(reach)) * (std::numeric_limits<T>::epsilon() * T(8));
+  if (!(std::fabs(step) > std::numeric_limits<T>::min())) return {0, n};
+  const T a = (low - slack - start) / step, b = (high + slack - start) / step;
+  const T first = step > T(0) ? a : b, last = step > T(0) ? b : a;  // NaN: all
+  return {first > T(0) ? (first < static_cast<T>(n) ? static_cast<int>(first) : n) : 0, last < T(0) ? 0
+                                                                                        : last < static_cast<T>(n)
+                                                                                            ? static_cast<int>(last) + 1
+                                                                                            : n};
+}
+
+// A superset of bin p's samples in [low, high]: few of a huge RoI's lie anywhere near the map.
+template <class T>
+__device__ Steps samples_within(const AlignAxis<T>& axis, int p, T low, T high) {
+  if (axis.samples <= 8) return {0, axis.samples};
+  return steps_within(axis.start + static_cast<T>(p) * axis.bin, axis.bin / static_cast<T>(axis.samples), axis.samples,
+                      low, high);
+}
+
 // The pixels of bin p along one axis; ps_roi_pool never reads the last row and column.
 template <Pooling pooling, class T>
 BOXOPS_HD Steps range_of(const PoolAxis& axis, int64_t p, int64_t bins, int64_t extent) {

@@ -42,9 +42,12 @@ struct AlignTable {
       int count = 0;
       Sample<T> open = {-2, -2, T(0), T(0)};  // the last pixels, still collecting
       const auto close = [&](int32_t pixel, T weight) { to[count++] = {pixel * stride, weight}; };
-      for (int j = 0; j < axis.samples; ++j) {
+      const int p = is_y ? i : i - height;
+      const Steps near = samples_within(axis, p, T(-1), static_cast<T>(extent));
+#pragma unroll 1
+      for (int j = near.begin; j < near.end; ++j) {
         Sample<T> s;
-        if (!sample_at(axis, is_y ? i : i - height, axis.bin < T(0) ? axis.samples - 1 - j : j, extent, &s)) continue;
+        if (!sample_at(axis, p, axis.bin < T(0) ? near.begin + near.end - 1 - j : j, extent, &s)) continue;
         if (s.low == open.low) {
           open.low_weight += s.low_weight, open.high_weight += s.high_weight;
           open.high = s.high;
@@ -89,13 +92,16 @@ struct AlignTable {
         for (int w = 0; w < kWidth; ++w) out[w] += row.weight * sum[w];
       }
     } else {  // sample by sample
-      for (int i = 0; i < 2 * at.y.samples; ++i) {
+      const Steps rows = samples_within(at.y, p, T(-1), static_cast<T>(map.height));
+      const Steps columns = samples_within(at.x, q, T(-1), static_cast<T>(map.width));
+#pragma unroll 1
+      for (int i = 2 * rows.begin; i < 2 * rows.end; ++i) {
         Sample<T> y, x;
         if (!sample_at(at.y, p, i / 2, map.height, &y)) continue;
         const int64_t row = (i % 2 == 0 ? y.low : y.high) * map.y_stride;
         T sum[kWidth] = {}, value[kWidth];
 #pragma unroll 1
-        for (int j = 0; j < 2 * at.x.samples; ++j) {
+        for (int j = 2 * columns.begin; j < 2 * columns.end; ++j) {
           if (!sample_at(at.x, q, j / 2, map.width, &x)) continue;
           read(row + (j % 2 == 0 ? x.low : x.high) * map.x_stride, value);
           for (int w = 0; w < kWidth; ++w) sum[w] += (j % 2 == 0 ? x.low_weight : x.high_weight) * value[w];
