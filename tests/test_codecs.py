@@ -101,6 +101,38 @@ def test_cuda_gives_the_bits_of_the_cpu(kernels, coding, dtype):
             np.testing.assert_array_equal(cuda_emulator.to_host(g), w)
 
 
+def ulps_from(got, exact):
+    """How many units in the last place `got` is off `exact`, which is of a wider type."""
+    with np.errstate(all="ignore"):
+        want = exact.astype(got.dtype)
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(got[~finite], want[~finite])
+    got, want, exact = got[finite], want[finite], exact[finite]
+    return np.abs((got.astype(exact.dtype) - exact) / np.spacing(np.abs(want)).astype(exact.dtype)).max()
+
+
+@pytest.mark.parametrize(("dtype", "wider"), [(np.float32, np.float64), (np.float64, np.longdouble)])
+def test_exp_and_log_to_the_last_bit_but_one(backend, dtype, wider):
+    """Over all exponents. With a unit anchor a code decodes to half its exp, and a box encodes to its side's log."""
+    rng, unit = np.random.default_rng(10), np.array([[-0.5, -0.5, 0.5, 0.5]], dtype)
+    low, high = np.log(np.finfo(dtype).smallest_subnormal), np.log(np.finfo(dtype).max)
+    ends = np.array([low - 2, low - 0.5, low, high, high + 0.5, high + 99, np.inf, -np.inf, 0, -0.0])
+    x = np.concatenate([rng.uniform(low, high, 20000), rng.uniform(-1, 1, 20000), ends]).astype(dtype)
+    numbers = np.stack([np.zeros_like(x), np.zeros_like(x), x, x], axis=1)
+    got = backend.to_numpy(backend.run("decode_boxes", {"codes": numbers, "anchors": unit, "clip": None}))
+    with np.errstate(all="ignore"):
+        exact = np.exp(x.astype(wider))
+        side = exact.astype(dtype)
+    normal = ~(np.abs(exact) < 3 * np.finfo(dtype).tiny)  # halving rounds where numbers are subnormal
+    assert ulps_from(2 * got[normal, 2], exact[normal]) < 1.1
+    assert (np.abs(2 * got[~normal, 2] - side[~normal]) <= 3 * np.finfo(dtype).smallest_subnormal).all()
+    side = side[side / 2 * 2 == side]
+    boxes = np.stack([-side, -side, side, side], axis=1) / 2
+    got = backend.to_numpy(backend.run("encode_boxes", {"boxes": boxes, "anchors": unit}))
+    with np.errstate(all="ignore"):
+        assert ulps_from(got[:, 2], np.log(side.astype(wider))) < 1.1
+
+
 def paired(rng, count, stride=None):
     """Boxes, and anchors; for YOLO the boxes' centres lie well inside their anchors' cells."""
     boxes, anchors = random_boxes(rng, count), random_boxes(rng, count)

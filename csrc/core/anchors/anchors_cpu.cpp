@@ -1,27 +1,35 @@
 #include "anchors/anchors.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace boxops::cpu {
 namespace {
 
 constexpr int64_t kGrain = 1 << 13;  // boxes per thread below which a second one does not pay
 
-// Cells [begin, end) of a level; put(i, box) takes the boxes in order, from row `i` on.
-template <class T, class Put>
-void fill_cells(const AnchorLevel& level, const double* halves, int64_t begin, int64_t end, int64_t i, Put put) {
+// Calls f(i, cx, cy) for the cells [begin, end) of a level, `i` the row of the cell's first box in the level.
+template <class T, class F>
+void for_each_cell(const AnchorLevel& level, int64_t begin, int64_t end, F f) {
   const T stride_x = static_cast<T>(level.stride_x), stride_y = static_cast<T>(level.stride_y);
   const T divisor_x = static_cast<T>(level.divisor_x), divisor_y = static_cast<T>(level.divisor_y);
   const T offset = static_cast<T>(level.offset);
   int64_t y = begin / level.width, x = begin % level.width;
   for (int64_t cell = begin; cell < end; ++y, x = 0) {
     const T cy = centre_of(y, offset, stride_y, divisor_y);
-    for (; x < level.width && cell < end; ++x, ++cell) {
-      const T cx = centre_of(x, offset, stride_x, divisor_x);
-      for (int64_t a = 0; a < level.count; ++a, ++i)
-        put(i, box_around(cx, cy, static_cast<T>(halves[2 * a]), static_cast<T>(halves[2 * a + 1])));
-    }
+    for (; x < level.width && cell < end; ++x, ++cell)
+      f(cell * level.count, centre_of(x, offset, stride_x, divisor_x), cy);
   }
+}
+
+// `base`: the level's anchors around 0.
+template <class T>
+void fill(const AnchorLevel& level, const Box<T>* base, int64_t begin, int64_t end, T* out) {
+  for_each_cell<T>(level, begin, end, [=, count = level.count](int64_t i, T cx, T cy) {
+    T* __restrict__ o = out + 4 * i;
+    for (int64_t a = 0; a < count; ++a, o += 4)  // one vector addition
+      o[0] = cx + base[a].x1, o[1] = cy + base[a].y1, o[2] = cx + base[a].x2, o[3] = cy + base[a].y2;
+  });
 }
 
 }  // namespace
@@ -29,30 +37,29 @@ void fill_cells(const AnchorLevel& level, const double* halves, int64_t begin, i
 template <class T>
 void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
              const Parallel& parallel) {
-  int64_t total = 0, most = 1;
+  int64_t cells = 0, most = 1;
+  std::vector<Box<T>> bases;
   for (int64_t l = 0; l < n_levels; ++l) {
-    total += levels[l].cells();
-    most = std::max(most, levels[l].count);
+    cells += levels[l].cells(), most = std::max(most, levels[l].count);
+    for (int64_t a = 0; a < levels[l].count; ++a, halves += 2)
+      bases.push_back(box_around(T(0), T(0), static_cast<T>(halves[0]), static_cast<T>(halves[1])));
   }
-  // Work is divided by cells of all levels in a row.
-  parallel.run(total, std::max<int64_t>(1, kGrain / most), [&](int64_t begin, int64_t end) {
+  // Work is divided by cells, those of all levels in a row.
+  parallel.run(cells, std::max<int64_t>(1, kGrain / most), [&](int64_t begin, int64_t end) {
     int64_t first_cell = 0, first_row = 0;
-    const double* own = halves;
+    const Box<T>* base = bases.data();
     for (int64_t l = 0; l < n_levels; ++l) {
       const AnchorLevel& level = levels[l];
       const int64_t from = std::max<int64_t>(0, begin - first_cell), to = std::min(level.cells(), end - first_cell);
-      if (from < to) {
-        const int64_t i = first_row + from * level.count;
-        if (out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
-          T* o = static_cast<T*>(out);
-          fill_cells<T>(level, own, from, to, i, [=](int64_t i, const Box<T>& b) {
-            o[4 * i] = b.x1, o[4 * i + 1] = b.y1, o[4 * i + 2] = b.x2, o[4 * i + 3] = b.y2;
-          });
-        } else {
-          fill_cells<T>(level, own, from, to, i, [=](int64_t i, const Box<T>& b) { store_box(out, out_type, i, b); });
-        }
-      }
-      first_cell += level.cells(), first_row += level.cells() * level.count, own += 2 * level.count;
+      if (from < to && out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64))
+        fill(level, base, from, to, static_cast<T*>(out) + 4 * first_row);
+      else if (from < to)
+        for_each_cell<T>(level, from, to, [&](int64_t i, T cx, T cy) {
+          for (int64_t a = 0; a < level.count; ++a)
+            store_box(out, out_type, first_row + i + a,
+                      Box<T>{cx + base[a].x1, cy + base[a].y1, cx + base[a].x2, cy + base[a].y2});
+        });
+      first_cell += level.cells(), first_row += level.cells() * level.count, base += level.count;
     }
   });
 }
