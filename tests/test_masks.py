@@ -76,8 +76,9 @@ def test_torchvision_paste(torchvision, size, padding):
     boxes = torch.from_numpy(random_boxes(rng, 40, 240.0, (0.0, 250.0)) - 60).float()
     boxes[:, 2:].clamp_(min=0)
     masks = torch.from_numpy(rng.random((40, 1, size, size), np.float32))
-    got, want = boxops.paste_masks(masks, boxes, (200, 260), padding=padding), paste_masks_in_image(
-        masks, boxes, (200, 260), padding
+    got, want = (
+        boxops.paste_masks(masks, boxes, (200, 260), padding=padding),
+        paste_masks_in_image(masks, boxes, (200, 260), padding),
     )
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 

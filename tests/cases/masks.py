@@ -8,7 +8,6 @@ from box_sets import random_boxes
 from cases.case import FLOATS, INTEGERS, Case
 
 
-
 def of_pasted(name, count, size=(28, 28), image_size=(60, 90), boxes=None, lead=(), dtypes=FLOATS, fixed=("boxes",),
               **options):  # fmt: skip
     def make(rng, dtype):
@@ -42,8 +41,7 @@ def pasted():
     yield of_pasted("[N, 1, M, M]", 4, lead=(1,))
     yield of_pasted("[0, 1, M, M] over 0.5", 0, lead=(1,), threshold=0.5)
     yield of_pasted("boxes of the dtype", 9, fixed=())
-    integers = lambda rng: rng.integers(-20, 80, (9, 4))
-    yield of_pasted("integer boxes", 9, boxes=integers)
+    yield of_pasted("integer boxes", 9, boxes=lambda rng: rng.integers(-20, 80, (9, 4)))
 
 
 def around(name, masks, dtypes=FLOATS):
@@ -69,7 +67,9 @@ def masks_to_boxes():
     for shape in ((5, 7), (3, 130), (130, 3)):
         yield around(f"one pixel of {shape}", lambda rng, shape=shape: one_each(*shape))
     special = np.array([0.0, -0.0, np.nan, np.inf, -np.inf, 1e-7])
-    yield around("special values", lambda rng: special[rng.integers(0, 6, (9, 20, 30)) * (rng.random((9, 20, 30)) < 0.01)])
+    yield around(
+        "special values", lambda rng: special[rng.integers(0, 6, (9, 20, 30)) * (rng.random((9, 20, 30)) < 0.01)]
+    )
     yield around("negative zeros", lambda rng: np.full((2, 20, 30), -0.0))
     for dtype in (*INTEGERS, "bool"):
         yield around(f"{dtype}", lambda rng, dtype=dtype: (blobs(rng, 6, 33, 77) * rng.integers(1, 100)).astype(dtype))
