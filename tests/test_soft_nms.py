@@ -72,7 +72,7 @@ def test_zeros_keep_their_sign(backend):
 
 def test_float64_scores_make_it_float64(backend):
     boxes, scores = column(3, 1), np.array([1, 1 - 1e-12])
-    keep, decayed = call(backend, boxes, scores, method="linear")
+    _, decayed = call(backend, boxes, scores, method="linear")
     assert decayed.dtype == np.float64
     np.testing.assert_array_equal(decayed, [1, (1 - 1e-12) * (1 - 1 / 3)])
 
@@ -87,11 +87,11 @@ def test_all_sorts_of_crowds(backend, method, seed):
     corner = rng.normal(0, 10.0 ** rng.uniform(1, 3), (count, 2))
     boxes = np.concatenate([corner, corner + side], axis=1).astype(rng.choice(["float32", "float64"]))
     scores = (rng.integers(-3, 9, count) / 8 if rng.random() < 0.5 else rng.random(count)).astype(boxes.dtype)
-    options = {"method": method, "score_threshold": float(rng.choice([0.001, 0.3, -1.0])),
+    options = {"method": method, "iou_threshold": 0.2, "score_threshold": float(rng.choice([0.001, 0.3, -1.0])),
                "sigma": float(rng.choice([0.1, 0.5, 3]))}  # fmt: skip
     if rng.random() < 0.5:
         options["idxs"] = GROUPS[rng.choice(["3 groups", "negative int32"])](rng, count)
-    got, want = call(backend, boxes, scores, 0.2, **options), boxops.reference.soft_nms(boxes, scores, 0.2, **options)
+    got, want = call(backend, boxes, scores, **options), boxops.reference.soft_nms(boxes, scores, **options)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_array_equal(g, w)
 

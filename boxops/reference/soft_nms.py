@@ -11,6 +11,7 @@ def soft_nms(boxes, scores, iou_threshold=0.3, *, method="gaussian", sigma=0.5, 
     boxes, scores = to_columns(np.asarray(boxes).astype(dtype)), np.asarray(scores).astype(dtype)
     groups = np.zeros(scores.shape, dtype=np.int64) if idxs is None else idxs
     iou_threshold, sigma, score_threshold = map(dtype.type, (iou_threshold, sigma, score_threshold))
+    sigma = max(sigma, np.finfo(dtype).smallest_subnormal)
     kept, decayed = [], []
     left = np.flatnonzero(scores > score_threshold)
     while left.size:
@@ -36,8 +37,8 @@ EXP = {
     "float32": (-87.0, 0.693359375, -2.12194440e-4,
                 (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)),
     "float64": (-708.0, 6.93147180369123816490e-01, 1.90821492927058770002e-10,
-                tuple(1 / f for f in (6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0, 720.0,
-                                      120.0, 24.0, 6.0, 2.0))),
+                tuple(1 / f for f in (6227020800.0, 479001600.0, 39916800.0, 3628800.0, 362880.0, 40320.0, 5040.0,
+                                      720.0, 120.0, 24.0, 6.0, 2.0))),
 }  # fmt: skip
 
 

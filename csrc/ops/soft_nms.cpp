@@ -25,7 +25,8 @@ std::tuple<Array, Array> soft_nms(Framework& framework, Array boxes, Array score
   Array kept_scores = framework.empty({input.boxes.count}, dtype, boxes.device);
   with_compute_type(dtype, [&](auto t) {
     using T = decltype(t);
-    const Decay<T> decay{method == 1, static_cast<T>(iou_threshold), static_cast<T>(sigma),
+    const Decay<T> decay{method == 1, static_cast<T>(iou_threshold),
+                         std::max(static_cast<T>(sigma), std::numeric_limits<T>::denorm_min()),
                          static_cast<T>(score_threshold)};
     select_rows(
         framework, op, boxes.device, {&kept, &kept_scores},

@@ -2,8 +2,6 @@
 
 namespace boxops::numpy {
 
-void define_soft_nms(py::module_& module) {
-  def(module, "soft_nms", ops::soft_nms);
-}
+void define_soft_nms(py::module_& module) { def(module, "soft_nms", ops::soft_nms); }
 
 }  // namespace boxops::numpy

@@ -49,8 +49,8 @@ def fusion():
                             weights=[2, 0.5, 1])  # fmt: skip
     for conf_type, overflow in product(CONF_TYPES, (False, True)):
         for weights in (None, [0.5, 3.0, 1.0], [0.0, 1.0, 0.0]):
-            yield of_models(f"3 models, {conf_type}, {overflow}, {weights}", *seen_by(3, 60, each=2), labels="one group",
-                            conf_type=conf_type, allows_overflow=overflow, weights=weights)  # fmt: skip
+            yield of_models(f"3 models, {conf_type}, {overflow}, {weights}", *seen_by(3, 60, each=2),
+                            labels="one group", conf_type=conf_type, allows_overflow=overflow, weights=weights)  # fmt: skip
     for models in (1, 2, 33, 64, 65, 130):
         for conf_type in CONF_TYPES[2:]:
             yield of_models(f"{models} models, {conf_type}", *seen_by(models, 6), labels="one group",

@@ -41,8 +41,7 @@ def pasted():
     yield of_pasted("[N, 1, M, M]", 4, lead=(1,))
     yield of_pasted("[0, 1, M, M] over 0.5", 0, lead=(1,), threshold=0.5)
     yield of_pasted("boxes of the dtype", 9, fixed=())
-    integers = lambda rng: rng.integers(-20, 80, (9, 4))
-    yield of_pasted("integer boxes", 9, boxes=integers)
+    yield of_pasted("integer boxes", 9, boxes=lambda rng: rng.integers(-20, 80, (9, 4)))
 
 
 def around(name, masks, dtypes=FLOATS):

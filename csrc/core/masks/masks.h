@@ -62,9 +62,7 @@ struct Resized {
   T scale;
 
   BOXOPS_HD Resized(int64_t first, int64_t last, int64_t size)
-      : first(first),
-        size(size),
-        scale(static_cast<T>(size) / static_cast<T>(max_of<int64_t>(last - first + 1, 1))) {}
+      : first(first), size(size), scale(static_cast<T>(size) / static_cast<T>(max_of<int64_t>(last - first + 1, 1))) {}
 
   // A pixel lies between value `low` and the next one; sets the weight of the next one.
   BOXOPS_HD int64_t low(int64_t pixel, T* weight) const {

@@ -81,8 +81,8 @@ __global__ void __launch_bounds__(kThreads) paste_kernel(PasteInput in, int64_t 
 template <class T, class S>
 int paste_as(const PasteInput& in, void* out, void* stream) {
   const int64_t total = in.boxes.count * in.image_height * in.image_width;
-  return launch(paste_kernel<T, S>, grid_x(blocks_of(total, kThreads * (16 / int64_t(sizeof(S))))), kThreads, stream, in,
-                total, static_cast<S*>(out));
+  return launch(paste_kernel<T, S>, grid_x(blocks_of(total, kThreads * (16 / int64_t(sizeof(S))))), kThreads, stream,
+                in, total, static_cast<S*>(out));
 }
 
 using Extent = long long;
@@ -136,8 +136,7 @@ __global__ void __launch_bounds__(kThreads)
         const uint4 v = *reinterpret_cast<const uint4*>(at);
         words[0] = v.x | uint64_t(v.y) << 32, words[1] = v.z | uint64_t(v.w) << 32;
       } else {
-        for (int b = low; b < high; ++b)
-          words[b / 8] |= uint64_t(static_cast<unsigned char>(at[b])) << (b % 8 * 8);
+        for (int b = low; b < high; ++b) words[b / 8] |= uint64_t(static_cast<unsigned char>(at[b])) << (b % 8 * 8);
       }
       words[0] &= truth, words[1] &= truth;
       if ((words[0] | words[1]) == 0) continue;

@@ -13,8 +13,8 @@
 namespace boxops::cpu {
 
 template <class T>
-int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options,
-                              const FusionResult<T>& result, const Parallel& parallel) {
+int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options, const FusionResult<T>& result,
+                              const Parallel& parallel) {
   std::vector<T> weights;
   std::vector<FusionBox<T>> unsorted;
   std::vector<uint64_t> labels, keys;
@@ -81,7 +81,7 @@ int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>&
   return count;
 }
 
-#define INSTANTIATE(T)                                                                                        \
+#define INSTANTIATE(T)                                                                                           \
   template int64_t weighted_boxes_fusion<T>(const FusionModel*, const FusionOptions<T>&, const FusionResult<T>&, \
                                             const Parallel&);
 INSTANTIATE(float)

@@ -89,8 +89,7 @@ __device__ void best_of_warp(T* iou, int64_t* id) {
 
 // A block fuses the boxes of one label after another.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    cluster_kernel(FusionState<T> s, FusionOptions<T> options, int64_t words) {
+__global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, FusionOptions<T> options, int64_t words) {
   constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
   __shared__ T best_iou[kWarps];
   __shared__ int64_t best_id[kWarps], shared_next, shared_count;
@@ -172,8 +171,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kCompactThreads) found_kernel(FusionState<T> s, int64_t* count) {
   const int64_t n = s.segments.n;
-  const int64_t written = compact(
-      n, n, [&](int64_t i) { return s.slot[i] >= 0; }, [&](int64_t at, int64_t i) { s.found[at] = i; });
+  const int64_t written =
+      compact(n, n, [&](int64_t i) { return s.slot[i] >= 0; }, [&](int64_t at, int64_t i) { s.found[at] = i; });
   if (threadIdx.x == 0) *count = written;
 }
 
@@ -211,8 +210,8 @@ int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& opt
     int64_t first = 0;
     for (int64_t m = 0; m < options.models; ++m) {
       const int64_t blocks = max_of<int64_t>(blocks_of(models[m].boxes.count, kSegmentThreads), 1);
-      BOXOPS_TRY(launch(load_kernel<T>, grid_x(blocks), kSegmentThreads, stream, models[m], m, first,
-                        options.skip_score, s));
+      BOXOPS_TRY(
+          launch(load_kernel<T>, grid_x(blocks), kSegmentThreads, stream, models[m], m, first, options.skip_score, s));
       first += models[m].boxes.count;
     }
     BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments, stream));
@@ -227,7 +226,7 @@ int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& opt
   return launch(emit_kernel<T>, grid_x(blocks_of(n, kSegmentThreads)), kSegmentThreads, stream, s, result, count);
 }
 
-#define INSTANTIATE(T)                                                                                            \
+#define INSTANTIATE(T)                                                                                                 \
   template int weighted_boxes_fusion<T>(const FusionModel*, const FusionOptions<T>&, const FusionResult<T>&, int64_t*, \
                                         void*, void*);
 INSTANTIATE(float)

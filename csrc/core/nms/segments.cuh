@@ -43,8 +43,8 @@ __global__ void segment_key_kernel(Key key, const int64_t* from, Segments s) {
 // Sorts values stably by rising key into s.order.
 template <class Key>
 int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* stream) {
-  BOXOPS_TRY(launch(segment_key_kernel<Key>, grid_x(blocks_of(s.n, kSegmentThreads)), kSegmentThreads, stream, key,
-                    from, s));
+  BOXOPS_TRY(
+      launch(segment_key_kernel<Key>, grid_x(blocks_of(s.n, kSegmentThreads)), kSegmentThreads, stream, key, from, s));
   return sort_pairs(s.keys, s.keys_sorted, s.values, s.order, s.n, bits, s.sort, s.sort_bytes, stream);
 }
 

@@ -27,14 +27,14 @@ template <class T>
 struct Decay {
   bool gaussian;
   T iou_threshold;    // linear: smaller IoUs do nothing
-  T sigma;            // gaussian
+  T sigma;            // gaussian; > 0 as a T, too
   T score_threshold;  // boxes with score > score_threshold stay
 };
 
 // The factor of a box with this IoU, for the two methods. It is never below 0, though rounding can put an IoU above 1.
 template <bool gaussian, class T>
 BOXOPS_HD T decay_weight(T iou, const Decay<T>& d) {
-  if (gaussian) return iou > T(0) ? exp_of_negative(-((iou * iou) / d.sigma)) : T(1);
+  if (gaussian) return exp_of_negative(-((iou * iou) / d.sigma));
   return iou > d.iou_threshold ? max_of(T(1) - iou, T(0)) : T(1);
 }
 

@@ -3,9 +3,9 @@
 // In a round every warp names the best of its boxes, and the block the best of all others, the bound. Scores never
 // rise, but for negative ones, which stay at or below 0. So as long as the best of the named boxes, decayed by those
 // taken in this round, is above 0 and comes before the bound, it is the box to take: warp 0 settles this among the
-// named ones alone, and then all threads decay all boxes by those taken. Neighbours in the order of the scores are dealt
-// to different warps. The groups' lists are merged by sorting: a box comes right after those of its group before it,
-// and its key is the latest of theirs and its own.
+// named ones alone, and then all threads decay all boxes by those taken. Neighbours in the order of the scores are
+// dealt to different warps. The groups' lists are merged by sorting: a box comes right after those of its group before
+// it, and its key is the latest of theirs and its own.
 //
 // Floor: the pairs, about 30 operations each, by one multiprocessor per group.
 #include "nms/segments.cuh"
@@ -14,8 +14,8 @@
 namespace boxops::cuda {
 namespace {
 
-constexpr int kThreads = 512;
-constexpr int kWarps = kThreads / 32;
+constexpr int kMostThreads = 512;
+constexpr int kMostWarps = kMostThreads / 32;
 constexpr unsigned kAll = 0xffffffff;
 
 // A score and whose it is; the order of taking.
@@ -91,10 +91,10 @@ struct LatestScore {
   }
 };
 
-// Rank r of a segment of n goes here, so that each kWarps ranks in a row lie in as many warps.
-__device__ int64_t dealt(int64_t r, int64_t n) {
-  const int64_t chunk = r / kThreads * kThreads, at = r - chunk;
-  return chunk + kThreads > n ? r : chunk + at % kWarps * 32 + at / kWarps;
+// Rank r of a segment of n goes here, so that ranks in a row lie in as many warps.
+__device__ int64_t dealt(int64_t r, int64_t n, int threads) {
+  const int64_t warps = threads / 32, chunk = r / threads * threads, at = r - chunk;
+  return chunk + threads > n ? r : chunk + at % warps * 32 + at / warps;
 }
 
 template <bool gaussian, class T>
@@ -103,24 +103,25 @@ __device__ T decayed(T score, const Shape<T>& by, const Shape<T>& box, const Dec
   return s > decay.score_threshold ? s : -std::numeric_limits<T>::infinity();
 }
 
-// A block takes the boxes of one segment after another; thread t owns places t, t + kThreads, ... of it.
+// A block takes the boxes of one segment after another; thread t owns places t, t + threads, ... of it.
 template <bool gaussian, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kMostThreads)
     take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
   constexpr T kGone = -std::numeric_limits<T>::infinity();
   const Bid<T> nothing{kGone, std::numeric_limits<int64_t>::max()};
-  __shared__ Shape<T> taken[kWarps];
-  __shared__ Bid<T> named[kWarps], second[kWarps];
-  __shared__ int64_t named_place[kWarps];
+  __shared__ Shape<T> taken[kMostWarps];
+  __shared__ Bid<T> named[kMostWarps], second[kMostWarps];
+  __shared__ int64_t named_place[kMostWarps];
   __shared__ int taken_count;
+  const int threads = static_cast<int>(blockDim.x), warps = threads / 32;
   const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
   for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
     const int64_t start = s.segments.starts[segment], n = s.segments.starts[segment + 1] - start;
     Shape<T>* boxes = s.boxes + start;
     T* scores = s.scores + start;
     int64_t* indices = s.indices + start;
-    for (int64_t r = t; r < n; r += kThreads) {
-      const int64_t i = s.segments.order[start + r], to = dealt(r, n);
+    for (int64_t r = t; r < n; r += threads) {
+      const int64_t i = s.segments.order[start + r], to = dealt(r, n, threads);
       const T score = load_score<T>(input.scores, i);
       boxes[to] = shape_of<Measure::kIoU>(load_box<T>(input.boxes, 0, i));
       scores[to] = score > decay.score_threshold ? score : kGone;
@@ -136,7 +137,7 @@ __global__ void __launch_bounds__(kThreads)
       const int m = taken_count;
       Bid<T> best = nothing, next = nothing;
       int64_t place = 0;
-      for (int64_t i = t; i < n; i += kThreads) {
+      for (int64_t i = t; i < n; i += threads) {
         T score = scores[i];
         if (!(score > kGone)) continue;
         if (m > 0) {
@@ -154,13 +155,13 @@ __global__ void __launch_bounds__(kThreads)
       if (lane == 0) named[warp] = first, second[warp] = then, named_place[warp] = place;
       __syncthreads();
       if (warp == 0) {
-        Bid<T> mine = lane < kWarps ? named[lane] : nothing;
-        const Bid<T> bound = best_of_warp(lane < kWarps ? second[lane] : nothing, &unused);
-        const int64_t at = lane < kWarps ? named_place[lane] : 0;
+        Bid<T> mine = lane < warps ? named[lane] : nothing;
+        const Bid<T> bound = best_of_warp(lane < warps ? second[lane] : nothing, &unused);
+        const int64_t at = lane < warps ? named_place[lane] : 0;
         Shape<T> box{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
         if (mine.score > kGone) box = boxes[at];
         int k = 0;
-        for (; k < kWarps; ++k) {
+        for (; k < warps; ++k) {
           int64_t winner = lane;
           const Bid<T> bid = best_of_warp(mine, &winner);
           if (!(bid.score > kGone) || (k > 0 && !(bid.score > T(0) && bid.before(bound)))) break;
@@ -227,8 +228,9 @@ int soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T*
   }
   BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments, !input.has_groups));
   const unsigned blocks = input.has_groups ? static_cast<unsigned>(min_of<int64_t>(n, 1024)) : 1;
-  BOXOPS_TRY(decay.gaussian ? launch(take_kernel<true, T>, blocks, kThreads, stream, input, decay, s, count)
-                            : launch(take_kernel<false, T>, blocks, kThreads, stream, input, decay, s, count));
+  const unsigned threads = static_cast<unsigned>(min_of<int64_t>(kMostThreads, blocks_of(n, 32) * 32));
+  BOXOPS_TRY(decay.gaussian ? launch(take_kernel<true, T>, blocks, threads, stream, input, decay, s, count)
+                            : launch(take_kernel<false, T>, blocks, threads, stream, input, decay, s, count));
   if (input.has_groups) {
     BOXOPS_TRY(sort_by(LatestIndex<T>{s}, nullptr, bits_of(n), s.segments, stream));
     BOXOPS_TRY(sort_by(LatestScore<T>{s}, s.segments.order, score_bits, s.segments, stream));

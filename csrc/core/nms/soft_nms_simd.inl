@@ -6,7 +6,7 @@ constexpr int kSoftTiles = 64;  // tiles in a block
 
 // The largest of kSoftLanes numbers; as a plain loop it would not become vector code, for the sake of NaN and -0.
 template <class T>
-T largest_lane(const T* v) {
+BOXOPS_HD T largest_lane(const T* v) {
   T m[kSoftLanes / 2];
   for (int i = 0; i < kSoftLanes / 2; ++i) m[i] = max_of(v[i], v[i + kSoftLanes / 2]);
   for (int i = 0; i < kSoftLanes / 4; ++i) m[i] = max_of(m[i], m[i + kSoftLanes / 4]);
@@ -100,7 +100,10 @@ class SoftGroup {
   static void refresh(Block& block, int at, const Tile& tile) {
     const T best = largest_lane(tile.score);
     int lane = kSoftLanes - 1;
-    for (int i = 0; i < kSoftLanes; ++i) lane = std::min(lane, tile.score[i] == best ? i : kSoftLanes - 1);
+    for (int i = 0; i < kSoftLanes; ++i) {
+      const int here = tile.score[i] == best ? i : kSoftLanes - 1;
+      lane = here < lane ? here : lane;
+    }
     block.scores[at] = best, block.indices[at] = tile.index[lane];
     if (best == kGone) block.x1[at] = kInf, block.x2[at] = -kInf;  // nothing left: meets no box
   }
@@ -113,7 +116,10 @@ class SoftGroup {
                        max_of(block.scores[i + 2 * kSoftLanes], block.scores[i + 3 * kSoftLanes]));
     const T best = largest_lane(rows);
     int64_t index = std::numeric_limits<int64_t>::max();
-    for (int i = 0; i < kSoftTiles; ++i) index = std::min(index, block.scores[i] == best ? block.indices[i] : index);
+    for (int i = 0; i < kSoftTiles; ++i) {
+      const int64_t here = block.scores[i] == best ? block.indices[i] : std::numeric_limits<int64_t>::max();
+      index = here < index ? here : index;
+    }
     block.score = best, block.index = index;
   }
 
@@ -149,11 +155,14 @@ class SoftGroup {
       meets |= (tile.x1[i] < box.x2) & (box.x1 < tile.x2[i]) & (tile.y1[i] < box.y2) & (box.y1 < tile.y2[i]) &
                (tile.score[i] > kGone);
     if (!meets) return false;
+    // In short loops, or they do not become vector code.
+    T iou[kSoftLanes], score[kSoftLanes];
     for (int i = 0; i < kSoftLanes; ++i) {
       const Shape<T> other{{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]}, tile.area[i], T(0)};
-      const T score = tile.score[i] * decay_weight<gaussian>(iou_of(box, other), decay_);
-      tile.score[i] = score > decay_.score_threshold ? score : kGone;
+      iou[i] = iou_of(box, other);
     }
+    for (int i = 0; i < kSoftLanes; ++i) score[i] = tile.score[i] * decay_weight<gaussian>(iou[i], decay_);
+    for (int i = 0; i < kSoftLanes; ++i) tile.score[i] = score[i] > decay_.score_threshold ? score[i] : kGone;
     refresh(block, at, tile);
     return true;
   }

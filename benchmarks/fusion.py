@@ -1,0 +1,56 @@
+"""Weighted boxes fusion: bound by holding boxes against the clusters of their label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import boxops
+from boxops import reference
+
+from .boxes import crowd, label
+from .harness import Arrays, Case, whole
+from .machine import rival
+
+torch = rival("torch")
+ensemble = rival("ensemble_boxes")
+
+MODELS = 3
+
+
+def models(n: int, classes: int) -> Arrays:
+    """The boxes, the scores and the labels of each model, which see the same objects, in [0, 1] as the rival asks."""
+    rng, objects = np.random.default_rng(0), crowd(n, 1000.0) / 1300
+    boxes = [(objects + rng.normal(0, 2e-3, objects.shape)).clip(0, 1).astype(np.float32) for _ in range(MODELS)]
+    labels = rng.integers(0, classes, n)
+    return *boxes, *(rng.random(n, np.float32) for _ in range(MODELS)), *[labels] * MODELS
+
+
+def lists(function: Callable[..., Any], *arrays: Any) -> Any:
+    return function(arrays[:MODELS], arrays[MODELS : 2 * MODELS], arrays[2 * MODELS :])
+
+
+def ensemble_fusion(*arrays: Any) -> Any:
+    return lists(ensemble.weighted_boxes_fusion, *(np.asarray(a.cpu() if hasattr(a, "cpu") else a) for a in arrays))
+
+
+def fusion(n: int, classes: int, goal: float = 10.0) -> Case:
+    return Case(
+        "weighted_boxes_fusion",
+        label(n) if n == 1 else f"{MODELS} x {n:,}, {classes} label{'s' * (classes > 1)}",
+        n,
+        make=partial(models, n, classes),
+        ours=partial(lists, boxops.weighted_boxes_fusion),
+        reference=partial(lists, reference.weighted_boxes_fusion),
+        rivals={"ensemble-boxes": ensemble_fusion},
+        check=whole,
+        goal=("ensemble-boxes", goal),
+        heavy=n > 500,
+        variant=f"{classes} labels",
+    )
+
+
+CASES = [fusion(1, 1, 1), fusion(200, 1), fusion(2_000, 1), fusion(2_000, 80)]
