@@ -152,7 +152,7 @@ def scored(name, boxes, scores="distinct", dtypes=FLOATS, iou_threshold=0.5, **a
 def rotated_nms():
     varied = [*product(SCORES, THRESHOLDS)]
     for i, (name, boxes) in enumerate(BOXES.items()):
-        for scores, threshold in {("distinct", 0.5), *varied[7 * i % 40 :: 40]}:
+        for scores, threshold in dict.fromkeys([("distinct", 0.5), *varied[7 * i % 40 :: 40]]):
             yield scored(f"{name}, {scores} scores, {threshold}", boxes, scores, iou_threshold=threshold)
     yield from (scored(f"{n} boxes", shaped(n, extent=9 * n**0.5)) for n in SIZES[:-1])
     yield scored(f"{SIZES[-1]} boxes", shaped(SIZES[-1], extent=600.0), dtypes=DECISIVE[:1])

@@ -17,6 +17,7 @@ namespace {
 template <class T>
 struct Ranked : Box<T> {
   using Scalar = T;
+  static constexpr bool kCornersAreAll = true;  // that the IoU needs
   T area;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
     static_cast<Box<T>&>(*this) = load_box<T>(boxes, batch, i);
@@ -40,6 +41,7 @@ struct Ranked : Box<T> {
 // holds for rotated rectangles, only that is used which holds for rounded numbers too: the bounds in intersection().
 template <class T>
 struct RankedRotated : Ranked<T> {
+  static constexpr bool kCornersAreAll = false;
   RotatedBox<T> box;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
     box = load_rotated_box<T>(boxes, batch, i);

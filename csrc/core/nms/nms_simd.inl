@@ -34,7 +34,7 @@ class KeptBoxes {
       for (Stretch& s : stretches_) s.begin = std::exchange(sum, sum + s.end), s.end = s.begin;
     }
     coordinates_.resize((n / kLanes + 1) * 5 * kLanes + kLanes);
-    owners_.resize(n);
+    if (!R::kCornersAreAll) owners_.resize(n);
     const auto address = reinterpret_cast<uintptr_t>(coordinates_.data());
     first_ = coordinates_.data() + (kLanes - address / sizeof(T) % kLanes) % kLanes;
   }
@@ -75,7 +75,7 @@ class KeptBoxes {
     const R& box = boxes_[i];
     if (gridded_) ++levels_[level_of(larger_side(box)) - min_level_].kept;
     const int64_t at = stretches_[gridded_ ? bucket_[i] : 0].end++;
-    owners_[at] = i;
+    if (!R::kCornersAreAll) owners_[at] = i;
     T* to = place(at);
     to[0] = box.x1, to[kLanes] = box.y1, to[2 * kLanes] = box.x2, to[3 * kLanes] = box.y2, to[4 * kLanes] = box.area;
   }
@@ -115,8 +115,13 @@ class KeptBoxes {
       int maybe = 0;
       for (int i = 0; i < kLanes; ++i) maybe |= may_exceed(i);
       if (!maybe) continue;
-      for (int i = 0; i < kLanes; ++i)
-        if (may_exceed(i) && R::iou(boxes_[owners_[at + i]], box) > threshold_) return true;
+      for (int i = 0; i < kLanes; ++i) {
+        if (!may_exceed(i)) continue;
+        T iou;
+        if constexpr (R::kCornersAreAll) iou = R::iou({{x1[i], y1[i], x2[i], y2[i]}, area[i]}, box);
+        else iou = R::iou(boxes_[owners_[at + i]], box);
+        if (iou > threshold_) return true;
+      }
     }
     return false;
   }
@@ -190,7 +195,7 @@ class KeptBoxes {
   int64_t mask_, row_;
   std::vector<Stretch> stretches_;  // by bucket
   std::vector<int64_t> bucket_;     // by candidate
-  std::vector<int64_t> owners_;     // by place: which candidate lies there
+  std::vector<int64_t> owners_;     // by place: which candidate lies there, if corners say too little
   std::vector<T> coordinates_;      // by kLanes: that many x1, y1, x2, y2 and areas
   T* first_;                        // aligned for vectors
 };
