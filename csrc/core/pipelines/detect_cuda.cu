@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads) cut_kernel(DetectInput in, Lists fro
     Rank last{kLast, -1};  // the last that stays
     if (count > most && most > 0) {
       uint32_t k = most;
-      const int bits = score_key_bits({in.scores, in.score_dtype, 0, 0});
+      const int bits = in.score_dtype == DType::kFloat64 ? 64 : 32;
       last.key = kth_smallest(count, bits, &k, [&](uint32_t i, uint64_t* v) {
         *v = in.key(b, pairs[i]);
         return true;
@@ -186,11 +186,14 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
     const auto shape = [&](int32_t pair) { return shape_of<Measure::kIoU>(in.box<T>(b, pair)); };
     const bool cached = count <= kCached;
     if (cached)  // a thread only ever reads what it wrote
-      for (uint32_t i = threadIdx.x; i < count; i += kThreads)
-        cache.shapes[i] = shape(pairs[i]), cache.keys[i] = in.key(b, pairs[i]);
+      for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
+        const Shape<T> some = shape(pairs[i]);
+        cache.shapes[i] = some, cache.keys[i] = in.key(b, pairs[i]);
+      }
     int64_t taken = 0;
     for (; taken < kept.capacity; ++taken) {
       Rank mine{kLast, -1};
+      uint32_t mine_at = 0;
       for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
         if (pairs[i] < 0) continue;
         if (taken > 0 && iou_of(winner_shape, cached ? cache.shapes[i] : shape(pairs[i])) > threshold) {
@@ -198,15 +201,15 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
           continue;
         }
         const Rank rank{cached ? cache.keys[i] : in.key(b, pairs[i]), pairs[i]};
-        if (before(rank, mine)) mine = rank;
+        if (before(rank, mine)) mine = rank, mine_at = i;
       }
       const Rank winner = best_of_block(mine, best);
       if (winner.pair < 0) break;
       if (mine.pair == winner.pair) {  // the one thread that holds it
-        winner_shape = shape(winner.pair);
+        const Shape<T> some = shape(winner.pair);
+        winner_shape = some;
         kept.pairs[g * kept.capacity + taken] = winner.pair;
-        for (uint32_t i = threadIdx.x; i < count; i += kThreads)
-          if (pairs[i] == winner.pair) pairs[i] = -1;
+        pairs[mine_at] = -1;
       }
       __syncthreads();
     }
@@ -216,7 +219,8 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
 }
 
 // Block b merges the lists of image b, each of which belongs to one thread, and writes the detections.
-__global__ void __launch_bounds__(kThreads) merge_kernel(DetectInput in, DetectOutput out, State s, int64_t most) {
+__global__ void __launch_bounds__(kThreads)
+    merge_kernel(DetectInput in, DetectOutput out, State s, int64_t most, int64_t box_size, int64_t score_size) {
   __shared__ Rank best[2][kWarps];
   const int64_t b = blockIdx.x, first = b * s.kept.per_image;
   const auto head = [&](int64_t list) -> Rank {
@@ -246,7 +250,6 @@ __global__ void __launch_bounds__(kThreads) merge_kernel(DetectInput in, DetectO
     }
   }
   __syncthreads();
-  const int64_t box_size = size_of(in.box_dtype), score_size = size_of(in.score_dtype);
   for (int64_t d = threadIdx.x; d < most; d += kThreads) {
     const int64_t at = b * most + d;
     const bool real = d < taken;
@@ -292,7 +295,8 @@ int detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& ou
   BOXOPS_TRY(launch(suppress_kernel<T>, grid_x(lists), kThreads, stream, in, s.candidates(), s.kept,
                     static_cast<T>(o.iou_threshold)));
   BOXOPS_TRY(launch(clear_kernel, grid_x(blocks_of(lists, kThreads)), kThreads, stream, s.heads, lists));
-  return launch(merge_kernel, grid_x(in.batch), kThreads, stream, in, out, s, o.max_detections);
+  return launch(merge_kernel, grid_x(in.batch), kThreads, stream, in, out, s, o.max_detections, size_of(in.box_dtype),
+                size_of(in.score_dtype));
 }
 
 #define INSTANTIATE(T) \
