@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_list, check_number, check_numbers
 
 Array = TypeVar("Array")
 
@@ -16,16 +16,6 @@ def check_pair(op: str, name: str, pair: Any, words: str = "(height, width) in i
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(hasattr(side, "__index__") for side in pair):
         raise TypeError(f"{op}: expected {name} = {words}, got {pair!r}")
     return pair[0], pair[1]
-
-
-def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
-    if not isinstance(values, (tuple, list)):
-        raise TypeError(f"{op}: expected {name} as {words}, got {type(values).__name__}")
-    return list(values)
-
-
-def check_numbers(op: str, name: str, values: Any) -> list[Any]:
-    return [check_number(op, name, value) for value in check_list(op, name, values, "numbers in a list or tuple")]
 
 
 def check_stride(op: str, stride: Any) -> list[Any]:

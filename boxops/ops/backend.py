@@ -62,3 +62,20 @@ def check_number(op: str, name: str, value: Any) -> Any:
     if type(value) not in (float, int) and (isinstance(value, str) or not hasattr(value, "__float__")):
         raise TypeError(f"{op}: expected {name} as a number, got {type(value).__name__}")
     return value
+
+
+def check_integer(op: str, name: str, value: Any) -> Any:
+    """The value, if it can serve as an integer."""
+    if not hasattr(value, "__index__") or isinstance(value, bool):
+        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
+    return value
+
+
+def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
+    if not isinstance(values, (tuple, list)):
+        raise TypeError(f"{op}: expected {name} as {words}, got {type(values).__name__}")
+    return list(values)
+
+
+def check_numbers(op: str, name: str, values: Any) -> list[Any]:
+    return [check_number(op, name, value) for value in check_list(op, name, values, "numbers in a list or tuple")]

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from boxops.ops.anchors import check_numbers, check_stride
-from boxops.ops.backend import backend, check_number
+from boxops.ops.anchors import check_stride
+from boxops.ops.backend import backend, check_number, check_numbers
 
 Array = TypeVar("Array")
 

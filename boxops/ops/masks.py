@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_integer, check_number
 
 Array = TypeVar("Array")
 
@@ -62,10 +62,3 @@ def masks_to_boxes(masks: Array) -> Array:
         ValueError: masks are not ``[N, H, W]``, or neither bool nor of a real dtype.
     """
     return backend("masks_to_boxes", masks).masks_to_boxes(masks)
-
-
-def check_integer(op: str, name: str, value: Any) -> Any:
-    """The value, if it can serve as an integer."""
-    if not hasattr(value, "__index__") or isinstance(value, bool):
-        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_integer, check_number
 
 Array = TypeVar("Array")
 
@@ -81,8 +81,7 @@ def nms_padded(
         ValueError, TypeError: as :func:`nms`; also for a negative ``max_output`` or labels that are not integers.
     """
     op = "nms_padded"
-    if not hasattr(max_output, "__index__"):
-        raise TypeError(f"{op}: expected max_output as an integer, got {type(max_output).__name__}")
+    max_output = check_integer(op, "max_output", max_output)
     if score_threshold is not None:
         score_threshold = check_number(op, "score_threshold", score_threshold)
     arrays: tuple[Any, ...] = (boxes, scores) if labels is None else (boxes, scores, labels)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_integer, check_list, check_number, check_numbers
 
 Array = TypeVar("Array")
 
@@ -84,7 +84,7 @@ def generate_proposals(
         check_number(op, "nms_threshold", nms_threshold),
         check_number(op, "score_threshold", score_threshold),
         check_number(op, "min_size", min_size),
-        [float(check_number(op, "weights", weight)) for weight in check_list(op, "weights", weights)],
+        check_numbers(op, "weights", weights),
         check_number(op, "clip", clip),
     )
 
@@ -147,16 +147,3 @@ def detect(
         min_size,
         bool(class_agnostic),
     )
-
-
-def check_integer(op: str, name: str, value: Any) -> Any:
-    """The value, if it can serve as an integer."""
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
-    return value
-
-
-def check_list(op: str, name: str, values: Any) -> Any:
-    if not hasattr(values, "__iter__") or isinstance(values, str):
-        raise TypeError(f"{op}: expected {name} as a list, got {type(values).__name__}")
-    return values

@@ -6,15 +6,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_integer, check_number
 
 Array = TypeVar("Array")
-
-
-def _check_integer(op: str, name: str, value: Any) -> Any:
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
-    return value
 
 
 def _seed(op: str, ops: Any, matches: Any, seed: Any) -> Any:
@@ -63,7 +57,7 @@ def sample_matches(
     op = "sample_matches"
     fraction = check_number(op, "positive_fraction", positive_fraction)
     ops = backend(op, matches)
-    return ops.sample_matches(matches, _check_integer(op, "size", size), fraction, _seed(op, ops, matches, seed))
+    return ops.sample_matches(matches, check_integer(op, "size", size), fraction, _seed(op, ops, matches, seed))
 
 
 def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_negatives: int = 0) -> Array:
@@ -87,4 +81,4 @@ def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_
     op = "mine_hard_negatives"
     ratio = check_number(op, "ratio", ratio)
     ops = backend(op, loss, matches)
-    return ops.mine_hard_negatives(loss, matches, ratio, _check_integer(op, "min_negatives", min_negatives))
+    return ops.mine_hard_negatives(loss, matches, ratio, check_integer(op, "min_negatives", min_negatives))
