@@ -383,6 +383,13 @@ int scan(const MatchInput& input, int64_t chunk, T* peaks, int64_t* matches, T* 
                 chunks, peaks, matches, ious);
 }
 
+int make_rising(MatchInput& input, int64_t* rising, void* stream) {
+  const Ragged given = input.images;
+  if (given.offsets == nullptr) return cudaSuccess;
+  input.images.offsets = rising;
+  return launch(rising_kernel, 1, 32, stream, given, rising);
+}
+
 // The rest of the greedy rule, once peaks, matches and IoUs are there.
 template <class T, class Columns>
 int assign(const Columns& columns, const Greedy<T>& s, void* stream) {
@@ -392,6 +399,7 @@ int assign(const Columns& columns, const Greedy<T>& s, void* stream) {
 template <class T>
 struct MaxIouState {
   T *peaks, *most;
+  int64_t* rising;
 };
 
 template <class T>
@@ -400,6 +408,7 @@ MaxIouState<T> carve(void* base, const MatchInput& input, size_t* bytes) {
   Workspace w(base);
   MaxIouState<T> s{};
   s.peaks = w.take<T>(boxes * blocks_of(count, chunk_of(count, boxes, kSpan))), s.most = w.take<T>(boxes);
+  s.rising = w.take<int64_t>(input.anchors.batch + 1);
   *bytes = w.used();
   return s;
 }
@@ -415,13 +424,15 @@ size_t match_max_iou_workspace(const MatchInput& input, bool allow_low_quality, 
 }
 
 template <class T>
-int match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious, void* workspace,
+int match_max_iou(const MatchInput& given, const MaxIouRule<T>& rule, int64_t* matches, T* ious, void* workspace,
                   void* stream) {
+  MatchInput input = given;
   const int64_t boxes = input.gt_boxes.count, count = input.anchors.count;
   MaxIouState<T> s{};
   if (rule.allow_low_quality && boxes > 0) {
     size_t bytes;
     s = carve<T>(workspace, input, &bytes);
+    BOXOPS_TRY(make_rising(input, s.rising, stream));
   }
   const int64_t chunk = chunk_of(count, boxes, kSpan);
   BOXOPS_TRY(scan(input, chunk, s.peaks, matches, ious, stream));
@@ -462,10 +473,7 @@ int match_greedy(const MatchInput& given, const GreedyRule<T>& rule, int64_t* ma
   Greedy<T> s = carve_greedy<T>(workspace, given, &bytes);
   s.matches = matches, s.ious = ious;
   MatchInput input = given;
-  if (given.images.offsets != nullptr) {
-    input.images.offsets = s.rising;
-    BOXOPS_TRY(launch(rising_kernel, 1, 32, stream, given.images, s.rising));
-  }
+  BOXOPS_TRY(make_rising(input, s.rising, stream));
   BOXOPS_TRY(scan(input, s.chunk, s.peaks, matches, ious, stream));
   BOXOPS_TRY(
       launch(threshold_kernel<T>, grid_x(blocks_of(s.batch * s.anchors, kThreads)), kThreads, stream, input, rule, s));
