@@ -299,3 +299,28 @@ def test_same_bits_again():
     for result in results[1:]:
         for got, want in zip(result, results[0], strict=True):
             assert torch.equal(got, want)
+
+
+@pytest.mark.gpu
+def test_the_device_matcher_never_waits_and_can_be_captured():
+    backends.CUDA.require()
+    import torch
+
+    made = of_detections("captured", (9, 0, 30), 100, 91).make(np.random.default_rng(5), "float32")
+    tensors = {name: torch.from_numpy(array).cuda() for name, array in made.items()}
+
+    def match():
+        return boxops.linear_sum_assignment(boxops.detr_cost(**tensors), offsets=tensors["offsets"])[1]
+
+    want = match()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        match()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = match()
+    captured.zero_()
+    graph.replay()
+    torch.testing.assert_close(captured, want)
