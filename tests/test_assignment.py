@@ -226,6 +226,9 @@ def test_costs_near_the_end_of_float64(backend):
     small = boxops.linear_sum_assignment(cost * 2.0**-1020)
     rows, columns = call(backend, LSA, cost)
     assert (cost[rows, columns] / 2.0**1020).sum() == (cost[small] / 2.0**1020).sum()
+    most = np.finfo(np.float64).max
+    _, columns = call(backend, LSA, np.array([[-most, most], [most, np.inf]]))  # the path to column 1 costs 3 most
+    np.testing.assert_array_equal(columns, [1, 0])
 
 
 # Second opinion: DETR
@@ -299,3 +302,28 @@ def test_same_bits_again():
     for result in results[1:]:
         for got, want in zip(result, results[0], strict=True):
             assert torch.equal(got, want)
+
+
+@pytest.mark.gpu
+def test_the_device_matcher_never_waits_and_can_be_captured():
+    backends.CUDA.require()
+    import torch
+
+    made = of_detections("captured", (9, 0, 30), 100, 91).make(np.random.default_rng(5), "float32")
+    tensors = {name: torch.from_numpy(array).cuda() for name, array in made.items()}
+
+    def match():
+        return boxops.linear_sum_assignment(boxops.detr_cost(**tensors), offsets=tensors["offsets"])[1]
+
+    want = match()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        match()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = match()
+    captured.zero_()
+    graph.replay()
+    torch.testing.assert_close(captured, want)

@@ -207,3 +207,32 @@ def test_each_image_has_its_own(backend):
             taken, negatives = got.sum(), (matches[b] == -1).sum()
             assert taken == min(max(3 * (matches[b] >= 0).sum(), 4), negatives)
             assert (matches[b][got] == -1).all()
+
+
+@pytest.mark.gpu
+def test_the_device_never_waits_and_can_be_captured():
+    backends.CUDA.require()
+    import torch
+
+    rng = np.random.default_rng(0)
+    matches = torch.from_numpy(MATCHES["few positives"](rng, (3, 5000))).cuda()
+    loss = torch.from_numpy(rng.random((3, 5000))).cuda()
+
+    def choose(seed=None):
+        return *boxops.sample_matches(matches, 64, seed=seed), boxops.mine_hard_negatives(loss, matches)
+
+    want = choose(1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        choose(1)
+        choose()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured, fresh = choose(1), choose()
+    graph.replay()
+    torch.testing.assert_close(captured, want)
+    first = fresh[0].clone()
+    graph.replay()
+    assert not torch.equal(first, fresh[0])  # torch's generator moves on from replay to replay

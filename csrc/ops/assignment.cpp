@@ -104,6 +104,8 @@ Array detr_cost(Framework& framework, Array logits, Array boxes, Array gt_labels
   check_device(op, "gt_boxes", gt_boxes, "logits", logits);
   const Dims bounds{logits.sizes[0] + 1};
   check_shape(op, "offsets", offsets, bounds, to_string(bounds).c_str());
+  if (logits.sizes[0] == 0 && gt_boxes.sizes[0] > 0)  // a kernel would have no image to clamp to
+    fail(op, "no ground truths where there are no images", std::to_string(gt_boxes.sizes[0]));
   std::optional<Array> held = offsets;
   const Ragged ragged = check_offsets(framework, op, "offsets", held, "ground truths", gt_boxes);
   const DetrCostInput in{logits.data,

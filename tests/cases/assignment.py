@@ -171,6 +171,8 @@ WRONG_VALUES = [
     ("detr_cost", {**COST, "offsets": offsets(4)}, "offsets of shape [3], got [2]"),
     ("detr_cost", {**COST, "offsets": offsets(2, 2).astype(np.int32)}, "offsets of dtype int64, got int32"),
 ]  # fmt: skip
+NO_IMAGES = {**COST, "logits": zeros(0, 3, 5), "boxes": zeros(0, 3, 4), "offsets": offsets()}
+WRONG_VALUES += [("detr_cost", NO_IMAGES, "no ground truths where there are no images, got 4")]
 WRONG_TYPES = [
     (LSA, {"cost": [[1.0]]}, "arrays (NumPy, torch or DLPack), got list"),
     ("detr_cost", {**COST, "class_weight": "1"}, "class_weight as a number, got str"),
