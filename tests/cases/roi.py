@@ -263,19 +263,17 @@ def wrong_types():
         yield op, {**ONE, "output_size": (1, 2, 3)}, f"{SIZE}, got (1, 2, 3)"
         yield op, {**ONE, "output_size": None}, f"{SIZE}, got None"
         yield op, {**ONE, "spatial_scale": "1"}, "spatial_scale as a number, got str"
-        yield op, {**ONE, "input": [[1.0]]}, "arrays (NumPy, torch or DLPack), got list"
     yield "roi_align", {**ONE, "sampling_ratio": 1.5}, f"{NUMBERS}, got float"
     yield "ps_roi_align", {**ONE, "sampling_ratio": None}, f"{NUMBERS}, got NoneType"
     op = "multiscale_roi_align"
     yield op, {**TWO, "features": []}, "features as a list of arrays, got an empty list"
-    yield op, {**TWO, "features": TWO["features"][0]}, "features as a list of arrays, got "  # and the kind
     yield op, {**TWO, "scales": 0.5}, "scales as a list of numbers, got float"
     yield op, {**TWO, "scales": [0.5, None]}, "scales as a number, got NoneType"
     yield op, {**TWO, "canonical_level": 4.5}, "canonical_level as an integer, got float"
 
 
 WRONG_VALUES = list(wrong_values())
-WRONG_TYPES = [wrong for wrong in wrong_types() if not wrong[2].endswith("got ")]
+WRONG_TYPES = list(wrong_types())
 
 
 # For torch's own tools

@@ -1,148 +1,150 @@
 // Position-sensitive pooling: input channel c is read by bin c % (PH PW) alone, and in the output of a RoI the value
 // made of it is the c-th. So a thread owns planes of the features and walks the RoIs of their image.
 #include "roi/roi_blocks.h"
+#include "roi/roi_taps.h"
 
 namespace boxops::cpu {
 namespace {
 
-// The pixels of one bin along one axis, and their weights.
-template <class T>
-struct Taps {
-  std::vector<int32_t> pixels;
-  std::vector<T> weights;
-
-  void add(int32_t pixel, T weight) {
-    for (size_t i = pixels.size(); i > 0 && i + 3 > pixels.size(); --i)
-      if (pixels[i - 1] == pixel) {
-        weights[i - 1] += weight;
-        return;
-      }
-    pixels.push_back(pixel), weights.push_back(weight);
-  }
-};
-
-// The bins of a RoI: taps of every bin along each axis, and what sums are divided by.
+// For each bin along an axis, the taps of all RoIs; a plane needs those of one bin, and they lie together.
 template <class T>
 struct PsPlan {
-  std::vector<Taps<T>> y, x;
-  std::vector<T> divisors;  // of each bin
+  std::vector<TapLists<T>> y, x;
+  std::vector<T> divisors;  // of each RoI; empty: a bin's sum is divided by the number of its pixels
+
+  T divisor(int64_t k, int64_t pixels) const {
+    return divisors.empty() ? static_cast<T>(std::max<int64_t>(1, pixels)) : divisors[k];
+  }
 };
 
-template <class T>
-std::vector<Taps<T>> align_taps(const AlignAxis<T>& axis, int64_t bins, int64_t extent) {
-  std::vector<Taps<T>> taps(bins);
-  Sample<T> sample;
-  for (int64_t p = 0; p < bins; ++p)
-    for (int i = 0; i < axis.samples; ++i)
-      if (sample_at(axis, p, i, extent, &sample)) {
-        taps[p].add(sample.low, sample.low_weight);
-        taps[p].add(sample.high, sample.high_weight);
-      }
-  return taps;
-}
-
-template <class T>
-PsPlan<T> align_plan(const FeatureMap& map, const Box<T>& box, const Bins& bins) {
-  const T scale = static_cast<T>(map.scale);
-  const auto y = align_axis(box.y1, box.y2, scale, bins.height, bins.sampling_ratio, true);
-  const auto x = align_axis(box.x1, box.x2, scale, bins.width, bins.sampling_ratio, true);
-  return {align_taps(y, bins.height, map.height), align_taps(x, bins.width, map.width),
-          std::vector<T>(bins.height * bins.width, static_cast<T>(sample_count(y.samples, x.samples)))};
-}
-
-template <class T>
-std::vector<Taps<T>> pool_taps(const PoolAxis& axis, int64_t bins, int64_t extent) {
-  std::vector<Taps<T>> taps(bins);
-  for (int64_t p = 0; p < bins; ++p) {
-    const PixelRange range = pool_range<T>(axis, p, bins, std::max<int64_t>(0, extent - 1));
-    fill_range(taps[p].pixels, range.begin, std::max<int64_t>(0, range.end - range.begin));
-    taps[p].weights.assign(taps[p].pixels.size(), T(1));
+// A plane of the features, or of the gradient, and its bin; counted on, as divisions would cost more than a RoI does.
+struct Plane {
+  int64_t image, channel, y, x;
+  static Plane of(int64_t item, int64_t channels, const Bins& bins) {
+    const int64_t c = item % channels;
+    return {item / channels, c, c / bins.width % bins.height, c % bins.width};
   }
-  return taps;
+  void next(int64_t channels, const Bins& bins) {
+    if (++x == bins.width) x = 0, y = y + 1 == bins.height ? 0 : y + 1;
+    if (++channel == channels) channel = 0, ++image;  // channels are a multiple of the bins
+  }
+};
+
+// Calls make(k, bin, lists) for all RoIs in order, for every list of bins.
+template <class T, class Make>
+void fill_lists(std::vector<TapLists<T>>& lists, int64_t bins, int64_t rois, const Parallel& parallel, Make make) {
+  lists.resize(bins);
+  parallel.run(bins, std::max<int64_t>(1, 512 / std::max<int64_t>(rois, 1)), [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p)
+      for (int64_t k = 0; k < rois; ++k) make(k, p, lists[p]);
+  });
 }
 
 template <class T>
-PsPlan<T> pool_plan(const FeatureMap& map, const Box<T>& box, const Bins& bins) {
+PsPlan<T> align_plan(const Features& features, const Rois& rois, const Bins& bins, const Parallel& parallel) {
+  const FeatureMap& map = features.level[0];
   const T scale = static_cast<T>(map.scale);
-  PsPlan<T> plan{pool_taps<T>(pool_axis(box.y1, box.y2, scale, false), bins.height, map.height),
-                 pool_taps<T>(pool_axis(box.x1, box.x2, scale, false), bins.width, map.width),
-                 {}};
-  for (const auto& y : plan.y)
-    for (const auto& x : plan.x)
-      plan.divisors.push_back(static_cast<T>(std::max<size_t>(1, y.pixels.size() * x.pixels.size())));
+  std::vector<AlignAxis<T>> ys(rois.count), xs(rois.count);
+  PsPlan<T> plan;
+  for (int64_t k = 0; k < rois.count; ++k) {
+    const Box<T> box = roi_box<T>(rois, k);
+    ys[k] = align_axis(box.y1, box.y2, scale, bins.height, bins.sampling_ratio, true);
+    xs[k] = align_axis(box.x1, box.x2, scale, bins.width, bins.sampling_ratio, true);
+    plan.divisors.push_back(static_cast<T>(sample_count(ys[k].samples, xs[k].samples)));
+  }
+  fill_lists(plan.y, bins.height, rois.count, parallel,
+             [&](int64_t k, int64_t p, TapLists<T>& taps) { taps.add_samples(ys[k], p, map.height); });
+  fill_lists(plan.x, bins.width, rois.count, parallel,
+             [&](int64_t k, int64_t p, TapLists<T>& taps) { taps.add_samples(xs[k], p, map.width); });
   return plan;
 }
 
-template <class T, class Make>
-std::vector<PsPlan<T>> make_plans(const Features& features, const Rois& rois, const Bins& bins,
-                                  const Parallel& parallel, Make make) {
-  std::vector<PsPlan<T>> plans(rois.count);
-  parallel.run(rois.count, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) plans[k] = make(features.level[0], roi_box<T>(rois, k), bins);
-  });
-  return plans;
+template <class T>
+PsPlan<T> pool_plan(const Features& features, const Rois& rois, const Bins& bins, const Parallel& parallel) {
+  const FeatureMap& map = features.level[0];
+  const T scale = static_cast<T>(map.scale);
+  std::vector<PoolAxis> ys(rois.count), xs(rois.count);
+  for (int64_t k = 0; k < rois.count; ++k) {
+    const Box<T> box = roi_box<T>(rois, k);
+    ys[k] = pool_axis(box.y1, box.y2, scale, false);
+    xs[k] = pool_axis(box.x1, box.x2, scale, false);
+  }
+  const auto add = [](const PoolAxis& axis, int64_t p, int64_t count, int64_t extent, TapLists<T>& taps) {
+    const PixelRange range = pool_range<T>(axis, p, count, std::max<int64_t>(0, extent - 1));
+    for (int64_t i = range.begin; i < range.end; ++i) taps.taps.push_back({static_cast<int32_t>(i), T(1)});
+    taps.close();
+  };
+  PsPlan<T> plan;
+  fill_lists(plan.y, bins.height, rois.count, parallel,
+             [&](int64_t k, int64_t p, TapLists<T>& taps) { add(ys[k], p, bins.height, map.height, taps); });
+  fill_lists(plan.x, bins.width, rois.count, parallel,
+             [&](int64_t k, int64_t p, TapLists<T>& taps) { add(xs[k], p, bins.width, map.width, taps); });
+  return plan;
 }
 
 template <class T>
-void pool(const Features& features, const Rois& rois, const Bins& bins, const std::vector<PsPlan<T>>& plans, void* out,
+void pool(const Features& features, const Rois& rois, const Bins& bins, const PsPlan<T>& plan, void* out,
           const Parallel& parallel) {
   const Groups groups = Groups::of<T>(features, rois);
   const FeatureMap& map = features.level[0];
   fill_without_image(features, rois, 1, out, nullptr);
-  parallel.run(features.images * features.channels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const Group& group = groups.groups[item / features.channels];
-      const int64_t c = item % features.channels, bin = c % (bins.height * bins.width);
-      with_storage<T>(features.dtype, [&](auto storage) {
-        auto* plane =
-            static_cast<decltype(storage)>(map.data) + group.image * map.image_stride + c * map.channel_stride;
+  with_storage<T>(features.dtype, [&](auto storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    const int64_t work = rois.count / std::max<int64_t>(features.images, 1) * 16;
+    parallel.run(features.images * features.channels, grain_of(work), [&](int64_t begin, int64_t end) {
+      Plane at = Plane::of(begin, features.channels, bins);
+      for (int64_t item = begin; item < end; ++item, at.next(features.channels, bins)) {
+        const Group& group = groups.groups[at.image];
+        const S* plane =
+            static_cast<const S*>(map.data) + at.image * map.image_stride + at.channel * map.channel_stride;
+        const TapLists<T>&ys = plan.y[at.y], &xs = plan.x[at.x];
         for (int64_t i = 0; i < group.count; ++i) {
-          const PsPlan<T>& plan = plans[group.rois[i]];
-          const Taps<T>&ys = plan.y[bin / bins.width], &xs = plan.x[bin % bins.width];
+          const int64_t k = group.rois[i];
+          const auto rows = ys.of(k), columns = xs.of(k);
           T sum = T(0);
-          for (size_t y = 0; y < ys.pixels.size(); ++y) {
-            const auto* row = plane + ys.pixels[y] * map.y_stride;
+          for (const Tap<T>& y : rows) {
+            const S* row = plane + y.index * map.y_stride;
             T line = T(0);
-            for (size_t x = 0; x < xs.pixels.size(); ++x)
-              line += xs.weights[x] * static_cast<T>(row[xs.pixels[x] * map.x_stride]);
-            sum += ys.weights[y] * line;
+            for (const Tap<T>& x : columns) line += x.weight * static_cast<T>(row[x.index * map.x_stride]);
+            sum += y.weight * line;
           }
-          using S = std::remove_pointer_t<decltype(storage)>;
-          static_cast<S*>(out)[group.rois[i] * features.channels + c] = static_cast<S>(sum / plan.divisors[bin]);
+          static_cast<S*>(out)[k * features.channels + at.channel] =
+              static_cast<S>(sum / plan.divisor(k, rows.size() * columns.size()));
         }
-      });
-    }
+      }
+    });
   });
 }
 
 template <class T>
-void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const std::vector<PsPlan<T>>& plans,
+void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const PsPlan<T>& plan,
                    const Features& gradients, const Parallel& parallel) {
   const Groups groups = Groups::of<T>(gradients, rois);
   const FeatureMap& map = gradients.level[0];
-  const int64_t plane = map.height * map.width;
-  parallel.run(gradients.images * gradients.channels, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> sums;
-    for (int64_t item = begin; item < end; ++item) {
-      const Group& group = groups.groups[item / gradients.channels];
-      const int64_t c = item % gradients.channels, bin = c % (bins.height * bins.width);
-      sums.assign(plane, T(0));
-      with_storage<T>(gradients.dtype, [&](auto storage) {
-        using S = std::remove_pointer_t<decltype(storage)>;
+  const int64_t pixels = map.height * map.width;
+  with_storage<T>(gradients.dtype, [&](auto storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    const int64_t work = pixels / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * 16;
+    parallel.run(gradients.images * gradients.channels, grain_of(work), [&](int64_t begin, int64_t end) {
+      PlaneSums<T, S> memory;
+      Plane at = Plane::of(begin, gradients.channels, bins);
+      for (int64_t item = begin; item < end; ++item, at.next(gradients.channels, bins)) {
+        const Group& group = groups.groups[at.image];
+        const TapLists<T>&ys = plan.y[at.y], &xs = plan.x[at.x];
+        T* sums = memory.begin(static_cast<S*>(map.data) + item * pixels, pixels);
         for (int64_t i = 0; i < group.count; ++i) {
-          const PsPlan<T>& plan = plans[group.rois[i]];
-          const Taps<T>&ys = plan.y[bin / bins.width], &xs = plan.x[bin % bins.width];
-          const T part =
-              static_cast<T>(static_cast<const S*>(grad)[group.rois[i] * gradients.channels + c]) / plan.divisors[bin];
-          for (size_t y = 0; y < ys.pixels.size(); ++y) {
-            T* row = sums.data() + ys.pixels[y] * map.width;
-            for (size_t x = 0; x < xs.pixels.size(); ++x) row[xs.pixels[x]] += xs.weights[x] * (ys.weights[y] * part);
+          const int64_t k = group.rois[i];
+          const auto rows = ys.of(k), columns = xs.of(k);
+          const T part = static_cast<T>(static_cast<const S*>(grad)[k * gradients.channels + at.channel]) /
+                         plan.divisor(k, rows.size() * columns.size());
+          for (const Tap<T>& y : rows) {
+            T* row = sums + y.index * map.width;
+            for (const Tap<T>& x : columns) row[x.index] += x.weight * (y.weight * part);
           }
         }
-        S* out = static_cast<S*>(map.data) + item * plane;
-        for (int64_t i = 0; i < plane; ++i) out[i] = static_cast<S>(sums[i]);
-      });
-    }
+        memory.end();
+      }
+    });
   });
 }
 
@@ -150,22 +152,21 @@ void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const s
 
 template <class T>
 void ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
-  pool<T>(features, rois, bins, make_plans<T>(features, rois, bins, parallel, align_plan<T>), out, parallel);
+  pool<T>(features, rois, bins, align_plan<T>(features, rois, bins, parallel), out, parallel);
 }
 template <class T>
 void ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                            const Parallel& parallel) {
-  pool_backward<T>(grad, rois, bins, make_plans<T>(gradients, rois, bins, parallel, align_plan<T>), gradients,
-                   parallel);
+  pool_backward<T>(grad, rois, bins, align_plan<T>(gradients, rois, bins, parallel), gradients, parallel);
 }
 template <class T>
 void ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
-  pool<T>(features, rois, bins, make_plans<T>(features, rois, bins, parallel, pool_plan<T>), out, parallel);
+  pool<T>(features, rois, bins, pool_plan<T>(features, rois, bins, parallel), out, parallel);
 }
 template <class T>
 void ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                           const Parallel& parallel) {
-  pool_backward<T>(grad, rois, bins, make_plans<T>(gradients, rois, bins, parallel, pool_plan<T>), gradients, parallel);
+  pool_backward<T>(grad, rois, bins, pool_plan<T>(gradients, rois, bins, parallel), gradients, parallel);
 }
 
 #define INSTANTIATE(T)                                                                                             \

@@ -1,72 +1,35 @@
-#include <cstring>
-
 #include "roi/roi_blocks.h"
+#include "roi/roi_taps.h"
 
 namespace boxops {
 namespace {
 
-// A row or column, as an index into the footprint's, and what it counts.
+using cpu::Tap;
+
+// The taps of every bin along one axis, as indices into `pixels`, which becomes the list of all pixels they name.
 template <class T>
-struct Tap {
-  int32_t index;
-  T weight;
-};
-
-// The taps of every bin along one axis: the samples' pixels, where samples share a pixel joined to one.
-template <class T>
-struct Taps {
-  std::vector<Tap<T>> taps;
-  std::vector<int32_t> starts{0};
-
-  struct Bin {
-    const Tap<T>*first, *last;
-    const Tap<T>* begin() const { return first; }
-    const Tap<T>* end() const { return last; }
-  };
-  Bin of(int64_t bin) const { return {taps.data() + starts[bin], taps.data() + starts[bin + 1]}; }
-  int64_t bins() const { return static_cast<int64_t>(starts.size()) - 1; }
-
-  void make(const AlignAxis<T>& axis, int64_t bins, int64_t extent, std::vector<int32_t>& pixels) {
-    Sample<T> sample;
-    for (int64_t p = 0; p < bins; ++p) {
-      for (int i = 0; i < axis.samples; ++i)
-        if (sample_at(axis, p, i, extent, &sample)) {
-          add(sample.low, sample.low_weight);
-          add(sample.high, sample.high_weight);
-        }
-      starts.push_back(static_cast<int32_t>(taps.size()));
-    }
-    for (const Tap<T>& tap : taps) pixels.push_back(tap.index);
-    std::sort(pixels.begin(), pixels.end());
-    pixels.erase(std::unique(pixels.begin(), pixels.end()), pixels.end());
-    for (Tap<T>& tap : taps)
-      tap.index = static_cast<int32_t>(std::lower_bound(pixels.begin(), pixels.end(), tap.index) - pixels.begin());
-  }
-
- private:
-  // Samples come in order, so a pixel seen before in this bin is among the last few.
-  void add(int32_t pixel, T weight) {
-    const int32_t size = static_cast<int32_t>(taps.size());
-    for (int32_t i = size - 1; i >= std::max(starts.back(), size - 3); --i)
-      if (taps[i].index == pixel) {
-        taps[i].weight += weight;
-        return;
-      }
-    taps.push_back({pixel, weight});
-  }
-};
+cpu::TapLists<T> make_taps(const AlignAxis<T>& axis, int64_t bins, int64_t extent, std::vector<int32_t>& pixels) {
+  cpu::TapLists<T> taps;
+  for (int64_t p = 0; p < bins; ++p) taps.add_samples(axis, p, extent);
+  for (const Tap<T>& tap : taps.taps) pixels.push_back(tap.index);
+  std::sort(pixels.begin(), pixels.end());
+  pixels.erase(std::unique(pixels.begin(), pixels.end()), pixels.end());
+  for (Tap<T>& tap : taps.taps)
+    tap.index = static_cast<int32_t>(std::lower_bound(pixels.begin(), pixels.end(), tap.index) - pixels.begin());
+  return taps;
+}
 
 template <class T>
 struct AlignPlan : cpu::Footprint {
-  Taps<T> y, x;
+  cpu::TapLists<T> y, x;
   T divisor;
 
   void make(const FeatureMap& map, const Box<T>& box, const Bins& bins) {
     const T scale = static_cast<T>(map.scale);
     const auto axis_y = align_axis(box.y1, box.y2, scale, bins.height, bins.sampling_ratio, bins.aligned);
     const auto axis_x = align_axis(box.x1, box.x2, scale, bins.width, bins.sampling_ratio, bins.aligned);
-    y.make(axis_y, bins.height, map.height, rows);
-    x.make(axis_x, bins.width, map.width, columns);
+    y = make_taps(axis_y, bins.height, map.height, rows);
+    x = make_taps(axis_x, bins.width, map.width, columns);
     divisor = static_cast<T>(sample_count(axis_y.samples, axis_x.samples));
     work = static_cast<int64_t>(y.taps.size() * x.taps.size());
   }

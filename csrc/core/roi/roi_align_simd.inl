@@ -8,7 +8,7 @@ template <class T, int B>
 void align_rows(const AlignPlan<T>& plan, int64_t begin, int64_t end, const int64_t* row_at, const int64_t* column_at,
                 const T* __restrict__ pixels, T* __restrict__ tile) {
   for (int64_t p = begin; p < end; ++p)
-    for (int64_t q = 0; q < plan.x.bins(); ++q, tile += B) {
+    for (int64_t q = 0; q < plan.x.lists(); ++q, tile += B) {
       Lanes<T, B> bin = Lanes<T, B>::of(T(0));
       for (const Tap<T>& y : plan.y.of(p)) {
         const T* row = pixels + row_at[y.index];
@@ -26,7 +26,7 @@ template <class T, int B>
 void align_rows_backward(const AlignPlan<T>& plan, int64_t begin, int64_t end, const int64_t* row_at,
                          const int64_t* column_at, const T* __restrict__ tile, T* __restrict__ pixels) {
   for (int64_t p = begin; p < end; ++p)
-    for (int64_t q = 0; q < plan.x.bins(); ++q, tile += B) {
+    for (int64_t q = 0; q < plan.x.lists(); ++q, tile += B) {
       Lanes<T, B> grad = Lanes<T, B>::at(tile);
       grad.divide(plan.divisor);
       for (const Tap<T>& y : plan.y.of(p)) {

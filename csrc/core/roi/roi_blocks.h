@@ -189,6 +189,34 @@ inline void fill_without_image(const Features& features, const Rois& rois, int64
   }
 }
 
+// Items per range of a parallel loop whose items take about `work` steps each: less than this is not worth a thread.
+inline int64_t grain_of(int64_t work) { return std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(work, 1)); }
+
+// One plane of the gradient as sums of T that start at 0: the plane itself, or memory to be rounded into it.
+template <class T, class S>
+class PlaneSums {
+ public:
+  T* begin(S* plane, int64_t pixels) {
+    plane_ = plane, pixels_ = pixels;
+    if constexpr (std::is_same_v<T, S>) {
+      std::fill_n(plane, pixels, T(0));
+      return plane;
+    } else {
+      memory_.assign(pixels, T(0));
+      return memory_.data();
+    }
+  }
+  void end() {
+    if constexpr (!std::is_same_v<T, S>)
+      for (int64_t i = 0; i < pixels_; ++i) plane_[i] = static_cast<S>(memory_[i]);
+  }
+
+ private:
+  std::vector<T> memory_;
+  S* plane_;
+  int64_t pixels_;
+};
+
 // Runs a forward kernel over all RoIs and blocks of channels. For each RoI it calls
 //   rows(B, plan, offsets, pixels, k, first channel, channels, tiles)
 // with B as a constant, where `pixels` at offsets.rows[i] + offsets.columns[j] has B channels of the footprint's pixel
@@ -209,64 +237,68 @@ void for_each_block(const Features& features, const Rois& rois, const Groups& gr
     for (const Group& group : groups.groups)
       for (int64_t i = 0; i < group.count; i += length)
         chunks.push_back({&group, i, std::min(i + length, group.count)});
-    parallel.run(static_cast<int64_t>(chunks.size()) * blocks, 1, [&](int64_t begin, int64_t end) {
-      std::vector<T> pixels;
-      Tiles<T> tiles;
-      std::vector<int32_t> hull_rows, hull_columns;
-      Offsets offsets;
-      for (int64_t item = begin; item < end; ++item) {
-        const Chunk& chunk = chunks[item / blocks];
-        const int64_t first = item % blocks * B, channels = std::min<int64_t>(B, features.channels - first);
-        const FeatureMap& map = features.level[chunk.group->level];
-        const int64_t at = chunk.group->image * map.image_stride + first * map.channel_stride;
-        const bool is_t = size_of(features.dtype) == sizeof(T);
-        const bool in_place = is_t && (B == 1 || (map.channel_stride == 1 && channels == B));
+    int64_t work = 0;
+    for (const Plan& plan : plans) work += plan.work;
+    const int64_t items = static_cast<int64_t>(chunks.size()) * blocks;
+    parallel.run(
+        items, grain_of(work * features.channels / 4 / std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
+          std::vector<T> pixels;
+          Tiles<T> tiles;
+          std::vector<int32_t> hull_rows, hull_columns;
+          Offsets offsets;
+          for (int64_t item = begin; item < end; ++item) {
+            const Chunk& chunk = chunks[item / blocks];
+            const int64_t first = item % blocks * B, channels = std::min<int64_t>(B, features.channels - first);
+            const FeatureMap& map = features.level[chunk.group->level];
+            const int64_t at = chunk.group->image * map.image_stride + first * map.channel_stride;
+            const bool is_t = size_of(features.dtype) == sizeof(T);
+            const bool in_place = is_t && (B == 1 || (map.channel_stride == 1 && channels == B));
 
-        // What reading costs, in pixels: all of the hull, or each footprint, or pixel by pixel without vectors.
-        Hull hull;
-        int64_t footprints = 0, work = 0;
-        for (int64_t i = chunk.begin; i < chunk.end; ++i) {
-          const Plan& plan = plans[chunk.group->rois[i]];
-          hull.add(plan);
-          footprints += plan.pixels(), work += plan.work;
-        }
-        const int64_t copied = std::min(hull.height() * hull.width(), footprints);
-        const bool scalar = is_t && !in_place && work < copied + work / 8;
-        const bool copy_hull = !in_place && !scalar && hull.height() * hull.width() <= footprints;
+            // What reading costs, in pixels: all of the hull, or each footprint, or pixel by pixel without vectors.
+            Hull hull;
+            int64_t footprints = 0, work = 0;
+            for (int64_t i = chunk.begin; i < chunk.end; ++i) {
+              const Plan& plan = plans[chunk.group->rois[i]];
+              hull.add(plan);
+              footprints += plan.pixels(), work += plan.work;
+            }
+            const int64_t copied = std::min(hull.height() * hull.width(), footprints);
+            const bool scalar = is_t && !in_place && work < copied + work / 8;
+            const bool copy_hull = !in_place && !scalar && hull.height() * hull.width() <= footprints;
 
-        with_storage<T>(features.dtype, [&](auto storage) {
-          const auto* data = static_cast<decltype(storage)>(map.data) + at;
-          if (copy_hull) {
-            fill_range(hull_rows, hull.top, hull.height());
-            fill_range(hull_columns, hull.left, hull.width());
-            pixels.resize(hull.height() * hull.width() * B);
-            copy_block<B>(data, map, channels, hull_rows, hull_columns, pixels.data());
-          }
-          for (int64_t i = chunk.begin; i < chunk.end; ++i) {
-            const int64_t k = chunk.group->rois[i];
-            const Plan& plan = plans[k];
-            if (in_place || scalar) {
-              offsets.set(plan, 0, 0, map.y_stride, map.x_stride);
-              const T* base = static_cast<const T*>(map.data) + at;
-              if (in_place) rows(block, plan, offsets, base, k, first, channels, tiles);
-              else
-                for (int64_t c = 0; c < channels; ++c)
-                  rows(std::integral_constant<int, 1>(), plan, offsets, base + c * map.channel_stride, k, first + c, 1,
-                       tiles);
-              continue;
-            }
-            if (copy_hull) {
-              offsets.set(plan, hull.top, hull.left, hull.width() * B, B);
-            } else {
-              pixels.resize(plan.pixels() * B);
-              copy_block<B>(data, map, channels, plan.rows, plan.columns, pixels.data());
-              offsets.set_dense(plan, B);
-            }
-            rows(block, plan, offsets, static_cast<const T*>(pixels.data()), k, first, channels, tiles);
+            with_storage<T>(features.dtype, [&](auto storage) {
+              const auto* data = static_cast<decltype(storage)>(map.data) + at;
+              if (copy_hull) {
+                fill_range(hull_rows, hull.top, hull.height());
+                fill_range(hull_columns, hull.left, hull.width());
+                pixels.resize(hull.height() * hull.width() * B);
+                copy_block<B>(data, map, channels, hull_rows, hull_columns, pixels.data());
+              }
+              for (int64_t i = chunk.begin; i < chunk.end; ++i) {
+                const int64_t k = chunk.group->rois[i];
+                const Plan& plan = plans[k];
+                if (in_place || scalar) {
+                  offsets.set(plan, 0, 0, map.y_stride, map.x_stride);
+                  const T* base = static_cast<const T*>(map.data) + at;
+                  if (in_place) rows(block, plan, offsets, base, k, first, channels, tiles);
+                  else
+                    for (int64_t c = 0; c < channels; ++c)
+                      rows(std::integral_constant<int, 1>(), plan, offsets, base + c * map.channel_stride, k, first + c,
+                           1, tiles);
+                  continue;
+                }
+                if (copy_hull) {
+                  offsets.set(plan, hull.top, hull.left, hull.width() * B, B);
+                } else {
+                  pixels.resize(plan.pixels() * B);
+                  copy_block<B>(data, map, channels, plan.rows, plan.columns, pixels.data());
+                  offsets.set_dense(plan, B);
+                }
+                rows(block, plan, offsets, static_cast<const T*>(pixels.data()), k, first, channels, tiles);
+              }
+            });
           }
         });
-      }
-    });
   });
 }
 
@@ -290,40 +322,46 @@ void for_each_band(const Features& gradients, const Groups& groups, const std::v
       const int64_t rows = std::max<int64_t>(1, (1 << 19) / int64_t(sizeof(T)) / B / std::max<int64_t>(map.width, 1));
       for (int64_t y = 0; y < map.height; y += rows) bands.push_back({&group, y, std::min(y + rows, map.height)});
     }
-    parallel.run(static_cast<int64_t>(bands.size()) * blocks, 1, [&](int64_t begin, int64_t end) {
-      std::vector<T> pixels;
-      Tiles<T> tiles;
-      Offsets offsets;
-      for (int64_t item = begin; item < end; ++item) {
-        const Band& band = bands[item / blocks];
-        const int64_t first = item % blocks * B, channels = std::min<int64_t>(B, gradients.channels - first);
-        const FeatureMap& map = gradients.level[band.group->level];
-        Hull hull;
-        for (int64_t i = 0; i < band.group->count; ++i) hull.add(plans[band.group->rois[i]]);
-        hull.top = std::max<int64_t>(hull.top, band.top), hull.bottom = std::min<int64_t>(hull.bottom, band.bottom - 1);
-        pixels.assign(hull.height() * hull.width() * B, T(0));
-        for (int64_t i = 0; i < band.group->count && !pixels.empty(); ++i) {
-          const int64_t k = band.group->rois[i];
-          const Plan& plan = plans[k];
-          if (plan.pixels() == 0 || plan.rows.front() > hull.bottom || plan.rows.back() < hull.top) continue;
-          offsets.set(plan, hull.top, hull.left, hull.width() * B, B);
-          for (size_t r = 0; r < offsets.rows.size(); ++r)
-            if (plan.rows[r] > hull.bottom) offsets.rows[r] = -1;
-          add(block, plan, offsets, pixels.data(), k, first, channels, tiles);
-        }
-        with_storage<T>(gradients.dtype, [&](auto storage) {
-          auto* out = static_cast<decltype(storage)>(map.data) + band.group->image * map.image_stride +
-                      first * map.channel_stride;
-          using S = std::remove_pointer_t<decltype(storage)>;
-          for (int64_t c = 0; c < channels; ++c)
-            std::fill(out + c * map.channel_stride + band.top * map.width,
-                      out + c * map.channel_stride + band.bottom * map.width, S(T(0)));
-          for (int64_t y = 0; y < hull.height() && !pixels.empty(); ++y)
-            store_tile<B>(pixels.data() + y * hull.width() * B, hull.width(), channels,
-                          out + (hull.top + y) * map.width + hull.left, map.channel_stride);
+    int64_t work = 0;
+    for (const Plan& plan : plans) work += plan.work;
+    for (const Band& band : bands) work += (band.bottom - band.top) * gradients.level[band.group->level].width;
+    const int64_t items = static_cast<int64_t>(bands.size()) * blocks;
+    parallel.run(
+        items, grain_of(work * gradients.channels / 4 / std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
+          std::vector<T> pixels;
+          Tiles<T> tiles;
+          Offsets offsets;
+          for (int64_t item = begin; item < end; ++item) {
+            const Band& band = bands[item / blocks];
+            const int64_t first = item % blocks * B, channels = std::min<int64_t>(B, gradients.channels - first);
+            const FeatureMap& map = gradients.level[band.group->level];
+            Hull hull;
+            for (int64_t i = 0; i < band.group->count; ++i) hull.add(plans[band.group->rois[i]]);
+            hull.top = std::max<int64_t>(hull.top, band.top),
+            hull.bottom = std::min<int64_t>(hull.bottom, band.bottom - 1);
+            pixels.assign(hull.height() * hull.width() * B, T(0));
+            for (int64_t i = 0; i < band.group->count && !pixels.empty(); ++i) {
+              const int64_t k = band.group->rois[i];
+              const Plan& plan = plans[k];
+              if (plan.pixels() == 0 || plan.rows.front() > hull.bottom || plan.rows.back() < hull.top) continue;
+              offsets.set(plan, hull.top, hull.left, hull.width() * B, B);
+              for (size_t r = 0; r < offsets.rows.size(); ++r)
+                if (plan.rows[r] > hull.bottom) offsets.rows[r] = -1;
+              add(block, plan, offsets, pixels.data(), k, first, channels, tiles);
+            }
+            with_storage<T>(gradients.dtype, [&](auto storage) {
+              auto* out = static_cast<decltype(storage)>(map.data) + band.group->image * map.image_stride +
+                          first * map.channel_stride;
+              using S = std::remove_pointer_t<decltype(storage)>;
+              for (int64_t c = 0; c < channels; ++c)
+                std::fill(out + c * map.channel_stride + band.top * map.width,
+                          out + c * map.channel_stride + band.bottom * map.width, S(T(0)));
+              for (int64_t y = 0; y < hull.height() && !pixels.empty(); ++y)
+                store_tile<B>(pixels.data() + y * hull.width() * B, hull.width(), channels,
+                              out + (hull.top + y) * map.width + hull.left, map.channel_stride);
+            });
+          }
         });
-      }
-    });
   });
 }
 

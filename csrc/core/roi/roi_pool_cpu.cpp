@@ -80,13 +80,14 @@ void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois
   const Groups groups = Groups::of<T>(gradients, rois);
   const FeatureMap& map = gradients.level[0];
   const int64_t count = bins.height * bins.width, plane = map.height * map.width, channels = gradients.channels;
-  parallel.run(gradients.images * channels, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> sums;
-    for (int64_t item = begin; item < end; ++item) {
-      const Group& group = groups.groups[item / channels];
-      sums.assign(plane, T(0));
-      with_storage<T>(gradients.dtype, [&](auto storage) {
-        using S = std::remove_pointer_t<decltype(storage)>;
+  with_storage<T>(gradients.dtype, [&](auto storage) {
+    using S = std::remove_pointer_t<decltype(storage)>;
+    const int64_t work = plane / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * count;
+    parallel.run(gradients.images * channels, grain_of(work), [&](int64_t begin, int64_t end) {
+      PlaneSums<T, S> memory;
+      for (int64_t item = begin; item < end; ++item) {
+        const Group& group = groups.groups[item / channels];
+        T* sums = memory.begin(static_cast<S*>(map.data) + item * plane, plane);
         for (int64_t i = 0; i < group.count; ++i) {
           const int64_t at = (group.rois[i] * channels + item % channels) * count;
           const S* from = static_cast<const S*>(grad) + at;
@@ -95,10 +96,9 @@ void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois
             if (place >= 0 && place < plane) sums[place] += static_cast<T>(from[b]);
           }
         }
-        S* out = static_cast<S*>(map.data) + item * plane;
-        for (int64_t i = 0; i < plane; ++i) out[i] = static_cast<S>(sums[i]);
-      });
-    }
+        memory.end();
+      }
+    });
   });
 }
 

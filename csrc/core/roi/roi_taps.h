@@ -1,0 +1,57 @@
+// The pixels that a bin of align reads along one axis, with weights. Private to roi/, for the CPU.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "roi/roi_bins.h"
+
+namespace boxops::cpu {
+
+template <class T>
+struct Tap {
+  int32_t index;
+  T weight;
+};
+
+// Taps of several bins, one after another.
+template <class T>
+struct TapLists {
+  std::vector<Tap<T>> taps;
+  std::vector<int64_t> starts{0};
+
+  struct List {
+    const Tap<T>*first, *last;
+    const Tap<T>* begin() const { return first; }
+    const Tap<T>* end() const { return last; }
+    int64_t size() const { return last - first; }
+  };
+  List of(int64_t list) const { return {taps.data() + starts[list], taps.data() + starts[list + 1]}; }
+  int64_t lists() const { return static_cast<int64_t>(starts.size()) - 1; }
+  void close() { starts.push_back(static_cast<int64_t>(taps.size())); }
+
+  // The samples of bin p of an axis, those on one pixel joined.
+  void add_samples(const AlignAxis<T>& axis, int64_t p, int64_t extent) {
+    Sample<T> sample;
+    for (int i = 0; i < axis.samples; ++i)
+      if (sample_at(axis, p, i, extent, &sample)) {
+        join(sample.low, sample.low_weight);
+        join(sample.high, sample.high_weight);
+      }
+    close();
+  }
+
+ private:
+  // Samples come in order, so a pixel seen before is among the last few.
+  void join(int32_t pixel, T weight) {
+    const int64_t size = static_cast<int64_t>(taps.size());
+    for (int64_t i = size - 1; i >= std::max(starts.back(), size - 3); --i)
+      if (taps[i].index == pixel) {
+        taps[i].weight += weight;
+        return;
+      }
+    taps.push_back({pixel, weight});
+  }
+};
+
+}  // namespace boxops::cpu
