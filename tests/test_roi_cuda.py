@@ -140,9 +140,12 @@ ALIGN = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16], ids=lambda d: d.__name__)
+FEW = ("tiles cut at every side", "pieces: 28 x 28 bins", "more pixels than the table holds", "65 channels, 65 bins")
+BY_DTYPE = [(n, np.float32) for n in ALIGN] + [(n, d) for d in (np.float64, np.float16) for n in FEW]
+
+
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last], ids=["NCHW", "channels_last"])
-@pytest.mark.parametrize("name", ALIGN)
+@pytest.mark.parametrize(("name", "dtype"), BY_DTYPE, ids=lambda x: getattr(x, "__name__", x))
 def test_roi_align(kernels, name, layout, dtype):
     shape, count, size, ratio, aligned, scale = ALIGN[name]
     rng = np.random.default_rng(1)
@@ -179,11 +182,8 @@ def test_position_sensitive(kernels, shape, count, size, ratio, dtype):
     close(kernels("ps_roi_pool_backward", grad, rois, None, shape[0], *shape[2:], 0.5), gradients, dtype, 4)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last], ids=["NCHW", "channels_last"])
-@pytest.mark.parametrize(
-    "name", [name for name, case in ALIGN.items() if case[3] == 2] + ["more bins than the table holds"]
-)
+@pytest.mark.parametrize(("name", "dtype"), BY_DTYPE, ids=lambda x: getattr(x, "__name__", x))
 def test_roi_pool(kernels, name, layout, dtype):
     shape, count, size, _, _, scale = ALIGN[name]
     rng = np.random.default_rng(3)

@@ -30,7 +30,7 @@ struct AlignTable {
   Tap<T> taps[kTaps];
   int counts[kTableBins];
 
-  // A thread lists the pixels of one bin along one axis, rising. False: there are more than the table holds.
+  // A thread lists the pixels of one bin along one axis. False: there are more than the table holds.
   __device__ bool fill(const Place<pooling, T>& at, const FeatureMap& map, const Bins& bins) {
     const int height = static_cast<int>(bins.height), total = height + static_cast<int>(bins.width);
     if (total > kTableBins || 2 * (at.y.samples * bins.height + at.x.samples * bins.width) > kTaps) return false;
@@ -47,7 +47,7 @@ struct AlignTable {
 #pragma unroll 1
       for (int j = near.begin; j < near.end; ++j) {
         Sample<T> s;
-        if (!sample_at(axis, p, axis.bin < T(0) ? near.begin + near.end - 1 - j : j, extent, &s)) continue;
+        if (!sample_at(axis, p, j, extent, &s)) continue;
         if (s.low == open.low) {
           open.low_weight += s.low_weight, open.high_weight += s.high_weight;
           open.high = s.high;
