@@ -61,10 +61,8 @@ def test_all_sorts_of_models(backend, seed):
     labels = [(p % rng.choice([1, 7])).astype(np.int32) for p in pick]
     options = {"conf_type": rng.choice(CONF_TYPES), "iou_thr": rng.choice([0.0, 0.3, 0.55, 0.9]),
                "weights": rng.integers(1, 4, len(sizes)).tolist(), "allows_overflow": bool(rng.integers(2))}  # fmt: skip
-    same(
-        call(backend, boxes, scores, labels, **options),
-        reference.weighted_boxes_fusion(boxes, scores, labels, **options),
-    )
+    want = reference.weighted_boxes_fusion(boxes, scores, labels, **options)
+    same(call(backend, boxes, scores, labels, **options), want)
 
 
 def test_mixed_dtypes(backend):
