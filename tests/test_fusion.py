@@ -41,6 +41,15 @@ def test_by_hand(backend):
     np.testing.assert_array_equal(got[1], np.float32([0.375, 0.25, 0.125]))
 
 
+def test_ties_and_the_threshold(backend):
+    """Of two clusters with the same IoU the older one gets the box; an IoU at the threshold is not enough."""
+    boxes = [np.float32([[0, 0, 10, 10], [10, 0, 20, 10], [5, 0, 15, 10]])]
+    scores, labels = [np.float32([1, 0.75, 0.25])], [np.array([1, 1, 1])]
+    fused = call(backend, boxes, scores, labels, iou_thr=0.25)[0]
+    np.testing.assert_array_equal(fused, np.float32([[10, 0, 20, 10], [1, 0, 11, 10]]))
+    assert len(call(backend, boxes, scores, labels, iou_thr=1 / 3)[0]) == 3
+
+
 def test_layouts(backend):
     boxes, scores, labels = of_models("layouts", *seen_by(2, 20)).arguments("float32").values()
     want = call(backend, boxes, scores, labels)
@@ -56,15 +65,14 @@ def test_all_sorts_of_models(backend, seed):
     sizes = rng.integers(0, 200, rng.integers(1, 5))
     truth = random_boxes(rng, 60, rng.choice([60.0, 300.0, 2000.0]))
     pick = [rng.integers(0, 60, size) for size in sizes]
-    boxes = [(truth[p] + rng.normal(0, rng.choice([0.5, 5.0, 30.0]), (len(p), 4))).astype(np.float32) for p in pick]
+    noise = rng.choice([0.5, 5.0, 30.0])
+    boxes = [(truth[p] + rng.normal(0, noise, (len(p), 4))).astype(np.float32) for p in pick]
     scores = [rng.integers(0, 9, size).astype(np.float32) / 8 for size in sizes]
     labels = [(p % rng.choice([1, 7])).astype(np.int32) for p in pick]
     options = {"conf_type": rng.choice(CONF_TYPES), "iou_thr": rng.choice([0.0, 0.3, 0.55, 0.9]),
                "weights": rng.integers(1, 4, len(sizes)).tolist(), "allows_overflow": bool(rng.integers(2))}  # fmt: skip
-    same(
-        call(backend, boxes, scores, labels, **options),
-        reference.weighted_boxes_fusion(boxes, scores, labels, **options),
-    )
+    want = reference.weighted_boxes_fusion(boxes, scores, labels, **options)
+    same(call(backend, boxes, scores, labels, **options), want)
 
 
 def test_mixed_dtypes(backend):

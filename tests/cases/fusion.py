@@ -50,7 +50,8 @@ def fusion():
     for conf_type, overflow in product(CONF_TYPES, (False, True)):
         for weights in (None, [0.5, 3.0, 1.0], [0.0, 1.0, 0.0]):
             yield of_models(f"3 models, {conf_type}, {overflow}, {weights}", *seen_by(3, 60, each=2),
-                            labels="one group", conf_type=conf_type, allows_overflow=overflow, weights=weights)  # fmt: skip
+                            labels="one group", conf_type=conf_type, allows_overflow=overflow,
+                            weights=weights)  # fmt: skip
     for models in (1, 2, 33, 64, 65, 130):
         for conf_type in CONF_TYPES[2:]:
             yield of_models(f"{models} models, {conf_type}", *seen_by(models, 6), labels="one group",
@@ -100,7 +101,11 @@ WRONG_TYPES = [
     (_OP, {**_OK, "iou_thr": "0"}, "iou_thr as a number, got str"),
     (_OP, {**_OK, "skip_box_thr": None}, "skip_box_thr as a number, got NoneType"),
     (_OP, {**_OK, "weights": ["1", 1]}, "weights as a number, got str"),
-    (_OP, {**_OK, "boxes_list": [[[0, 0, 1, 1]], zeros(2, 4)]}, "arrays (NumPy, torch or DLPack), got list"),
+    (
+        _OP,
+        {"boxes_list": [[[0, 0, 1, 1]]], "scores_list": [[1.0]], "labels_list": [[1]]},
+        "arrays (NumPy, torch or DLPack), got list",
+    ),
 ]
 
 

@@ -76,7 +76,7 @@ WRONG_TYPES = [
     ("soft_nms", {**_OK, "iou_threshold": "0"}, "iou_threshold as a number, got str"),
     ("soft_nms", {**_OK, "sigma": None}, "sigma as a number, got NoneType"),
     ("soft_nms", {**_OK, "score_threshold": "low"}, "score_threshold as a number, got str"),
-    ("soft_nms", {**_OK, "boxes": [[0, 0, 1, 1]]}, "arrays (NumPy, torch or DLPack), got list"),
+    ("soft_nms", {"boxes": [[0, 0, 1, 1]], "scores": [1.0]}, "arrays (NumPy, torch or DLPack), got list"),
 ]
 
 
