@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TypeVar
 
 from boxops.ops.backend import backend, check_integer, check_list, check_number, check_numbers
+from boxops.ops.codecs import LARGEST_LOG
 
 Array = TypeVar("Array")
-
-CLIP = math.log(1000 / 16)  # widths and heights grow by a factor of 1000 / 16 at most, as in every R-CNN
 
 
 def generate_proposals(
@@ -26,7 +24,7 @@ def generate_proposals(
     score_threshold: float = 0.0,
     min_size: float = 1e-3,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-    clip: float = CLIP,
+    clip: float = LARGEST_LOG,
 ) -> tuple[Array, Array, Array]:
     """The proposals of a region proposal network, from its raw output.
 

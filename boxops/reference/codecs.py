@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from boxops.reference.common import compute, quiet
+from boxops.reference.common import compute, exp_of, quiet
 
 CELL_MARGIN = 1e-6
 LARGEST_LOG = math.log(1000 / 16)
@@ -40,13 +40,13 @@ def decode_boxes(codes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding
     limit = t(np.inf if clip is None else clip)
     if coding == "rcnn":
         centre = position / position_weight * anchor_size + anchor_centre
-        half = t(0.5) * (np.exp(np.minimum(extent / size_weight, limit)) * anchor_size)
+        half = t(0.5) * (exp_of(np.minimum(extent / size_weight, limit)) * anchor_size)
     elif coding == "yolo_v1":
         centre = anchor_centre + (position - t(0.5)) * stride_xy(stride, t)
         half = t(0.5) * (extent * extent * anchor_size)
     else:
-        centre = anchor_centre + (t(1) / (t(1) + np.exp(-position)) - t(0.5)) * stride_xy(stride, t)
-        half = t(0.5) * (np.exp(np.minimum(extent, limit)) * anchor_size)
+        centre = anchor_centre + (t(1) / (t(1) + exp_of(-position)) - t(0.5)) * stride_xy(stride, t)
+        half = t(0.5) * (exp_of(np.minimum(extent, limit)) * anchor_size)
     boxes = np.concatenate([centre - half, centre + half], axis=-1)
     if size is not None:
         height, width = size

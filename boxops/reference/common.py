@@ -117,3 +117,37 @@ def ciou_of(a, b, iou_eps, eps):
 def angle_of(box):
     x1, y1, x2, y2 = box
     return np.arctan2(extent_of(x1, x2), extent_of(y1, y2))
+
+
+@quiet
+def exp_of(x):
+    """e^x step by step as csrc/core/common/exp_log.h computes it: the same bits."""
+    T = x.dtype.type
+    single = np.float32 == T
+    low, high, ln2_hi, ln2_lo = (
+        (-104.5, 89.0, 6.9314575195e-01, 1.4286067653e-06)
+        if single
+        else (-746.0, 710.0, 6.93147180369123816490e-01, 1.90821492927058770002e-10)
+    )
+    x = np.clip(x, T(low), T(high))
+    n = np.rint(x * T(1.44269504088896338700))
+    r = (x - n * T(ln2_hi)) - n * T(ln2_lo)
+    if single:
+        tail = _polynomial(r, 0.5, 0.166665767, 0.0416665542, 0.00836323288, 0.00139262508)
+    else:
+        r4 = (r * r) * (r * r)
+        middle = (0.0013888888888883711, 0.00019841269875002279, 2.4801587325677461e-05, 2.7557255170000888e-06)
+        tops = (2.7557273478718582e-07, 2.5105312729622103e-08, 2.0914755325893202e-09)
+        tail = _polynomial(r, 0.5, 0.16666666666666671, 0.041666666666666671, 0.0083333333333260838) + r4 * (
+            _polynomial(r, *middle) + r4 * _polynomial(r, *tops)
+        )
+    y = T(1) + (r + (r * r) * tail)
+    n = np.nan_to_num(n).astype(np.int64)
+    return np.ldexp(np.ldexp(y, n // 2), n - n // 2)
+
+
+def _polynomial(x, *coefficients):
+    value = x.dtype.type(coefficients[-1])
+    for c in coefficients[-2::-1]:
+        value = x.dtype.type(c) + x * value
+    return value

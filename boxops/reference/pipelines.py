@@ -1,13 +1,10 @@
 """From a head's numbers to boxes: proposals of an RPN, detections of any detector."""
 
-import math
-
 import numpy as np
 
-from boxops.reference.common import by_falling_score, compute, quiet
+from boxops.reference.codecs import LARGEST_LOG, decode_boxes
+from boxops.reference.common import by_falling_score, compute, exp_of, quiet
 from boxops.reference.nms import batched_nms
-
-CLIP = math.log(1000 / 16)
 
 
 @quiet
@@ -24,7 +21,7 @@ def generate_proposals(
     score_threshold=0.0,
     min_size=1e-3,
     weights=(1.0, 1.0, 1.0, 1.0),
-    clip=CLIP,
+    clip=LARGEST_LOG,
 ):
     T = np.result_type(*(compute(array) for array in (objectness, deltas, anchors))).type
     objectness, deltas, anchors = (np.asarray(array).astype(T) for array in (objectness, deltas, anchors))
@@ -38,7 +35,7 @@ def generate_proposals(
             top.extend(first + by_falling_score(objectness[b, first : first + count])[:pre_nms_top_n])
             levels.extend([level] * min(count, pre_nms_top_n))
             first += count
-        box = decode(deltas[b, top], anchors[b, top], weights, clip)
+        box = decode_boxes(deltas[b, top], anchors[b, top], weights, clip=clip)
         box = np.clip(box, 0, np.array([width, height, width, height], T))
         score = sigmoid(objectness[b, top])
         large = (box[:, 2:] - box[:, :2] >= T(min_size)).all(axis=1)
@@ -88,17 +85,6 @@ def detect(
     return found, found_scores, labels, counts
 
 
-def decode(deltas, anchors, weights, clip):
-    """Corners of the boxes that R-CNN's deltas say relative to anchors; as torchvision's BoxCoder."""
-    T = deltas.dtype.type
-    size = anchors[:, 2:] - anchors[:, :2]
-    centre = anchors[:, :2] + T(0.5) * size
-    codes = deltas / np.array(weights, T)
-    centre = codes[:, :2] * size + centre
-    half = T(0.5) * (np.exp(np.minimum(codes[:, 2:], T(clip))) * size)
-    return np.concatenate([centre - half, centre + half], axis=1)
-
-
 def sigmoid(x):
     # In float64 and rounded once, so that it rises with x, which float32 steps would not promise.
-    return (1 / (1 + np.exp(-x.astype(np.float64)))).astype(x.dtype)
+    return (1 / (1 + exp_of(-x.astype(np.float64)))).astype(x.dtype)

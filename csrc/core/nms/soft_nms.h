@@ -2,14 +2,14 @@
 //
 // Again and again the box of largest current score is taken (ties: lower index), and every box of its group that is
 // left is decayed by its IoU with it; boxes whose score is not above score_threshold, NaN ones included, go. All is
-// rounded to the compute type T at each step, in the order of taking, and exp is common/exp.h, so every backend takes
+// rounded to the compute type T at each step, in the order of taking, and exp is common/exp_log.h, so every backend takes
 // the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have IoU 0 with everything.
 //
 // Floor: 30 operations or so per pair of boxes that overlap. CPU (soft_nms_simd.inl): boxes lie in tiles by place, and
 // only tiles whose hull meets the box taken are looked at. CUDA: a block per group; workspace O(N).
 #pragma once
 
-#include "common/exp.h"
+#include "common/exp_log.h"
 #include "common/geometry.h"
 #include "common/parallel.h"
 #include "common/sort.h"
@@ -34,7 +34,7 @@ struct Decay {
 // The factor of a box with this IoU, for the two methods. It is never below 0, though rounding can put an IoU above 1.
 template <bool gaussian, class T>
 BOXOPS_HD T decay_weight(T iou, const Decay<T>& d) {
-  if (gaussian) return exp_of_negative(-((iou * iou) / d.sigma));
+  if (gaussian) return exp_of(-((iou * iou) / d.sigma));
   return iou > d.iou_threshold ? max_of(T(1) - iou, T(0)) : T(1);
 }
 

@@ -38,7 +38,7 @@ BOXOPS_HD bool propose(const ProposalsInput& in, const ProposalsOptions& o, T he
   *box = clip_box(decode_box(load_box<T>(in.deltas, b, i), load_box<T>(in.anchors, b, i), o.codec), height, width);
   const double x =
       load<T>(in.objectness.data, in.objectness.dtype, b * in.objectness.batch_stride + i * in.objectness.stride);
-  *score = static_cast<T>(1 / (1 + std::exp(-x)));
+  *score = static_cast<T>(1 / (1 + exp_of(-x)));
   return is_large(*box, static_cast<T>(o.min_size)) && *score >= static_cast<T>(o.score_threshold);
 }
 
