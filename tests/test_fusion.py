@@ -70,7 +70,8 @@ def test_all_sorts_of_models(backend, seed):
     scores = [rng.integers(0, 9, size).astype(np.float32) / 8 for size in sizes]
     labels = [(p % rng.choice([1, 7])).astype(np.int32) for p in pick]
     options = {"conf_type": rng.choice(CONF_TYPES), "iou_thr": rng.choice([0.0, 0.3, 0.55, 0.9]),
-               "weights": rng.integers(1, 4, len(sizes)).tolist(), "allows_overflow": bool(rng.integers(2))}  # fmt: skip
+               "weights": rng.integers(1, 4, len(sizes)).tolist(),
+               "allows_overflow": bool(rng.integers(2))}  # fmt: skip
     want = reference.weighted_boxes_fusion(boxes, scores, labels, **options)
     same(call(backend, boxes, scores, labels, **options), want)
 
