@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_integer, check_number
 
 Array = TypeVar("Array")
 
@@ -47,7 +47,7 @@ def roi_align(
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
     scale = check_number(op, "spatial_scale", spatial_scale)
-    return ops.roi_align(input, boxes, images, height, width, scale, _integer(op, "sampling_ratio", sampling_ratio),
+    return ops.roi_align(input, boxes, images, height, width, scale, check_integer(op, "sampling_ratio", sampling_ratio),
                          bool(aligned))  # fmt: skip
 
 
@@ -100,7 +100,9 @@ def ps_roi_align(
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
     scale = check_number(op, "spatial_scale", spatial_scale)
-    return ops.ps_roi_align(input, boxes, images, height, width, scale, _integer(op, "sampling_ratio", sampling_ratio))
+    return ops.ps_roi_align(
+        input, boxes, images, height, width, scale, check_integer(op, "sampling_ratio", sampling_ratio)
+    )
 
 
 def ps_roi_pool(
@@ -171,21 +173,15 @@ def multiscale_roi_align(
         height,
         width,
         [check_number(op, "scales", scale) for scale in scales],
-        _integer(op, "sampling_ratio", sampling_ratio),
+        check_integer(op, "sampling_ratio", sampling_ratio),
         bool(aligned),
         check_number(op, "canonical_scale", canonical_scale),
-        _integer(op, "canonical_level", canonical_level),
+        check_integer(op, "canonical_level", canonical_level),
     )
 
 
 def _kind(value: Any) -> str:
     return "an empty list" if isinstance(value, list | tuple) and not value else type(value).__name__
-
-
-def _integer(op: str, name: str, value: Any) -> Any:
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
-    return value
 
 
 def _size(op: str, output_size: Any) -> tuple[Any, Any]:

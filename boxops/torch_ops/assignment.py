@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.boxes import compute_type
+from boxops.torch_ops.common import compute_type
 
 linear_sum_assignment = torch.ops.boxops.linear_sum_assignment.default
 _detr_cost = torch.ops.boxops.detr_cost.default

@@ -5,15 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from boxops.torch_ops.common import compute_type
+
 box_area = torch.ops.boxops.box_area.default
 box_convert = torch.ops.boxops.box_convert.default
 clip_boxes = torch.ops.boxops.clip_boxes.default
 remove_small_boxes = torch.ops.boxops.remove_small_boxes.default
-
-
-def compute_type(dtype: torch.dtype) -> torch.dtype:
-    """The type that measures come out in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @torch.library.register_fake("boxops::box_area")

@@ -5,12 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.boxes import compute_type
+from boxops.torch_ops.common import compute_type, refuse_tangents
 
-encode_boxes = torch.ops.boxops.encode_boxes.default
-decode_boxes = torch.ops.boxops.decode_boxes.default
 encode_boxes_backward = torch.ops.boxops.encode_boxes_backward.default
 decode_boxes_backward = torch.ops.boxops.decode_boxes_backward.default
+
+
+def encode_boxes(boxes: Tensor, anchors: Tensor, *rest) -> Tensor:
+    refuse_tangents("encode_boxes", boxes, anchors)
+    return torch.ops.boxops.encode_boxes.default(boxes, anchors, *rest)
+
+
+def decode_boxes(codes: Tensor, anchors: Tensor, *rest) -> Tensor:
+    refuse_tangents("decode_boxes", codes, anchors)
+    return torch.ops.boxops.decode_boxes.default(codes, anchors, *rest)
 
 
 def _coded(first: Tensor, anchors: Tensor) -> Tensor:

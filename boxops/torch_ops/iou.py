@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from boxops.torch_ops.boxes import compute_type
+from boxops.torch_ops.common import compute_type, refuse_tangents
 
 iou_backward = torch.ops.boxops.iou_backward.default
 _iou = torch.ops.boxops.iou.default
-
-
-def refuse_tangents(op: str, *tensors: Tensor) -> None:
-    # The dispatcher would drop a tangent silently: an operator registered from Python has no forward mode.
-    if forward_ad._current_level >= 0:
-        for tensor in tensors:
-            if forward_ad.unpack_dual(tensor).tangent is not None:
-                raise RuntimeError(
-                    f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
-                )
 
 
 def iou(boxes1: Tensor, boxes2: Tensor, *rest) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.boxes import compute_type
+from boxops.torch_ops.common import compute_type
 
 match_greedy = torch.ops.boxops.match_greedy.default
 match_greedy_matrix = torch.ops.boxops.match_greedy_matrix.default

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.boxes import compute_type
+from boxops.torch_ops.common import compute_type
 
 generate_proposals = torch.ops.boxops.generate_proposals.default
 detect = torch.ops.boxops.detect.default

@@ -7,44 +7,35 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from boxops.torch_ops.common import refuse_tangents
 
 _ops = torch.ops.boxops
 
 
-def _without_tangents(op: str, *tensors: Tensor) -> None:
-    # The dispatcher would drop a tangent silently: an operator registered from Python has no forward mode.
-    if forward_ad._current_level >= 0:
-        for tensor in tensors:
-            if forward_ad.unpack_dual(tensor).tangent is not None:
-                raise RuntimeError(
-                    f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
-                )
-
-
 def roi_align(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    _without_tangents("roi_align", input, boxes)
+    refuse_tangents("roi_align", input, boxes)
     return _ops.roi_align.default(input, boxes, *rest)
 
 
 def multiscale_roi_align(features: list[Tensor], boxes: Tensor, *rest) -> Tensor:
-    _without_tangents("multiscale_roi_align", *features, boxes)
+    refuse_tangents("multiscale_roi_align", *features, boxes)
     return _ops.multiscale_roi_align.default(features, boxes, *rest)
 
 
 def ps_roi_align(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    _without_tangents("ps_roi_align", input, boxes)
+    refuse_tangents("ps_roi_align", input, boxes)
     return _ops.ps_roi_align.default(input, boxes, *rest)
 
 
 def ps_roi_pool(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    _without_tangents("ps_roi_pool", input, boxes)
+    refuse_tangents("ps_roi_pool", input, boxes)
     return _ops.ps_roi_pool.default(input, boxes, *rest)
 
 
 def roi_pool(input: Tensor, boxes: Tensor, *rest) -> Tensor:
     """Where the maxima lie is written only where a gradient may be asked for."""
-    _without_tangents("roi_pool", input, boxes)
+    refuse_tangents("roi_pool", input, boxes)
     if torch.is_grad_enabled() and input.requires_grad:
         return _ops.roi_pool_with_argmax.default(input, boxes, *rest)[0]
     return _ops.roi_pool.default(input, boxes, *rest)

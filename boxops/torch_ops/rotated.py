@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.boxes import compute_type
-from boxops.torch_ops.iou import refuse_tangents
+from boxops.torch_ops.common import compute_type, refuse_tangents
 
 rotated_nms = torch.ops.boxops.rotated_nms.default
 batched_rotated_nms = torch.ops.boxops.batched_rotated_nms.default

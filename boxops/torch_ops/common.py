@@ -1,0 +1,22 @@
+"""What the registrations share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def compute_type(dtype: torch.dtype) -> torch.dtype:
+    """The type that measures come out in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def refuse_tangents(op: str, *tensors: Tensor) -> None:
+    # The dispatcher would drop a tangent silently: an operator registered from Python has no forward mode.
+    if forward_ad._current_level >= 0:
+        for tensor in tensors:
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise RuntimeError(
+                    f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
+                )
