@@ -47,8 +47,9 @@ def roi_align(
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
     scale = check_number(op, "spatial_scale", spatial_scale)
-    return ops.roi_align(input, boxes, images, height, width, scale, check_integer(op, "sampling_ratio", sampling_ratio),
-                         bool(aligned))  # fmt: skip
+    return ops.roi_align(
+        input, boxes, images, height, width, scale, check_integer(op, "sampling_ratio", sampling_ratio), bool(aligned)
+    )
 
 
 def roi_pool(
