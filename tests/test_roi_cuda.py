@@ -39,14 +39,14 @@ class Torch:
     def __call__(self, op, *args):
         import torch
 
-        from boxops import torch_ops
+        import boxops.torch_ops  # noqa: F401  (its operators)
 
         def moved(a):
             if isinstance(a, list):
                 return [moved(x) for x in a]
             return torch.from_numpy(a).cuda() if isinstance(a, np.ndarray) else a
 
-        out = getattr(torch_ops, op)(*map(moved, args))
+        out = getattr(torch.ops.boxops, op)(*map(moved, args))
         return tuple(o.cpu().numpy() for o in out) if isinstance(out, tuple) else out.cpu().numpy()
 
 
