@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type
+from boxops.torch_ops.common import compute_type, not_differentiable
 
 linear_sum_assignment = torch.ops.boxops.linear_sum_assignment.default
 _detr_cost = torch.ops.boxops.detr_cost.default
@@ -31,3 +31,6 @@ def _(logits, boxes, gt_labels, gt_boxes, offsets, *rest):
     dtypes = (compute_type(array.dtype) for array in (logits, boxes, gt_boxes))
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
     return logits.new_empty((gt_boxes.shape[0], boxes.shape[1]), dtype=dtype)
+
+
+not_differentiable("detr_cost")

@@ -20,3 +20,17 @@ def refuse_tangents(op: str, *tensors: Tensor) -> None:
                 raise RuntimeError(
                     f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor"
                 )
+
+
+def not_differentiable(*operators: str) -> None:
+    """Their results are constants to autograd, as indices are, even where they are floating."""
+
+    def setup(ctx, inputs, output):
+        ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
+        ctx.count = len(inputs)
+
+    def backward(ctx, *grads):
+        return (None,) * ctx.count
+
+    for operator in operators:
+        torch.library.register_autograd(f"boxops::{operator}", backward, setup_context=setup)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from boxops.torch_ops.common import not_differentiable
+
 weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
 
 
@@ -13,3 +15,6 @@ def _(boxes, scores, labels, weights, iou_threshold, skip_box_threshold, confide
     double = any(array.dtype == torch.float64 for array in (*boxes, *scores))
     out = boxes[0].new_empty((size, 4), dtype=torch.float64 if double else torch.float32)
     return out, out.new_empty(size), labels[0].new_empty(size)
+
+
+not_differentiable("weighted_boxes_fusion")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from boxops.torch_ops.common import not_differentiable
+
 paste_masks = torch.ops.boxops.paste_masks.default
 masks_to_boxes = torch.ops.boxops.masks_to_boxes.default
 
@@ -17,3 +19,6 @@ def _(masks, boxes, height, width, padding, threshold):
 @torch.library.register_fake("boxops::masks_to_boxes")
 def _(masks):
     return masks.new_empty((masks.shape[0], 4), dtype=torch.float32)
+
+
+not_differentiable("paste_masks", "masks_to_boxes")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type
+from boxops.torch_ops.common import compute_type, not_differentiable
 
 match_greedy = torch.ops.boxops.match_greedy.default
 match_greedy_matrix = torch.ops.boxops.match_greedy_matrix.default
@@ -40,16 +40,7 @@ def _(anchors, gt_boxes, high, low, allow_low_quality, offsets, *ignore):
     return _of_anchors("match_max_iou", anchors, offsets)
 
 
-def _setup(ctx, inputs, output):
-    ctx.mark_non_differentiable(*output)
-    ctx.count = len(inputs)
-
-
-def _no_gradient(ctx, *grads):
-    return (None,) * ctx.count
-
-
+not_differentiable("match_greedy", "match_greedy_matrix", "match_max_iou")
 for _op in ("match_greedy", "match_greedy_matrix", "match_max_iou"):
-    torch.library.register_autograd(f"boxops::{_op}", _no_gradient, setup_context=_setup)
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"boxops::{_op}", _device, torch.float32)

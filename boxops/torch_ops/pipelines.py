@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type
+from boxops.torch_ops.common import compute_type, not_differentiable
 
 generate_proposals = torch.ops.boxops.generate_proposals.default
 detect = torch.ops.boxops.detect.default
@@ -33,3 +33,6 @@ def _(boxes, scores, score_threshold, iou_threshold, max_detections, *rest):
         boxes.new_empty(batch, max_detections, dtype=torch.int64),
         boxes.new_empty(batch, dtype=torch.int64),
     )
+
+
+not_differentiable("generate_proposals", "detect")

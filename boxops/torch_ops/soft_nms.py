@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from boxops.torch_ops.common import not_differentiable
+
 soft_nms = torch.ops.boxops.soft_nms.default
 
 
@@ -13,3 +15,6 @@ def _(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs):
     double = torch.float64 in (boxes.dtype, scores.dtype)
     dtype = torch.float64 if double else torch.float32
     return boxes.new_empty(size, dtype=torch.int64), boxes.new_empty(size, dtype=dtype)
+
+
+not_differentiable("soft_nms")

@@ -185,7 +185,7 @@ WRONG_VALUES = [
     ("detect", {**HEAD, "min_size": np.nan}, "a number for min_size, got nan"),
 ]  # fmt: skip
 WRONG_TYPES = [
-    ("generate_proposals", {**RPN, "num_anchors_per_level": 5}, "num_anchors_per_level as a list, got int"),
+    ("generate_proposals", {**RPN, "num_anchors_per_level": 5}, "num_anchors_per_level as a list or tuple, got int"),
     ("generate_proposals", {**RPN, "num_anchors_per_level": [2.5, 2.5]},
      "num_anchors_per_level as an integer, got float"),
     ("generate_proposals", {**RPN, "image_sizes": (8, 9)}, "image_sizes = [(height, width), ...], got 8 in it"),
@@ -195,7 +195,7 @@ WRONG_TYPES = [
     ("generate_proposals", {**RPN, "nms_threshold": "0"}, "nms_threshold as a number, got str"),
     ("generate_proposals", {**RPN, "score_threshold": None}, "score_threshold as a number, got NoneType"),
     ("generate_proposals", {**RPN, "min_size": None}, "min_size as a number, got NoneType"),
-    ("generate_proposals", {**RPN, "weights": 1.0}, "weights as a list, got float"),
+    ("generate_proposals", {**RPN, "weights": 1.0}, "weights as numbers in a list or tuple, got float"),
     ("generate_proposals", {**RPN, "clip": "none"}, "clip as a number, got str"),
     ("detect", {**HEAD, "score_threshold": "0"}, "score_threshold as a number, got str"),
     ("detect", {**HEAD, "iou_threshold": None}, "iou_threshold as a number, got NoneType"),
