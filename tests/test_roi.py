@@ -189,6 +189,22 @@ def test_gradients_of_low_precision(device, op, dtype):
         torch.testing.assert_close(g.double(), w, rtol=TOLERANCE[dtype], atol=2 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("channels", [2, 40])
+def test_gradient_of_a_large_map(torchvision, channels, dtype):
+    """Larger than the bands of rows that a thread sums up at a time."""
+    import torch
+
+    shape = (2, channels, 500, 300) if channels == 2 else (1, channels, 130, 90)
+    x = torch.randn(shape).to(getattr(torch, dtype)).requires_grad_()
+    boxes = torch.from_numpy(random_rois(np.random.default_rng(0), 40, shape[0], shape[2], (1.0, 200.0))).float()
+    grad = torch.randn(40, channels, 5, 4).to(x.dtype)
+    (got,) = torch.autograd.grad(boxops.roi_align(x, boxes, (5, 4), 1.0, 2), x, grad)
+    wide = x.detach().float().requires_grad_()
+    (want,) = torch.autograd.grad(torchvision.roi_align(wide, boxes, (5, 4), 1.0, 2), wide, grad.float())
+    torch.testing.assert_close(got.float(), want, rtol=TOLERANCE[dtype], atol=4 * TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("channels", [6, 42])
 @pytest.mark.parametrize("op", EVERY)
 def test_same_bits_for_any_number_of_threads(op, channels):

@@ -136,6 +136,9 @@ def pooled(op):
         yield of(f"{size} bins", (2, 2, 10, 12), counted(4), size)
     for height, width in ((1, 1), (1, 9), (9, 1), (2, 2), (40, 30), (3, 130)):
         yield of(f"{height} x {width} pixels", (1, 2, height, width), counted(12))
+    # Far apart, so that copying each RoI's pixels beats copying all between them.
+    apart = {"sampling_ratio": 3} if sampled else {}
+    yield of("few and far apart", (1, 20, 40, 60), lambda rng, n, dtype: random_rois(rng, 5, n, 90.0, (2, 9)), **apart)
     for shape in ((2, 0, 5, 5), (2, 2, 0, 5), (2, 2, 5, 0)):
         yield of(f"features {shape}", shape, counted(6))
     yield of("no images", (0, 2, 5, 5), counted(0))
