@@ -40,7 +40,7 @@ def multiscale_roi_align(
     level = np.zeros(len(corners), int)
     for i, scale in enumerate(scales[1:], 1):
         k = int(-math.log2(scale))  # level k of the pyramid has k halvings
-        level[side >= side.dtype.type(canonical_scale * 2.0 ** (k - canonical_level - 1e-6))] = i
+        level[side >= side.dtype.type(canonical_scale * np.exp2(k - canonical_level - 1e-6))] = i
     pooled = [
         roi_align(f, boxes, output_size, s, sampling_ratio, aligned) for f, s in zip(features, scales, strict=True)
     ]
@@ -63,7 +63,7 @@ def _each_roi(input, boxes, output_size, pool, scale, *rest):
     features, (images, corners) = compute(input), _rois(input, boxes)
     out = np.zeros((len(images), input.shape[1], *size), features.dtype)
     for k, image in enumerate(images):
-        if features[image].size:
+        if features.size:
             pool(features[image], corners[k], features.dtype.type(scale), out[k], *rest)
     return out.astype(input.dtype)
 
