@@ -141,7 +141,7 @@ def zeros(*shape, dtype=np.float32):
 
 RPN = {"objectness": zeros(2, 5), "deltas": zeros(2, 5, 4), "anchors": zeros(5, 4), "num_anchors_per_level": [3, 2],
        "image_sizes": [(8, 9), (8, 9)]}  # fmt: skip
-WIDE = np.broadcast_to(zeros(1), (1, 2**20, 2048))
+WIDE = np.lib.stride_tricks.as_strided(zeros(1), (1, 2**20, 2048), (0, 0, 0))  # writable, so that nothing copies it
 HEAD = {"boxes": zeros(2, 3, 4), "scores": zeros(2, 3, 5)}
 SIDES = "image_sizes = [(height, width), ...], all >= 0"
 WRONG_VALUES = [
@@ -176,7 +176,7 @@ WRONG_VALUES = [
     ("detect", {**HEAD, "boxes": zeros(3, 4)}, "boxes of shape [2, 3, 4] or [2, 3, 5, 4], got [3, 4]"),
     ("detect", {**HEAD, "boxes": zeros(2, 3, 4, 4)}, "boxes of shape [2, 3, 4] or [2, 3, 5, 4], got [2, 3, 4, 4]"),
     ("detect", {**HEAD, "boxes": zeros(2, 3, 4, dtype=bool)}, "boxes of a real number type, got bool"),
-    ("detect", {"boxes": np.broadcast_to(zeros(1), (1, 2**20, 4)), "scores": WIDE},
+    ("detect", {"boxes": WIDE[..., :4], "scores": WIDE},
      "fewer than 2^31 scores per image, got 1048576 x 2048"),
     ("detect", {**HEAD, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
     ("detect", {**HEAD, "iou_threshold": -1.0}, "iou_threshold >= 0, got -1"),
