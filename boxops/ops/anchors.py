@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_list, check_number, check_numbers
+from boxops.ops.backend import backend, check_list, check_number, check_numbers, is_integer
 
 Array = TypeVar("Array")
 
 
 def check_pair(op: str, name: str, pair: Any, words: str = "(height, width) in integers") -> tuple[Any, Any]:
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(hasattr(side, "__index__") for side in pair):
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(is_integer(side) for side in pair):
         raise TypeError(f"{op}: expected {name} = {words}, got {pair!r}")
     return pair[0], pair[1]
 
@@ -124,7 +124,7 @@ def grid_anchors(
         steps = [
             side
             for stride in _of_level(op, "strides", strides, len(grids))
-            for side in check_pair(op, "strides", (stride, stride) if hasattr(stride, "__index__") else stride, words)
+            for side in check_pair(op, "strides", (stride, stride) if is_integer(stride) else stride, words)
         ]
     return backend(op, like).grid_anchors(
         like,

@@ -59,14 +59,18 @@ def backend(op: str, *arrays: Any) -> Any:
 
 def check_number(op: str, name: str, value: Any) -> Any:
     """The value, if it can serve as a number."""
-    if type(value) not in (float, int) and (isinstance(value, str) or not hasattr(value, "__float__")):
+    if not isinstance(value, (float, int)) and (isinstance(value, str) or not hasattr(value, "__float__")):
         raise TypeError(f"{op}: expected {name} as a number, got {type(value).__name__}")
     return value
 
 
+def is_integer(value: Any) -> bool:
+    return isinstance(value, int) or hasattr(value, "__index__")  # in this order: torch.compile knows the first
+
+
 def check_integer(op: str, name: str, value: Any) -> Any:
     """The value, if it can serve as an integer."""
-    if not hasattr(value, "__index__") or isinstance(value, bool):
+    if not is_integer(value) or isinstance(value, bool):
         raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
     return value
 

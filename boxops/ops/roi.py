@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_integer, check_number
+from boxops.ops.backend import backend, check_integer, check_number, is_integer
 
 Array = TypeVar("Array")
 
@@ -186,8 +186,8 @@ def _kind(value: Any) -> str:
 
 
 def _size(op: str, output_size: Any) -> tuple[Any, Any]:
-    pair = (output_size, output_size) if hasattr(output_size, "__index__") else output_size
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(hasattr(side, "__index__") for side in pair):
+    pair = (output_size, output_size) if is_integer(output_size) else output_size
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(is_integer(side) for side in pair):
         raise TypeError(f"{op}: expected output_size as an integer or (height, width), got {output_size!r}")
     return pair[0], pair[1]
 
