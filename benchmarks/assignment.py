@@ -103,7 +103,7 @@ def reference_matched(*arrays: Any) -> Any:
 
 def matcher(images: int, queries: int, assigned: bool) -> Case:
     size = "1 ground truth" if images == 1 else f"{images} images, {queries} queries"
-    rivals = {"eager": eager_matches if assigned else eager_costs} if tv and optimize else {}
+    rivals = {"torch": eager_matches if assigned else eager_costs} if tv and optimize else {}
     return Case(
         "detr_cost",
         f"{size}, assigned" if assigned else size,
@@ -113,7 +113,7 @@ def matcher(images: int, queries: int, assigned: bool) -> Case:
         reference=reference_matched if assigned else (lambda *arrays: reference.detr_cost(*arrays)),
         rivals=rivals,
         check=whole,
-        goal=("eager", 1.0),
+        goal=("torch", 1.0),
         tolerance=0.0 if assigned else 1e-4,
         graph=images > 1,
         variant="assigned" if assigned else "",

@@ -17,10 +17,10 @@ matplotlib.use("svg")
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .report import RIVALS, duration, size, timed, times
+from .report import SPECIALISTS, duration, size, timed, times
 
 Case = dict[str, Any]
-ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", "powerboxes", "NumPy")
+ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", *SPECIALISTS, "NumPy")
 
 # Role: (light, dark). The light colours are what matplotlib draws with, so each must be a different one.
 COLOURS = {
@@ -60,6 +60,7 @@ STYLE: Any = {
 
 
 def colour(row: str) -> str:
+    row = "powerboxes" if row in SPECIALISTS else row
     return COLOURS[row.lower().replace(" ", "-").replace("boxops-graph", "boxops")][0]
 
 
@@ -106,7 +107,7 @@ def ratio_bars(cases: Sequence[Case], title: str = "", subtitle: str = "") -> Fi
         figure.text(0.0087, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
         figure.text(0.0087, 1 - 0.39 / height, subtitle, size=9, va="top", color=COLOURS["muted"][0])
         ratios = [case["ratios"][_against(case)] for case in cases]
-        ends = [f"than {RIVALS[_against(case)]}" if _against(case) != "torchvision" else "" for case in cases]
+        ends = [f"than {_against(case)}" if _against(case) != "torchvision" else "" for case in cases]
         # The axis ends where the longest bar has room for what is written behind it: a part of its 435 points.
         left, parts = min(0.95, *ratios) / 1.05, [(45 + 4.8 * len(end)) / 435 for end in ends]
         room = [(math.log(r) - part * math.log(left)) / (1 - part) for r, part in zip(ratios, parts, strict=True)]

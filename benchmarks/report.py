@@ -11,7 +11,13 @@ from typing import Any
 
 RICH = importlib.util.find_spec("rich") is not None  # without it: no progress bar, and plain text
 Result = dict[str, Any]
-RIVALS = {"torchvision": "torchvision", "torch": "torch eager", "powerboxes": "powerboxes", "NumPy": "NumPy"}
+SPECIALISTS = ("powerboxes", "SciPy", "shapely", "ensemble-boxes")  # no case has two of them
+RIVALS = {
+    "torchvision": "torchvision",
+    "torch": "torch eager",
+    **dict.fromkeys(SPECIALISTS, "specialist"),
+    "NumPy": "NumPy",
+}
 
 
 def save(result: Result, path: Path) -> None:
@@ -76,8 +82,8 @@ Cell = tuple[str, str]
 
 
 def columns(result: Result) -> list[str]:
-    names = [name for name in RIVALS if any(name in case["ratios"] for case in timed(result))]
-    return ["case", "boxops", "spread", "on NumPy", "GB/s", "of limit", *(RIVALS[n] for n in names), "goal"]
+    titles = dict.fromkeys(t for name, t in RIVALS.items() if any(name in case["ratios"] for case in timed(result)))
+    return ["case", "boxops", "spread", "on NumPy", "GB/s", "of limit", *titles, "goal"]
 
 
 def cells(result: Result, case: dict[str, Any]) -> list[Cell]:
@@ -90,10 +96,13 @@ def cells(result: Result, case: dict[str, Any]) -> list[Cell]:
         (f"{case['rate'] / 1e9:.3g}" if case["rate"] > 1e7 else "< 0.01", ""),
         (f"{case['of_limit']:.0%} {case['limit']}" if case["bytes"] >= 100_000 else NONE, "dim"),
     ]
-    for name in [name for name, title in RIVALS.items() if title in columns(result)]:
+    for title in columns(result)[6:-1]:
+        names = [name for name, of in RIVALS.items() if of == title]
+        name = next((name for name in names if name in case["ratios"]), "")
         ratio = case["ratios"].get(name)
-        failed = "fails" if name in case["failed"] else NONE
-        row.append((times(ratio), "bad" if ratio < 1 else "good") if ratio else (failed, "dim"))
+        failed = "fails" if set(names) & set(case["failed"]) else NONE
+        text = f"{times(ratio)} {name if name in SPECIALISTS else ''}".strip() if ratio else failed
+        row.append((text, "dim" if not ratio else "bad" if ratio < 1 else "good"))
     goal, met = case["goal"], case["goal"]["met"]
     verdict = f"(no {goal['rival']})" if met is None else "met" if met else "missed"
     row.append((f"≥ {goal['ratio']:g}{X} {verdict}", {True: "good", False: "bad", None: "dim"}[met]))
