@@ -288,7 +288,7 @@ def test_normaliser_of_many_classes(backend):
 
 
 def test_same_bits_again():
-    import torch
+    torch = pytest.importorskip("torch")
 
     made = of_detections("again", (9,) * 16, 300, 91).make(np.random.default_rng(5), "float32")
     tensors = {name: torch.from_numpy(array).float() if array.dtype == np.float64 else torch.from_numpy(array)
