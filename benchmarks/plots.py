@@ -263,7 +263,10 @@ def _label(axes: Any, spots: dict[str, tuple[float, float]], roofs: Iterable[flo
 
 
 def summary(result: dict[str, Any], path: Path) -> None:
-    """The one picture for a README: each op at its largest size, of those with a goal if there are. Other than .svg it is drawn light on paper."""
+    """The one picture for a README: each op at its largest size, of those with a goal if there are.
+
+    Other than .svg it is drawn light on paper.
+    """
     cases = [case for case in timed(result) if case["ratios"]]
     cases = [case for case in cases if case["n"] > 1] or cases
     if not cases:
@@ -272,7 +275,8 @@ def summary(result: dict[str, Any], path: Path) -> None:
     machine, options = result["machine"], result["options"]
     where = machine["device"] if options["device"] == "cuda" else f"{machine['cpu']}, {options['threads']} threads"
     title = "boxops: times faster than torchvision, or than the rival named"
-    figure = ratio_bars([case for case in cases if case in chosen.values()], title, f"{where}, {options['dtype']}; a mark is the project's goal for the case")
+    shown = [case for case in cases if case in chosen.values()]
+    figure = ratio_bars(shown, title, f"{where}, {options['dtype']}; a mark is the project's goal for the case")
     if path.suffix != ".svg":
         figure.savefig(path, dpi=200, facecolor=COLOURS["paper"][0])
         return
