@@ -1,5 +1,6 @@
 """Many callers at once: Python threads, forked children, and the binding's own threads."""
 
+import functools
 import os
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import backends
+import cases
 import numpy as np
 import pytest
 from box_sets import random_boxes
@@ -59,9 +61,17 @@ def bits(framework, result):
     return [framework.to_numpy(r).tobytes() for r in results]
 
 
+def elements(arguments):
+    arrays = (item for v in arguments.values() for item in (v if isinstance(v, list) else [v]))
+    return sum(item.size for item in arrays if isinstance(item, np.ndarray))
+
+
 def test_eight_threads_give_the_bits_of_one(framework):
     work = calls(framework)
-    assert set(work) == {name for name in boxops.__all__ if callable(getattr(boxops, name))}
+    for op, some in cases.CASES.items():
+        if op not in work:  # the fifth part of its cases, the largest of them
+            made = max((case.arguments() for case in some[::5] if "float32" in case.dtypes), key=elements)
+            work[op] = functools.partial(getattr(boxops, op), **framework.converted(made))
     serial = {op: bits(framework, call()) for op, call in work.items()}
     start = threading.Barrier(8)
 
