@@ -10,6 +10,25 @@ def by_falling_score(scores):
     return np.argsort(-compute(scores), kind="stable")
 
 
+def kept_greedily(boxes, scores, threshold, overlap):
+    """Indices by falling score of the columns `boxes` that overlap no kept one by more than the threshold."""
+    left, keep = by_falling_score(scores), []
+    while left.size:
+        best, rest = left[0], left[1:]
+        keep.append(best)
+        left = rest[~(overlap(boxes[:, best], boxes[:, rest]) > boxes.dtype.type(threshold))]
+    return np.array(keep, dtype=np.int64)
+
+
+def kept_in_groups(nms, boxes, scores, idxs, threshold):
+    kept = np.zeros(len(scores), dtype=bool)
+    for group in np.unique(idxs):
+        members = np.flatnonzero(idxs == group)
+        kept[members[nms(boxes[members], scores[members], threshold)]] = True
+    order = by_falling_score(scores)
+    return order[kept[order]]
+
+
 def compute(values):
     values = np.asarray(values)
     return values.astype(np.float64 if values.dtype == np.float64 else np.float32)

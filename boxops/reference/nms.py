@@ -2,29 +2,17 @@
 
 import numpy as np
 
-from boxops.reference.common import by_falling_score, compute, iou_of, quiet, to_columns
+from boxops.reference.common import compute, iou_of, kept_greedily, kept_in_groups, quiet, to_columns
 
 
 @quiet
 def nms(boxes, scores, iou_threshold):
-    boxes = to_columns(boxes)
-    threshold = boxes.dtype.type(iou_threshold)
-    left, keep = by_falling_score(scores), []
-    while left.size:
-        best, rest = left[0], left[1:]
-        keep.append(best)
-        left = rest[~(iou_of(boxes[:, best], boxes[:, rest]) > threshold)]
-    return np.array(keep, dtype=np.int64)
+    return kept_greedily(to_columns(boxes), scores, iou_threshold, iou_of)
 
 
 @quiet
 def batched_nms(boxes, scores, idxs, iou_threshold):
-    kept = np.zeros(len(scores), dtype=bool)
-    for group in np.unique(idxs):
-        members = np.flatnonzero(idxs == group)
-        kept[members[nms(boxes[members], scores[members], iou_threshold)]] = True
-    order = by_falling_score(scores)
-    return order[kept[order]]
+    return kept_in_groups(nms, boxes, scores, idxs, iou_threshold)
 
 
 @quiet

@@ -8,7 +8,7 @@ Nothing is decided on the way, so edges that nearly coincide do no harm: the are
 
 import numpy as np
 
-from boxops.reference.common import by_falling_score, compute, quiet
+from boxops.reference.common import compute, kept_greedily, kept_in_groups, quiet
 
 
 @quiet
@@ -19,24 +19,12 @@ def rotated_box_iou(boxes1, boxes2, *, paired=False):
 
 @quiet
 def rotated_nms(boxes, scores, iou_threshold):
-    boxes = load(boxes)
-    threshold = boxes.dtype.type(iou_threshold)
-    left, keep = by_falling_score(scores), []
-    while left.size:
-        best, rest = left[0], left[1:]
-        keep.append(best)
-        left = rest[~(iou_of(boxes[:, best], boxes[:, rest]) > threshold)]
-    return np.array(keep, dtype=np.int64)
+    return kept_greedily(load(boxes), scores, iou_threshold, iou_of)
 
 
 @quiet
 def batched_rotated_nms(boxes, scores, idxs, iou_threshold):
-    kept = np.zeros(len(scores), dtype=bool)
-    for group in np.unique(idxs):
-        members = np.flatnonzero(idxs == group)
-        kept[members[rotated_nms(boxes[members], scores[members], iou_threshold)]] = True
-    order = by_falling_score(scores)
-    return order[kept[order]]
+    return kept_in_groups(rotated_nms, boxes, scores, idxs, iou_threshold)
 
 
 def load(boxes):
