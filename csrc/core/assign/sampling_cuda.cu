@@ -117,12 +117,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-int bits_of(int64_t values) {
-  int bits = 1;
-  while (bits < 63 && (int64_t(1) << bits) < values) ++bits;
-  return bits;
-}
-
 }  // namespace
 
 size_t sampling_workspace(const Matches& matches, int64_t size) {

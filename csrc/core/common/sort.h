@@ -56,6 +56,13 @@ BOXOPS_HD uint64_t group_key(const Scalars& groups, int64_t batch, int64_t i) {
   }
 }
 
+// How many of the lowest bits tell apart keys in [0, values).
+inline int bits_of(int64_t values) {
+  int bits = 1;
+  while (bits < 63 && (int64_t(1) << bits) < values) ++bits;
+  return bits;
+}
+
 namespace cpu {
 
 // Stable sort of (key, value) pairs by rising key, in place.

@@ -243,12 +243,6 @@ int sort_by(const NmsInput& input, Key kind, const int64_t* from, const int64_t*
   return sort_pairs(s.keys, s.keys_sorted, s.values, to, n, bits, s.sort, s.sort_bytes, stream);
 }
 
-int bits_of(int64_t values) {
-  int bits = 1;
-  while (bits < 63 && (int64_t(1) << bits) < values) ++bits;
-  return bits;
-}
-
 template <class S>
 int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions& options, bool pad, int64_t* indices,
         int64_t* counts, void* workspace, void* stream) {

@@ -60,11 +60,5 @@ __global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s, boo
   s.starts[count] = s.n, *s.count = count;
 }
 
-inline int bits_of(int64_t values) {
-  int bits = 1;
-  while (bits < 63 && (int64_t(1) << bits) < values) ++bits;
-  return bits;
-}
-
 }  // namespace
 }  // namespace boxops::cuda

@@ -33,12 +33,6 @@ int64_t slots_of(const ProposalsInput& in, const ProposalsOptions& o, int64_t le
   return min_of(o.pre_nms_top_n, in.level_offsets[level + 1] - in.level_offsets[level]);
 }
 
-int bits_of(int64_t values) {
-  int bits = 1;
-  while (bits < 63 && (int64_t(1) << bits) < values) ++bits;
-  return bits;
-}
-
 template <class T>
 State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, size_t* bytes) {
   Workspace w(base);
