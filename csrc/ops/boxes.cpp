@@ -1,7 +1,5 @@
 #include "boxes/boxes.h"
 
-#include <cmath>
-
 #include "ops/check.h"
 #include "ops/ops.h"
 
@@ -50,7 +48,7 @@ Array clip_boxes(Framework& framework, Array boxes, double height, double width)
 Array remove_small_boxes(Framework& framework, Array boxes, double min_size) {
   const char* op = "remove_small_boxes";
   check_boxes(op, "boxes", boxes, "[N, 4]");
-  if (std::isnan(min_size)) fail(op, "a number for min_size", "nan");
+  check_number(op, "min_size", min_size);
   const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true, Format::kXYXY);
   return with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);

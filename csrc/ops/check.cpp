@@ -105,6 +105,10 @@ void check_pair(const char* op, const Array& boxes1, const Array& boxes2) {
     fail(op, "boxes1 and boxes2 on one device", to_string(boxes1.device) + " and " + to_string(boxes2.device));
 }
 
+void check_number(const char* op, const char* name, double value) {
+  if (std::isnan(value)) fail(op, std::string("a number for ") + name, "nan");
+}
+
 void check_iou_threshold(const char* op, double iou_threshold) {
   if (!(iou_threshold >= 0))
     fail(op, "iou_threshold >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));

@@ -36,6 +36,7 @@ void check_pair(const char* op, const Array& boxes1, const Array& boxes2);
 // `offsets` becomes contiguous and must outlive the result. Without offsets, one item has all rows.
 Ragged check_offsets(Framework& framework, const char* op, const char* name, std::optional<Array>& offsets,
                      const char* rows_name, const Array& rows);
+void check_number(const char* op, const char* name, double value);  // not NaN
 void check_iou_threshold(const char* op, double iou_threshold);
 
 // The leading dims of both arrays, all but the last `drop`, broadcast.

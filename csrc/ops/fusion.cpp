@@ -22,7 +22,7 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
   check_length("labels_list", labels.size());
   check_length("weights", weights.size());
   if (!(iou_threshold >= 0)) fail(op, "iou_thr >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));
-  if (std::isnan(skip_box_threshold)) fail(op, "a number for skip_box_thr", "nan");
+  check_number(op, "skip_box_thr", skip_box_threshold);
   if (confidence < 0 || confidence > 3) fail(op, "a conf_type in 0..3", std::to_string(confidence));
 
   const Device device = boxes[0].device;

@@ -22,7 +22,7 @@ Array paste_masks(Framework& framework, Array masks, Array boxes, int64_t height
     fail(op, "image_size = (height, width), both in 0..2^31",
          "(" + std::to_string(height) + ", " + std::to_string(width) + ")");
   if (padding < 0 || padding > 1024) fail(op, "padding in 0..1024", std::to_string(padding));
-  if (threshold && *threshold != *threshold) fail(op, "a number for threshold", "nan");
+  if (threshold) check_number(op, "threshold", *threshold);
   const PasteInput input{
       masks.data,
       masks.dtype,

@@ -68,8 +68,8 @@ Result match_max_iou(Framework& framework, Array anchors, Array gt_boxes, double
                      std::optional<Array> ignore_offsets, double ignore_threshold) {
   const char* op = "match_max_iou";
   const MatchInput input = check(framework, op, anchors, gt_boxes, offsets);
-  if (high != high) fail(op, "a number for high", "nan");
-  if (low != low) fail(op, "a number for low", "nan");
+  check_number(op, "high", high);
+  check_number(op, "low", low);
   if (!(low <= high)) fail(op, "low <= high", to_string(low) + " and " + to_string(high));
   if (!(ignore_threshold >= 0))
     fail(op, "ignore_threshold >= 0", ignore_threshold != ignore_threshold ? "nan" : to_string(ignore_threshold));

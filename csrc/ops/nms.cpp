@@ -60,7 +60,7 @@ std::tuple<Array, Array> nms_padded(Framework& framework, Array boxes, Array sco
   const char* op = "nms_padded";
   const NmsInput input = check(op, boxes, "[B, N, 4]", scores, "labels", labels, iou_threshold);
   if (max_output < 0) fail(op, "max_output >= 0", std::to_string(max_output));
-  if (score_threshold && *score_threshold != *score_threshold) fail(op, "a number for score_threshold", "nan");
+  if (score_threshold) check_number(op, "score_threshold", *score_threshold);
   const PaddedOptions options{max_output, score_threshold.has_value(), score_threshold.value_or(0.0)};
   Array indices = framework.empty({input.boxes.batch, max_output}, DType::kInt64, boxes.device);
   Array counts = framework.empty({input.boxes.batch}, DType::kInt64, boxes.device);

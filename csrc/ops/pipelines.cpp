@@ -1,4 +1,3 @@
-#include <cmath>
 #include <numeric>
 
 #include "ops/check.h"
@@ -11,10 +10,6 @@ namespace {
 
 void check_count(const char* op, const char* name, int64_t value) {
   if (value < 0) fail(op, std::string(name) + " >= 0", std::to_string(value));
-}
-
-void check_number(const char* op, const char* name, double value) {
-  if (std::isnan(value)) fail(op, std::string("a number for ") + name, "nan");
 }
 
 // Rising from 0 to the number of anchors.

@@ -14,7 +14,7 @@ std::tuple<Array, Array> soft_nms(Framework& framework, Array boxes, Array score
   check_iou_threshold(op, iou_threshold);
   if (method < 0 || method > 1) fail(op, "a method in 0..1", std::to_string(method));
   if (!(sigma > 0)) fail(op, "sigma > 0", sigma != sigma ? "nan" : to_string(sigma));
-  if (score_threshold != score_threshold) fail(op, "a number for score_threshold", "nan");
+  check_number(op, "score_threshold", score_threshold);
   SoftNmsInput input{{boxes.data, boxes.dtype, Format::kXYXY, 1, boxes.sizes[0], 0, boxes.strides[0], boxes.strides[1]},
                      view_scalars(scores),
                      idxs.has_value(),
