@@ -1,7 +1,11 @@
 """Object detection's box operations as fast kernels, for torch tensors, NumPy arrays and DLPack.
 
-Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives.
+Importing boxops imports no torch; the torch binding is loaded when the first tensor arrives, and what stands on torch
+(models, data, training, evaluation, draw, patch_torchvision) when it is first asked for.
 """
+
+from importlib import import_module
+from typing import Any
 
 from boxops.ops.anchors import cell_anchors, grid_anchors, multibox_anchors
 from boxops.ops.assignment import detr_cost, linear_sum_assignment
@@ -28,6 +32,15 @@ from boxops.ops.sampling import mine_hard_negatives, sample_matches
 from boxops.ops.soft_nms import soft_nms
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("models", "data", "training", "evaluation", "draw", "swap"):
+        return import_module(f"boxops.{name}")
+    if name == "patch_torchvision":
+        return import_module("boxops.swap").patch_torchvision
+    raise AttributeError(f"module 'boxops' has no attribute {name!r}")
+
 
 __all__ = [
     "batched_nms",

@@ -1,3 +1,6 @@
+import os
+import pathlib
+
 import backends
 import pytest
 from hypothesis import settings
@@ -33,3 +36,11 @@ def torchvision():
     except (ImportError, RuntimeError) as error:  # its binary fits one torch only
         pytest.skip(f"torchvision cannot be imported: {error}")
     return torchvision.ops
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The folder of real images, annotations and weights."""
+    if "BOXOPS_TEST_DATA" not in os.environ:
+        pytest.skip("BOXOPS_TEST_DATA names no folder of real data")
+    return pathlib.Path(os.environ["BOXOPS_TEST_DATA"])

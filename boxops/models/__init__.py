@@ -1,0 +1,55 @@
+"""Reference detectors on boxops' kernels: one readable file each, torchvision's checkpoints load unchanged.
+
+``create(name, **options)`` builds any of them by its name; ``MODELS`` has them all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .checkpoint import load_weights, read
+from .common import MODELS, Detector
+from .faster_rcnn import (
+    FasterRCNN,
+    faster_rcnn_mobilenet_v2_fpn,
+    faster_rcnn_resnet50_c4,
+    faster_rcnn_resnet50_fpn,
+    faster_rcnn_timm_fpn,
+)
+from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16
+
+SHORT = {  # the variants that learn on a CPU
+    "ssd": "ssd300_mobilenet_v2",
+    "faster_rcnn": "faster_rcnn_mobilenet_v2_fpn",
+    "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
+}
+
+__all__ = [
+    "MODELS",
+    "SHORT",
+    "SSD",
+    "Detector",
+    "FasterRCNN",
+    "create",
+    "faster_rcnn_mobilenet_v2_fpn",
+    "faster_rcnn_resnet50_c4",
+    "faster_rcnn_resnet50_fpn",
+    "faster_rcnn_timm_fpn",
+    "load_weights",
+    "read",
+    "ssd300_mobilenet_v2",
+    "ssd300_vgg16",
+]
+
+
+def create(name: str, num_classes: int = 91, **options: Any) -> Detector:
+    """The detector of that name, long or short; ``create(**model.config)`` builds a model like it.
+
+    Raises:
+        ValueError: the name is unknown.
+        TypeError: an option is.
+    """
+    builder = MODELS.get(SHORT.get(name, name))
+    if builder is None:
+        raise ValueError(f"expected a model among {', '.join([*SHORT, *MODELS])}, got {name!r}")
+    return builder(num_classes, **options)

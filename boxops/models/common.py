@@ -1,0 +1,190 @@
+"""What the detectors share: ground truth as flat arrays, results in the images' own pixels, a mean over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+import boxops
+
+from .checkpoint import load_weights
+
+Target = dict[str, Any]
+PER_OBJECT = ("boxes", "labels", "masks", "keypoints")
+IMAGENET = (
+    [0.485, 0.456, 0.406],
+    [0.229, 0.224, 0.225],
+)  # mean and standard deviation of the classes that backbones know
+
+
+Weights = str | Path | None
+MODELS: dict[str, Callable[..., Detector]] = {}  # every builder by its name
+# torchvision's COCO files of Faster, Mask and Keypoint R-CNN, from when FrozenBatchNorm2d added nothing to the variance
+EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95")
+
+
+def detector(
+    pretrained: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[..., Detector]], Callable[..., Detector]]:
+    """Makes a builder of a function; ``pretrained`` are the options it takes by default when there are weights."""
+
+    def decorate(build: Callable[..., Detector]) -> Callable[..., Detector]:
+        @wraps(build)
+        def builder(
+            num_classes: int = 91,
+            *,
+            weights: Weights = None,
+            backbone_weights: Weights = None,
+            fine_tune: bool = False,
+            **options: Any,
+        ) -> Detector:
+            if weights is not None or backbone_weights is not None:
+                options = {**(pretrained or {}), **options}
+            if options.get("norm") == "frozen" and any(mark in str(weights) for mark in EPS_0):
+                options["norm"] = "frozen_eps0"
+            model = build(num_classes, backbone_weights, **options)
+            model.config = {"name": build.__name__, "num_classes": num_classes, **options}
+            if weights is not None:
+                load_weights(model, weights, fine_tune=fine_tune)
+            return model
+
+        builder.__doc__ = f"{build.__doc__}\n\n{BUILDER}"
+        MODELS[build.__name__] = builder
+        return builder
+
+    return decorate
+
+
+BUILDER = """    Args:
+        num_classes: with the background.
+        weights: a file or a URL of the whole model's weights, see :func:`boxops.models.load_weights`.
+        backbone_weights: a file or a URL of the backbone's ImageNet weights.
+        fine_tune: take from weights what fits, so that heads of another number of classes begin anew.
+        options: norm and freeze of the backbone (see backbones.py), and the numbers of the method.
+    """
+
+
+@dataclass
+class GroundTruth:
+    """The objects of a batch, one image's after another's; crowds lie apart, since nothing is trained on them."""
+
+    boxes: Tensor  # [G, 4]
+    labels: Tensor  # [G]
+    offsets: Tensor  # [B + 1], image b has the objects offsets[b] to offsets[b + 1]
+    crowds: dict[str, Any]  # the crowd boxes, as match_max_iou takes them; {} without any
+    images: list[Target]  # boxes, labels, masks and keypoints of each image, without crowds
+
+    @classmethod
+    def of(cls, targets: Sequence[Target]) -> GroundTruth:
+        images, crowds = [], []
+        for target in targets:
+            crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
+            crowds.append(target["boxes"][crowd].float())
+            images.append({key: target[key][~crowd] for key in PER_OBJECT if key in target})
+        boxes = [image["boxes"].float() for image in images]
+        apart = {"ignore_boxes": torch.cat(crowds), "ignore_offsets": _offsets(crowds)}
+        apart = apart if len(apart["ignore_boxes"]) else {}
+        return cls(torch.cat(boxes), torch.cat([image["labels"] for image in images]), _offsets(boxes), apart, images)
+
+    def take(self, values: Tensor, matches: Tensor) -> Tensor:
+        """Of values [G, ...] those that the matches [B, A] name, [B, A, ...]; where none is matched, any value or 0."""
+        padded = torch.cat([values, values.new_zeros(1, *values.shape[1:])])  # images without objects read the last row
+        return padded[self.offsets[:-1, None] + matches.clamp(min=0)]
+
+
+def _offsets(parts: Sequence[Tensor]) -> Tensor:
+    counts = [0, *(len(part) for part in parts)]
+    return torch.tensor(counts, device=parts[0].device).cumsum(0)
+
+
+class Detector(nn.Module):
+    """Images and targets in, losses or detections out, as torchvision's detectors.
+
+    A subclass gives ``losses`` and ``detections``. Resizing, normalising and padding are torchvision's.
+
+    Args:
+        images: tensors ``[3, H, W]``, floating in 0..1, of any sizes.
+        targets: for training, per image a dict of ``boxes`` ``[G, 4]`` (corners in pixels, x1 < x2 and y1 < y2),
+            ``labels`` int64 ``[G]`` in 1..num_classes - 1, and where they are known ``iscrowd`` ``[G]``, ``masks``
+            ``[G, H, W]`` and ``keypoints`` ``[G, K, 3]``.
+
+    Returns:
+        In training, a dict of scalar losses. In evaluation, per image a dict of ``boxes`` ``[D, 4]`` in its own pixels,
+        ``scores`` ``[D]`` falling, ``labels`` ``[D]``, and what the model adds.
+    """
+
+    legacy_names: Sequence[tuple[str, str]] = ()  # (pattern, replacement) of older checkpoints' names
+    config: dict[str, Any]
+
+    def __init__(self, transform: GeneralizedRCNNTransform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        if self.training:
+            check_targets(targets, len(images))
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        images = [image.as_subclass(Tensor) for image in images]
+        batch, resized = self.transform(images, targets if self.training else None)
+        if self.training:
+            return self.losses(batch, resized)
+        return [
+            to_original(result, size, original)
+            for result, size, original in zip(self.detections(batch), batch.image_sizes, sizes, strict=True)
+        ]
+
+    def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def detections(self, batch: ImageList) -> list[dict[str, Tensor]]:
+        raise NotImplementedError
+
+
+def check_targets(targets: Sequence[Target] | None, images: int) -> None:
+    if targets is None or len(targets) != images:
+        raise ValueError(f"expected a target for each of {images} images, got {targets and len(targets)}")
+    for i, target in enumerate(targets):
+        boxes = target["boxes"]
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or target["labels"].shape != boxes.shape[:1]:
+            shapes = f"{[*boxes.shape]} and {[*target['labels'].shape]}"
+            raise ValueError(f"expected boxes [G, 4] and labels [G] for image {i}, got {shapes}")
+        bad = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+        if bad.any():
+            raise ValueError(f"expected boxes with x1 < x2 and y1 < y2 for image {i}, got {boxes[bad][0].tolist()}")
+
+
+def to_original(result: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> dict[str, Tensor]:
+    """Detections of the resized image in pixels of the original one; masks [D, 1, M, M] are pasted into it."""
+    y, x = original[0] / size[0], original[1] / size[1]
+    scale = result["boxes"].new_tensor([x, y, x, y])
+    result["boxes"] = result["boxes"] * scale
+    if "masks" in result:
+        result["masks"] = boxops.paste_masks(result["masks"], result["boxes"], original)
+    if "keypoints" in result:
+        result["keypoints"] = result["keypoints"] * scale.new_tensor([x, y, 1])
+    return result
+
+
+def split(counts: Tensor, *padded: Tensor) -> list[tuple[Tensor, ...]]:
+    """Of each image the rows that are real: the one place where a detector waits for the device."""
+    return [tuple(rows[b, :count] for rows in padded) for b, count in enumerate(counts.tolist())]
+
+
+def mean_over_processes(count: Tensor) -> Tensor:
+    """The mean of a count over all processes, at least 1.
+
+    DistributedDataParallel averages gradients; with losses divided by this, they are those of the whole batch.
+    """
+    count = count.float()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return count.clamp(min=1)
