@@ -2,9 +2,9 @@
 
 import copy
 
-import detectors
 import pytest
-from detectors import scene, torch, torchvision
+import scenes
+from scenes import scene, torch, torchvision
 
 import boxops
 from boxops import models
@@ -19,7 +19,7 @@ ALL = {**SMALL, "rpn_batch_size_per_image": 1 << 14}
 def faster_rcnn():
     torch.manual_seed(0)
     theirs = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5, **ALL)
-    detectors.spread(theirs, 10)
+    scenes.spread(theirs, 10)
     ours = models.faster_rcnn_resnet50_fpn(5, **ALL)
     models.load_weights(ours, theirs.state_dict())
     return ours, theirs
@@ -43,12 +43,12 @@ def small():
 
 @pytest.mark.slow
 def test_faster_rcnn_trains_as_torchvisions(faster_rcnn):
-    detectors.assert_same_training(*faster_rcnn, *scene())
+    scenes.assert_same_training(*faster_rcnn, *scene())
 
 
 @pytest.mark.slow
 def test_faster_rcnn_detects_as_torchvisions(faster_rcnn):
-    detectors.assert_same_detections(*faster_rcnn, scene()[0])
+    scenes.assert_same_detections(*faster_rcnn, scene()[0])
 
 
 def test_the_sample_of_the_proposal_loss(faster_rcnn, monkeypatch):
@@ -84,12 +84,12 @@ def test_the_sample_of_the_proposal_loss(faster_rcnn, monkeypatch):
 
 @pytest.mark.slow
 def test_ssd_trains_as_torchvisions(ssd):
-    detectors.assert_same_training(*ssd, *scene())
+    scenes.assert_same_training(*ssd, *scene())
 
 
 @pytest.mark.slow
 def test_ssd_detects_as_torchvisions(ssd):
-    detectors.assert_same_detections(*ssd, scene()[0])
+    scenes.assert_same_detections(*ssd, scene()[0])
 
 
 def test_anchors_of_ssd(ssd):
@@ -118,7 +118,7 @@ def test_every_other_variant_trains_and_detects(name, settings):
         pytest.importorskip("timm")
     torch.manual_seed(0)
     model = models.create(name, 5, **settings)
-    losses, gradients = detectors.losses_and_gradients(model, *scene())
+    losses, gradients = scenes.losses_and_gradients(model, *scene())
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert gradients.keys() == learning
@@ -139,7 +139,7 @@ def test_batches_without_objects(small):
     images, targets = scene()
     none = [targets[1]] * 3
     for model in (small, models.create("faster_rcnn", 5, min_size=64)):
-        losses, gradients = detectors.losses_and_gradients(model, images, none)
+        losses, gradients = scenes.losses_and_gradients(model, images, none)
         assert all(loss.isfinite() for loss in losses.values())
         assert all(gradient.isfinite().all() for gradient in gradients.values())
 

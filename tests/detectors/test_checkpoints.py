@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from detectors import torch, torchvision
+from scenes import torch, torchvision
 
 from boxops import models
 
