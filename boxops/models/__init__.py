@@ -16,6 +16,7 @@ from .faster_rcnn import (
     faster_rcnn_resnet50_fpn,
     faster_rcnn_timm_fpn,
 )
+from .mask_rcnn import MaskRCNN, keypoint_rcnn_resnet50_fpn, mask_rcnn_mobilenet_v2_fpn, mask_rcnn_resnet50_fpn
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16
 
 SHORT = {  # the variants that learn on a CPU
@@ -30,19 +31,23 @@ __all__ = [
     "SSD",
     "Detector",
     "FasterRCNN",
+    "MaskRCNN",
     "create",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_resnet50_c4",
     "faster_rcnn_resnet50_fpn",
     "faster_rcnn_timm_fpn",
+    "keypoint_rcnn_resnet50_fpn",
     "load_weights",
+    "mask_rcnn_mobilenet_v2_fpn",
+    "mask_rcnn_resnet50_fpn",
     "read",
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
 ]
 
 
-def create(name: str, num_classes: int = 91, **options: Any) -> Detector:
+def create(name: str, *num_classes: int, **options: Any) -> Detector:
     """The detector of that name, long or short; ``create(**model.config)`` builds a model like it.
 
     Raises:
@@ -52,4 +57,4 @@ def create(name: str, num_classes: int = 91, **options: Any) -> Detector:
     builder = MODELS.get(SHORT.get(name, name))
     if builder is None:
         raise ValueError(f"expected a model among {', '.join([*SHORT, *MODELS])}, got {name!r}")
-    return builder(num_classes, **options)
+    return builder(*num_classes, **options)

@@ -32,14 +32,14 @@ EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95")
 
 
 def detector(
-    pretrained: Mapping[str, Any] | None = None,
+    pretrained: Mapping[str, Any] | None = None, num_classes: int = 91
 ) -> Callable[[Callable[..., Detector]], Callable[..., Detector]]:
-    """Makes a builder of a function; ``pretrained`` are the options it takes by default when there are weights."""
+    """Makes a builder of a function; ``pretrained`` are the options it takes by default where it is given weights."""
 
     def decorate(build: Callable[..., Detector]) -> Callable[..., Detector]:
         @wraps(build)
         def builder(
-            num_classes: int = 91,
+            num_classes: int = num_classes,
             *,
             weights: Weights = None,
             backbone_weights: Weights = None,

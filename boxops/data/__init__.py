@@ -1,0 +1,61 @@
+"""Detection data sets: COCO json, Pascal VOC xml, CSV rows and generated shapes behind one class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from boxops.data import transforms
+from boxops.data.coco import Coco
+from boxops.data.dataset import BadData, DetectionDataset, Problem, collate
+from boxops.data.shapes import Shapes
+from boxops.data.table import Table
+from boxops.data.voc import Voc
+
+KINDS: dict[str, Callable[..., DetectionDataset]] = {"shapes": Shapes, "coco": Coco, "voc": Voc, "csv": Table}
+
+
+def open_dataset(
+    kind: str,
+    root: Any = None,
+    *,
+    split: str = "train",
+    transform: Any = None,
+    on_bad: str = "skip",
+    seed: int = 0,
+    **options: Any,
+) -> DetectionDataset:
+    """Opens a data set by the name of its kind.
+
+    Args:
+        kind: ``shapes``, ``coco``, ``voc`` or ``csv``.
+        root: the folder of the data; ``shapes`` has none.
+        split: ``train``, ``val`` or what the files call it.
+        transform: ``f(image, target) -> (image, target)``, such as :func:`boxops.data.transforms.train` gives.
+        on_bad: ``skip`` leaves bad annotations and images out, listed in ``problems``; ``raise`` stops at the first.
+        seed: of the transforms' random numbers, and of the shapes.
+        options: of the kind: see :class:`Shapes`, :class:`Coco`, :class:`Voc`, :class:`Table`.
+
+    Raises:
+        BadData: a file as a whole cannot be read, no image is left, or on_bad is ``raise`` and something is bad.
+        FileNotFoundError: annotations or the folder of images are not where they were expected.
+        TypeError: the kind has no such option.
+        ValueError: an argument is out of range.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"open_dataset: expected a kind of {', '.join(KINDS)}, got {kind!r}")
+    return KINDS[kind](root, split=split, transform=transform, on_bad=on_bad, seed=seed, **options)
+
+
+__all__ = [
+    "BadData",
+    "Coco",
+    "DetectionDataset",
+    "Problem",
+    "Shapes",
+    "Table",
+    "Voc",
+    "collate",
+    "open_dataset",
+    "transforms",
+]

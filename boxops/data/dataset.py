@@ -1,0 +1,238 @@
+"""One class for all formats: it checks, decodes, seeds and transforms; a format only parses its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+from boxops.data import segmentation
+from boxops.data.records import BadData, Object, Problem, Record, check, pack, to_coco
+
+Target = dict[str, Any]
+Transform = Callable[[Any, Target], tuple[Any, Target]]
+
+
+class DetectionDataset(torch.utils.data.Dataset):
+    """Images with their objects.
+
+    ``dataset[i]`` gives an image, ``tv_tensors.Image`` uint8 ``[3, H, W]``, and a target with ``boxes``
+    (``tv_tensors.BoundingBoxes``, xyxy pixels, float32 ``[G, 4]``), ``labels`` int64 ``[G]`` in 1..C, ``iscrowd`` int64
+    ``[G]``, ``area`` float32 ``[G]`` (of the object as annotated), ``image_id`` (int), and where the data has them
+    ``masks`` (``tv_tensors.Mask`` uint8 ``[G, H, W]``), ``keypoints`` float32 ``[G, K, 3]`` (x, y in pixels, the first
+    pixel being 0; visibility 0 not labelled, then x = y = 0, 1 hidden, 2 visible) and ``difficult`` bool ``[G]``; all
+    after the transform. In the transform keypoints are ``tv_tensors.KeyPoints`` ``[G, K, 2]`` and ``visibility``
+    ``[G, K]``; those that leave the image become not labelled.
+
+    A sample is a function of (seed, epoch, index): workers and resumed runs give the same. An image that cannot be
+    decoded is replaced by the next one that can; ``target["problems"]`` then lists what was wrong.
+
+    Attributes:
+        classes: names; label i is classes[i - 1].
+        category_ids: COCO's ids; label i is category_ids[i - 1].
+        keypoint_names, keypoint_flip: and the permutation of the keypoints in a mirror, or None.
+        ids: image ids by index.
+        problems: what was found bad and left out when the annotations were read.
+    """
+
+    classes: list[str]
+    category_ids: list[int]
+    keypoint_names: list[str] | None = None
+    keypoint_flip: list[int] | None = None
+    has_masks = False
+    has_difficult = False
+
+    def __init__(self, transform: Transform | None, on_bad: str, seed: int) -> None:
+        if on_bad not in ("skip", "raise"):
+            raise ValueError(f"on_bad: expected 'skip' or 'raise', got {on_bad!r}")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed: expected an integer of 0 or more, got {seed!r}")
+        self.transform, self.on_bad, self.seed = transform, on_bad, seed
+        self.problems: list[Problem] = []
+        self._records: list[Record] = []
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that workers that live on see it change
+
+    # For the formats.
+
+    def parse(self, raw: Any) -> Object:
+        """One annotation from what the file has; ValueError if it is bad."""
+        raise NotImplementedError
+
+    def add(
+        self, file: Path, image: Path, image_id: int, size: tuple[int, int] | None, raws: Iterable[tuple[str, Any]]
+    ) -> None:
+        """Adds an image with the annotations of (place, raw) in the file; without a size its header is read."""
+        keypoints = None if self.keypoint_names is None else len(self.keypoint_names)
+        with self.skipping(str(image), ""):
+            if not os.path.isfile(image):
+                raise ValueError("expected an image file, got none")
+            if size is None:
+                size = _open(image, decode=False).size
+            objects = []
+            for place, raw in raws:
+                with self.skipping(str(file), place):
+                    thing = self.parse(raw)
+                    outside = check(thing, size, keypoints, self.has_masks)
+                    objects.append(thing)
+                    if outside > 1:
+                        text = f"expected a box in the image, got one {outside:g} pixels outside; clipped"
+                        self.report_problem(Problem(str(file), place, text))
+            self._records.append(pack(image, image_id, size, objects, keypoints, self.has_masks))
+
+    @contextmanager
+    def skipping(self, file: str, place: str) -> Iterator[None]:
+        """A ValueError inside becomes a problem at this place."""
+        try:
+            yield
+        except BadData:
+            raise
+        except (ValueError, OverflowError) as error:
+            self.report_problem(Problem(file, place, str(error)))
+
+    def report_problem(self, problem: Problem) -> None:
+        if self.on_bad == "raise":
+            raise BadData(problem)
+        self.problems.append(problem)
+
+    def finish(self) -> None:
+        """To be called when all is added."""
+        if not len(self):
+            raise BadData(f"expected images, got none that can be used\n{self.report()}")
+
+    # For the users.
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def ids(self) -> list[int]:
+        return [record.id for record in self._records]
+
+    def image_path(self, index: int) -> Path | None:
+        """The file of an image; None where images are generated."""
+        return self._records[index].path
+
+    def image(self, index: int) -> Image.Image:
+        """The image in RGB, as stored: EXIF's orientation is ignored, as COCO's annotations do. Raises BadData."""
+        record = self._records[index]
+        assert record.path is not None
+        try:
+            image = _open(record.path).convert("RGB")
+            expected = f"{record.width} x {record.height}"
+            if image.size != (record.width, record.height):
+                raise ValueError(f"expected an image of {expected}, as annotated, got {image.width} x {image.height}")
+        except ValueError as error:
+            raise BadData(Problem(str(record.path), "", str(error))) from error
+        return image
+
+    def load(self, index: int) -> tuple[Image.Image, Record, np.ndarray | None]:
+        """Image, record and masks uint8 [G, H, W]."""
+        image, record = self.image(index), self._records[index]
+        if not self.has_masks:
+            return image, record, None
+        size = record.height, record.width
+        masks = [segmentation.decode(json.loads(text), *size) for text in record.segmentations]
+        return image, record, np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Changes the random numbers of the transforms, in running workers too."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> tuple[Any, Target]:
+        index = range(len(self))[index]
+        problems: list[Problem] = []
+        for step in range(len(self)):
+            try:
+                image, record, masks = self.load((index + step) % len(self))
+                break
+            except BadData as error:
+                if self.on_bad == "raise":
+                    raise
+                problems.append(error.problem)
+        else:
+            raise BadData(f"none of the {len(self)} images can be decoded; the first: {problems[0]}")
+        sample = tv_tensors.Image(image), self._target(record, masks)
+        if self.transform is not None:
+            state = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1, np.uint64)
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(state[0]))  # torch.manual_seed would seed the GPU too
+                sample = self.transform(*sample)
+        _join_keypoints(*sample)
+        if problems:
+            sample[1]["problems"] = problems
+        return sample
+
+    def _target(self, record: Record, masks: np.ndarray | None) -> Target:
+        size = record.height, record.width
+        target: Target = {
+            "boxes": tv_tensors.BoundingBoxes(torch.tensor(record.boxes), format="XYXY", canvas_size=size),
+            "labels": torch.tensor(record.labels),
+            "iscrowd": torch.tensor(record.iscrowd),
+            "area": torch.tensor(record.area),
+            "image_id": record.id,
+        }
+        if masks is not None:
+            target["masks"] = tv_tensors.Mask(torch.from_numpy(masks))
+        if self.has_difficult:
+            target["difficult"] = torch.tensor(record.difficult)
+        if record.keypoints is not None:
+            points = torch.tensor(record.keypoints)
+            target["keypoints"] = tv_tensors.KeyPoints(points[..., :2], canvas_size=size)
+            target["visibility"] = points[..., 2]
+        return target
+
+    def report(self, first: int = 5) -> str:
+        """How many images, objects and problems there are, and the first problems."""
+        objects = sum(len(record.boxes) for record in self._records)
+        lines = [f"{len(self)} images, {objects} objects, {len(self.classes)} classes, {len(self.problems)} problems"]
+        lines += [f"  {problem}" for problem in self.problems[:first]]
+        more = len(self.problems) - first
+        return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+
+    def records(self) -> Sequence[Record]:
+        """The records of all images."""
+        return self._records
+
+    def coco(self) -> dict[str, Any]:
+        """The ground truth of all images as COCO's json has it, in pixels of the original images, made without decoding
+        them: ids, bbox (x, y, width, height), area, iscrowd, ``ignore`` (VOC's difficult), segmentation, keypoints."""
+        return to_coco(self.records(), self.classes, self.category_ids, self.keypoint_names)
+
+
+def _open(path: Path, decode: bool = True) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            if decode:
+                image.load()
+            return image
+    except Exception as error:  # PIL passes on whatever its decoders raise
+        raise ValueError(f"expected an image, got {type(error).__name__}: {error}") from error
+
+
+def _join_keypoints(image: Any, target: Target) -> None:
+    """Keypoints and visibility become float32 [G, K, 3] again."""
+    if "visibility" not in target:
+        return
+    points, visibility = target["keypoints"].as_subclass(Tensor), target.pop("visibility")
+    height, width = image.shape[-2:]
+    inside = (points >= 0).all(-1) & (points < points.new_tensor([width, height])).all(-1) & (visibility > 0)
+    target["keypoints"] = torch.where(inside[..., None], torch.cat([points, visibility[..., None]], -1), 0)
+
+
+def collate(samples: Sequence[tuple[Any, Target]]) -> tuple[list[Tensor], list[Target], list[Problem]]:
+    """A batch of plain tensors: images, targets, and the problems found while decoding them."""
+    images = [image.as_subclass(Tensor) for image, _ in samples]
+    targets = [
+        {k: v.as_subclass(Tensor) if isinstance(v, Tensor) else v for k, v in target.items() if k != "problems"}
+        for _, target in samples
+    ]
+    return images, targets, [problem for _, target in samples for problem in target.get("problems", [])]
