@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ops", nargs="+", metavar="OP", help='ops or cases, with * as in a shell: nms "box_*" "nms 1,000*"'
     )
+    parser.add_argument(
+        "--models",
+        action="store_true",
+        help="a training step and an inference of each detector, and the box ops' share",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--quick", action="store_true", help="leave out the slow cases: under half a minute")
@@ -40,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     from . import harness, report
 
+    if args.models:
+        return _models(args, threads)
     if args.html or args.plot:
         try:
             from . import page, plots
@@ -68,6 +75,21 @@ def run(args: argparse.Namespace) -> int:
     for path in filter(None, (args.json, args.html, args.plot)):
         print(f"wrote {path}")
     return 1 if any(case["error"] for case in result["cases"]) else 0
+
+
+def _models(args: argparse.Namespace, threads: int) -> int:
+    from . import harness, models, report
+
+    try:
+        harness.require_device(args.device, args.dtype)
+        result = models.run(args.device, threads, args.quick, args.ops)
+    except ValueError as error:
+        return _stop(str(error))
+    models.show(result)
+    if args.json:
+        report.save(result, args.json)
+        print(f"wrote {args.json}")
+    return 1 if any("error" in row for row in result["models"]) else 0
 
 
 def _stop(message: str) -> int:

@@ -6,7 +6,12 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {"bench": ("boxops.benchmarks", "verify every op, then time it against its rivals")}
+COMMANDS = {
+    "bench": ("boxops.benchmarks", "verify every op, then time it against its rivals"),
+    "train": ("boxops.cli.train", "train a detector on your images, or on generated ones"),
+    "detect": ("boxops.cli.detect", "find objects in images; a picture or JSON comes out"),
+    "evaluate": ("boxops.cli.evaluate", "COCO or VOC average precision of a checkpoint"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="boxops", description="Box operations for detection.")
     parser.add_argument("--version", action="version", version=f"boxops {__version__} ({_numpy_ops.build_info()})")
-    commands = parser.add_subparsers(metavar="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, (package, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         module = import_module(package)

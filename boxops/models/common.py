@@ -156,9 +156,12 @@ def check_targets(targets: Sequence[Target] | None, images: int) -> None:
         if boxes.ndim != 2 or boxes.shape[1] != 4 or target["labels"].shape != boxes.shape[:1]:
             shapes = f"{[*boxes.shape]} and {[*target['labels'].shape]}"
             raise ValueError(f"expected boxes [G, 4] and labels [G] for image {i}, got {shapes}")
-        bad = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        if bad.any():
-            raise ValueError(f"expected boxes with x1 < x2 and y1 < y2 for image {i}, got {boxes[bad][0].tolist()}")
+    boxes = torch.cat([target["boxes"] for target in targets])
+    bad = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    if bad.any():  # all images at once: on a GPU the host waits here, this one time
+        images_of = torch.arange(images).repeat_interleave(torch.tensor([len(t["boxes"]) for t in targets]))
+        i, box = int(images_of[bad.cpu()][0]), boxes[bad][0].tolist()
+        raise ValueError(f"expected boxes with x1 < x2 and y1 < y2 for image {i}, got {box}")
 
 
 def to_original(result: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> dict[str, Tensor]:

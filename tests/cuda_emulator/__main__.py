@@ -25,8 +25,8 @@ def main(arguments):
     # Stands in for the real module, so that NumPy arrays go through sanitized code as well.
     sys.modules["boxops._numpy_ops"] = cuda_emulator.module()
     backends = "emulated-cuda"
-    # Storage types differ in load() and store() alone, and float64 runs the lines of float32: the plain build tries them
-    # all. On the CPU float64 has vectors of another length. How much memory is used says nothing in a sanitizer.
+    # Storage types differ in load() and store() alone, and float64 runs the lines of float32: the plain build has
+    # them all. On the CPU float64 has vectors of another length. How much memory is used says nothing in a sanitizer.
     if os.environ["BOXOPS_EMULATOR"] != "plain":
         backends += f" and not ({' or '.join(SMALL)} or float64)"
     if os.environ["BOXOPS_EMULATOR"] == "asan":

@@ -1,0 +1,265 @@
+"""`boxops bench --models`: a training step and an inference of each detector, and the share that box operations take.
+
+Beside each detector its twin: torchvision's class around the same backbone, heads and numbers, whose box operations are
+torchvision's kernels and eager torch. Both are verified to detect the same before they are timed, in turns. The share
+is what a stopwatch around the box operations shows in one more run, and of the backward what the profiler shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import boxops
+
+from . import timing
+from .machine import facts, rival
+from .report import Cell, duration, print_table, times
+
+torch = rival("torch")
+detection = rival("torchvision.models.detection")
+
+# name, options, images a step, side of the images, left out by --quick
+DETECTORS: list[tuple[str, dict[str, Any], int, int, bool]] = [
+    ("ssd300_mobilenet_v2", {"num_classes": 21}, 8, 300, False),
+    ("ssd300_vgg16", {"num_classes": 21}, 4, 300, True),
+    ("faster_rcnn_mobilenet_v2_fpn", {"num_classes": 21}, 4, 320, False),
+    ("faster_rcnn_resnet50_fpn", {"num_classes": 91, "min_size": 480}, 2, 480, True),
+    ("mask_rcnn_mobilenet_v2_fpn", {"num_classes": 21}, 4, 320, True),
+    ("mask_rcnn_resnet50_fpn", {"num_classes": 91, "min_size": 480}, 2, 480, True),
+]
+COLUMNS = ["detector", "", "boxops", "torchvision", "ratio", "box ops", "share", "torchvision's", "share", "ratio"]
+
+
+def twin(model: Any) -> Any:
+    """torchvision's detector with the same modules and numbers."""
+    numbers = dataclasses.asdict(model.settings if hasattr(model, "settings") else model.rpn.settings)
+    if isinstance(model, boxops.models.SSD):
+        size = numbers.pop("size")
+        ratios, scales, steps = (numbers.pop(name) for name in ("aspect_ratios", "scales", "steps"))
+        anchors = detection.anchor_utils.DefaultBoxGenerator(ratios, scales=scales, steps=steps)
+        numbers["positive_fraction"] = 1 / (1 + numbers.pop("negatives"))
+        del numbers["variances"]  # torchvision's are the same, and fixed
+        normal = {"image_mean": model.transform.image_mean, "image_std": model.transform.image_std}
+        classes = model.config["num_classes"]
+        other = detection.ssd.SSD(model.backbone, anchors, (size, size), classes, **normal, **numbers)
+        other.head.load_state_dict(model.head.state_dict())
+        return other
+    sizes, ratios = numbers.pop("anchor_sizes"), numbers.pop("aspect_ratios")
+    heads = model.roi_heads
+    levels = [str(level) for level in range(len(sizes) - 1)]
+    align = pooler(levels, heads.pool_size)
+    parts = {"box_roi_pool": align, "box_head": heads.box_head, "box_predictor": flat(heads.box_predictor)}
+    kind = detection.FasterRCNN
+    if hasattr(heads, "mask_head"):
+        kind = detection.MaskRCNN
+        parts |= {"mask_roi_pool": pooler(levels, 14), "mask_head": heads.mask_head}
+        parts["mask_predictor"] = heads.mask_predictor
+    anchors = detection.anchor_utils.AnchorGenerator(sizes, [ratios] * len(sizes))
+    other = kind(model.backbone, rpn_anchor_generator=anchors, **parts, **numbers)
+    other.rpn.head.load_state_dict(model.rpn.head.state_dict())
+    return other
+
+
+def pooler(levels: Sequence[str], size: int) -> Any:
+    return rival("torchvision.ops").MultiScaleRoIAlign(levels, size, 2)
+
+
+def flat(predictor: Any) -> Any:
+    """Our predictor gives codes [K, C, 4], torchvision takes [K, C * 4]."""
+
+    class Predictor(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = predictor
+
+        def forward(self, features: Any) -> Any:
+            scores, codes = self.inner(features)
+            return scores, codes.flatten(1)
+
+    return Predictor()
+
+
+def box_operations() -> list[tuple[Any, str]]:
+    """Where box operations are called: every op of boxops, and what torchvision's detectors have in their place.
+
+    torchvision's hard negatives, heatmaps and losses are left out: they are not functions of their own there.
+    """
+    d = detection
+    theirs = {
+        d.anchor_utils.AnchorGenerator: ["forward"],
+        d.anchor_utils.DefaultBoxGenerator: ["forward"],
+        d.rpn.RegionProposalNetwork: ["filter_proposals", "assign_targets_to_anchors"],
+        d._utils.BoxCoder: ["encode", "encode_single", "decode", "decode_single"],
+        d._utils.BalancedPositiveNegativeSampler: ["__call__"],
+        d._utils.Matcher: ["__call__"],
+        d._utils.SSDMatcher: ["__call__"],
+        d.ssd.box_ops: ["box_iou"],
+        d.roi_heads.RoIHeads: ["select_training_samples", "postprocess_detections"],
+        d.roi_heads: ["project_masks_on_boxes"],
+        rival("torchvision.ops").MultiScaleRoIAlign: ["forward"],
+        d.ssd.SSD: ["postprocess_detections"],
+        d.transform: ["paste_masks_in_image"],
+    }
+    ours = [(boxops, name) for name in boxops.__all__]
+    return ours + [(owner, name) for owner, names in theirs.items() for name in names]
+
+
+class Stopwatch:
+    """Seconds in box operations; of nested ones the outermost counts."""
+
+    def __init__(self, wait: Callable[[], None]) -> None:
+        self.seconds, self.inside, self.wait = 0.0, False, wait
+
+    def __call__(self, call: timing.Call) -> float:
+        with ExitStack() as stack:
+            for owner, name in box_operations():
+                stack.enter_context(mock.patch.object(owner, name, self.around(getattr(owner, name))))
+            call()
+        return self.seconds
+
+    def around(self, function: Any) -> Any:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self.inside:
+                return function(*args, **kwargs)
+            self.inside = True
+            self.wait()
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.wait()
+                self.seconds += time.perf_counter() - start
+                self.inside = False
+
+        return timed
+
+
+def backward_seconds(call: timing.Call, device: str) -> float:
+    """Seconds of the gradients of box operations, RoIAlign's above all."""
+    with torch.profiler.profile() as profile:
+        call()
+    names = re.compile(r"^(boxops|torchvision)::\w+_backward$")
+    attribute = "device_time_total" if device == "cuda" else "cpu_time_total"
+    return sum(getattr(e, attribute) for e in profile.key_averages() if names.match(e.key)) * 1e-6
+
+
+def measure(
+    name: str, options: dict[str, Any], images: int, side: int, device: str, seconds: float
+) -> list[dict[str, Any]]:
+    torch.manual_seed(0)
+    model = boxops.models.create(name, **options).to(device)
+    other = twin(model).to(device)
+    shapes = boxops.data.open_dataset("shapes", length=images, size=side, keypoints=False)
+    samples = boxops.data.collate([shapes[i] for i in range(images)])
+    batch = [(image.float() / 255).to(device) for image in samples[0]]
+    kept = ("boxes", "labels", "masks") if "mask" in name else ("boxes", "labels")
+    targets = [{key: target[key].to(device) for key in kept} for target in samples[1]]
+    settle(model, batch, targets)
+    rows: list[dict[str, Any]] = []
+    for job in ("training step", "inference"):
+        calls = {
+            "boxops": training(model, batch, targets) if job != "inference" else inference(model, batch),
+            "torchvision": training(other, batch, targets) if job != "inference" else inference(other, batch),
+        }
+        if job == "inference":
+            compare(calls["boxops"](), calls["torchvision"]())
+        taken: dict[str, list[float]] = {which: [] for which in calls}
+        wait = torch.cuda.synchronize if device == "cuda" else _nothing
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(taken["boxops"]) < 3:
+            for which, call in calls.items():
+                wait()
+                start = time.perf_counter()
+                call()
+                wait()
+                taken[which].append(time.perf_counter() - start)
+        row: dict[str, Any] = {"detector": name, "job": job, "images": images, "side": side}
+        for which, call in calls.items():
+            boxes = statistics.median(Stopwatch(wait)(call) for _ in range(3))
+            backward = backward_seconds(call, device) if job != "inference" else 0.0
+            row[which] = {"total": statistics.median(taken[which][1:]), "box_ops": boxes + backward}
+        rows.append(row)
+    return rows
+
+
+def _nothing() -> None: ...
+
+
+def settle(model: Any, images: Any, targets: Any) -> None:
+    """Takes the statistics of these images into the norms: without, random weights give every anchor the same score."""
+    norms = [module for module in model.train().modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for momentum in (1.0, 0.1):
+        for norm in norms:
+            norm.momentum = momentum
+        with torch.no_grad():
+            model(images, targets)
+
+
+def training(model: Any, images: Any, targets: Any) -> timing.Call:
+    def step() -> None:
+        model.train()
+        model.zero_grad()
+        sum(model(images, targets).values()).backward()
+
+    return step
+
+
+def inference(model: Any, images: Any) -> timing.Call:
+    def detect() -> Any:
+        model.eval()
+        with torch.inference_mode():
+            return model(images)
+
+    return detect
+
+
+def compare(ours: Iterable[dict[str, Any]], theirs: Iterable[dict[str, Any]]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        for key in ("boxes", "scores", "labels"):
+            torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-2)
+
+
+def run(
+    device: str = "cpu", threads: int = 1, quick: bool = False, patterns: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Everything measured, ready for JSON."""
+    if detection is None:
+        raise ValueError("expected torch and torchvision for --models, got none")
+    torch.set_num_threads(threads)
+    machine = facts(device, threads)
+    chosen = [d for d in DETECTORS if not (quick and d[-1]) and (not patterns or d[0] in patterns)]
+    if not chosen:
+        raise ValueError(f"expected --ops among {', '.join(d[0] for d in DETECTORS)} with --models, got {patterns}")
+    rows: list[dict[str, Any]] = []
+    for name, options, images, side, _ in chosen:
+        try:
+            rows += measure(name, options, images, side, device, 2.0 if quick else 8.0)
+        except AssertionError as error:  # of compare
+            rows.append({"detector": name, "error": f"wrong detections: {error}"})
+    return {"schema": 1, "machine": machine, "models": rows}
+
+
+def show(result: dict[str, Any]) -> None:
+    rows: list[list[Cell]] = []
+    for row in result["models"]:
+        if "error" in row:
+            print(f"NOT TIMED {row['detector']}: {row['error']}")
+            continue
+        ours, theirs = row["boxops"], row["torchvision"]
+        cells = [f"{row['detector']} {row['images']} x {row['side']} px", row["job"]]
+        cells += [duration(ours["total"]), duration(theirs["total"]), times(theirs["total"] / ours["total"])]
+        for one in (ours, theirs):
+            cells += [duration(one["box_ops"]), f"{one['box_ops'] / one['total']:.1%}"]
+        cells.append(times(theirs["box_ops"] / ours["box_ops"]))
+        rows.append([(cell, "ours" if i in (2, 5) else "") for i, cell in enumerate(cells)])
+    print_table("a training step, an inference, and what box operations take of it", COLUMNS, rows)
+    machine = result["machine"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
+    print(f"{machine['device']}, {machine['threads']} threads; {packages}")

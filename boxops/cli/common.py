@@ -1,0 +1,82 @@
+"""What train, detect and evaluate share: flags of the data, key=value, and errors in one line. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+SPLITS = {"shapes": ("train", "val"), "coco": ("train", "val"), "voc": ("trainval", "test"), "csv": ("train", "val")}
+
+
+class UserError(Exception):
+    """What a person can put right: one line, exit status 2."""
+
+
+def one_line_errors(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Errors of arguments and files end with one line on stderr and exit status 2."""
+
+    @wraps(run)
+    def guarded(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except UserError as error:
+            print(f"boxops {args.command}: {error}", file=sys.stderr)
+            return 2
+
+    return guarded
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Here files and arguments are at fault when something cannot be read or is out of range."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f'{error}: pip install "boxops[models]"') from error
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(str(error)) from error
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """``key=value``, the value as Python would read it, or else as text."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise argparse.ArgumentTypeError(f"expected key=value, got {text!r}")
+    try:
+        return key, ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", required=True, metavar="KIND", help="shapes (generated), coco, voc or csv")
+    group.add_argument("--root", metavar="DIR", help="the folder of the data")
+    group.add_argument("--on-bad", default="skip", choices=("skip", "raise"), help="bad annotations and images (skip)")
+    group.add_argument("--data-option", type=key_value, action="append", default=[], metavar="KEY=VALUE",
+                       help="of the kind: annotations=FILE, images=DIR, masks=true, length=500, ...")  # fmt: skip
+
+
+def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: bool, **options: Any) -> Any:
+    """The data set of the flags, with the masks and keypoints that the model asks for."""
+    from boxops.data import open_dataset
+
+    if args.data in ("shapes", "coco"):
+        options |= {"masks": masks, "keypoints": keypoints}
+        options.pop("classes", None)
+    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **dict(args.data_option)})
+    if masks and not data.has_masks:
+        raise UserError(f"expected data with masks for this model, got {args.data} without")
+    if keypoints and data.keypoint_names is None:
+        raise UserError(f"expected data with keypoints for this model, got {args.data} without")
+    return data
+
+
+def branches(config: dict[str, Any]) -> dict[str, bool]:
+    """Whether a model needs masks, and keypoints."""
+    return {"masks": config["name"].startswith("mask_rcnn"), "keypoints": bool(config.get("num_keypoints"))}

@@ -1,0 +1,125 @@
+"""What a run tells: a bar or lines of progress, log.csv of each step, metrics.csv of each evaluation, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from boxops.training.checkpoint import atomic
+
+
+class Table:
+    """A CSV file that goes on after a resume: rows that the resumed run will write again are gone."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.seconds = path, 0.0
+        self.columns: list[str] = []
+        rows = list(csv.reader(path.read_text().splitlines())) if path.exists() else []
+        if not rows:
+            return
+        self.columns = rows[0]
+        done = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= step]
+        self.seconds = float(done[-1][self.columns.index("seconds")]) if done else 0.0
+        with atomic(path, "w") as file:
+            csv.writer(file, lineterminator="\n").writerows([rows[0], *done] if done else [])
+        self.columns = self.columns if done else []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        with open(self.path, "a", newline="") as file:
+            if not self.columns:
+                self.columns = list(row)
+                csv.writer(file, lineterminator="\n").writerow(self.columns)
+            csv.writer(file, lineterminator="\n").writerow([row.get(column, "") for column in self.columns])
+
+
+class Logs:
+    """The logs of a run from a step on, maybe amid an epoch; of several processes only the first one speaks."""
+
+    def __init__(self, out: Path, step: int, amid: bool, total: int, every: float, enabled: bool) -> None:
+        self.enabled, self.step0, self.step, self.total, self.every = enabled, step, step, total, every
+        self.problems: dict[str, None] = {}
+        if not enabled:
+            return
+        self.steps, self.metrics = Table(out / "log.csv", step), Table(out / "metrics.csv", step - amid)
+        self.start = time.monotonic() - max(self.steps.seconds, self.metrics.seconds)
+        self.training, self.last_line = 0.0, time.monotonic()
+        self.board: Any = None
+        self.progress: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(out), purge_step=step + 1)
+        except ImportError:
+            self.say("no TensorBoard logs: pip install tensorboard")
+        if sys.stderr.isatty():
+            self._bar()
+
+    def _bar(self) -> None:
+        try:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        except ImportError:
+            return
+        text = TextColumn("{task.fields[text]}")
+        self.progress = Progress(BarColumn(), MofNCompleteColumn(), text, console=Console(stderr=True))
+        self.task = self.progress.add_task("", total=self.total, completed=self.step, text="")
+        self.progress.start()
+
+    def close(self) -> None:
+        if self.enabled and self.progress is not None:
+            self.progress.stop()
+        if self.enabled and self.board is not None:
+            self.board.close()
+
+    def say(self, text: str) -> None:
+        """A line for the person, above the bar."""
+        if self.enabled and getattr(self, "progress", None) is not None:
+            self.progress.console.print(text, markup=False, highlight=False)
+        elif self.enabled:
+            print(text, file=sys.stderr, flush=True)
+
+    def add_step(self, step: int, epoch: int, lr: float, losses: Mapping[str, float], seconds: float) -> None:
+        """Once after each step; seconds: what it took."""
+        if not self.enabled:
+            return
+        self.step, loss = step, sum(losses.values())
+        self.training += seconds
+        self.steps.add({"step": step, "epoch": epoch, "lr": lr, "loss": loss, **losses, "seconds": self._seconds()})
+        for name, value in {"loss": loss, **losses, "lr": lr}.items() if self.board else ():
+            self.board.add_scalar(f"train/{name}", value, step)
+        rate = (step - self.step0) / max(self.training, 1e-9)
+        left = time.strftime("%H:%M:%S", time.gmtime((self.total - step) / rate))
+        each = " ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
+        text = f"epoch {epoch + 1} loss {loss:.3f} ({each}) lr {lr:.2g} {rate:.2f} it/s, {left} left"
+        if self.progress is not None:
+            self.progress.update(self.task, completed=step, text=text)
+        elif step in (self.step0 + 1, self.total) or time.monotonic() - self.last_line >= self.every:
+            self.last_line = time.monotonic()
+            self.say(f"step {step}/{self.total} {text}")
+
+    def add_metrics(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        if not self.enabled:
+            return
+        self.metrics.add({"step": step, "epoch": epoch, **metrics, "seconds": self._seconds()})
+        main = [f"{name} {value:.3f}" for name, value in metrics.items() if "/" not in name and value >= 0]
+        self.say(f"epoch {epoch + 1} on held-out images: {', '.join(main[:6])}")
+        for name, value in metrics.items() if self.board else ():
+            self.board.add_scalar(f"metrics/{name}", value, step)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.start, 2)
+
+    def add_problems(self, problems: Iterable[Any], most: int = 10) -> None:
+        """Reports each problem of the data once, and only counts those beyond the first."""
+        for problem in map(str, problems):
+            if problem in self.problems:
+                continue
+            self.problems[problem] = None
+            if len(self.problems) <= most:
+                self.say(f"left out: {problem}")
+            elif len(self.problems) == most + 1:
+                self.say("left out: more, which are only counted")

@@ -1,0 +1,172 @@
+"""torchvision's detectors under patch_torchvision: the same losses, gradients and detections, on boxops' kernels."""
+
+import pytest
+from scenes import losses_and_gradients, scene, spread, torch, torchvision
+from swap_calls import FUNCTIONS, counting
+
+import boxops
+from boxops import swap
+
+detection = torchvision.models.detection
+CLASSES = 5
+RCNN = {
+    "min_size": 96,
+    "max_size": 160,
+    "box_batch_size_per_image": 64,
+    "box_detections_per_img": 20,
+    "rpn_post_nms_top_n_train": 200,
+}
+FEW = {"box_batch_size_per_image": 24, "box_detections_per_img": 8}  # the keypoint head is slow
+
+
+def pyramid():
+    return detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+
+
+def small_ssd():
+    class Backbone(torch.nn.Module):
+        out_channels = (8, 8)
+
+        def __init__(self):
+            super().__init__()
+            self.fine, self.coarse = torch.nn.Conv2d(3, 8, 8, 8), torch.nn.Conv2d(8, 8, 2, 2)
+
+        def forward(self, x):
+            fine = self.fine(x).relu()
+            return {"0": fine, "1": self.coarse(fine)}
+
+    anchors = detection.anchor_utils.DefaultBoxGenerator([[2], [2, 3]])
+    return detection.ssd.SSD(Backbone(), anchors, (96, 96), CLASSES, topk_candidates=20)
+
+
+def retina(kind, **options):
+    network = torchvision.models.resnet18(weights=None)
+    levels = torchvision.ops.feature_pyramid_network.LastLevelP6P7(256, 256)
+    backbone = detection.backbone_utils._resnet_fpn_extractor(network, 5, [2, 3, 4], levels)
+    return kind(backbone, CLASSES, min_size=96, max_size=160, topk_candidates=50, **options)
+
+
+def keypoint_rcnn():
+    return detection.KeypointRCNN(pyramid(), 2, num_keypoints=3, **(RCNN | FEW))
+
+
+MODELS = {
+    "faster_rcnn": lambda: detection.FasterRCNN(pyramid(), CLASSES, **RCNN),
+    "mask_rcnn": lambda: detection.MaskRCNN(pyramid(), CLASSES, **RCNN),
+    "keypoint_rcnn": keypoint_rcnn,
+    "ssd": small_ssd,
+    "retinanet": lambda: retina(detection.RetinaNet, score_thresh=1e-3),
+    "fcos": lambda: retina(detection.FCOS),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request):
+    torch.manual_seed(0)
+    made = MODELS[request.param]()
+    spread(made, 10)
+    return made
+
+
+def targets_of(model):
+    classes = 2 if isinstance(model, detection.KeypointRCNN) else CLASSES
+    images, targets = scene(classes=classes)
+    for image, target in zip(images, targets, strict=True):
+        count = len(target["boxes"])
+        height, width = image.shape[-2:]
+        x, y = torch.arange(width), torch.arange(height)[:, None]
+        x1, y1, x2, y2 = target["boxes"][:, :, None, None].unbind(1)
+        target["masks"] = ((x > x1) & (x < x2) & (y > y1) & (y < y2)).to(torch.uint8)
+        middle = (target["boxes"][:, None, :2] + target["boxes"][:, None, 2:]) / 2
+        target["keypoints"] = torch.cat([middle.expand(-1, 3, -1), torch.ones(count, 3, 1)], dim=2)
+    return images, targets
+
+
+@torch.no_grad()
+def test_same_detections(model):
+    images, _ = targets_of(model)
+    expected = model.eval()(images)
+    with boxops.patch_torchvision():
+        results = model(images)
+    assert len(torch.cat([result["scores"] for result in expected]).unique()) > 20
+    for result, other in zip(results, expected, strict=True):
+        assert result.keys() == other.keys()
+        for key, values in result.items():
+            tolerance = 1e-3 if "masks" in key or "keypoints" in key else 1e-4
+            torch.testing.assert_close(values, other[key], rtol=tolerance, atol=tolerance)
+
+
+def test_same_training(model):
+    images, targets = targets_of(model)
+    expected, gradients = losses_and_gradients(model, images, targets)
+    expected = {name: loss.item() for name, loss in expected.items()}
+    gradients = {name: gradient.clone() for name, gradient in gradients.items()}
+    with swap.patch_torchvision():
+        losses, ours = losses_and_gradients(model, images, targets)
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert min(expected.values()) > 0
+    assert ours.keys() == gradients.keys()
+    for name, gradient in ours.items():
+        assert (gradient - gradients[name]).abs().max() <= 1e-3 * gradients[name].abs().max() + 1e-6, name
+
+
+REACHED = {
+    "mask_rcnn": {"MultiScaleRoIAlign.forward", "AnchorGenerator.forward", "BoxCoder.encode_single", "roi_align",
+                  "RegionProposalNetwork.forward", "RegionProposalNetwork.assign_targets_to_anchors",
+                  "RoIHeads.assign_targets_to_proposals", "RoIHeads.postprocess_detections",
+                  "roi_heads.paste_masks_in_image"},
+    "ssd": {"SSD.postprocess_detections", "box_iou", "BoxCoder.encode_single"},
+    "retinanet": {"batched_nms", "clip_boxes_to_image", "box_iou", "BoxCoder.encode_single", "BoxCoder.decode_single",
+                  "AnchorGenerator.forward"},
+    "fcos": {"batched_nms", "clip_boxes_to_image", "generalized_box_iou_loss", "AnchorGenerator.forward"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_models_reach_the_kernels(name, monkeypatch):
+    counts = counting(monkeypatch)
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    spread(model, 10)
+    with swap.patch_torchvision():
+        images, targets = targets_of(model)
+        losses_and_gradients(model, images, targets)
+        with torch.no_grad():
+            model.eval()(images)
+    assert counts.keys() == REACHED[name]
+
+
+def test_every_method_is_reached_by_some_model():
+    methods = {f"{path.rpartition('.')[2]}.{name}" for path, name, _ in swap.TABLE if name not in FUNCTIONS}
+    assert methods == {name for names in REACHED.values() for name in names if "." in name}
+
+
+def test_own_steps_stay(monkeypatch):
+    """A subclass with its own step keeps it, and so does a matcher of another kind."""
+    counts = counting(monkeypatch)
+    torch.manual_seed(0)
+    model = MODELS["faster_rcnn"]()
+    calls = []
+
+    class Own(type(model.rpn)):
+        def filter_proposals(self, *args):
+            calls.append(self)
+            return super().filter_proposals(*args)
+
+    model.rpn.__class__ = Own
+    model.roi_heads.proposal_matcher.__class__ = type("Other", (detection._utils.Matcher,), {})
+    images, targets = targets_of(model)
+    with swap.patch_torchvision():
+        model(images, targets)
+    assert len(calls) == 1 and counts["box_iou"] == len(images) - 1  # one of the images is empty
+
+
+def test_autocast():
+    torch.manual_seed(0)
+    model = MODELS["mask_rcnn"]()
+    images, targets = targets_of(model)
+    with swap.patch_torchvision(), torch.autocast("cpu", torch.bfloat16):
+        losses = model(images, targets)
+        assert all(loss.isfinite() for loss in losses.values())
+        with torch.no_grad():
+            assert len(model.eval()(images)) == len(images)

@@ -1,0 +1,62 @@
+from itertools import chain
+
+import pytest
+from tiny import torch
+
+from boxops.training import Options
+from boxops.training.parts import make_optimizer, make_schedule, order
+
+
+def test_order_is_a_slice_of_one_process_with_the_whole_batch():
+    options, alone = Options(batch_size=3, accumulate=2, seed=5), Options(batch_size=6, accumulate=2, seed=5)
+    parts = [order(20, options, epoch=1, rank=rank, world=2) for rank in (0, 1)]
+    whole = order(20, alone, epoch=1)
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+    assert len(whole) == 4  # two steps of two batches of six
+    assert {*chain(*whole)} == {*range(20)}
+    assert order(20, alone, epoch=2) != whole
+    assert order(20, Options(batch_size=6, accumulate=2, seed=6), epoch=1) != whole
+    assert len([*chain(*order(20, Options(batch_size=5, samples=50), 0))]) == 50
+
+
+def test_optimizer_spares_biases_and_slows_the_pretrained_part():
+    model = torch.nn.ModuleDict({
+        "backbone": torch.nn.ModuleDict({"body": torch.nn.Conv2d(1, 1, 1), "fpn": torch.nn.Conv2d(1, 1, 1)}),
+        "norm": torch.nn.BatchNorm2d(1),
+    })  # fmt: skip
+    optimizer = make_optimizer(model, Options(lr=1.0, weight_decay=0.5, backbone_lr=0.1))
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    named = {name: found[id(p)] for name, p in model.named_parameters()}
+    assert named == {
+        "backbone.body.weight": (0.1, 0.5), "backbone.body.bias": (0.1, 0), "backbone.fpn.weight": (1, 0.5),
+        "backbone.fpn.bias": (1, 0), "norm.weight": (1, 0), "norm.bias": (1, 0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "last"), [("cosine", 0.0), ("multistep", 0.01), ("constant", 1.0)])
+def test_schedules(kind, last):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    schedule, rates = make_schedule(optimizer, Options(schedule=kind, warmup=9), 100), []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
+    assert rates[9] == pytest.approx(1)
+    assert rates[-1] == pytest.approx(last, abs=1e-3)
+    assert sorted(rates[9:], reverse=True) == rates[9:]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"lr": -1.0}, "lr: expected a number of 0 or more, got -1"),
+        ({"lr": float("nan")}, "lr: expected"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more, got 0"),
+        ({"schedule": "poly"}, "schedule: expected one of cosine, multistep, constant, got 'poly'"),
+        ({"ema": 1.0}, "ema: expected a decay below 1"),
+    ],
+)
+def test_options_are_checked(options, text):
+    with pytest.raises(ValueError, match=text):
+        Options(**options)
