@@ -86,7 +86,7 @@ def _check(
     _check_keys(path, place, entry, needed)
     for key, known in (("image_id", sizes), ("category_id", categories)):
         if not isinstance(entry[key], int) or entry[key] not in known:
-            raise _bad(path, place, f"expected an {key} of the annotation file, got {entry[key]!r}")
+            raise _bad(path, place, f"expected {key} of one in the annotation file, got {entry[key]!r}")
     for key in ("score", "area"):
         if key in needed:
             _numbers(path, place, key, [entry[key]], 1)

@@ -27,7 +27,8 @@ class Settings:
     """The numbers of SSD300, with torchvision's names and values; section 2.2 of the paper."""
 
     size: int = 300
-    steps: Sequence[float] = (8, 16, 32, 64, 100, 300)  # pixels from a cell to the next, of each map
+    # Pixels from a cell to the next of each map, of SSD300; None: the size over the map's side
+    steps: Sequence[float] | None = (8, 16, 32, 64, 100, 300)
     scales: Sequence[float] = (
         0.07,
         0.15,
@@ -50,7 +51,8 @@ class Settings:
         """[A, 4] corners in pixels: around each cell a square of scale s, one of the geometric mean of s and the next,
         and boxes of scale s of every ratio and its inverse. Small ones on the fine maps, large ones on the coarse."""
         levels = []
-        for k, (grid, step) in enumerate(zip(grids, self.steps, strict=True)):
+        for k, grid in enumerate(grids):
+            step = self.size / grid[0] if self.steps is None else self.steps[k]
             scale, following = self.scales[k], self.scales[k + 1]
             cells = self.size / (step * grid[0])  # multibox_anchors takes sizes as shares of the map's height
             ratios = [ratio for r in self.aspect_ratios[k] for ratio in (r, 1 / r)]

@@ -123,8 +123,8 @@ def test_bad_arguments(shapes):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image_id": 999}, "results.json, entry 2: expected an image_id of the annotation file, got 999"),
-        ({"category_id": 77}, "results.json, entry 2: expected an category_id of the annotation file, got 77"),
+        ({"image_id": 999}, "results.json, entry 2: expected image_id of one in the annotation file, got 999"),
+        ({"category_id": 77}, "results.json, entry 2: expected category_id of one in the annotation file, got 77"),
         ({"score": None}, r"results.json, entry 2: expected score of 1 finite numbers, got \[None\]"),
         ({"bbox": [1, 2, 3]}, r"results.json, entry 2: expected bbox of 4 finite numbers, got \[1, 2, 3\]"),
         ({"bbox": [1, 2, 3, float("nan")]}, "results.json, entry 2: expected bbox of 4 finite numbers"),

@@ -60,7 +60,10 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+SLOW = {"keypoint_rcnn": pytest.mark.slow}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, ())) for name in MODELS])
 def model(request):
     torch.manual_seed(0)
     made = MODELS[request.param]()
