@@ -18,7 +18,16 @@ from .machine import ABSENT, facts, rival
 
 Arrays = tuple[np.ndarray, ...]
 SCHEMA = 1
-FRAME = {"harness", "machine", "timing", "report", "plots", "page", "models"}  # every other module is a family
+FRAME = {
+    "harness",
+    "machine",
+    "timing",
+    "report",
+    "plots",
+    "page",
+    "models",
+    "stages",
+}  # every other module is a family
 BUDGET = {False: 40.0, True: 10.0}  # by --quick: seconds that the cases share, if none is slow; verification is extra
 ROUNDS = {False: (3, 9), True: (2, 5)}  # fewest and most turns that every row of a case gets
 OURS = ("boxops", "boxops NumPy", "boxops graph")

@@ -11,14 +11,12 @@ import dataclasses
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from typing import Any
-from unittest import mock
 
 import boxops
 
-from . import timing
+from . import stages, timing
 from .machine import facts, rival
 from .report import Cell, duration, print_table, times
 
@@ -86,61 +84,6 @@ def flat(predictor: Any) -> Any:
     return Predictor()
 
 
-def box_operations() -> list[tuple[Any, str]]:
-    """Where box operations are called: every op of boxops, and what torchvision's detectors have in their place.
-
-    torchvision's hard negatives, heatmaps and losses are left out: they are not functions of their own there.
-    """
-    d = detection
-    theirs = {
-        d.anchor_utils.AnchorGenerator: ["forward"],
-        d.anchor_utils.DefaultBoxGenerator: ["forward"],
-        d.rpn.RegionProposalNetwork: ["filter_proposals", "assign_targets_to_anchors"],
-        d._utils.BoxCoder: ["encode", "encode_single", "decode", "decode_single"],
-        d._utils.BalancedPositiveNegativeSampler: ["__call__"],
-        d._utils.Matcher: ["__call__"],
-        d._utils.SSDMatcher: ["__call__"],
-        d.ssd.box_ops: ["box_iou"],
-        d.roi_heads.RoIHeads: ["select_training_samples", "postprocess_detections"],
-        d.roi_heads: ["project_masks_on_boxes"],
-        rival("torchvision.ops").MultiScaleRoIAlign: ["forward"],
-        d.ssd.SSD: ["postprocess_detections"],
-        d.transform: ["paste_masks_in_image"],
-    }
-    ours = [(boxops, name) for name in boxops.__all__]
-    return ours + [(owner, name) for owner, names in theirs.items() for name in names]
-
-
-class Stopwatch:
-    """Seconds in box operations; of nested ones the outermost counts."""
-
-    def __init__(self, wait: Callable[[], None]) -> None:
-        self.seconds, self.inside, self.wait = 0.0, False, wait
-
-    def __call__(self, call: timing.Call) -> float:
-        with ExitStack() as stack:
-            for owner, name in box_operations():
-                stack.enter_context(mock.patch.object(owner, name, self.around(getattr(owner, name))))
-            call()
-        return self.seconds
-
-    def around(self, function: Any) -> Any:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            if self.inside:
-                return function(*args, **kwargs)
-            self.inside = True
-            self.wait()
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.wait()
-                self.seconds += time.perf_counter() - start
-                self.inside = False
-
-        return timed
-
-
 def backward_seconds(call: timing.Call, device: str) -> float:
     """Seconds of the gradients of box operations, RoIAlign's above all."""
     with torch.profiler.profile() as profile:
@@ -156,11 +99,7 @@ def measure(
     torch.manual_seed(0)
     model = boxops.models.create(name, **options).to(device)
     other = twin(model).to(device)
-    shapes = boxops.data.open_dataset("shapes", length=images, size=side, keypoints=False)
-    samples = boxops.data.collate([shapes[i] for i in range(images)])
-    batch = [(image.float() / 255).to(device) for image in samples[0]]
-    kept = ("boxes", "labels", "masks") if "mask" in name else ("boxes", "labels")
-    targets = [{key: target[key].to(device) for key in kept} for target in samples[1]]
+    batch, targets = scene(images, side, device)
     settle(model, batch, targets)
     rows: list[dict[str, Any]] = []
     for job in ("training step", "inference"):
@@ -171,7 +110,7 @@ def measure(
         if job == "inference":
             compare(calls["boxops"](), calls["torchvision"]())
         taken: dict[str, list[float]] = {which: [] for which in calls}
-        wait = torch.cuda.synchronize if device == "cuda" else _nothing
+        wait = stages.waiting(device)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(taken["boxops"]) < 3:
             for which, call in calls.items():
@@ -182,14 +121,11 @@ def measure(
                 taken[which].append(time.perf_counter() - start)
         row: dict[str, Any] = {"detector": name, "job": job, "images": images, "side": side}
         for which, call in calls.items():
-            boxes = statistics.median(Stopwatch(wait)(call) for _ in range(3))
+            boxes = statistics.median(sum(stages.Stopwatch(device)(call).values()) for _ in range(3))
             backward = backward_seconds(call, device) if job != "inference" else 0.0
             row[which] = {"total": statistics.median(taken[which][1:]), "box_ops": boxes + backward}
         rows.append(row)
     return rows
-
-
-def _nothing() -> None: ...
 
 
 def settle(model: Any, images: Any, targets: Any) -> None:
@@ -200,6 +136,14 @@ def settle(model: Any, images: Any, targets: Any) -> None:
             norm.momentum = momentum
         with torch.no_grad():
             model(images, targets)
+
+
+def scene(images: int, side: int, device: str) -> tuple[list[Any], list[dict[str, Any]]]:
+    shapes = boxops.data.open_dataset("shapes", length=images, size=side, keypoints=False)
+    pixels, targets, _ = boxops.data.collate([shapes[i] for i in range(images)])
+    kept = ("boxes", "labels", "masks")
+    moved = [{key: target[key].to(device) for key in kept} for target in targets]
+    return [(image.float() / 255).to(device) for image in pixels], moved
 
 
 def training(model: Any, images: Any, targets: Any) -> timing.Call:
@@ -243,7 +187,9 @@ def run(
             rows += measure(name, options, images, side, device, 2.0 if quick else 8.0)
         except AssertionError as error:  # of compare
             rows.append({"detector": name, "error": f"wrong detections: {error}"})
-    return {"schema": 1, "machine": machine, "models": rows}
+    chosen = [] if quick or patterns else list(stages.DETECTORS)
+    swapped = [row for name in chosen for row in stages.measure(name, device, *scene(1, 480, device))]
+    return {"schema": 1, "machine": machine, "models": rows, "stages": swapped}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -260,6 +206,8 @@ def show(result: dict[str, Any]) -> None:
         cells.append(times(theirs["box_ops"] / ours["box_ops"]))
         rows.append([(cell, "ours" if i in (2, 5) else "") for i, cell in enumerate(cells)])
     print_table("a training step, an inference, and what box operations take of it", COLUMNS, rows)
+    if result["stages"]:
+        stages.show(result["stages"])
     machine = result["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     print(f"{machine['device']}, {machine['threads']} threads; {packages}")

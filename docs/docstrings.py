@@ -8,15 +8,22 @@ import boxops
 
 
 class Docstrings(griffe.Extension):
+    def on_class(self, *, cls: griffe.Class, **_: object) -> None:
+        if cls.docstring:
+            cls.docstring.value = re.sub(r":(?:func|class|meth):(`[\w.]+`)", r"\1", cls.docstring.value)
+
     def on_function(self, *, func: griffe.Function, **_: object) -> None:
         if func.docstring:
             text = re.sub(r":func:`(\w+)`", _link, func.docstring.value)
+            text = re.sub(r":(?:func|class|meth):(`[\w.]+`)", r"\1", text)  # not on these pages
             text = re.sub(r"(?m)^( {4}\w+: )(?=>)", r"\1\\", text)  # ">= 0" is no quotation
             func.docstring.value = re.sub(r"(?<=Returns:\n)(?: {4}.*\n?)+", _indented, text)
 
 
 def _link(match: re.Match) -> str:
     name = match[1]
+    if name not in boxops.__all__:
+        return f"`{name}`"
     return f"[`{name}`][{getattr(boxops, name).__module__}.{name}]"
 
 

@@ -1,4 +1,6 @@
-"""Draws what a trained detector does on held-out images: `python docs/draw_detectors.py ssd CHECKPOINT --data voc --root DIR`.
+"""Draws what a trained detector does on held-out images, as docs/pictures/NAME.jpg.
+
+    python docs/draw_detectors.py ssd CHECKPOINT --data voc --root DIR --split test
 
 Three steps of each image, from real calls: the anchors that match an object, what is proposed, what is detected.
 """
