@@ -53,7 +53,8 @@ def patch_torchvision() -> Patch:
     ``undo = patch_torchvision()`` holds until ``undo()``; ``with patch_torchvision():`` holds inside. Both nest. The
     functions keep torchvision's signatures and results: see ``TABLE`` in boxops/swap. Where a subclass has its own
     version of a step, and for rotated formats, torchvision's code runs. Names that a program imported before
-    (``from torchvision.ops import nms``) stay torchvision's. For the whole process; not for torch.jit.
+    (``from torchvision.ops import nms``) stay torchvision's. An AnchorGenerator is read by its sizes and ratios, not by
+    ``cell_anchors`` that were set by hand. For the whole process; not for torch.jit.
 
     Raises:
         RuntimeError: this torchvision lacks something that the patch replaces; nothing is changed then.

@@ -1,5 +1,7 @@
 """torchvision's detectors under patch_torchvision: the same losses, gradients and detections, on boxops' kernels."""
 
+import copy
+
 import pytest
 from scenes import losses_and_gradients, scene, spread, torch, torchvision
 from swap_calls import FUNCTIONS, counting
@@ -100,17 +102,20 @@ def test_same_detections(model):
 
 
 def test_same_training(model):
+    """In float64: in float32 an input that differs by 1e-6 moves torchvision's own gradients by 3 %: a ReLU flips."""
     images, targets = targets_of(model)
+    model, images = copy.deepcopy(model).double(), [image.double() for image in images]
+    targets = [target | {"boxes": target["boxes"].double()} for target in targets]
     expected, gradients = losses_and_gradients(model, images, targets)
     expected = {name: loss.item() for name, loss in expected.items()}
     gradients = {name: gradient.clone() for name, gradient in gradients.items()}
     with swap.patch_torchvision():
         losses, ours = losses_and_gradients(model, images, targets)
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-6)
     assert min(expected.values()) > 0
     assert ours.keys() == gradients.keys()
     for name, gradient in ours.items():
-        assert (gradient - gradients[name]).abs().max() <= 1e-3 * gradients[name].abs().max() + 1e-6, name
+        assert (gradient - gradients[name]).abs().max() <= 1e-5 * gradients[name].abs().max() + 1e-9, name
 
 
 REACHED = {
