@@ -8,7 +8,7 @@ from pathlib import Path
 
 from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, one_line_errors, open_data, user_errors
 
-WIDTH = 100  # columns of the table, if need be more than the terminal has
+WIDTH = 140  # columns of the table, if need be more than the terminal has
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from boxops.training import Options
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
 # large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here.
 DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("ssd", "mobilenet"), {"batch_size": 8, "optimizer": "adamw", "lr": 1e-3}),
-    (("mobilenet",), {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4}),
+    (("ssd", "mobilenet"), {"batch_size": 8, "optimizer": "adamw", "lr": 1e-3, "channels_last": True}),
+    (("mobilenet",), {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "channels_last": True}),
     (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 1e-3}),
     ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),
 ]
@@ -61,7 +61,7 @@ A run that was stopped or killed goes on with the same command and --resume."""
         told = option.metadata["help"] + (f" ({told})" if told not in ("None", "False") else "")
         flag: dict[str, Any] = {"help": told, "default": argparse.SUPPRESS}
         if option.type == "bool":
-            flag["action"] = "store_true"
+            flag["action"] = argparse.BooleanOptionalAction
         else:
             flag["type"] = {"int": int, "float": float}.get(str(option.type).removesuffix(" | None"), str)
             flag |= {"choices": option.metadata["choices"]} if option.metadata["choices"] else {"metavar": "N"}

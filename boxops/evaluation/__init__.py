@@ -108,9 +108,10 @@ def table(metrics: Mapping[str, float]) -> Any:
     from rich.table import Table
 
     names = [name for name in metrics if "/" not in name]
-    shown = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("", no_wrap=True)
     for name in names:
-        shown.add_column(name.replace("_", " "), justify="right")
+        shown.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     classes = dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name)
     for label, ending in [("all", ""), *((label, f"/{label}") for label in classes)]:
         values = [metrics.get(name + ending) for name in names]

@@ -31,9 +31,10 @@ class HeldOut:
         self.chosen = [i * len(data) // count for i in range(count)]
 
     def save_image(self) -> None:
-        """Once, for `boxops detect`."""
+        """Once, for `boxops detect`: of the chosen images one with many objects."""
         self.out.mkdir(parents=True, exist_ok=True)
-        F.to_pil_image(self.data[0][0]).save(self.out / "image.jpg", quality=95)
+        image, _ = max((self.data[i] for i in self.chosen or [0]), key=lambda sample: len(sample[1]["boxes"]))
+        F.to_pil_image(image).save(self.out / "image.jpg", quality=95)
 
     def __call__(self, model: nn.Module, epoch: int) -> dict[str, float]:
         metrics = self.measure(model, self.data)

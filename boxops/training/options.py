@@ -32,7 +32,7 @@ class Options:
     workers: int = _option(2, "processes that load images; 0: none besides the main one")
     device: str = _option("auto", "auto, cpu, cuda or cuda:1; auto is a GPU if there is one")
     sync_bn: bool = _option(False, "batch norms see the images of all processes (GPU)")
-    channels_last: bool = _option(False, "keep images as NHWC in memory")
+    channels_last: bool = _option(False, "weights and features as NHWC in memory")
     find_unused: bool = _option(False, "with several processes, for losses that leave parameters out")
     eval_every: int = _option(1, "epochs between evaluations; 0: only at the end")
     checkpoint_steps: int = _option(0, "save each so many steps too; 0: at the end of each epoch")
