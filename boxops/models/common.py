@@ -86,13 +86,19 @@ class GroundTruth:
     def of(cls, targets: Sequence[Target]) -> GroundTruth:
         images, crowds = [], []
         for target in targets:
-            crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
-            crowds.append(target["boxes"][crowd].float())
-            images.append({key: target[key][~crowd] for key in PER_OBJECT if key in target})
+            image = {key: target[key] for key in PER_OBJECT if key in target}
+            apart = image["boxes"][:0]
+            if "iscrowd" in target:  # on a GPU the host waits here; the trainer leaves it out where there are no crowds
+                crowd = target["iscrowd"].bool()
+                apart = image["boxes"][crowd]
+                image = {key: values[~crowd] for key, values in image.items()}
+            images.append(image)
+            crowds.append(apart.float())
         boxes = [image["boxes"].float() for image in images]
-        apart = {"ignore_boxes": torch.cat(crowds), "ignore_offsets": _offsets(crowds)}
-        apart = apart if len(apart["ignore_boxes"]) else {}
-        return cls(torch.cat(boxes), torch.cat([image["labels"] for image in images]), _offsets(boxes), apart, images)
+        labels = torch.cat([image["labels"] for image in images])
+        ignored = {"ignore_boxes": torch.cat(crowds), "ignore_offsets": _offsets(crowds)}
+        crowded = len(ignored["ignore_boxes"]) > 0
+        return cls(torch.cat(boxes), labels, _offsets(boxes), ignored if crowded else {}, images)
 
     def take(self, values: Tensor, matches: Tensor) -> Tensor:
         """Of values [G, ...] those that the matches [B, A] name, [B, A, ...]; where none is matched, any value or 0."""

@@ -133,7 +133,9 @@ class Trainer:
             self.logs.add_problems(problems)
             torch.manual_seed(seed_of(o.seed, self.rank, self.step, i))
             images = [image.to(self.device, non_blocking=True) for image in images]
-            targets = [{k: _to(v, self.device) for k, v in target.items()} for target in targets]
+            # No crowds, no iscrowd: looking for them on a GPU would make the host wait.
+            seen = [{k: v for k, v in target.items() if k != "iscrowd" or v.any()} for target in targets]
+            targets = [{k: _to(v, self.device) for k, v in target.items()} for target in seen]
             wait = self.world > 1 and i + 1 < len(micro_batches)
             with self.run_model.no_sync() if wait else nullcontext():  # type: ignore[operator, union-attr]
                 with torch.autocast(self.device.type, AMP.get(o.amp), enabled=o.amp != "none"):
