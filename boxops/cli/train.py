@@ -17,7 +17,7 @@ from boxops.training import Options
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
 # large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here.
 DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("ssd", "mobilenet"), {"batch_size": 8, "optimizer": "adamw", "lr": 1e-3, "channels_last": True}),
+    (("ssd", "mobilenet"), {"batch_size": 4, "optimizer": "adamw", "lr": 2e-3, "channels_last": True}),
     (("mobilenet",), {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "channels_last": True}),
     (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 1e-3}),
     ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),

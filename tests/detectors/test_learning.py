@@ -23,6 +23,7 @@ def test_ssd_learns_blood_cells(data, tmp_path):
     backbone = data / "backbones" / "mobilenet_v2-b0353104.pth"
     bccd = ["--data", "voc", "--root", data / "bccd"]
     recipe = ["--epochs", 3, "--eval-every", 0, "--warmup", 20, "--augment", "rcnn", "--vertical-flip", "--workers", 1]
+    recipe += ["--batch-size", 8, "--lr", 1e-3]
     boxops("train", "ssd", *bccd, "--backbone-weights", backbone, *recipe, "--out", out)
     with open(out / "log.csv") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
