@@ -15,7 +15,6 @@ from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.records import Object, Record, pack
 
 CORNERS = {"circle": 0, "square": 4, "triangle": 3}
-VISIBLE = 0.4  # the least part of an object that later ones leave visible
 CONTRAST = 110  # the least distance of a colour from what it is painted on, in levels summed over R, G and B
 
 
@@ -31,6 +30,7 @@ class Shapes(DetectionDataset):
         length: how many images, by default 1000 for the split ``train`` and 100 for any other.
         size: side of the images in pixels, 48 or more, or (least, greatest): each side is drawn from these.
         max_objects: 1 to this many objects an image.
+        visible: the least part of an object that later ones leave visible, in 0..1.
         masks, keypoints: whether samples and ``coco()`` have them.
     """
 
@@ -45,6 +45,7 @@ class Shapes(DetectionDataset):
         length: int | None = None,
         size: int | Sequence[int] = 256,
         max_objects: int = 6,
+        visible: float = 0.7,
         masks: bool = True,
         keypoints: bool = True,
     ) -> None:
@@ -57,7 +58,9 @@ class Shapes(DetectionDataset):
             raise ValueError(f"shapes: expected length and max_objects of 1 or more, got {length}, {max_objects}")
         if len(self.size) != 2 or not 48 <= self.size[0] <= self.size[1]:
             raise ValueError(f"shapes: expected size, or (least, greatest), of 48 or more, got {size}")
-        self.split, self.max_objects, self.has_masks = split, max_objects, masks
+        if not 0 <= visible <= 1:
+            raise ValueError(f"shapes: expected visible in 0..1, got {visible}")
+        self.split, self.max_objects, self.visible, self.has_masks = split, max_objects, visible, masks
         self.classes, self.category_ids = list(CORNERS), list(range(1, len(CORNERS) + 1))
         if keypoints:
             self.keypoint_names, self.keypoint_flip = ["top", "right", "bottom", "left"], [0, 3, 2, 1]
@@ -78,7 +81,10 @@ class Shapes(DetectionDataset):
 
     def load(self, index: int) -> tuple[Image.Image, Record, np.ndarray | None]:
         pixels, masks, labels, points = draw(
-            np.random.default_rng((self.seed, zlib.crc32(self.split.encode()), index)), self.size, self.max_objects
+            np.random.default_rng((self.seed, zlib.crc32(self.split.encode()), index)),
+            self.size,
+            self.max_objects,
+            self.visible,
         )
         height, width = pixels.shape[:2]
         objects = [
@@ -104,7 +110,7 @@ class Shapes(DetectionDataset):
 
 
 def draw(
-    random: np.random.Generator, sizes: tuple[int, ...], max_objects: int
+    random: np.random.Generator, sizes: tuple[int, ...], max_objects: int, visible: float
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[np.ndarray]]:
     """One image: pixels uint8 [H, W, 3], masks uint8 [G, H, W], labels, and keypoints [4, 3] of each object."""
     height, width = (int(side) for side in random.integers(sizes[0], sizes[1] + 1, 2))
@@ -125,7 +131,7 @@ def draw(
         window = np.s_[top : top + shape.shape[0], left : left + shape.shape[1]]
         hidden = np.bincount(owner[window][shape], minlength=len(areas) + 1)[1:]
         seen = np.bincount(owner.ravel(), minlength=len(areas) + 1)[1:] if hidden.any() else np.array(areas)
-        if (seen - hidden < VISIBLE * np.array(areas)).any():
+        if (seen - hidden < visible * np.array(areas)).any():
             continue
         colour = _colour(random, pixels[window][shape].mean(0))
         owner[window][shape] = len(areas) + 1
