@@ -10,9 +10,10 @@ pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
 FLOOR = 0.5  # AP50 on the test images after 3 epochs; 15 epochs reach 0.9
 
 
-def boxops(*arguments):
+def boxops(folder, *arguments):
+    """The command line, away from the sources, which may not be what is installed."""
     command = [sys.executable, "-m", "boxops", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -24,7 +25,7 @@ def test_ssd_learns_blood_cells(data, tmp_path):
     bccd = ["--data", "voc", "--root", data / "bccd"]
     recipe = ["--epochs", 3, "--eval-every", 0, "--warmup", 20, "--augment", "rcnn", "--vertical-flip", "--workers", 1]
     recipe += ["--batch-size", 8, "--lr", 1e-3]
-    boxops("train", "ssd", *bccd, "--backbone-weights", backbone, *recipe, "--out", out)
+    boxops(tmp_path, "train", "ssd", *bccd, "--backbone-weights", backbone, *recipe, "--out", out)
     with open(out / "log.csv") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert len(losses) == 3 * 37
@@ -34,6 +35,8 @@ def test_ssd_learns_blood_cells(data, tmp_path):
     assert float(metrics["box_AP50"]) > FLOOR
     assert (out / "samples" / "epoch_003.jpg").stat().st_size > 10_000
 
-    told = boxops("detect", "--checkpoint", out / "last.pt", out / "image.jpg", "--out", tmp_path / "found.jpg")
+    told = boxops(
+        tmp_path, "detect", "--checkpoint", out / "last.pt", out / "image.jpg", "--out", tmp_path / "found.jpg"
+    )
     assert "RBC 0." in told
     assert (tmp_path / "found.jpg").stat().st_size > 10_000
