@@ -86,7 +86,9 @@ def flat(predictor: Any) -> Any:
 
 def backward_seconds(call: timing.Call, device: str) -> float:
     """Seconds of the gradients of box operations, RoIAlign's above all."""
-    with torch.profiler.profile() as profile:
+    activity = torch.profiler.ProfilerActivity
+    activities = [activity.CPU, activity.CUDA] if device == "cuda" else [activity.CPU]
+    with torch.profiler.profile(activities=activities) as profile:
         call()
     names = re.compile(r"^(boxops|torchvision)::\w+_backward$")
     attribute = "device_time_total" if device == "cuda" else "cpu_time_total"
@@ -100,15 +102,14 @@ def measure(
     model = boxops.models.create(name, **options).to(device)
     other = twin(model).to(device)
     batch, targets = scene(images, side, device)
-    settle(model, batch, targets)
+    stages.settle(model, batch, targets)
+    compare(inference(model, batch)(), inference(other, batch)())
     rows: list[dict[str, Any]] = []
     for job in ("training step", "inference"):
         calls = {
             "boxops": training(model, batch, targets) if job != "inference" else inference(model, batch),
             "torchvision": training(other, batch, targets) if job != "inference" else inference(other, batch),
         }
-        if job == "inference":
-            compare(calls["boxops"](), calls["torchvision"]())
         taken: dict[str, list[float]] = {which: [] for which in calls}
         wait = stages.waiting(device)
         end = time.perf_counter() + seconds
@@ -126,16 +127,6 @@ def measure(
             row[which] = {"total": statistics.median(taken[which][1:]), "box_ops": boxes + backward}
         rows.append(row)
     return rows
-
-
-def settle(model: Any, images: Any, targets: Any) -> None:
-    """Takes the statistics of these images into the norms: without, random weights give every anchor the same score."""
-    norms = [module for module in model.train().modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for momentum in (1.0, 0.1):
-        for norm in norms:
-            norm.momentum = momentum
-        with torch.no_grad():
-            model(images, targets)
 
 
 def scene(images: int, side: int, device: str) -> tuple[list[Any], list[dict[str, Any]]]:

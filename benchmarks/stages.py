@@ -98,15 +98,22 @@ def waiting(device: str) -> Callable[[], None]:
     return wait
 
 
+def settle(model: Any, images: Any, targets: Any) -> None:
+    """Takes the statistics of these images into the norms: without, random weights give every anchor the same score."""
+    norms = [module for module in model.train().modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for momentum in (1.0, 0.1):
+        for norm in norms:
+            norm.momentum = momentum
+        with torch.no_grad():
+            model(images, targets)
+
+
 def measure(name: str, device: str, images: Any, targets: Any, rounds: int = 5) -> list[dict[str, Any]]:
     """The stages of one of torchvision's detectors, as it is and under patch_torchvision, in turns."""
     torch.manual_seed(0)
     build = getattr(detection, name)
     model = build(weights=None, weights_backbone=None, num_classes=91, **DETECTORS[name]).to(device)
-    with torch.no_grad():  # random weights give every box the same score; larger ones tell them apart
-        for key, parameter in model.named_parameters():
-            if any(part in key for part in ("cls_score", "cls_logits", "bbox_pred", "classification_head")):
-                parameter.mul_(5)
+    settle(model, images, targets)
 
     def inference() -> None:
         with torch.inference_mode():
