@@ -175,7 +175,7 @@ def run(
     rows: list[dict[str, Any]] = []
     for name, options, images, side, _ in chosen:
         try:
-            rows += measure(name, options, images, side, device, 2.0 if quick else 8.0)
+            rows += measure(name, options, images, side, device, 2.0 if quick else 20.0)
         except AssertionError as error:  # of compare
             rows.append({"detector": name, "error": f"wrong detections: {error}"})
     chosen = [] if quick or patterns else list(stages.DETECTORS)
