@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
         several = len(files) > 1 or any(path.is_dir() for path in args.images)
         if several and args.out is not None and args.out.suffix.lower() in SUFFIXES:
             raise UserError(f"--out: expected a folder for {len(files)} images, got {args.out}")
+        twice = [stem for stem, count in Counter(file.stem for file in files).items() if count > 1]
+        if twice and args.out is not None:
+            raise UserError(f"--out: expected images of different names, got {twice[0]} twice")
         model, classes, device = load(args)
 
     import torch

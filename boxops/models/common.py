@@ -19,11 +19,7 @@ from .checkpoint import load_weights
 
 Target = dict[str, Any]
 PER_OBJECT = ("boxes", "labels", "masks", "keypoints")
-IMAGENET = (
-    [0.485, 0.456, 0.406],
-    [0.229, 0.224, 0.225],
-)  # mean and standard deviation of the classes that backbones know
-
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of the backbones' images
 
 Weights = str | Path | None
 MODELS: dict[str, Callable[..., Detector]] = {}  # every builder by its name

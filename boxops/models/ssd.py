@@ -29,15 +29,8 @@ class Settings:
     size: int = 300
     # Pixels from a cell to the next of each map, of SSD300; None: the size over the map's side
     steps: Sequence[float] | None = (8, 16, 32, 64, 100, 300)
-    scales: Sequence[float] = (
-        0.07,
-        0.15,
-        0.33,
-        0.51,
-        0.69,
-        0.87,
-        1.05,
-    )  # of each map and one beyond: shares of the size
+    # Of each map and one beyond: shares of the size
+    scales: Sequence[float] = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
     aspect_ratios: Sequence[Sequence[float]] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     iou_thresh: float = 0.5
     negatives: float = 3.0  # for each positive
@@ -157,9 +150,7 @@ class VGG(nn.Module):
         pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         layers[pools[2]].ceil_mode = True  # 75 -> 38 cells, as in the paper
         self.features = nn.Sequential(*layers[: pools[3]])  # to conv4_3
-        self.scale_weight = nn.Parameter(
-            torch.full((512,), 20.0)
-        )  # section 3.1: of each channel of the normalised conv4_3
+        self.scale_weight = nn.Parameter(torch.full((512,), 20.0))  # of the channels of conv4_3; section 3.1
         fc = nn.Sequential(
             nn.MaxPool2d(3, stride=1, padding=1),
             nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
