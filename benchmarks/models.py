@@ -100,16 +100,16 @@ def measure(
 ) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     model = boxops.models.create(name, **options).to(device)
-    other = twin(model).to(device)
+    models = {"boxops": model, "torchvision": twin(model).to(device)}
     batch, targets = scene(images, side, device)
     stages.settle(model, batch, targets)
-    compare(inference(model, batch)(), inference(other, batch)())
+    jobs = {
+        "training step": {which: training(m, batch, targets) for which, m in models.items()},
+        "inference": {which: inference(m, batch) for which, m in models.items()},
+    }
+    compare(*(call() for call in jobs["inference"].values()))
     rows: list[dict[str, Any]] = []
-    for job in ("training step", "inference"):
-        calls = {
-            "boxops": training(model, batch, targets) if job != "inference" else inference(model, batch),
-            "torchvision": training(other, batch, targets) if job != "inference" else inference(other, batch),
-        }
+    for job, calls in jobs.items():
         taken: dict[str, list[float]] = {which: [] for which in calls}
         wait = stages.waiting(device)
         end = time.perf_counter() + seconds
@@ -123,7 +123,7 @@ def measure(
         row: dict[str, Any] = {"detector": name, "job": job, "images": images, "side": side}
         for which, call in calls.items():
             boxes = statistics.median(sum(stages.Stopwatch(device)(call).values()) for _ in range(3))
-            backward = backward_seconds(call, device) if job != "inference" else 0.0
+            backward = backward_seconds(call, device) if job == "training step" else 0.0
             row[which] = {"total": statistics.median(taken[which][1:]), "box_ops": boxes + backward}
         rows.append(row)
     return rows

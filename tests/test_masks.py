@@ -79,10 +79,8 @@ def test_torchvision_paste(torchvision, size, padding):
     # A coordinate of up to 30 in a float32 mask is rounded to 2e-6, and both are as far as that (2.6e-6 seen) from the
     # result in float64; how torchvision rounds depends on the processor.
     for dtype, tolerance in ((torch.float32, 4e-6), (torch.float64, 1e-12)):
-        got, want = (
-            boxops.paste_masks(masks.to(dtype), boxes, (200, 260), padding=padding),
-            paste_masks_in_image(masks.to(dtype), boxes, (200, 260), padding),
-        )
+        got = boxops.paste_masks(masks.to(dtype), boxes, (200, 260), padding=padding)
+        want = paste_masks_in_image(masks.to(dtype), boxes, (200, 260), padding)
         torch.testing.assert_close(got, want, rtol=0, atol=tolerance)
 
 

@@ -82,10 +82,8 @@ def test_shapes_leave_their_share_visible(visible):
         _, right, bottom, left = target["keypoints"].unbind(1)
         top = target["keypoints"][:, 0]
         whole = np.pi / 4 * (right - left + 1)[:, 0] * (bottom - top + 1)[:, 1]
-        shares += (target["area"] / whole)[target["labels"] == 1].tolist()
-    assert (
-        visible - 0.02 < min(shares) < visible + 0.2 and 0.95 < max(shares) < 1.05
-    )  # of circles, whose area the keypoints tell
+        shares += (target["area"] / whole)[target["labels"] == 1].tolist()  # of circles: the keypoints tell their area
+    assert visible - 0.02 < min(shares) < visible + 0.2 and 0.95 < max(shares) < 1.05
 
 
 def test_coco_of_shapes_second_opinion():
