@@ -1,7 +1,10 @@
 import os
 import pathlib
+import subprocess
+import sys
 
 import backends
+import cuda_emulator
 import pytest
 from hypothesis import settings
 
@@ -44,3 +47,37 @@ def data():
     if "BOXOPS_TEST_DATA" not in os.environ:
         pytest.skip("BOXOPS_TEST_DATA names no folder of real data")
     return pathlib.Path(os.environ["BOXOPS_TEST_DATA"])
+
+
+EMULATOR_RUNS = pytest.StashKey()
+
+
+def pytest_collection_modifyitems(items):
+    """The runs of the CUDA emulator take longest: they start first, and are waited for last."""
+    items.sort(key=lambda item: "emulator_runs" in item.fixturenames)
+
+
+def pytest_collection_finish(session):
+    waited_for = any("emulator_runs" in item.fixturenames for item in session.items)
+    if not waited_for or session.config.option.collectonly or not cuda_emulator.can_build():
+        return
+    cuda_emulator.module()  # as it is now: whether the tests here use it must not depend on how far the runs are
+    folder = session.config._tmp_path_factory.mktemp("emulator")
+    runs = session.config.stash[EMULATOR_RUNS] = {}
+    for variant in cuda_emulator.VARIANTS:
+        with (folder / variant).open("w") as log:
+            # Niced: they fill the cores that the tests here leave idle.
+            command = ["nice", sys.executable, pathlib.Path(cuda_emulator.__file__).parent, variant]
+            runs[variant] = subprocess.Popen(command, stdout=log, stderr=log), folder / variant
+
+
+def pytest_sessionfinish(session):
+    for process, _ in session.config.stash.get(EMULATOR_RUNS, {}).values():
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def emulator_runs(pytestconfig):
+    """Of each variant of the emulator the process that runs all tests of kernels, and its log."""
+    pytest.importorskip("pybind11")
+    return pytestconfig.stash[EMULATOR_RUNS]

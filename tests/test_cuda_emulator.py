@@ -4,7 +4,6 @@ import functools
 import pathlib
 import re
 import subprocess
-import sys
 
 import cuda_emulator
 import numpy as np
@@ -193,27 +192,12 @@ def test_compaction_goes_round_more_than_once(kernels):
     np.testing.assert_array_equal(cuda_emulator.to_host(got), kernels.remove_small_boxes(boxes, 15.0))
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """What a person would run as `python tests/cuda_emulator race`, of all variants at once, each with its log."""
-    pytest.importorskip("pybind11")
-    script = pathlib.Path(cuda_emulator.__file__).parent
-    logs = {variant: tmp_path_factory.mktemp("runs") / variant for variant in cuda_emulator.VARIANTS}
-    started = {}
-    for variant in logs:
-        cuda_emulator.build(variant, "_numpy_ops")
-    for variant, log in logs.items():
-        with log.open("w") as file:
-            started[variant] = subprocess.Popen([sys.executable, script, variant], stdout=file, stderr=file)
-    yield {variant: (process, logs[variant]) for variant, process in started.items()}
-    for process in started.values():
-        process.kill()
-
-
 @pytest.mark.slow
-def test_every_case_of_every_kernel(runs, variant):
-    process, log = runs[variant]
-    process.wait(timeout=1800)
+@pytest.mark.parametrize("variant", cuda_emulator.VARIANTS)
+def test_every_case_of_every_kernel(emulator_runs, variant):
+    """What a person would run as `python tests/cuda_emulator race`."""
+    process, log = emulator_runs[variant]
+    process.wait(timeout=3600)
     report = log.read_text()
     assert process.returncode == 0, report[-5000:]
     assert int(re.search(r"(\d+) passed", report)[1]) > 500, report[-5000:]

@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import fcntl
 import functools
 import importlib.machinery
 import importlib.util
@@ -48,13 +49,16 @@ def build(variant, target):
         pass
     # A sanitizer preloaded into this process is not for the compiler.
     tools = {**os.environ, "PATH": tool_path(), "LD_PRELOAD": ""}
-    for command in (
-        ["cmake", "-S", HERE, "-B", folder, *options],
-        ["cmake", "--build", folder, "--target", target, "--parallel", str(os.cpu_count())],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, env=tools)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(map(str, command))} failed\n{done.stdout}{done.stderr}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may want another target
+        for command in (
+            ["cmake", "-S", HERE, "-B", folder, *options],
+            ["cmake", "--build", folder, "--target", target, "--parallel", str(os.cpu_count())],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, env=tools)
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(map(str, command))} failed\n{done.stdout}{done.stderr}")
     return folder
 
 
