@@ -27,7 +27,8 @@ std::string to_string(const Dims& sizes) {
 std::string to_string(double value) {
   if (std::isnan(value)) return "nan";  // whatever its sign
   char text[32];
-  std::snprintf(text, sizeof(text), "%.15g", value);
+  const bool whole = std::fabs(value) < 1e15 && std::trunc(value) == value;
+  std::snprintf(text, sizeof(text), whole ? "%.0f" : "%g", value);
   return text;
 }
 

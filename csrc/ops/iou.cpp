@@ -33,7 +33,7 @@ Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, 
   check_boxes(op, "boxes2", boxes2, paired ? "[..., 4]" : "[..., M, 4]");
   check_one_device(op, boxes1, boxes2);
   for (const double value : {iou_eps, eps})
-    if (!(value >= 0 && std::isfinite(value))) fail(op, "a finite eps >= 0", to_string(value));
+    if (!(value >= 0 && std::isfinite(value))) fail(op, "eps >= 0 and finite", to_string(value));
   call.lead = broadcast(op, boxes1, boxes2, paired ? 1 : 2);
   call.boxes1 = view_boxes(framework, op, boxes1, call.lead, paired, check_format(op, format));
   call.boxes2 = view_boxes(framework, op, boxes2, call.lead, paired, check_format(op, format));
