@@ -23,7 +23,7 @@ Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, 
                                     "complete_box_iou_loss"};
   if (measure < 0 || measure > 4) fail("iou", "measure in 0..4", std::to_string(measure));
   // Only the losses have an eps in the IoU; their errors bear their names.
-  Call call{iou_eps > 0 && measure > 1 ? losses[measure] : names[measure],
+  Call call{iou_eps != 0 && measure > 1 ? losses[measure] : names[measure],
             {static_cast<Measure>(measure), paired, iou_eps, eps},
             {},
             {},
