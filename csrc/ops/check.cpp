@@ -115,14 +115,14 @@ void check_ids(const char* op, const char* name, const Array& a, const Array& bo
 void check_whole(const char* op, const char* name, const Array& a) {
   if (!is_floating(a.dtype) || a.device.type != DeviceType::kCPU) return;
   const Scalars view = view_scalars(a);
-  const int64_t n = a.sizes[-1];
-  for (int64_t at = 0; at < a.numel(); ++at) {
-    const int64_t row = at / n, i = at % n;
-    const double value = load<double>(view.data, view.dtype, row * view.batch_stride + i * view.stride);
-    if (std::isfinite(value) && std::trunc(value) == value) continue;
-    fail(op, std::string(name) + " that are whole numbers",
-         to_string(value) + " at " + (a.rank() == 1 ? std::to_string(i) : to_string(Dims{row, i})));
-  }
+  const int64_t rows = a.rank() > 1 ? a.sizes[0] : 1;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < a.sizes[-1]; ++i) {
+      const double value = load<double>(view.data, view.dtype, row * view.batch_stride + i * view.stride);
+      if (std::isfinite(value) && std::trunc(value) == value) continue;
+      fail(op, std::string(name) + " that are whole numbers",
+           to_string(value) + " at " + (a.rank() > 1 ? to_string(Dims{row, i}) : std::to_string(i)));
+    }
 }
 
 void check_one_device(const char* op, const Array& boxes1, const Array& boxes2) {

@@ -33,8 +33,13 @@ struct DetrCostInput {
     return b * batch_stride + q * query_stride + c * class_stride;
   }
   BOXOPS_HD int64_t label(int64_t g) const {
-    const double v = load<double>(labels.data, labels.dtype, g * labels.stride);
-    return !(v >= 0) ? 0 : v < static_cast<double>(classes) ? static_cast<int64_t>(v) : classes - 1;
+    const int64_t at = g * labels.stride;
+    if (labels.dtype >= DType::kFloat16 || labels.dtype == DType::kUInt64) {  // int64 does not hold all of them
+      const double v = load<double>(labels.data, labels.dtype, at);
+      return !(v >= 0) ? 0 : v < static_cast<double>(classes) ? static_cast<int64_t>(v) : classes - 1;
+    }
+    const int64_t v = load<int64_t>(labels.data, labels.dtype, at);
+    return v < 0 ? 0 : v < classes ? v : classes - 1;
   }
 };
 
