@@ -137,6 +137,12 @@ def missing(reason, cuda=False):
 NUMPY, TORCH, EMULATED, CUDA = BACKENDS = (NumPy(), Torch("cpu"), Emulated(), Torch("cuda"))
 
 
+def results_of(backend, op, arguments, **more):
+    """The results of the op on the backend's own arrays, as a list of NumPy arrays."""
+    got = getattr(backend.ops, op)(**arguments, **more)
+    return [backend.to_numpy(part) for part in (got if isinstance(got, tuple) else (got,))]
+
+
 @functools.cache
 def expected(op, case, dtype):
     return getattr(reference, op)(**case.arguments(dtype))

@@ -138,9 +138,13 @@ def test_nonsense_offsets_on_the_device(backend, bounds):
 def test_nonsense_detections_on_the_device(backend):
     backend.require()
     made = of_detections("nonsense", (3, 5), 9, 7).make(np.random.default_rng(1), "float32")
-    outside = np.array([-1, 7, 2**62, -(2**63), 0, 6, 3, 2])
-    got = call(backend, "detr_cost", **{**made, "gt_labels": outside})
-    np.testing.assert_array_equal(got, call(backend, "detr_cost", **{**made, "gt_labels": outside.clip(0, 6)}))
+    for outside, nearest in [
+        (np.array([-1, 7, 2**62, -(2**63), 0, 6, 3, 2]), [0, 6, 6, 0, 0, 6, 3, 2]),
+        (np.array([2**64 - 1, 2**63, 7, 0, 0, 6, 3, 2], np.uint64), [6, 6, 6, 0, 0, 6, 3, 2]),
+        (np.array([-0.5, 6.5, 1.75, np.nan, np.inf, -np.inf, 1e30, 2], np.float32), [0, 6, 1, 0, 6, 0, 6, 2]),
+    ]:
+        got = call(backend, "detr_cost", **{**made, "gt_labels": outside})
+        np.testing.assert_array_equal(got, call(backend, "detr_cost", **{**made, "gt_labels": np.array(nearest)}))
     for bounds in ([0, 99, 8], [5, -3, 2], [8, 8, 8], [2**62, 0, -1]):
         assert np.isfinite(call(backend, "detr_cost", **{**made, "offsets": np.array(bounds)})).all()
 
@@ -149,13 +153,28 @@ def test_nonsense_detections_on_the_device(backend):
 def test_labels_out_of_range(backend):
     backend.require()
     made = of_detections("labels", (3, 5), 9, 7).make(np.random.default_rng(1), "float32")
-    for bad in (-1, 7, 2**40):
-        labels = made["gt_labels"].copy()
+    for bad, dtype in ((-1, int), (7, int), (2**40, int), (7, np.float32), (2**12, np.float16), (-1, np.float64)):
+        labels = made["gt_labels"].astype(dtype)
         labels[4] = bad
         with pytest.raises(
             (ValueError, RuntimeError), match=rf"^detr_cost: expected gt_labels in 0..6, got {bad} at 4$"
         ):
             call(backend, "detr_cost", **{**made, "gt_labels": labels})
+
+
+def test_bool_costs(backend):
+    """False is 0 and True is 1, in every layout: as SciPy has it."""
+    rng = np.random.default_rng(0)
+    for shape, more in (((5, 5), {}), ((30, 40), {}), ((3, 9, 6), {}), ((12, 5), {"offsets": offsets(5, 3, 4)})):
+        cost = rng.random(shape) < 0.5
+        for maximize in (False, True):
+            got, want = (call(backend, LSA, some, maximize=maximize, **more) for some in (cost, cost.astype(np.uint8)))
+            np.testing.assert_array_equal(got, want)
+    scipy = pytest.importorskip("scipy.optimize")
+    cost = rng.random((30, 40)) < 0.1
+    for some, maximize in ((cost, False), (cost.T, True), (~cost[::-1, ::2], False)):
+        rows, columns = call(backend, LSA, some, maximize=maximize)
+        assert some[rows, columns].sum() == some[scipy.linear_sum_assignment(some, maximize)].sum()
 
 
 def test_offsets_that_do_not_fit():

@@ -84,12 +84,16 @@ def test_align_of_a_plane(backend):
 def test_image_indices_on_the_cpu(op):
     for backend in (backends.NUMPY, backends.TORCH):
         backend.require()
-        for image, got in ((5, 5), (-1, -1), (2, 2), (np.nan, "nan"), (np.inf, "inf"), (1e30, "1e+30")):
+        inside, whole = "image indices in [0, 2)", "image indices that are whole numbers"
+        for image, words in ((5, f"{inside}, got 5"), (-1, f"{inside}, got -1"), (2, f"{inside}, got 2"),
+                             (1e30, f"{inside}, got 1e+30"), (-0.4, f"{whole}, got -0.4"), (0.5, f"{whole}, got 0.5"),
+                             (np.nan, f"{whole}, got nan"), (-np.nan, f"{whole}, got nan"),
+                             (np.inf, f"{whole}, got inf")):  # fmt: skip
             made = ordinary(op, k=5)
             made["boxes"][3, 0] = image
             with pytest.raises((ValueError, RuntimeError)) as error:
                 backend.run(op, made)
-            assert str(error.value) == f"{op}: expected image indices in [0, 2), got {got} at 3"
+            assert str(error.value) == f"{op}: expected {words} at 3"
 
 
 @pytest.mark.parametrize("op", EVERY)
@@ -98,7 +102,7 @@ def test_image_indices_on_the_device_give_zeros(op):
     backend.require()
     made = ordinary(op, k=9)
     want = backend.run(op, made)
-    for image in (5, -1, 2, np.nan, np.inf, -np.inf, 1e30):
+    for image in (5, -1, 2, -0.4, 0.5, 1.0000001, np.nan, np.inf, -np.inf, 1e30):
         made["boxes"][3:5, 0] = image
         got = backend.run(op, made)
         assert not got[3:5].any()

@@ -32,13 +32,14 @@ def samples(device):
     labels = torch.arange(80, device=device).reshape(2, 40) % 3
     return {
         "box_area": [(boxes, 0), (batch.half(), 1), (leaf, 2)],
-        "box_convert": [(boxes.half(), i, o) for i in range(3) for o in range(3)],
+        "box_convert": [*((boxes.half(), i, o) for i in range(3) for o in range(3)), (boxes.long(), 0, 1)],
         "clip_boxes": [(boxes, 30.0, 50.0), (boxes.int(), 30.0, 50.0)],
         "remove_small_boxes": [(boxes, 20.0)],
         "iou": [
             *((leaf, leaf.detach()[:7], measure, False, 0, 0.0, 1e-7) for measure in range(5)),
             *((boxes.bfloat16(), boxes.bfloat16(), measure, True, 1, 0.0, 1e-7) for measure in range(5)),
             (batch, boxes, 0, False, 2, 0.0, 0.0),
+            (boxes.half().requires_grad_(), leaf, 2, True, 0, 0.0, 0.0),
         ],
         "iou_backward": [
             (torch.ones(40, 7, device=device), boxes, boxes[:7], 1, False, 0, 0.0, 0.0),

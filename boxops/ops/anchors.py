@@ -103,13 +103,15 @@ def grid_anchors(
 
     Raises:
         ValueError: lists of different length, an empty one, a size or ratio that is not positive and finite, a stride
-            below 1, a map of negative size, or ``like`` is not floating.
+            below 1, an image or a map of negative size, or ``like`` is not floating.
         TypeError: arguments of another kind.
 
     Source: Ren et al., NeurIPS 2015, section 3.1; Lin et al., CVPR 2017, section 4.1.
     """
     op, like = "grid_anchors", _or_float32(like)
     image = check_pair(op, "image_size", image_size)
+    if min(image) < 0:
+        raise ValueError(f"{op}: expected image_size = (height, width), both >= 0, got {image}")
     grids = [check_pair(op, "grid_sizes", grid) for grid in check_list(op, "grid_sizes", grid_sizes)]
     if not grids:
         raise ValueError(f"{op}: expected at least one level, got none")

@@ -15,8 +15,8 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
     As ``scipy.optimize.linear_sum_assignment``. On CUDA, problems are solved side by side and nothing waits.
 
     Args:
-        cost: ``[n, m]``, a batch ``[B, n, m]``, or with ``offsets`` a ragged batch ``[R, m]``; any real dtype and
-            strides. Computed in float64. A cost of +inf forbids the pair (-inf when maximizing).
+        cost: ``[n, m]``, a batch ``[B, n, m]``, or with ``offsets`` a ragged batch ``[R, m]``; any real dtype or
+            bool, any strides. Computed in float64. A cost of +inf forbids the pair (-inf when maximizing).
         maximize: look for the greatest total instead.
         offsets: int64 ``[B + 1]``, rising from 0 to R: problem b has the rows ``offsets[b]`` up to
             ``offsets[b + 1]``.
@@ -63,11 +63,11 @@ def detr_cost(
     Args:
         logits: ``[B, Q, C]``, floating, before softmax or sigmoid.
         boxes: ``[B, Q, 4]``, floating, ``cxcywh``, normalised by the image's size.
-        gt_labels: ``[G]`` integers in 0..C - 1.
+        gt_labels: ``[G]`` whole numbers in 0..C - 1, of any real dtype or bool.
         gt_boxes: ``[G, 4]``, floating, ``cxcywh``, normalised.
         offsets: int64 ``[B + 1]``, rising from 0 to G: image b has the ground truths from ``offsets[b]`` to
             ``offsets[b + 1]``.
-        class_weight: of -p, p the softmax probability of the ground truth's label.
+        class_weight: finite, like the other weights; of -p, p the softmax probability of the ground truth's label.
         box_weight: of the L1 distance of the four numbers.
         giou_weight: of -GIoU.
         focal: take Deformable DETR's class cost instead, on sigmoids, with alpha 0.25 and gamma 2.
@@ -76,8 +76,9 @@ def detr_cost(
         ``[G, Q]``, float64 if one of the floating arrays is, else float32. NaN where an input is NaN.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, C is 0, or offsets do not rise from 0 to G. On the CPU also
-            for a label outside 0..C - 1; on CUDA the nearest label stands in for it.
+        ValueError: shapes, dtypes or devices do not fit, C is 0, a weight is infinite or NaN, or offsets do not rise
+            from 0 to G. On the CPU also for a label that is a fraction, NaN or outside 0..C - 1; on CUDA the nearest
+            label stands in for it, the fraction is cut off, and 0 stands in for NaN.
         TypeError: arrays are not of one kind, or a weight is no number.
 
     Source: Carion et al., End-to-End Object Detection with Transformers, ECCV 2020, section 3.1; Zhu et al., Deformable

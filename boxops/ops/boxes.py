@@ -27,8 +27,9 @@ def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
         fmt: ``"xyxy"`` (corners), ``"xywh"`` or ``"cxcywh"``.
 
     Returns:
-        ``[...]`` in float32, or float64 for float64 boxes. Width and height clamp at 0, so an inverted box has
-        area 0; a box with a NaN coordinate has area NaN. Differentiable for tensors.
+        ``[...]`` in the compute type: float32, or float64 for float64 boxes and integers of 32 bits or more (of which
+        those beyond 2^53 are rounded). Width and height clamp at 0, so an inverted box has area 0; a box with a NaN
+        coordinate has area NaN. Differentiable for tensors.
 
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
@@ -45,7 +46,7 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
 
     Returns:
         ``[..., 4]``, a new array. Floating dtypes are kept (float16 and bfloat16 compute in float32 and round once);
-        integers give float32. Differentiable for tensors.
+        integers give the compute type of :func:`box_area`. Differentiable for tensors.
 
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or a format is unknown.
@@ -80,7 +81,8 @@ def remove_small_boxes(boxes: Array, min_size: float) -> Any:
 
     Args:
         boxes: ``[N, 4]`` corners, any real dtype and strides.
-        min_size: smallest width and height to keep, in the boxes' unit.
+        min_size: smallest width and height to keep, in the boxes' unit; compared in the compute type, as of
+            :func:`box_area`.
 
     Returns:
         int64 ``[K]``, rising: the boxes with width >= min_size and height >= min_size. A NaN box is never kept. On

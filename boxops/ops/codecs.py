@@ -54,22 +54,21 @@ def encode_boxes(
     - ``"yolo_v2"``, ``"yolo_v3"``: logits of the centre in its cell, and logs of the sides' ratios.
 
     Args:
-        boxes, anchors: ``[..., 4]`` corners in one unit, of one floating dtype, or boxes in float16 or bfloat16 with
-            float32 anchors; any strides. Leading dims broadcast. For YOLO, anchors are those of
-            :func:`cell_anchors`; v1's is the whole image, around each cell.
+        boxes, anchors: ``[..., 4]`` corners in one unit, each of any floating dtype and strides. Leading dims
+            broadcast. For YOLO, anchors are those of :func:`cell_anchors`; v1's is the whole image, around each cell.
         weights: 4 factors > 0 for x, y, w, h, for ``"rcnn"`` only; torchvision's.
         variances: their inverses instead, as SSD has them: ``(0.1, 0.1, 0.2, 0.2)``.
         coding: see above.
         stride: for YOLO a cell's side in the boxes' unit, > 0; a number or ``(y, x)``.
 
     Returns:
-        ``[..., 4]`` of the broadcast shape in float32 (float64 for float64 anchors): torchvision's ``BoxCoder``, but
+        ``[..., 4]`` of the broadcast shape in float32, or float64 if either is: torchvision's ``BoxCoder``, but
         for the last bit of log. The logit of 0 or 1 is infinite: a centre on its cell's border or beyond is held 1e-6
         cells inside, with gradient 0. Boxes and anchors without width or height give what the formulas give, infinity
         or NaN. Differentiable for tensors.
 
     Raises:
-        ValueError: shapes do not fit, dtypes differ or are not floating, devices differ, weights, variances or stride
+        ValueError: shapes do not fit, a dtype is not floating, devices differ, weights, variances or stride
             are not positive and finite, or do not belong to the coding.
         TypeError: the two are not arrays of one kind, or the others no numbers.
 
@@ -95,9 +94,9 @@ def decode_boxes(
     """Boxes from a detector's codes: the inverse of :func:`encode_boxes`.
 
     Args:
-        codes: ``[..., 4]``; of the anchors' dtype, or in float16 or bfloat16 with float32 anchors.
-        anchors: ``[..., 4]`` corners; leading dims broadcast, so codes ``[N, C, 4]`` of C classes take anchors
-            ``[N, 1, 4]``.
+        codes: ``[..., 4]`` of any floating dtype.
+        anchors: ``[..., 4]`` corners of any floating dtype; leading dims broadcast, so codes ``[N, C, 4]`` of C
+            classes take anchors ``[N, 1, 4]``.
         weights, variances, coding, stride: as for :func:`encode_boxes`.
         clip: the largest log of a ratio, log(1000 / 16) as in torchvision, which keeps exp from overflowing; for all
             but ``"yolo_v1"``. None: no limit.
@@ -105,7 +104,7 @@ def decode_boxes(
             :func:`clip_boxes_to_image`, in the same pass.
 
     Returns:
-        ``[..., 4]`` corners of the broadcast shape in float32 (float64 for float64 anchors): torchvision's
+        ``[..., 4]`` corners of the broadcast shape in float32, or float64 if either is: torchvision's
         ``BoxCoder``, but for the last bit of exp. NaN stays NaN. Differentiable for tensors; at a clip the gradient is
         1 inside and at the limit and 0 beyond.
 

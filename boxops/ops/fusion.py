@@ -25,15 +25,18 @@ def weighted_boxes_fusion(
     """Fuses the boxes of several models: those that agree become one, their mean weighted by their scores.
 
     The arguments and results are those of ensemble-boxes, but for these: coordinates may be in any unit and are neither
-    clipped nor swapped; everything is rounded to the compute type (float64 if any boxes or scores are float64, else
-    float32), where ensemble-boxes sums in float32; ties have an order; boxes without an area > 0 and NaN scores are
-    left out; where the scores of a cluster sum to 0 its box stays as it was.
+    clipped nor swapped; everything is rounded to the compute type (float64 if any boxes or scores are float64 or
+    integers of 32 bits or more, else float32), where ensemble-boxes sums in float32; ties have an order; boxes without
+    an area > 0 and NaN scores are left out; where the scores of a cluster sum to 0 its box stays as it was; and
+    confidences above 1 are held to it (see ``allows_overflow``), which ensemble-boxes promises but does not do where a
+    heavy model has several boxes in a cluster.
 
     Args:
         boxes_list: for each model ``[N_m, 4]`` corners, any real dtype and strides.
         scores_list: for each model ``[N_m]``, any real dtype.
-        labels_list: for each model ``[N_m]``, all of one integer dtype. Boxes of different labels never fuse.
-        weights: of the models, >= 0 and one of them > 0; by default 1 each.
+        labels_list: for each model ``[N_m]``, all of one dtype, any real one or bool; floats are whole. Boxes of
+            different labels never fuse.
+        weights: of the models, >= 0, finite, and one of them > 0; by default 1 each.
         iou_thr: >= 0; a box joins the cluster of largest IoU with its fused box if that exceeds the threshold.
         skip_box_thr: boxes with a score below this are left out.
         conf_type: the confidence of a fused box. ``"avg"``: the mean score, times boxes over the sum of weights, where
@@ -41,7 +44,9 @@ def weighted_boxes_fusion(
             over the largest weight; ``"box_and_model_avg"``: mean over the boxes' weights, times the weights of the
             models present over all; ``"absent_model_aware_avg"``: the mean over the boxes' and the absent models'
             weights.
-        allows_overflow: for ``"avg"``: confidences may exceed 1 where a model has several boxes in a cluster.
+        allows_overflow: for ``"avg"``: confidences may exceed 1 where a model has several boxes in a cluster. Otherwise
+            no confidence does, of whatever type and weights, unless scores do: then a confidence that exceeds both 1
+            and the mean of its boxes' scores (weighted by their models) becomes the larger of the two.
 
     Returns:
         boxes: ``[K, 4]``, scores: ``[K]``, both in the compute type, labels: ``[K]`` of the labels' dtype, by falling
@@ -50,7 +55,8 @@ def weighted_boxes_fusion(
 
     Raises:
         ValueError: no model, lists of different length, shapes that do not fit, dtypes or devices that differ, another
-            ``conf_type``, or a threshold or a weight that is negative or NaN.
+            ``conf_type``, or a threshold or a weight that is negative or NaN. On the CPU also for labels that are
+            fractions, NaN or infinite; on CUDA equal ones are a label, and so are all NaN.
         TypeError: the arrays are not of one kind, or a number is none.
 
     Source: Solovyev et al. 2021, Weighted boxes fusion, section 3, and its package ensemble-boxes.

@@ -25,17 +25,18 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
     """Intersection over union of boxes.
 
     Args:
-        boxes1, boxes2: ``[..., N, 4]`` and ``[..., M, 4]``, or with ``paired`` both ``[..., 4]``; one real dtype, any
-            strides, coordinates in one unit. Leading dims broadcast.
+        boxes1, boxes2: ``[..., N, 4]`` and ``[..., M, 4]``, or with ``paired`` both ``[..., 4]``; each of any real
+            dtype and strides, coordinates in one unit. Leading dims broadcast.
         fmt: ``"xyxy"`` (corners), ``"xywh"`` or ``"cxcywh"``.
         paired: compare box i with box i instead of all with all.
 
     Returns:
-        ``[..., N, M]``, paired ``[...]``, in float32 (float64 for float64 boxes), in [0, 1]. Nothing else is
-        allocated. Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable for tensors.
+        ``[..., N, M]``, paired ``[...]``, in [0, 1], in the compute type: float64 if either is float64 or has integers
+        of 32 bits or more (of which those beyond 2^53 are rounded), else float32. Nothing else is allocated.
+        Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable for tensors.
 
     Raises:
-        ValueError: shapes do not fit, dtypes differ or are not real, devices differ, or ``fmt`` is unknown.
+        ValueError: shapes do not fit, a dtype is not real, devices differ, or ``fmt`` is unknown.
         TypeError: the two are not arrays of one kind.
     """
     return _measure("box_iou", _IOU, boxes1, boxes2, fmt, paired, 0.0, 0.0)
@@ -64,8 +65,8 @@ def distance_box_iou(
 ) -> Array:
     """Distance IoU: IoU minus the squared centre distance over the enclosing box's squared diagonal.
 
-    ``eps`` >= 0 is added to that diagonal. Other arguments and errors as for :func:`box_iou`; a NaN box gives NaN.
-    Source: Zheng et al., AAAI 2020, equation 7.
+    ``eps``, >= 0 and finite, is added to that diagonal. Other arguments and errors as for :func:`box_iou`; a NaN box
+    gives NaN. Source: Zheng et al., AAAI 2020, equation 7.
     """
     return _measure("distance_box_iou", _DIOU, boxes1, boxes2, fmt, paired, 0.0, eps)
 
@@ -75,8 +76,9 @@ def complete_box_iou(
 ) -> Array:
     """Complete IoU: distance IoU minus a penalty on the difference of aspect ratios.
 
-    ``eps`` >= 0 is added to the penalties' divisors. Other arguments and errors as for :func:`box_iou`; a NaN box
-    gives NaN. The trade-off alpha counts as a constant for the gradient, as in the paper's code and torchvision.
+    ``eps``, >= 0 and finite, is added to the penalties' divisors. Other arguments and errors as for :func:`box_iou`; a
+    NaN box gives NaN. The trade-off alpha counts as a constant for the gradient, as in the paper's code and
+    torchvision.
     Source: Zheng et al., AAAI 2020, equations 9 to 11.
     """
     return _measure("complete_box_iou", _CIOU, boxes1, boxes2, fmt, paired, 0.0, eps)
@@ -99,15 +101,15 @@ def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "non
     """1 - generalized IoU of paired boxes.
 
     Args:
-        boxes1, boxes2: ``[..., 4]`` corners, one floating dtype; leading dims broadcast.
+        boxes1, boxes2: ``[..., 4]`` corners, each of any real dtype; leading dims broadcast.
         reduction: ``"none"``, ``"mean"`` (0 for no boxes) or ``"sum"``.
-        eps: added to the divisors of the IoU and of the penalty.
+        eps: added to the divisors of the IoU and of the penalty; >= 0 and finite.
 
     Returns:
-        ``[...]``, or a scalar; float32, float64 for float64 boxes. Differentiable for tensors.
+        ``[...]``, or a scalar, in the compute type of :func:`box_iou`. Differentiable for tensors.
 
     Raises:
-        ValueError: as for :func:`box_iou`, or ``reduction`` is unknown.
+        ValueError: as for :func:`box_iou`, ``reduction`` is unknown, or ``eps`` is negative, infinite or NaN.
 
     Source: Rezatofighi et al., CVPR 2019.
     """

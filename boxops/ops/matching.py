@@ -33,14 +33,15 @@ def match_max_iou(
     Args:
         anchors: ``[A, 4]`` corners, any real dtype and strides, coordinates in any unit; with ``offsets`` shared by
             all images, or ``[B, A, 4]``.
-        gt_boxes: ``[G, 4]``, of one dtype with the anchors; with ``offsets`` those of all images, one after another.
-        high: an anchor is matched where IoU >= high, in the compute type (float32, or float64 for float64 anchors).
+        gt_boxes: ``[G, 4]``, any real dtype; with ``offsets`` those of all images, one after another.
+        high: an anchor is matched where IoU >= high, in the compute type: float64 if any boxes are float64 or have
+            integers of 32 bits or more (of which those beyond 2^53 are rounded), else float32.
         low: <= high, by default equal to it; an anchor lies between where low <= IoU < high.
         allow_low_quality: also match every anchor whose IoU with some box is the largest that box has with any
             anchor, equals included, each to its own best box. As in torchvision, a box that no anchor overlaps
             has the largest IoU 0 with all anchors, so that in its image all anchors are matched.
         offsets: int64 ``[B + 1]``, rising from 0 to G: image b has the boxes offsets[b] to offsets[b + 1].
-        ignore_boxes: ``[C, 4]``, of one dtype with the anchors, COCO's crowds: an anchor that would be -1 becomes -2
+        ignore_boxes: ``[C, 4]``, any real dtype, COCO's crowds: an anchor that would be -1 becomes -2
             where intersection / anchor's area with one of them is > ``ignore_threshold`` (not >=, as in mmdetection;
             detectron2 has no such rule).
         ignore_offsets: int64 ``[B + 1]``, as ``offsets``, for ``ignore_boxes``; needed with both of these.
@@ -53,7 +54,7 @@ def match_max_iou(
             Not differentiable. NaN, degenerate and inverted boxes overlap nothing.
 
     Raises:
-        ValueError: shapes do not fit, dtypes differ or are not real, devices differ, a threshold is NaN, low > high,
+        ValueError: shapes do not fit, a dtype is not real, devices differ, a threshold is NaN, low > high,
             ``ignore_threshold`` is negative, or offsets on the CPU fall or do not end at the number of boxes
             (on CUDA they are clamped to it).
         TypeError: the arrays are not of one kind, or a threshold is not a number.

@@ -16,8 +16,9 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
 
     Args:
         boxes: ``[N, 4]`` corners, any real dtype and strides, coordinates in any unit.
-        scores: ``[N]``, any real dtype.
-        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type (float32, or float64).
+        scores: ``[N]``, any real dtype; ranked exactly.
+        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type: float32, or float64 for
+            float64 and integers of 32 bits or more (of which those beyond 2^53 are rounded).
 
     Returns:
         int64 ``[K]``: indices of the kept boxes by falling score. Equal scores go by rising index, NaN scores come
@@ -39,13 +40,14 @@ def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) 
 
     Args:
         boxes, scores, iou_threshold: as for :func:`nms`.
-        idxs: ``[N]`` integers, the group of each box; any values.
+        idxs: ``[N]`` of any real dtype or bool, the group of each box: equal values are a group. Floats are whole.
 
     Returns:
         int64 ``[K]``: indices of the kept boxes of all groups by falling score, ties by rising index.
 
     Raises:
-        ValueError, TypeError: as :func:`nms`; ``idxs`` must be integers.
+        ValueError, TypeError: as :func:`nms`. On the CPU also for ``idxs`` that are fractions, NaN or infinite; on
+            CUDA, where nobody waits to look at them, equal ones are a group, and so are all NaN.
     """
     threshold = check_number("batched_nms", "iou_threshold", iou_threshold)
     return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, threshold)
@@ -70,15 +72,15 @@ def nms_padded(
         scores: ``[B, N]``, any real dtype.
         iou_threshold: >= 0, as for :func:`nms`.
         max_output: how many boxes of an image to return at most, >= 0.
-        labels: ``[B, N]`` integers; with them, boxes suppress only boxes of the same label.
-        score_threshold: only boxes with score > score_threshold take part.
+        labels: ``[B, N]``, as ``idxs`` of :func:`batched_nms`; with them, boxes suppress only boxes of the same label.
+        score_threshold: only boxes with score > score_threshold take part, compared in the score's compute type.
 
     Returns:
         indices: int64 ``[B, max_output]``, kept boxes of each image by falling score, then -1.
         counts: int64 ``[B]``, how many of them are real.
 
     Raises:
-        ValueError, TypeError: as :func:`nms`; also for a negative ``max_output`` or labels that are not integers.
+        ValueError, TypeError: as :func:`batched_nms`, for labels as for ``idxs``; also for a negative ``max_output``.
     """
     op = "nms_padded"
     max_output = check_integer(op, "max_output", max_output)

@@ -45,11 +45,12 @@ def generate_proposals(
         nms_threshold: >= 0; within a level, a box goes when its IoU with a better one exceeds it.
         score_threshold: boxes with the sigmoid of the logit >= score_threshold stay.
         min_size: boxes with width and height >= min_size stay, in pixels and after clipping.
-        weights: what the codes x, y, w, h were multiplied by, all > 0.
+        weights: what the codes x, y, w, h were multiplied by, all > 0 and finite.
         clip: the largest code of width and height, after division by the weight.
 
     Returns:
-        boxes: ``[B, P, 4]`` corners by falling score, then zeros; float64 if any input is, else float32.
+        boxes: ``[B, P, 4]`` corners by falling score, then zeros; float64 if any input is float64 or the anchors are
+            integers of 32 bits or more, else float32.
         scores: ``[B, P]`` sigmoids of the logits, then zeros. Equal scores go by level, then by logit and index.
         counts: int64 ``[B]``, how many of the P are real.
 
@@ -108,7 +109,7 @@ def detect(
 
     Args:
         boxes: ``[B, N, 4]`` corners of any real dtype, or ``[B, N, C, 4]``, a box per class.
-        scores: ``[B, N, C]``, any real dtype; fewer than 2^31 per image.
+        scores: ``[B, N, C]``, any real dtype, ranked exactly; fewer than 2^31 per image.
         score_threshold: pairs with score > score_threshold take part, compared in the score's compute type. NaN never.
         iou_threshold: >= 0, as for :func:`nms`.
         max_detections: D, how many detections of an image come out at most.

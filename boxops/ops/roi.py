@@ -39,8 +39,8 @@ def roi_align(
         is 0. The features have a gradient, the same to the bit for any number of threads, the boxes have none.
 
     Raises:
-        ValueError: shapes do not fit, dtypes are not floating, devices differ, an image index is not in ``[0, N)``
-            (on CUDA such RoIs give zeros), or a number is out of range.
+        ValueError: shapes do not fit, dtypes are not floating, devices differ, an image index is not a whole number in
+            ``[0, N)`` (on CUDA such RoIs give zeros), or a number is out of range.
         TypeError: arrays of different kinds, or numbers that are none.
     """
     op = "roi_align"
@@ -152,7 +152,7 @@ def multiscale_roi_align(
         boxes: as for :func:`roi_align`, in one unit for all levels.
         output_size, sampling_ratio, aligned: as for :func:`roi_align`.
         scales: the spatial scale of each level.
-        canonical_scale, canonical_level: a box of that side belongs to that level.
+        canonical_scale, canonical_level: a box of that side, > 0 and finite, belongs to that level.
 
     Returns:
         ``[K, C, height, width]``, for each RoI what :func:`roi_align` gives on its level.

@@ -16,12 +16,12 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
     pointing down: detectron2's boxes, and torchvision's ``"cxcywhr"``. The axis along its width is (cos, -sin).
 
     Args:
-        boxes1, boxes2: ``[..., N, 5]`` and ``[..., M, 5]``, or with ``paired`` both ``[..., 5]``; one real dtype, any
-            strides, centres and sizes in one unit, any angles. Leading dims broadcast.
+        boxes1, boxes2: ``[..., N, 5]`` and ``[..., M, 5]``, or with ``paired`` both ``[..., 5]``; each of any real
+            dtype and strides, centres and sizes in one unit, any angles. Leading dims broadcast.
         paired: compare box i with box i instead of all with all.
 
     Returns:
-        ``[..., N, M]``, paired ``[...]``, in float32 (float64 for float64 boxes), in [0, 1]: exactly 0 for boxes apart
+        ``[..., N, M]``, paired ``[...]``, in the compute type of :func:`box_iou`, in [0, 1]: exactly 0 for boxes apart
         and 1 for a box with itself; elsewhere exact up to rounding, about 1e-6 (1e-14 for float64), more for sides
         that differ by a factor above 100. Negative sizes count as 0. Boxes have IoU 0 with everything if a number is
         not finite, or the area is 0 or subnormal, or either comes within a factor of 8 of overflow. All backends
@@ -29,7 +29,7 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
         gradient raises.
 
     Raises:
-        ValueError: shapes do not fit, dtypes differ or are not real, or devices differ.
+        ValueError: shapes do not fit, a dtype is not real, or devices differ.
         TypeError: the two are not arrays of one kind.
 
     Source: the area is computed by Green's theorem on the clamped outline (``csrc/core/common/rotated_geometry.h``).
@@ -46,7 +46,7 @@ def rotated_nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
     Args:
         boxes: ``[N, 5]`` as for :func:`rotated_box_iou`.
         scores: ``[N]``, any real dtype.
-        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type (float32, or float64).
+        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type, as for :func:`nms`.
 
     Returns:
         int64 ``[K]``: indices of the kept boxes by falling score. Equal scores go by rising index, NaN scores come
@@ -66,13 +66,13 @@ def batched_rotated_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold:
 
     Args:
         boxes, scores, iou_threshold: as for :func:`rotated_nms`.
-        idxs: ``[N]`` integers, the group of each box; any values.
+        idxs: ``[N]``, the group of each box, as for :func:`batched_nms`.
 
     Returns:
         int64 ``[K]``: indices of the kept boxes of all groups by falling score, ties by rising index.
 
     Raises:
-        ValueError, TypeError: as :func:`rotated_nms`; ``idxs`` must be integers.
+        ValueError, TypeError: as :func:`rotated_nms`, and for ``idxs`` as :func:`batched_nms`.
     """
     threshold = check_number("batched_rotated_nms", "iou_threshold", iou_threshold)
     return backend("batched_rotated_nms", boxes, scores, idxs).batched_rotated_nms(boxes, scores, idxs, threshold)

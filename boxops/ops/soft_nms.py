@@ -25,7 +25,7 @@ def soft_nms(
 
     Again and again the box of largest current score is taken, and the scores of all boxes left decay by their IoU with
     it; boxes whose score is no longer above ``score_threshold`` go. Everything is rounded to the compute type: float64
-    if boxes or scores are float64, else float32.
+    if boxes or scores are float64 or integers of 32 bits or more, else float32.
 
     Args:
         boxes: ``[N, 4]`` corners, any real dtype and strides, coordinates in any unit.
@@ -34,7 +34,7 @@ def soft_nms(
         method: ``"linear"``: score * (1 - IoU) where IoU > iou_threshold; ``"gaussian"``: score * exp(-IoU^2 / sigma).
         sigma: > 0, for ``"gaussian"`` only.
         score_threshold: boxes stay while score > score_threshold.
-        idxs: ``[N]`` integers; with them, boxes lower the scores of boxes of the same id only.
+        idxs: ``[N]``, as for :func:`batched_nms`; with them, boxes lower the scores of boxes of the same id only.
 
     Returns:
         indices: int64 ``[K]``: the boxes in the order of taking. Equal scores go by rising index.
@@ -45,7 +45,8 @@ def soft_nms(
 
     Raises:
         ValueError: shapes do not fit, a dtype is not real, devices differ, the method is another, ``iou_threshold`` is
-            negative, ``sigma`` is not positive, ``score_threshold`` is NaN, or ``idxs`` are not integers.
+            negative, ``sigma`` is not positive, ``score_threshold`` is NaN, or ``idxs`` do not fit, as for
+            :func:`batched_nms`.
         TypeError: the arrays are not of one kind, or a number is none.
 
     Source: Bodla et al. 2017, Soft-NMS: Improving Object Detection With One Line of Code, section 3.

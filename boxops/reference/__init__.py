@@ -2,7 +2,7 @@
 
 Each function bears the name and the arguments of the public one and defines its result; the kernels
 must give the same indices, and the same measures to the bit (CIoU within the error of atan2).
-Every step is rounded to the compute type: float64 for float64 boxes, float32 for all others.
+Every step is rounded to the compute type: float64 for float64 and integers of 32 bits or more, else float32.
 """
 
 from boxops.reference.anchors import cell_anchors, grid_anchors, multibox_anchors

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from boxops.reference.common import compute, giou_of, quiet, to_pairs
+from boxops.reference.common import compute_type, giou_of, quiet, to_pairs
 
 
 def linear_sum_assignment(cost, maximize=False, *, offsets=None):
@@ -79,12 +79,12 @@ def detr_cost(
     giou_weight=2.0,
     focal=False,
 ):
-    real = np.result_type(*(compute(array).dtype for array in (logits, boxes, gt_boxes))).type
+    real = compute_type(logits, boxes, gt_boxes).type
     logits, boxes, gt_boxes = (np.asarray(array).astype(real) for array in (logits, boxes, gt_boxes))
     cost = np.zeros((len(gt_boxes), boxes.shape[1]), real)
     for b in range(len(boxes)):
         own = slice(offsets[b], offsets[b + 1])
-        class_cost = (_focal_cost if focal else _softmax_cost)(logits[b])[:, gt_labels[own]].T
+        class_cost = (_focal_cost if focal else _softmax_cost)(logits[b])[:, gt_labels[own].astype(np.int64)].T
         box_cost = np.abs(gt_boxes[own, None] - boxes[b]).sum(-1)
         giou = giou_of(*to_pairs(gt_boxes[own], boxes[b], "cxcywh", False), 0, 0)
         cost[own] = (real(box_weight) * box_cost + real(class_weight) * class_cost) - real(giou_weight) * giou

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from boxops.reference.common import area_of, compute, from_xyxy, quiet, to_columns, to_xyxy
+from boxops.reference.common import area_of, compute, compute_type, from_xyxy, quiet, to_columns, to_xyxy
 
 
 @quiet
@@ -17,7 +17,7 @@ def box_convert(boxes, in_fmt, out_fmt):
     if in_fmt != out_fmt:
         columns = from_xyxy(to_xyxy(columns, in_fmt), out_fmt)
     is_integer = np.issubdtype(boxes.dtype, np.integer)
-    return np.stack(columns, axis=-1).astype(np.float32 if is_integer else boxes.dtype)
+    return np.stack(columns, axis=-1).astype(compute_type(boxes) if is_integer else boxes.dtype)
 
 
 def clip_boxes_to_image(boxes, size):

@@ -12,8 +12,8 @@ LARGEST_LOG = math.log(1000 / 16)
 
 @quiet
 def encode_boxes(boxes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding="rcnn", stride=None):
-    anchors = compute(anchors)
-    boxes, t = np.asarray(boxes).astype(anchors.dtype), anchors.dtype.type
+    boxes, anchors = compute(boxes, anchors), compute(anchors, boxes)
+    t = anchors.dtype.type
     position_weight, size_weight = weights_of(weights, variances, t)
     centre, size = centre_and_size(boxes)
     anchor_centre, anchor_size = centre_and_size(anchors)
@@ -32,8 +32,8 @@ def encode_boxes(boxes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding
 @quiet
 def decode_boxes(codes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding="rcnn", stride=None,
                  clip=LARGEST_LOG, size=None):  # fmt: skip
-    anchors = compute(anchors)
-    codes, t = np.asarray(codes).astype(anchors.dtype), anchors.dtype.type
+    codes, anchors = compute(codes, anchors), compute(anchors, codes)
+    t = anchors.dtype.type
     position_weight, size_weight = weights_of(weights, variances, t)
     anchor_centre, anchor_size = centre_and_size(anchors)
     position, extent = codes[..., :2], codes[..., 2:]

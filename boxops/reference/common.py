@@ -6,8 +6,9 @@ quiet = np.errstate(all="ignore")  # NaN and inf are inputs like any other
 
 
 def by_falling_score(scores):
-    # Stable: ties go to the lower index. NumPy sorts NaN to the end, and -0.0 with +0.0.
-    return np.argsort(-compute(scores), kind="stable")
+    # Stable: ties go to the lower index. NumPy sorts NaN to the end, and -0.0 with +0.0. Of integers, ~ falls exactly.
+    scores = np.asarray(scores)
+    return np.argsort(~scores if scores.dtype.kind in "iu" else -compute(scores), kind="stable")
 
 
 def kept_greedily(boxes, scores, threshold, overlap):
@@ -29,19 +30,25 @@ def kept_in_groups(nms, boxes, scores, idxs, threshold):
     return order[kept[order]]
 
 
-def compute(values):
-    values = np.asarray(values)
-    return values.astype(np.float64 if values.dtype == np.float64 else np.float32)
+def compute_type(*arrays):
+    """float64 where an array is float64 or holds integers of 32 bits or more, which float32 does not; else float32."""
+    wide = ("float64", "int32", "uint32", "int64", "uint64")
+    return np.dtype(np.float64 if any(np.asarray(array).dtype.name in wide for array in arrays) else np.float32)
 
 
-def to_columns(boxes, fmt="xyxy"):
+def compute(values, *beside):
+    """The values in the compute type of theirs and of the arrays beside them."""
+    return np.asarray(values).astype(compute_type(values, *beside))
+
+
+def to_columns(boxes, fmt="xyxy", *beside):
     """[..., 4] -> [4, ...] in the compute type; a box with any NaN becomes NaN throughout."""
-    xyxy = np.stack(to_xyxy(np.moveaxis(compute(boxes), -1, 0), fmt))
+    xyxy = np.stack(to_xyxy(np.moveaxis(compute(boxes, *beside), -1, 0), fmt))
     return np.where(np.isnan(xyxy).any(axis=0), np.nan, xyxy)
 
 
 def to_pairs(boxes1, boxes2, fmt, paired):
-    a, b = to_columns(boxes1, fmt), to_columns(boxes2, fmt)
+    a, b = to_columns(boxes1, fmt, boxes2), to_columns(boxes2, fmt, boxes1)
     return (a, b) if paired else (a[..., :, None], b[..., None, :])
 
 

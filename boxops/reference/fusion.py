@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from boxops.reference.common import area_of, by_falling_score, compute, iou_of, quiet, to_columns
+from boxops.reference.common import area_of, by_falling_score, compute_type, iou_of, quiet, to_columns
 
 
 @quiet
@@ -16,7 +16,7 @@ def weighted_boxes_fusion(
     conf_type="avg",
     allows_overflow=False,
 ):
-    dtype = np.result_type(*map(compute, boxes_list), *map(compute, scores_list))
+    dtype = compute_type(*boxes_list, *scores_list)
     weights = np.ones(len(boxes_list)) if weights is None else np.asarray(weights, dtype=np.float64)
     total, weights = dtype.type(sum(weights.tolist())), weights.astype(dtype)
     boxes = np.concatenate(boxes_list).astype(dtype)
@@ -65,20 +65,26 @@ def join(cluster, box, score, weight, model):
 
 def confidence(cluster, weights, total, conf_type, allows_overflow):
     number, count = weights.dtype.type, cluster["count"]
-    mean = cluster["conf"] / number(count)
     if conf_type == "max":
         return ratio(cluster["top"], weights.max())
-    if conf_type == "avg":
-        return ratio(mean * number(count if allows_overflow else min(count, len(weights))), total)
+    mean = cluster["conf"] / number(count)
+    if conf_type == "avg" and allows_overflow:
+        return ratio(mean * number(count), total)
     present, absent = number(0), number(0)
     for model, weight in enumerate(weights):
         if model in cluster["models"]:
             present += weight
         else:
             absent += weight
-    if conf_type == "box_and_model_avg":
-        return ratio(ratio(mean * number(count), cluster["weight"]) * present, total)
-    return ratio(mean * number(count), cluster["weight"] + absent)
+    values = {
+        "avg": ratio(mean * number(min(count, len(weights))), total),
+        "box_and_model_avg": ratio(ratio(mean * number(count), cluster["weight"]) * present, total),
+        "absent_model_aware_avg": ratio(mean * number(count), cluster["weight"] + absent),
+    }
+    # Held to 1, or to the mean of the boxes' own scores where that is larger: scores up to 1 give none above it.
+    own = ratio(cluster["conf"], cluster["weight"])
+    most = own if own > 1 else number(1)
+    return most if values[conf_type] > most else values[conf_type]
 
 
 def ratio(amount, whole):

@@ -10,7 +10,6 @@ from boxops.reference.common import (
     intersection_of,
     iou_of,
     quiet,
-    to_columns,
     to_pairs,
 )
 
@@ -44,17 +43,17 @@ def box_ioa(boxes1, boxes2, *, fmt="xyxy", paired=False):
 
 @quiet
 def generalized_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
-    return reduce(1 - giou_of(to_columns(boxes1), to_columns(boxes2), iou_eps=eps, eps=eps), reduction)
+    return reduce(1 - giou_of(*to_pairs(boxes1, boxes2, "xyxy", True), iou_eps=eps, eps=eps), reduction)
 
 
 @quiet
 def distance_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
-    return reduce(1 - diou_of(to_columns(boxes1), to_columns(boxes2), iou_eps=eps, eps=eps), reduction)
+    return reduce(1 - diou_of(*to_pairs(boxes1, boxes2, "xyxy", True), iou_eps=eps, eps=eps), reduction)
 
 
 @quiet
 def complete_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
-    return reduce(1 - ciou_of(to_columns(boxes1), to_columns(boxes2), iou_eps=eps, eps=eps), reduction)
+    return reduce(1 - ciou_of(*to_pairs(boxes1, boxes2, "xyxy", True), iou_eps=eps, eps=eps), reduction)
 
 
 def reduce(loss, reduction):

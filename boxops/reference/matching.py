@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from boxops.reference.common import compute, quiet
+from boxops.reference.common import compute, compute_type, quiet
 from boxops.reference.iou import box_ioa, box_iou
 
 
@@ -14,13 +14,13 @@ def images(anchors, gt_boxes, offsets):
     return [(anchors if shared else anchors[b], gt_boxes[offsets[b] : offsets[b + 1]]) for b in range(len(offsets) - 1)]
 
 
-def stacked(results, anchors, offsets):
+def stacked(results, anchors, offsets, dtype):
     """A list of (matches, ious) per image as two arrays [B, A], or as those of the only image."""
     if offsets is None:
         return results[0]
     shape = len(results), np.shape(anchors)[-2]
     matches = np.array([matches for matches, _ in results], dtype=np.int64).reshape(shape)
-    return matches, np.array([ious for _, ious in results], dtype=compute(anchors).dtype).reshape(shape)
+    return matches, np.array([ious for _, ious in results], dtype=dtype).reshape(shape)
 
 
 def best_of(iou):
@@ -44,14 +44,15 @@ def match_max_iou(
     ignore_threshold=0.5,
 ):
     if ignore_boxes is None:
-        ignore_boxes = np.zeros((0, 4), dtype=np.asarray(anchors).dtype)
+        ignore_boxes = np.zeros((0, 4), dtype=np.float32)
         ignore_offsets = None if offsets is None else np.zeros(len(offsets), dtype=np.int64)
-    T = compute(anchors).dtype.type
+    T = compute_type(anchors, gt_boxes, ignore_boxes).type
+    anchors, gt_boxes, ignore_boxes = (np.asarray(boxes).astype(T) for boxes in (anchors, gt_boxes, ignore_boxes))
     low, high, ignore_threshold = T(high if low is None else low), T(high), T(ignore_threshold)
     results = []
     ignored_of = images(anchors, ignore_boxes, ignore_offsets)
     for (boxes, truths), (_, ignored) in zip(images(anchors, gt_boxes, offsets), ignored_of, strict=True):
-        iou = box_iou(boxes, truths).astype(T)
+        iou = box_iou(boxes, truths)
         which, best = best_of(iou)
         matches = np.where(best >= high, which, np.where(best >= low, -2, -1))
         if len(truths) == 0:
@@ -62,7 +63,7 @@ def match_max_iou(
         covered = (box_ioa(ignored, boxes) > ignore_threshold).any(axis=0)
         matches[(matches == -1) & covered] = -2
         results.append((matches, best))
-    return stacked(results, anchors, offsets)
+    return stacked(results, anchors, offsets, T)
 
 
 def greedy(iou, iou_threshold):
@@ -82,11 +83,10 @@ def greedy(iou, iou_threshold):
 
 @quiet
 def match_greedy(anchors, gt_boxes, iou_threshold=None, *, offsets=None):
-    T = compute(anchors).dtype.type
-    results = [
-        greedy(box_iou(boxes, truths).astype(T), iou_threshold) for boxes, truths in images(anchors, gt_boxes, offsets)
-    ]
-    return stacked(results, anchors, offsets)
+    T = compute_type(anchors, gt_boxes).type
+    anchors, gt_boxes = np.asarray(anchors).astype(T), np.asarray(gt_boxes).astype(T)
+    results = [greedy(box_iou(boxes, truths), iou_threshold) for boxes, truths in images(anchors, gt_boxes, offsets)]
+    return stacked(results, anchors, offsets, T)
 
 
 @quiet

@@ -3,7 +3,7 @@
 import numpy as np
 
 from boxops.reference.codecs import LARGEST_LOG, decode_boxes
-from boxops.reference.common import by_falling_score, compute, exp_of, quiet
+from boxops.reference.common import by_falling_score, compute, compute_type, exp_of, quiet
 from boxops.reference.nms import batched_nms
 
 
@@ -23,7 +23,7 @@ def generate_proposals(
     weights=(1.0, 1.0, 1.0, 1.0),
     clip=LARGEST_LOG,
 ):
-    T = np.result_type(*(compute(array) for array in (objectness, deltas, anchors))).type
+    T = compute_type(objectness, deltas, anchors).type
     objectness, deltas, anchors = (np.asarray(array).astype(T) for array in (objectness, deltas, anchors))
     anchors = np.broadcast_to(anchors, deltas.shape)
     boxes = np.zeros((len(deltas), post_nms_top_n, 4), T)

@@ -53,7 +53,7 @@ def _rois(input, boxes):
         images = np.repeat(np.arange(len(boxes)), [len(b) for b in boxes])
         corners = np.concatenate(boxes) if boxes else np.zeros((0, 4))
     else:
-        images, corners = np.trunc(boxes[:, 0]).astype(int), boxes[:, 1:]
+        images, corners = boxes[:, 0].astype(int), boxes[:, 1:]
     return images, corners.astype(compute(input).dtype)
 
 

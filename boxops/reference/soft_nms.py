@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from boxops.reference.common import compute, exp_of, iou_of, quiet, to_columns
+from boxops.reference.common import compute_type, exp_of, iou_of, quiet, to_columns
 
 
 @quiet
 def soft_nms(boxes, scores, iou_threshold=0.3, *, method="gaussian", sigma=0.5, score_threshold=0.001, idxs=None):
-    dtype = np.result_type(compute(boxes), compute(scores))
+    dtype = compute_type(boxes, scores)
     boxes, scores = to_columns(np.asarray(boxes).astype(dtype)), np.asarray(scores).astype(dtype)
     groups = np.zeros(scores.shape, dtype=np.int64) if idxs is None else idxs
     iou_threshold, sigma, score_threshold = map(dtype.type, (iou_threshold, sigma, score_threshold))

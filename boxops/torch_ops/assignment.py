@@ -28,8 +28,7 @@ def detr_cost(logits: Tensor, boxes: Tensor, gt_labels: Tensor, gt_boxes: Tensor
 
 @torch.library.register_fake("boxops::detr_cost")
 def _(logits, boxes, gt_labels, gt_boxes, offsets, *rest):
-    dtypes = (compute_type(array.dtype) for array in (logits, boxes, gt_boxes))
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    dtype = compute_type(logits.dtype, boxes.dtype, gt_boxes.dtype)
     return logits.new_empty((gt_boxes.shape[0], boxes.shape[1]), dtype=dtype)
 
 

@@ -20,7 +20,8 @@ def _(boxes, format):
 
 @torch.library.register_fake("boxops::box_convert")
 def _(boxes, from_format, to_format):
-    return boxes.new_empty(boxes.shape, dtype=boxes.dtype if boxes.dtype.is_floating_point else torch.float32)
+    dtype = boxes.dtype if boxes.dtype.is_floating_point else compute_type(boxes.dtype)
+    return boxes.new_empty(boxes.shape, dtype=dtype)
 
 
 @torch.library.register_fake("boxops::clip_boxes")

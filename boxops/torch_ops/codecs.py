@@ -23,7 +23,7 @@ def decode_boxes(codes: Tensor, anchors: Tensor, *rest) -> Tensor:
 
 def _coded(first: Tensor, anchors: Tensor) -> Tensor:
     lead = torch.broadcast_shapes(first.shape[:-1], anchors.shape[:-1])
-    return first.new_empty((*lead, 4), dtype=compute_type(anchors.dtype))
+    return first.new_empty((*lead, 4), dtype=compute_type(first.dtype, anchors.dtype))
 
 
 @torch.library.register_fake("boxops::encode_boxes")

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+_COMPUTED_IN_FLOAT64 = {torch.float64, torch.int32, torch.uint32, torch.int64, torch.uint64}
 
-def compute_type(dtype: torch.dtype) -> torch.dtype:
-    """The type that measures come out in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+
+def compute_type(*dtypes: torch.dtype) -> torch.dtype:
+    """The type that measures of arrays of these dtypes come out in."""
+    return torch.float32 if _COMPUTED_IN_FLOAT64.isdisjoint(dtypes) else torch.float64
 
 
 def refuse_tangents(op: str, *tensors: Tensor) -> None:

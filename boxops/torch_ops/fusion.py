@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import not_differentiable
+from boxops.torch_ops.common import compute_type, not_differentiable
 
 weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
 
@@ -12,8 +12,7 @@ weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
 @torch.library.register_fake("boxops::weighted_boxes_fusion")
 def _(boxes, scores, labels, weights, iou_threshold, skip_box_threshold, confidence, allows_overflow):
     size = torch.library.get_ctx().new_dynamic_size()
-    double = any(array.dtype == torch.float64 for array in (*boxes, *scores))
-    out = boxes[0].new_empty((size, 4), dtype=torch.float64 if double else torch.float32)
+    out = boxes[0].new_empty((size, 4), dtype=compute_type(*(array.dtype for array in (*boxes, *scores))))
     return out, out.new_empty(size), labels[0].new_empty(size)
 
 

@@ -30,7 +30,7 @@ def _(boxes1, boxes2, measure, paired, format, iou_eps, eps):
                 f"box_iou: expected boxes of shape [..., N, 4], got {[*boxes1.shape]} and {[*boxes2.shape]}"
             )
         shape = (*shape, boxes1.shape[-2], boxes2.shape[-2])
-    return boxes1.new_empty(shape, dtype=compute_type(boxes1.dtype))
+    return boxes1.new_empty(shape, dtype=compute_type(boxes1.dtype, boxes2.dtype))
 
 
 @torch.library.register_fake("boxops::iou_backward")

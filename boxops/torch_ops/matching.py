@@ -14,30 +14,32 @@ match_greedy_matrix = torch.ops.boxops.match_greedy_matrix.default
 match_max_iou = torch.ops.boxops.match_max_iou.default
 
 
-def _results(like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    return like.new_empty(shape, dtype=torch.int64), like.new_empty(shape, dtype=compute_type(like.dtype))
+def _results(shape: Sequence[int], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = compute_type(*(tensor.dtype for tensor in inputs))
+    return inputs[0].new_empty(shape, dtype=torch.int64), inputs[0].new_empty(shape, dtype=dtype)
 
 
-def _of_anchors(op: str, anchors: Tensor, offsets: Tensor | None) -> tuple[Tensor, Tensor]:
+def _of_anchors(op: str, offsets: Tensor | None, anchors: Tensor, *boxes: Tensor) -> tuple[Tensor, Tensor]:
     if anchors.dim() not in (2, 3):
         raise ValueError(f"{op}: expected anchors of shape [A, 4], got {[*anchors.shape]}")
     lead = () if offsets is None else (offsets.shape[0] - 1,)
-    return _results(anchors, (*lead, anchors.shape[-2]))
+    return _results((*lead, anchors.shape[-2]), anchors, *boxes)
 
 
 @torch.library.register_fake("boxops::match_greedy")
 def _(anchors, gt_boxes, iou_threshold, offsets):
-    return _of_anchors("match_greedy", anchors, offsets)
+    return _of_anchors("match_greedy", offsets, anchors, gt_boxes)
 
 
 @torch.library.register_fake("boxops::match_greedy_matrix")
 def _(iou, iou_threshold):
-    return _results(iou, iou.shape[:-1])
+    return _results(iou.shape[:-1], iou)
 
 
 @torch.library.register_fake("boxops::match_max_iou")
-def _(anchors, gt_boxes, high, low, allow_low_quality, offsets, *ignore):
-    return _of_anchors("match_max_iou", anchors, offsets)
+def _(anchors, gt_boxes, high, low, allow_low_quality, offsets, ignore_boxes, *rest):
+    boxes = (gt_boxes,) if ignore_boxes is None else (gt_boxes, ignore_boxes)
+    return _of_anchors("match_max_iou", offsets, anchors, *boxes)
 
 
 not_differentiable("match_greedy", "match_greedy_matrix", "match_max_iou")

@@ -15,8 +15,7 @@ def _(objectness, deltas, anchors, num_anchors_per_level, image_sizes, pre_nms_t
     if objectness.dim() != 2:
         raise ValueError(f"generate_proposals: expected objectness of shape [B, A], got {[*objectness.shape]}")
     batch = objectness.shape[0]
-    dtypes = {compute_type(tensor.dtype) for tensor in (objectness, deltas, anchors)}
-    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    dtype = compute_type(objectness.dtype, deltas.dtype, anchors.dtype)
     return (
         objectness.new_empty(batch, post_nms_top_n, 4, dtype=dtype),
         objectness.new_empty(batch, post_nms_top_n, dtype=dtype),

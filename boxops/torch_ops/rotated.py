@@ -26,7 +26,7 @@ def _(boxes1, boxes2, paired):
     shape = torch.broadcast_shapes(boxes1.shape[:-drop], boxes2.shape[:-drop])
     if not paired:
         shape = (*shape, boxes1.shape[-2], boxes2.shape[-2])
-    return boxes1.new_empty(shape, dtype=compute_type(boxes1.dtype))
+    return boxes1.new_empty(shape, dtype=compute_type(boxes1.dtype, boxes2.dtype))
 
 
 def _no_gradient(ctx, grad: Tensor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import not_differentiable
+from boxops.torch_ops.common import compute_type, not_differentiable
 
 soft_nms = torch.ops.boxops.soft_nms.default
 
@@ -12,8 +12,7 @@ soft_nms = torch.ops.boxops.soft_nms.default
 @torch.library.register_fake("boxops::soft_nms")
 def _(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs):
     size = torch.library.get_ctx().new_dynamic_size()
-    double = torch.float64 in (boxes.dtype, scores.dtype)
-    dtype = torch.float64 if double else torch.float32
+    dtype = compute_type(boxes.dtype, scores.dtype)
     return boxes.new_empty(size, dtype=torch.int64), boxes.new_empty(size, dtype=dtype)
 
 

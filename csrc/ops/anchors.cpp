@@ -15,8 +15,7 @@ std::string pair(const std::string& y, const std::string& x) { return "(" + y + 
 void check_positive(const char* op, const char* name, const std::vector<double>& values) {
   if (values.empty()) fail(op, std::string(name) + " with at least one number", "none");
   for (const double value : values)
-    if (!(value > 0) || std::isinf(value))
-      fail(op, std::string(name) + " > 0 and finite", std::isnan(value) ? "nan" : to_string(value));
+    if (!(value > 0) || std::isinf(value)) fail(op, std::string(name) + " > 0 and finite", to_string(value));
 }
 
 void check_grid(const char* op, const char* name, int64_t height, int64_t width) {

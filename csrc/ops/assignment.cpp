@@ -28,12 +28,12 @@ void check_fault(const char* op, const AssignmentInput& in, const AssignmentFaul
 std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost, bool maximize,
                                                std::optional<Array> offsets) {
   const char* op = "linear_sum_assignment";
-  check_numeric(op, "cost", cost);
+  check_number_or_bool(op, "cost", cost);
   if (offsets) check_shape(op, "cost", cost, {-1, -1}, "[R, m]");
   else if (cost.rank() != 2 && cost.rank() != 3) fail(op, "cost of shape [n, m] or [B, n, m]", to_string(cost.sizes));
   const bool batched = cost.rank() == 3;
   AssignmentInput in{cost.data,
-                     cost.dtype,
+                     number_type(cost.dtype),
                      batched ? cost.strides[0] : 0,
                      cost.strides[-2],
                      cost.strides[-1],
@@ -62,11 +62,11 @@ std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost,
 
 namespace {
 
-void check_labels(const char* op, const DetrCostInput& in) {
+void check_range(const char* op, const DetrCostInput& in) {
   for (int64_t g = 0; g < in.ragged.total; ++g) {
-    const int64_t label = load<int64_t>(in.labels.data, in.labels.dtype, g * in.labels.stride);
-    if (label < 0 || label >= in.classes)
-      fail(op, "gt_labels in 0.." + std::to_string(in.classes - 1), std::to_string(label) + " at " + std::to_string(g));
+    const double label = load<double>(in.labels.data, in.labels.dtype, g * in.labels.stride);
+    if (!(label >= 0 && label < static_cast<double>(in.classes)))
+      fail(op, "gt_labels in 0.." + std::to_string(in.classes - 1), to_string(label) + " at " + std::to_string(g));
   }
 }
 
@@ -95,13 +95,12 @@ Array detr_cost(Framework& framework, Array logits, Array boxes, Array gt_labels
   check_shape(op, "boxes", boxes, box_sizes, to_string(box_sizes).c_str());
   check_floating(op, "gt_boxes", gt_boxes);
   check_shape(op, "gt_boxes", gt_boxes, {-1, 4}, "[G, 4]");
-  check_numeric(op, "gt_labels", gt_labels);
-  if (!is_integer(gt_labels.dtype)) fail(op, "gt_labels of an integer type", name_of(gt_labels.dtype));
-  const Dims rows{gt_boxes.sizes[0]};
-  check_shape(op, "gt_labels", gt_labels, rows, to_string(rows).c_str());
   check_device(op, "boxes", boxes, "logits", logits);
-  check_device(op, "gt_labels", gt_labels, "logits", logits);
   check_device(op, "gt_boxes", gt_boxes, "logits", logits);
+  check_ids(op, "gt_labels", gt_labels, gt_boxes);
+  check_finite(op, "class_weight", class_weight);
+  check_finite(op, "box_weight", box_weight);
+  check_finite(op, "giou_weight", giou_weight);
   const Dims bounds{logits.sizes[0] + 1};
   check_shape(op, "offsets", offsets, bounds, to_string(bounds).c_str());
   if (logits.sizes[0] == 0 && gt_boxes.sizes[0] > 0)  // a kernel would have no image to clamp to
@@ -126,10 +125,9 @@ Array detr_cost(Framework& framework, Array logits, Array boxes, Array gt_labels
                          box_weight,
                          giou_weight,
                          focal};
-  if (logits.device.type == DeviceType::kCPU) check_labels(op, in);
-  const bool float64 =
-      logits.dtype == DType::kFloat64 || boxes.dtype == DType::kFloat64 || gt_boxes.dtype == DType::kFloat64;
-  return float64 ? detr_cost_as<double>(framework, op, in, logits) : detr_cost_as<float>(framework, op, in, logits);
+  if (logits.device.type == DeviceType::kCPU) check_range(op, in);
+  return with_compute_type(compute_type(logits.dtype, boxes.dtype, gt_boxes.dtype),
+                           [&](auto t) { return detr_cost_as<decltype(t)>(framework, op, in, logits); });
 }
 
 }  // namespace boxops::ops

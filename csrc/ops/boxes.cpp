@@ -23,7 +23,7 @@ Array box_convert(Framework& framework, Array boxes, int64_t from, int64_t to) {
   check_boxes(op, "boxes", boxes, "[..., 4]");
   const Format out_format = check_format(op, to);
   const Boxes view = view_boxes(framework, op, boxes, boxes.sizes.head(1), true, check_format(op, from));
-  const DType dtype = is_integer(boxes.dtype) ? DType::kFloat32 : boxes.dtype;
+  const DType dtype = is_integer(boxes.dtype) ? compute_type(boxes.dtype) : boxes.dtype;
   Array out = framework.empty(boxes.sizes, dtype, boxes.device);
   with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);

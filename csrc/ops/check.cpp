@@ -25,8 +25,10 @@ std::string to_string(const Dims& sizes) {
 }
 
 std::string to_string(double value) {
+  if (std::isnan(value)) return "nan";  // whatever its sign
   char text[32];
-  std::snprintf(text, sizeof(text), "%g", value);
+  const bool whole = std::fabs(value) < 1e15 && std::trunc(value) == value;
+  std::snprintf(text, sizeof(text), whole ? "%.0f" : "%g", value);
   return text;
 }
 
@@ -39,6 +41,12 @@ void check_numeric(const char* op, const char* name, const Array& a) {
     fail(op, "arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(a.rank()));
   if (!is_integer(a.dtype) && !is_floating(a.dtype))
     fail(op, std::string(name) + " of a real number type", name_of(a.dtype));
+}
+
+void check_number_or_bool(const char* op, const char* name, const Array& a) {
+  Array numbers = a;
+  numbers.dtype = number_type(a.dtype);
+  check_numeric(op, name, numbers);
 }
 
 void check_floating(const char* op, const char* name, const Array& a) {
@@ -90,17 +98,34 @@ void check_boxes(const char* op, const char* name, const Array& boxes, const cha
   if (!right || boxes.sizes[-1] != numbers) fail(op, std::string(name) + " of shape " + shape, to_string(boxes.sizes));
 }
 
-void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer) {
+void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes) {
   check_numeric(op, name, a);
-  if (integer && !is_integer(a.dtype)) fail(op, std::string(name) + " of an integer type", name_of(a.dtype));
   const Dims expected = boxes.sizes.head(1);
   if (!(a.sizes == expected)) fail(op, std::string(name) + " of shape " + to_string(expected), to_string(a.sizes));
   check_device(op, name, a, "boxes", boxes);
 }
 
-void check_pair(const char* op, const Array& boxes1, const Array& boxes2) {
-  if (boxes1.dtype != boxes2.dtype)
-    fail(op, "boxes1 and boxes2 of one dtype", std::string(name_of(boxes1.dtype)) + " and " + name_of(boxes2.dtype));
+void check_ids(const char* op, const char* name, const Array& a, const Array& boxes) {
+  Array numbers = a;
+  numbers.dtype = number_type(a.dtype);
+  check_per_box(op, name, numbers, boxes);
+  check_whole(op, name, numbers);
+}
+
+void check_whole(const char* op, const char* name, const Array& a) {
+  if (!is_floating(a.dtype) || a.device.type != DeviceType::kCPU) return;
+  const Scalars view = view_scalars(a);
+  const int64_t rows = a.rank() > 1 ? a.sizes[0] : 1;
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < a.sizes[-1]; ++i) {
+      const double value = load<double>(view.data, view.dtype, row * view.batch_stride + i * view.stride);
+      if (std::isfinite(value) && std::trunc(value) == value) continue;
+      fail(op, std::string(name) + " that are whole numbers",
+           to_string(value) + " at " + (a.rank() > 1 ? to_string(Dims{row, i}) : std::to_string(i)));
+    }
+}
+
+void check_one_device(const char* op, const Array& boxes1, const Array& boxes2) {
   if (!(boxes1.device == boxes2.device))
     fail(op, "boxes1 and boxes2 on one device", to_string(boxes1.device) + " and " + to_string(boxes2.device));
 }
@@ -109,9 +134,12 @@ void check_number(const char* op, const char* name, double value) {
   if (std::isnan(value)) fail(op, std::string("a number for ") + name, "nan");
 }
 
+void check_finite(const char* op, const char* name, double value) {
+  if (!std::isfinite(value)) fail(op, std::string("a finite ") + name, to_string(value));
+}
+
 void check_iou_threshold(const char* op, double iou_threshold) {
-  if (!(iou_threshold >= 0))
-    fail(op, "iou_threshold >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));
+  if (!(iou_threshold >= 0)) fail(op, "iou_threshold >= 0", to_string(iou_threshold));
 }
 
 Dims broadcast(const char* op, const Array& boxes1, const Array& boxes2, int drop) {
@@ -182,7 +210,7 @@ Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims&
 }
 
 Scalars view_scalars(const Array& scalars) {
-  return {scalars.data, scalars.dtype, scalars.rank() > 1 ? scalars.strides[0] : 0, scalars.strides[-1]};
+  return {scalars.data, number_type(scalars.dtype), scalars.rank() > 1 ? scalars.strides[0] : 0, scalars.strides[-1]};
 }
 
 std::string ops::build_info() {

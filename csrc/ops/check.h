@@ -23,20 +23,26 @@ std::string to_string(double value);       // "0.5"
 std::string to_string(Device device);      // "cuda:0"
 
 void check_numeric(const char* op, const char* name, const Array& a);
+void check_number_or_bool(const char* op, const char* name, const Array& a);
 void check_floating(const char* op, const char* name, const Array& a);
 // The array's sizes are `shape`, with -1 for any.
 void check_shape(const char* op, const char* name, const Array& a, const Dims& shape, const char* words);
 void check_device(const char* op, const char* name, const Array& a, const char* of, const Array& other);
 // boxes: numeric, with the last dim and, where `shape` starts without an ellipsis, the rank that it shows.
 void check_boxes(const char* op, const char* name, const Array& boxes, const char* shape);
-// One number per box, on the same device; `integer` asks for an integer dtype.
-void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes, bool integer);
-void check_pair(const char* op, const Array& boxes1, const Array& boxes2);
+// One number per box, on the same device.
+void check_per_box(const char* op, const char* name, const Array& a, const Array& boxes);
+// The same for group ids and labels, which may be bools, and if floating must be whole.
+void check_ids(const char* op, const char* name, const Array& a, const Array& boxes);
+// No value of [N] or [B, N] is a fraction, NaN or infinite. Looked at on the CPU only: a device is not waited for.
+void check_whole(const char* op, const char* name, const Array& a);
+void check_one_device(const char* op, const Array& boxes1, const Array& boxes2);
 // int64 [B + 1] on the device of `rows`, rising from 0 to its number of rows; the values are looked at on the CPU only.
 // `offsets` becomes contiguous and must outlive the result. Without offsets, one item has all rows.
 Ragged check_offsets(Framework& framework, const char* op, const char* name, std::optional<Array>& offsets,
                      const char* rows_name, const Array& rows);
 void check_number(const char* op, const char* name, double value);  // not NaN
+void check_finite(const char* op, const char* name, double value);
 void check_iou_threshold(const char* op, double iou_threshold);
 
 // The leading dims of both arrays, all but the last `drop`, broadcast.
@@ -49,7 +55,7 @@ Array contiguous(Framework& framework, const char* op, const Array& array);
 // strides allow no such view, `boxes` becomes a copy.
 Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims& lead, bool fold, Format format);
 Format check_format(const char* op, int64_t format);
-Scalars view_scalars(const Array& scalars);  // [N] or [B, N]
+Scalars view_scalars(const Array& scalars);  // [N] or [B, N]; bools as 0 and 1
 
 // Calls f with a value of the compute type, float or double.
 template <class F>

@@ -37,21 +37,16 @@ Call check(Framework& framework, const char* op, const char* first_name, Array& 
   check_boxes(op, "anchors", anchors, "[..., 4]");
   check_floating(op, first_name, first);
   check_floating(op, "anchors", anchors);
-  const std::string name = first_name;
-  if (first.dtype != anchors.dtype && !(size_of(first.dtype) == 2 && anchors.dtype == DType::kFloat32))
-    fail(op, name + " and anchors of one dtype, or " + name + " of 16 bits and float32 anchors",
-         std::string(name_of(first.dtype)) + " and " + name_of(anchors.dtype));
   check_device(op, "anchors", anchors, first_name, first);
   if (coding < 0 || coding > 2) fail(op, "coding in 0..2", std::to_string(coding));
   if (weights.size() != 4) fail(op, "4 weights", std::to_string(weights.size()));
   for (const double weight : weights)
-    if (!(weight > 0) || std::isinf(weight))
-      fail(op, "weights > 0 and finite", std::isnan(weight) ? "nan" : to_string(weight));
+    if (!(weight > 0) || std::isinf(weight)) fail(op, "weights > 0 and finite", to_string(weight));
   if (stride.size() != (coding == 0 ? 0 : 2))
     fail(op, coding == 0 ? "no stride for this coding" : "a stride for this coding",
          std::to_string(stride.size()) + " numbers");
   for (const double side : stride)
-    if (!(side > 0) || std::isinf(side)) fail(op, "stride > 0 and finite", std::isnan(side) ? "nan" : to_string(side));
+    if (!(side > 0) || std::isinf(side)) fail(op, "stride > 0 and finite", to_string(side));
   if (std::isnan(clip)) fail(op, "a number or None for clip", "nan");
   if (!size.empty() && (size.size() != 2 || !(size[0] >= 0) || !(size[1] >= 0)))
     fail(op, "size = (height, width), both >= 0",
@@ -63,7 +58,7 @@ Call check(Framework& framework, const char* op, const char* first_name, Array& 
              coding == 0 ? 1 : stride[1],
              coding == 0 ? 1 : stride[0]},
             {!size.empty(), size.empty() ? 0 : size[0], size.empty() ? 0 : size[1]},
-            compute_type(anchors.dtype),
+            compute_type(first.dtype, anchors.dtype),
             broadcast(op, first, anchors, 1),
             {},
             {}};

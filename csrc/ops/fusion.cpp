@@ -21,7 +21,7 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
   check_length("scores_list", scores.size());
   check_length("labels_list", labels.size());
   check_length("weights", weights.size());
-  if (!(iou_threshold >= 0)) fail(op, "iou_thr >= 0", std::isnan(iou_threshold) ? "nan" : to_string(iou_threshold));
+  if (!(iou_threshold >= 0)) fail(op, "iou_thr >= 0", to_string(iou_threshold));
   check_number(op, "skip_box_thr", skip_box_threshold);
   if (confidence < 0 || confidence > 3) fail(op, "a conf_type in 0..3", std::to_string(confidence));
 
@@ -38,18 +38,18 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
     const std::string words = to_string(count);
     for (const auto* part : {&scores[m], &labels[m]}) {
       const char* name = names[part == &labels[m] ? 2 : 1].c_str();
-      check_numeric(op, name, *part);
+      if (part == &labels[m]) check_number_or_bool(op, name, *part);
+      else check_numeric(op, name, *part);
       check_shape(op, name, *part, count, words.c_str());
       check_device(op, name, *part, "boxes_list[0]", boxes[0]);
     }
     check_device(op, names[0].c_str(), boxes[m], "boxes_list[0]", boxes[0]);
-    if (!is_integer(labels[m].dtype)) fail(op, names[2] + " of an integer type", name_of(labels[m].dtype));
+    check_whole(op, names[2].c_str(), labels[m]);
     if (labels[m].dtype != labels[0].dtype)
       fail(op, names[2] + " of the dtype of labels_list[0] (" + name_of(labels[0].dtype) + ")",
            name_of(labels[m].dtype));
-    if (!(weights[m] >= 0 && std::isfinite(weights[m])))
-      fail(op, "weights >= 0", std::isnan(weights[m]) ? "nan" : to_string(weights[m]));
-    if (boxes[m].dtype == DType::kFloat64 || scores[m].dtype == DType::kFloat64) dtype = DType::kFloat64;
+    if (!(weights[m] >= 0 && std::isfinite(weights[m]))) fail(op, "weights >= 0", to_string(weights[m]));
+    dtype = compute_type(dtype, boxes[m].dtype, scores[m].dtype);
     const Array& b = boxes[m];
     models.push_back({{b.data, b.dtype, Format::kXYXY, 1, b.sizes[0], 0, b.strides[0], b.strides[1]},
                       view_scalars(scores[m]),

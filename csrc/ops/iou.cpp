@@ -1,5 +1,7 @@
 #include "iou/iou.h"
 
+#include <cmath>
+
 #include "ops/check.h"
 #include "ops/ops.h"
 
@@ -21,7 +23,7 @@ Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, 
                                     "complete_box_iou_loss"};
   if (measure < 0 || measure > 4) fail("iou", "measure in 0..4", std::to_string(measure));
   // Only the losses have an eps in the IoU; their errors bear their names.
-  Call call{iou_eps > 0 && measure > 1 ? losses[measure] : names[measure],
+  Call call{iou_eps != 0 && measure > 1 ? losses[measure] : names[measure],
             {static_cast<Measure>(measure), paired, iou_eps, eps},
             {},
             {},
@@ -29,8 +31,9 @@ Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, 
   const char* op = call.op;
   check_boxes(op, "boxes1", boxes1, paired ? "[..., 4]" : "[..., N, 4]");
   check_boxes(op, "boxes2", boxes2, paired ? "[..., 4]" : "[..., M, 4]");
-  check_pair(op, boxes1, boxes2);
-  if (!(iou_eps >= 0) || !(eps >= 0)) fail(op, "eps >= 0", to_string(iou_eps >= 0 ? eps : iou_eps));
+  check_one_device(op, boxes1, boxes2);
+  for (const double value : {iou_eps, eps})
+    if (!(value >= 0 && std::isfinite(value))) fail(op, "eps >= 0 and finite", to_string(value));
   call.lead = broadcast(op, boxes1, boxes2, paired ? 1 : 2);
   call.boxes1 = view_boxes(framework, op, boxes1, call.lead, paired, check_format(op, format));
   call.boxes2 = view_boxes(framework, op, boxes2, call.lead, paired, check_format(op, format));
@@ -44,9 +47,10 @@ Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, boo
   const Call call = check(framework, boxes1, boxes2, measure, paired, format, iou_eps, eps);
   Dims sizes = call.lead;
   if (!paired) sizes.push_back(call.boxes1.count), sizes.push_back(call.boxes2.count);
-  Array out = framework.empty(sizes, compute_type(boxes1.dtype), boxes1.device);
+  const DType dtype = compute_type(boxes1.dtype, boxes2.dtype);
+  Array out = framework.empty(sizes, dtype, boxes1.device);
   if (out.numel() == 0) return out;
-  with_compute_type(boxes1.dtype, [&](auto t) {
+  with_compute_type(dtype, [&](auto t) {
     using T = decltype(t);
     BOXOPS_DISPATCH(call.op, boxes1.device,
                     cpu::iou<T>(call.boxes1, call.boxes2, call.options, out.as<T>(), framework.parallel()),
@@ -64,7 +68,7 @@ std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array bo
     sizes1.push_back(call.boxes1.count), sizes2.push_back(call.boxes2.count);
   }
   sizes1.push_back(4), sizes2.push_back(4);
-  const DType dtype = compute_type(boxes1.dtype);
+  const DType dtype = compute_type(boxes1.dtype, boxes2.dtype);
   if (!(grad.sizes == sizes)) fail(call.op, "a gradient of shape " + to_string(sizes), to_string(grad.sizes));
   if (grad.dtype != dtype) fail(call.op, std::string("a gradient of dtype ") + name_of(dtype), name_of(grad.dtype));
   if (!(grad.device == boxes1.device))

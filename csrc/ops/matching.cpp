@@ -10,12 +10,9 @@ namespace {
 
 using Result = std::tuple<Array, Array>;
 
-// A flat array of boxes of one dtype and device with the anchors.
+// A flat array of boxes on the device of the anchors.
 Boxes view_flat(const char* op, const char* name, const Array& boxes, const char* shape, const Array& anchors) {
   check_boxes(op, name, boxes, shape);
-  if (boxes.dtype != anchors.dtype)
-    fail(op, std::string("anchors and ") + name + " of one dtype",
-         std::string(name_of(anchors.dtype)) + " and " + name_of(boxes.dtype));
   check_device(op, name, boxes, "anchors", anchors);
   if (boxes.sizes[0] > std::numeric_limits<int32_t>::max())
     fail(op, std::string("fewer than 2^31 ") + name, std::to_string(boxes.sizes[0]));
@@ -40,14 +37,13 @@ MatchInput check(Framework& framework, const char* op, const Array& anchors, con
 }
 
 // New arrays for matches and IoUs.
-Result results(Framework& framework, const Array& like, const Dims& sizes) {
-  return {framework.empty(sizes, DType::kInt64, like.device),
-          framework.empty(sizes, compute_type(like.dtype), like.device)};
+Result results(Framework& framework, DType dtype, Device device, const Dims& sizes) {
+  return {framework.empty(sizes, DType::kInt64, device), framework.empty(sizes, dtype, device)};
 }
 
-Result results(Framework& framework, const Array& anchors, const MatchInput& input, bool batched) {
+Result results(Framework& framework, DType dtype, Device device, const MatchInput& input, bool batched) {
   const Dims flat{input.anchors.count}, all{input.anchors.batch, input.anchors.count};
-  return results(framework, anchors, batched ? all : flat);
+  return results(framework, dtype, device, batched ? all : flat);
 }
 
 template <class T>
@@ -71,8 +67,7 @@ Result match_max_iou(Framework& framework, Array anchors, Array gt_boxes, double
   check_number(op, "high", high);
   check_number(op, "low", low);
   if (!(low <= high)) fail(op, "low <= high", to_string(low) + " and " + to_string(high));
-  if (!(ignore_threshold >= 0))
-    fail(op, "ignore_threshold >= 0", ignore_threshold != ignore_threshold ? "nan" : to_string(ignore_threshold));
+  if (!(ignore_threshold >= 0)) fail(op, "ignore_threshold >= 0", to_string(ignore_threshold));
   Boxes ignored{nullptr, anchors.dtype, Format::kXYXY, 1, 0, 0, 0, 0};
   Ragged ignored_of{nullptr, 1, 0};
   if (!ignore_boxes && ignore_offsets) fail(op, "ignore_boxes with ignore_offsets", "None");
@@ -85,10 +80,11 @@ Result match_max_iou(Framework& framework, Array anchors, Array gt_boxes, double
       fail(op, "ignore_offsets as long as offsets, " + std::to_string(input.images.batch + 1),
            std::to_string(ignored_of.batch + 1));
   }
-  Result out = results(framework, anchors, input, offsets.has_value());
+  const DType dtype = compute_type(anchors.dtype, gt_boxes.dtype, ignored.dtype);
+  Result out = results(framework, dtype, anchors.device, input, offsets.has_value());
   Array &matches = std::get<0>(out), &ious = std::get<1>(out);
   if (matches.numel() == 0) return out;
-  with_compute_type(anchors.dtype, [&](auto t) {
+  with_compute_type(dtype, [&](auto t) {
     using T = decltype(t);
     const MaxIouRule<T> rule{static_cast<T>(high), static_cast<T>(low),
                              allow_low_quality,    ignored,
@@ -109,10 +105,11 @@ Result match_greedy(Framework& framework, Array anchors, Array gt_boxes, std::op
   const char* op = "match_greedy";
   const MatchInput input = check(framework, op, anchors, gt_boxes, offsets);
   if (iou_threshold) check_iou_threshold(op, *iou_threshold);
-  Result out = results(framework, anchors, input, offsets.has_value());
+  const DType dtype = compute_type(anchors.dtype, gt_boxes.dtype);
+  Result out = results(framework, dtype, anchors.device, input, offsets.has_value());
   Array &matches = std::get<0>(out), &ious = std::get<1>(out);
   if (matches.numel() == 0) return out;
-  with_compute_type(anchors.dtype, [&](auto t) {
+  with_compute_type(dtype, [&](auto t) {
     using T = decltype(t);
     const auto rule = greedy_rule<T>(iou_threshold);
     BOXOPS_DISPATCH(
@@ -135,7 +132,7 @@ Result match_greedy_matrix(Framework& framework, Array iou, std::optional<double
   const MatchMatrix matrix{iou.data,        iou.dtype,      batched ? iou.sizes[0] : 1,
                            iou.sizes[-2],   iou.sizes[-1],  batched ? iou.strides[0] : 0,
                            iou.strides[-2], iou.strides[-1]};
-  Result out = results(framework, iou, iou.sizes.head(1));
+  Result out = results(framework, compute_type(iou.dtype), iou.device, iou.sizes.head(1));
   Array &matches = std::get<0>(out), &ious = std::get<1>(out);
   if (matches.numel() == 0) return out;
   with_compute_type(iou.dtype, [&](auto t) {

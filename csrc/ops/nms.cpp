@@ -9,8 +9,8 @@ namespace {
 NmsInput check(const char* op, const Array& boxes, const char* shape, const Array& scores, const char* groups_name,
                const std::optional<Array>& groups, double iou_threshold) {
   check_boxes(op, "boxes", boxes, shape);
-  check_per_box(op, "scores", scores, boxes, false);
-  if (groups) check_per_box(op, groups_name, *groups, boxes, true);
+  check_per_box(op, "scores", scores, boxes);
+  if (groups) check_ids(op, groups_name, *groups, boxes);
   check_iou_threshold(op, iou_threshold);
   const bool batched = boxes.rank() == 3;
   NmsInput input{{boxes.data, boxes.dtype, Format::kXYXY, batched ? boxes.sizes[0] : 1, boxes.sizes[-2],

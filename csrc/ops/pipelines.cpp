@@ -1,4 +1,4 @@
-#include <numeric>
+#include <cmath>
 
 #include "ops/check.h"
 #include "ops/ops.h"
@@ -73,7 +73,7 @@ std::tuple<Array, Array, Array> generate_proposals(Framework& framework, Array o
   check_number(op, "clip", clip);
   if (weights.size() != 4) fail(op, "4 weights", std::to_string(weights.size()));
   for (const double weight : weights)
-    if (!(weight > 0)) fail(op, "weights > 0", to_string(weight));
+    if (!(weight > 0) || std::isinf(weight)) fail(op, "weights > 0 and finite", to_string(weight));
 
   const auto view = [&](const Array& a) {
     const bool batched = a.rank() == 3;
@@ -87,9 +87,7 @@ std::tuple<Array, Array, Array> generate_proposals(Framework& framework, Array o
       pre_nms_top_n, post_nms_top_n,
       nms_threshold, score_threshold,
       min_size,      {Coding::kRCNN, {weights[0], weights[1], weights[2], weights[3]}, clip, 1.0, 1.0}};
-  const bool float64 =
-      objectness.dtype == DType::kFloat64 || deltas.dtype == DType::kFloat64 || anchors.dtype == DType::kFloat64;
-  const DType type = float64 ? DType::kFloat64 : DType::kFloat32;
+  const DType type = compute_type(objectness.dtype, deltas.dtype, anchors.dtype);
   Array boxes = framework.empty({batch, post_nms_top_n, 4}, type, objectness.device);
   Array scores = framework.empty({batch, post_nms_top_n}, type, objectness.device);
   Array counts = framework.empty({batch}, DType::kInt64, objectness.device);

@@ -35,7 +35,8 @@ Rois check_rois(const char* op, const Array& boxes, const std::optional<Array>& 
   check_device(op, "boxes", boxes, of, features);
   Rois rois{boxes.data, boxes.dtype, boxes.sizes[0], boxes.strides[0], boxes.strides[1], nullptr, DType::kInt64, 0};
   if (images) {
-    check_per_box(op, "images", *images, boxes, true);
+    check_per_box(op, "images", *images, boxes);
+    if (!is_integer(images->dtype)) fail(op, "images of an integer type", name_of(images->dtype));
     rois.images = images->data, rois.images_dtype = images->dtype, rois.images_stride = images->strides[0];
     if (rois.images == nullptr) rois.images = boxes.data;  // an empty array may have no address
   }
@@ -45,6 +46,11 @@ Rois check_rois(const char* op, const Array& boxes, const std::optional<Array>& 
 // On the CPU only: what lies on a device is not waited for, and gives zeros.
 void check_images(const char* op, const Array& boxes, const Rois& rois, int64_t images) {
   if (boxes.device.type != DeviceType::kCPU) return;
+  if (rois.images == nullptr) {
+    Array column = boxes;
+    column.sizes = {rois.count}, column.strides = {rois.row_stride};
+    check_whole(op, "image indices", column);
+  }
   for (int64_t k = 0; k < rois.count; ++k)
     if (image_of(rois, k, images) < 0) {
       const std::string got =
@@ -84,7 +90,8 @@ void check_levels(const char* op, Features& features, const std::vector<double>&
                   int64_t canonical_level) {
   if (scales.size() != static_cast<size_t>(features.levels))
     fail(op, "a scale for each of " + std::to_string(features.levels) + " features", std::to_string(scales.size()));
-  if (!(canonical_scale > 0)) fail(op, "canonical_scale > 0", to_string(canonical_scale));
+  if (!(canonical_scale > 0 && std::isfinite(canonical_scale)))
+    fail(op, "canonical_scale > 0 and finite", to_string(canonical_scale));
   for (int l = 0; l < features.levels; ++l) {
     check_scale(op, "scales", scales[l]);
     if (l > 0 && !(scales[l] < scales[l - 1]))

@@ -10,15 +10,16 @@ Array rotated_box_iou(Framework& framework, Array boxes1, Array boxes2, bool pai
   const char* op = "rotated_box_iou";
   check_boxes(op, "boxes1", boxes1, paired ? "[..., 5]" : "[..., N, 5]");
   check_boxes(op, "boxes2", boxes2, paired ? "[..., 5]" : "[..., M, 5]");
-  check_pair(op, boxes1, boxes2);
+  check_one_device(op, boxes1, boxes2);
   const Dims lead = broadcast(op, boxes1, boxes2, paired ? 1 : 2);
   const Boxes view1 = view_boxes(framework, op, boxes1, lead, paired, Format::kCXCYWH);
   const Boxes view2 = view_boxes(framework, op, boxes2, lead, paired, Format::kCXCYWH);
   Dims sizes = lead;
   if (!paired) sizes.push_back(view1.count), sizes.push_back(view2.count);
-  Array out = framework.empty(sizes, compute_type(boxes1.dtype), boxes1.device);
+  const DType dtype = compute_type(boxes1.dtype, boxes2.dtype);
+  Array out = framework.empty(sizes, dtype, boxes1.device);
   if (out.numel() == 0) return out;
-  with_compute_type(boxes1.dtype, [&](auto t) {
+  with_compute_type(dtype, [&](auto t) {
     using T = decltype(t);
     BOXOPS_DISPATCH(op, boxes1.device, cpu::rotated_box_iou<T>(view1, view2, paired, out.as<T>(), framework.parallel()),
                     cuda::rotated_box_iou<T>(view1, view2, paired, out.as<T>(), framework.stream(boxes1.device)));
@@ -38,8 +39,8 @@ Array workspace(Framework& framework, const Array& boxes) {
 Array rotated_nms_in_groups(const char* op, Framework& framework, const Array& boxes, const Array& scores,
                             const std::optional<Array>& idxs, double iou_threshold) {
   check_boxes(op, "boxes", boxes, "[N, 5]");
-  check_per_box(op, "scores", scores, boxes, false);
-  if (idxs) check_per_box(op, "idxs", *idxs, boxes, true);
+  check_per_box(op, "scores", scores, boxes);
+  if (idxs) check_ids(op, "idxs", *idxs, boxes);
   check_iou_threshold(op, iou_threshold);
   const int64_t count = boxes.sizes[0];
   NmsInput input{{boxes.data, boxes.dtype, Format::kCXCYWH, 1, count, 0, boxes.strides[0], boxes.strides[1]},

@@ -30,7 +30,7 @@ std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array match
   const Matches in = check(op, matches);
   if (size < 0) fail(op, "size >= 0", std::to_string(size));
   if (!(positive_fraction >= 0 && positive_fraction <= 1))
-    fail(op, "positive_fraction in 0..1", std::isnan(positive_fraction) ? "nan" : to_string(positive_fraction));
+    fail(op, "positive_fraction in 0..1", to_string(positive_fraction));
   check_shape(op, "seed", seed, {1}, "[1]");
   if (seed.dtype != DType::kInt64) fail(op, "seed of dtype int64", name_of(seed.dtype));
   const bool here = seed.device.type == DeviceType::kCPU;
@@ -57,8 +57,7 @@ Array mine_hard_negatives(Framework& framework, Array loss, Array matches, doubl
   const Matches in = check(op, matches);
   check_shape(op, "loss", loss, matches.sizes, to_string(matches.sizes).c_str());
   check_device(op, "matches", matches, "loss", loss);
-  if (!(ratio >= 0 && std::isfinite(ratio)))
-    fail(op, "a finite ratio >= 0", std::isnan(ratio) ? "nan" : to_string(ratio));
+  if (!(ratio >= 0 && std::isfinite(ratio))) fail(op, "a finite ratio >= 0", to_string(ratio));
   if (min_negatives < 0) fail(op, "min_negatives >= 0", std::to_string(min_negatives));
   Array mask = framework.empty(loss.sizes, DType::kBool, loss.device);
   BOXOPS_DISPATCH(

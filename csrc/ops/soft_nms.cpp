@@ -9,18 +9,18 @@ std::tuple<Array, Array> soft_nms(Framework& framework, Array boxes, Array score
                                   double sigma, double score_threshold, std::optional<Array> idxs) {
   const char* op = "soft_nms";
   check_boxes(op, "boxes", boxes, "[N, 4]");
-  check_per_box(op, "scores", scores, boxes, false);
-  if (idxs) check_per_box(op, "idxs", *idxs, boxes, true);
+  check_per_box(op, "scores", scores, boxes);
+  if (idxs) check_ids(op, "idxs", *idxs, boxes);
   check_iou_threshold(op, iou_threshold);
   if (method < 0 || method > 1) fail(op, "a method in 0..1", std::to_string(method));
-  if (!(sigma > 0)) fail(op, "sigma > 0", sigma != sigma ? "nan" : to_string(sigma));
+  if (!(sigma > 0)) fail(op, "sigma > 0", to_string(sigma));
   check_number(op, "score_threshold", score_threshold);
   SoftNmsInput input{{boxes.data, boxes.dtype, Format::kXYXY, 1, boxes.sizes[0], 0, boxes.strides[0], boxes.strides[1]},
                      view_scalars(scores),
                      idxs.has_value(),
                      {}};
   if (idxs) input.groups = view_scalars(*idxs);
-  const DType dtype = scores.dtype == DType::kFloat64 ? scores.dtype : compute_type(boxes.dtype);
+  const DType dtype = compute_type(boxes.dtype, scores.dtype);
   Array kept = framework.empty({input.boxes.count}, DType::kInt64, boxes.device);
   Array kept_scores = framework.empty({input.boxes.count}, dtype, boxes.device);
   with_compute_type(dtype, [&](auto t) {

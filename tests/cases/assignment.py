@@ -155,7 +155,6 @@ WRONG_VALUES = [
     (LSA, {"cost": zeros(3)}, "cost of shape [n, m] or [B, n, m], got [3]"),
     (LSA, {"cost": zeros(1, 2, 3, 4)}, "cost of shape [n, m] or [B, n, m], got [1, 2, 3, 4]"),
     (LSA, {"cost": zeros(2, 3, 4), "offsets": offsets(2)}, "cost of shape [R, m], got [2, 3, 4]"),
-    (LSA, {"cost": zeros(3, 4, dtype=bool)}, "cost of a real number type, got bool"),
     (LSA, {"cost": zeros(3, 4, dtype=np.complex64)}, "cost of a real number type, got complex64"),
     (LSA, {"cost": zeros(3, 4), "offsets": zeros(0, dtype=np.int64)}, "offsets of shape [B + 1], got [0]"),
     (LSA, {"cost": zeros(3, 4), "offsets": offsets(3).astype(np.int32)}, "offsets of dtype int64, got int32"),
@@ -167,7 +166,9 @@ WRONG_VALUES = [
     ("detr_cost", {**COST, "gt_boxes": zeros(4, 5)}, "gt_boxes of shape [G, 4], got [4, 5]"),
     ("detr_cost", {**COST, "gt_boxes": zeros(4, 4, dtype=np.int64)}, "gt_boxes of a floating type, got int64"),
     ("detr_cost", {**COST, "gt_labels": zeros(3, dtype=np.int64)}, "gt_labels of shape [4], got [3]"),
-    ("detr_cost", {**COST, "gt_labels": zeros(4)}, "gt_labels of an integer type, got float32"),
+    ("detr_cost", {**COST, "gt_labels": zeros(4, dtype=complex)}, "gt_labels of a real number type, got complex128"),
+    *(("detr_cost", {**COST, name: value}, f"a finite {name}, got {value}")
+      for name in ("class_weight", "box_weight", "giou_weight") for value in (np.nan, np.inf, -np.inf)),
     ("detr_cost", {**COST, "offsets": offsets(4)}, "offsets of shape [3], got [2]"),
     ("detr_cost", {**COST, "offsets": offsets(2, 2).astype(np.int32)}, "offsets of dtype int64, got int32"),
 ]  # fmt: skip

@@ -93,7 +93,8 @@ WRONG_VALUES = [
     (_OP, {**_OK, "boxes_list": [zeros(3, 4, dtype=bool), zeros(2, 4)]},
         "boxes_list[0] of a real number type, got bool"),
     (_OP, {**_OK, "scores_list": [zeros(3), zeros(3)]}, "scores_list[1] of shape [2], got [3]"),
-    (_OP, {**_OK, "labels_list": [zeros(3), zeros(2)]}, "labels_list[0] of an integer type, got float32"),
+    (_OP, {**_OK, "labels_list": [zeros(3, dtype=complex)] * 2},
+        "labels_list[0] of a real number type, got complex128"),
     (_OP, {**_OK, "labels_list": [zeros(3, dtype=np.int64), zeros(2, dtype=np.int32)]},
         "labels_list[1] of the dtype of labels_list[0] (int64), got int32"),
 ]  # fmt: skip

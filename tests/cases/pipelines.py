@@ -169,7 +169,7 @@ WRONG_VALUES = [
     ("generate_proposals", {**RPN, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
     ("generate_proposals", {**RPN, "min_size": np.nan}, "a number for min_size, got nan"),
     ("generate_proposals", {**RPN, "weights": (1.0, 1.0)}, "4 weights, got 2"),
-    ("generate_proposals", {**RPN, "weights": (1, 1, 0, 1)}, "weights > 0, got 0"),
+    ("generate_proposals", {**RPN, "weights": (1, 1, 0, 1)}, "weights > 0 and finite, got 0"),
     ("generate_proposals", {**RPN, "clip": np.nan}, "a number for clip, got nan"),
     ("detect", {**HEAD, "scores": zeros(2, 3)}, "scores of shape [B, N, C], got [2, 3]"),
     ("detect", {**HEAD, "scores": zeros(2, 3, 5, dtype=bool)}, "scores of a real number type, got bool"),

@@ -256,7 +256,7 @@ def wrong_values():
     yield op, {**TWO, "scales": [0.5]}, "a scale for each of 2 features, got 1"
     yield op, {**TWO, "scales": [0.5, 0.5]}, "scales that fall from level to level, got 0.5 after 0.5"
     yield op, {**TWO, "scales": [np.inf, 0.5]}, "scales > 0 and finite, got inf"
-    yield op, {**TWO, "canonical_scale": 0}, "canonical_scale > 0, got 0"
+    yield op, {**TWO, "canonical_scale": 0}, "canonical_scale > 0 and finite, got 0"
     yield op, {**TWO, "boxes": zeros(3, 4)}, "boxes of shape [K, 5], got [3, 4]"
 
 

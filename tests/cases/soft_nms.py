@@ -63,7 +63,7 @@ WRONG_VALUES = [
     ("soft_nms", {**_OK, "boxes": zeros(3, 4, dtype=bool)}, "boxes of a real number type, got bool"),
     ("soft_nms", {**_OK, "scores": zeros(4)}, "scores of shape [3], got [4]"),
     ("soft_nms", {**_OK, "scores": zeros(3, dtype=np.complex64)}, "scores of a real number type, got complex64"),
-    ("soft_nms", {**_OK, "idxs": zeros(3)}, "idxs of an integer type, got float32"),
+    ("soft_nms", {**_OK, "idxs": zeros(3, dtype=complex)}, "idxs of a real number type, got complex128"),
     ("soft_nms", {**_OK, "idxs": zeros(2, dtype=np.int64)}, "idxs of shape [3], got [2]"),
     ("soft_nms", {**_OK, "iou_threshold": -0.5}, "iou_threshold >= 0, got -0.5"),
     ("soft_nms", {**_OK, "iou_threshold": np.nan}, "iou_threshold >= 0, got nan"),

@@ -5,7 +5,8 @@
 //           0.25 (1 - p)^2 -log(p + 1e-8) - 0.75 p^2 -log(1 - p + 1e-8), where 1 - p is computed without cancellation
 //   L1    = |dcx| + |dcy| + |dw| + |dh|;  GIoU of the corners: common/geometry.h
 // Never a matrix over all images. NaN in gives NaN out. Equal on all backends but for the error of exp and log.
-// Labels lie in [0, classes); on CUDA, where nobody can look, one outside is taken for the nearest.
+// Labels are whole numbers in [0, classes); on CUDA, where nobody can look, one outside is taken for the nearest, a
+// fraction is cut off, and NaN is 0.
 // Floor: B Q C logits read once, G Q costs written once.
 #pragma once
 
@@ -22,7 +23,7 @@ struct DetrCostInput {
   int64_t batch_stride, query_stride, class_stride;
   int64_t batch, queries, classes;
   Boxes boxes;     // [batch, queries], cxcywh
-  Scalars labels;  // [1, G], integers
+  Scalars labels;  // [1, G], whole numbers
   Boxes gt_boxes;  // [1, G], cxcywh
   Ragged ragged;   // image b owns rows of G
   double class_weight, box_weight, giou_weight;
@@ -32,7 +33,12 @@ struct DetrCostInput {
     return b * batch_stride + q * query_stride + c * class_stride;
   }
   BOXOPS_HD int64_t label(int64_t g) const {
-    const int64_t v = load<int64_t>(labels.data, labels.dtype, g * labels.stride);
+    const int64_t at = g * labels.stride;
+    if (labels.dtype >= DType::kFloat16 || labels.dtype == DType::kUInt64) {  // int64 does not hold all of them
+      const double v = load<double>(labels.data, labels.dtype, at);
+      return !(v >= 0) ? 0 : v < static_cast<double>(classes) ? static_cast<int64_t>(v) : classes - 1;
+    }
+    const int64_t v = load<int64_t>(labels.data, labels.dtype, at);
     return v < 0 ? 0 : v < classes ? v : classes - 1;
   }
 };

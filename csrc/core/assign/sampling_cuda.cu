@@ -149,7 +149,7 @@ int mine_hard_negatives(const Scalars& loss, const Matches& matches, double rati
   const int64_t n = matches.batch * matches.count, kinds = matches.batch * kKinds;
   if (n == 0) return cudaSuccess;
   const unsigned grid = grid_x(blocks_of(n, kThreads));
-  const bool wide = score_key_bits(loss) == 64;
+  const bool wide = score_key_bits(loss.dtype) == 64;
   BOXOPS_TRY(launch(loss_kernel, grid, kThreads, stream, loss, matches, true, !wide, nullptr, s));
   BOXOPS_TRY(sort_pairs(s.keys, s.sorted, s.values, s.order, n, wide ? 64 : 32 + bits_of(kinds), s.sort, s.sort_bytes,
                         stream));

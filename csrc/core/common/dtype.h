@@ -1,9 +1,9 @@
 // Element types, and loading or storing one element as the compute type.
 //
-// Low precision and integers are storage only: every kernel computes in float, or in double for
-// double. The dtype is a run-time value, so a kernel exists once per compute type and not once per
-// storage type; the switch costs one well-predicted branch per element loaded, which is O(N + M)
-// where the kernels are O(N M).
+// Low precision and integers are storage only: every kernel computes in float, or in double for types
+// with values that float does not hold. The dtype is a run-time value, so a kernel exists once per compute type and not
+// once per storage type; the switch costs one well-predicted branch per element loaded, which is O(N + M) where the
+// kernels are O(N M).
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ enum class DType : uint8_t {
   kBFloat16,
   kFloat32,
   kFloat64,
-  kBool,  // from here on known only so that errors can name them
-  kComplex64,
+  kBool,
+  kComplex64,  // from here on known only so that errors can name them
   kComplex128,
   kObject,
   kOther,
@@ -62,8 +62,16 @@ inline const char* name_of(DType t) {
   return names[static_cast<int>(t)];
 }
 
-// The type an op computes in, and in which it returns measures such as area and IoU.
-inline DType compute_type(DType t) { return t == DType::kFloat64 ? t : DType::kFloat32; }
+// Of bools, where they count as the numbers 0 and 1.
+inline DType number_type(DType t) { return t == DType::kBool ? DType::kUInt8 : t; }
+
+// The type an op computes in, and in which it returns measures such as area and IoU: float64 if any of its inputs is
+// float64 or an integer of 32 bits or more, whose values float32 does not hold. Beyond 2^53 float64 rounds too.
+template <class... Types>
+BOXOPS_HD DType compute_type(Types... types) {
+  const bool wide = ((types == DType::kFloat64 || (types >= DType::kUInt32 && types <= DType::kInt64)) || ...);
+  return wide ? DType::kFloat64 : DType::kFloat32;
+}
 
 namespace detail {
 

@@ -27,22 +27,42 @@ BOXOPS_HD uint64_t falling_key(double score) {
   return bits & sign ? bits : ~(bits | sign);
 }
 
-// The key of score i; 32 bits wide unless the scores are float64.
+// The key of score i, exact for every dtype; 32 bits wide, or 64 for scores of 64 bits.
 BOXOPS_HD uint64_t score_key(const Scalars& scores, int64_t batch, int64_t i) {
   const int64_t at = batch * scores.batch_stride + i * scores.stride;
-  return scores.dtype == DType::kFloat64 ? falling_key(static_cast<const double*>(scores.data)[at])
-                                         : falling_key(load<float>(scores.data, scores.dtype, at));
+  switch (scores.dtype) {
+    case DType::kUInt32: return ~static_cast<const uint32_t*>(scores.data)[at];
+    case DType::kInt32: return ~(static_cast<const uint32_t*>(scores.data)[at] ^ 0x80000000u);
+    case DType::kUInt64: return ~static_cast<const uint64_t*>(scores.data)[at];
+    case DType::kInt64: return ~(static_cast<const uint64_t*>(scores.data)[at] ^ uint64_t(1) << 63);
+    case DType::kFloat64: return falling_key(static_cast<const double*>(scores.data)[at]);
+    default: return falling_key(load<float>(scores.data, scores.dtype, at));
+  }
 }
-inline int score_key_bits(const Scalars& scores) { return scores.dtype == DType::kFloat64 ? 64 : 32; }
+inline int score_key_bits(DType scores) {
+  return scores == DType::kUInt64 || scores == DType::kInt64 || scores == DType::kFloat64 ? 64 : 32;
+}
 
 // Whether score i exceeds the threshold, both in the score's compute type; NaN does not.
 BOXOPS_HD bool score_exceeds(const Scalars& scores, int64_t batch, int64_t i, double threshold) {
   const int64_t at = batch * scores.batch_stride + i * scores.stride;
-  return scores.dtype == DType::kFloat64 ? static_cast<const double*>(scores.data)[at] > threshold
-                                         : load<float>(scores.data, scores.dtype, at) > static_cast<float>(threshold);
+  return compute_type(scores.dtype) == DType::kFloat64
+             ? load<double>(scores.data, scores.dtype, at) > threshold
+             : load<float>(scores.data, scores.dtype, at) > static_cast<float>(threshold);
 }
 
-// The group id i as a key as wide as its dtype; groups are integers, only their equality matters.
+namespace detail {
+
+// The bits of a float, the same for -0 and +0, and for all NaN; `infinity` has the bits of that.
+template <class Bits>
+BOXOPS_HD Bits equality_bits(Bits bits, Bits infinity) {
+  const Bits all_but_sign = static_cast<Bits>(~Bits(0)) >> 1, magnitude = bits & all_but_sign;
+  return magnitude == 0 ? Bits(0) : magnitude > infinity ? all_but_sign : bits;
+}
+
+}  // namespace detail
+
+// The group id i as a key as wide as its dtype. Groups are any numbers, only their equality matters.
 BOXOPS_HD uint64_t group_key(const Scalars& groups, int64_t batch, int64_t i) {
   const int64_t at = batch * groups.batch_stride + i * groups.stride;
   switch (groups.dtype) {
@@ -52,6 +72,13 @@ BOXOPS_HD uint64_t group_key(const Scalars& groups, int64_t batch, int64_t i) {
     case DType::kInt16: return static_cast<const uint16_t*>(groups.data)[at];
     case DType::kUInt32:
     case DType::kInt32: return static_cast<const uint32_t*>(groups.data)[at];
+    case DType::kFloat16: return detail::equality_bits<uint16_t>(static_cast<const uint16_t*>(groups.data)[at], 0x7c00);
+    case DType::kBFloat16:
+      return detail::equality_bits<uint16_t>(static_cast<const uint16_t*>(groups.data)[at], 0x7f80);
+    case DType::kFloat32:
+      return detail::equality_bits<uint32_t>(static_cast<const uint32_t*>(groups.data)[at], 0x7f800000);
+    case DType::kFloat64:
+      return detail::equality_bits<uint64_t>(static_cast<const uint64_t*>(groups.data)[at], 0x7ff0000000000000);
     default: return static_cast<const uint64_t*>(groups.data)[at];
   }
 }

@@ -52,7 +52,7 @@ BOXOPS_HD Pasted pasted_as(const PasteInput& in, int64_t i) {
 }
 
 BOXOPS_HD Pasted pasted(const PasteInput& in, int64_t i) {
-  return in.boxes.dtype == DType::kFloat64 ? pasted_as<double>(in, i) : pasted_as<float>(in, i);
+  return compute_type(in.boxes.dtype) == DType::kFloat64 ? pasted_as<double>(in, i) : pasted_as<float>(in, i);
 }
 
 // The `size` padded values of one axis, resized to [first, last].

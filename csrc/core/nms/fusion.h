@@ -20,7 +20,7 @@ namespace boxops {
 struct FusionModel {
   Boxes boxes;     // [1, N, 4]
   Scalars scores;  // [N], floating or integer
-  Scalars labels;  // [N], integer
+  Scalars labels;  // [N], numbers: equal ones are a label, as are all NaN
   double weight;   // >= 0
 };
 
@@ -79,24 +79,28 @@ BOXOPS_HD T ratio_of(T amount, T whole) {
   return whole > T(0) ? amount / whole : amount * T(0);
 }
 
-// weights[models]; bits: of the cluster.
+// weights[models]; bits: of the cluster. But for kMax, and where overflow is allowed, the confidence is held to 1, or
+// to the mean of the boxes' own scores, weighted as they are, where that is larger: scores up to 1 give none above it.
 template <class T>
 BOXOPS_HD T confidence_of(const Cluster<T>& c, const uint64_t* bits, const T* weights, const FusionOptions<T>& o) {
   if (o.confidence == Confidence::kMax) return ratio_of(c.top, o.largest);
-  const T mean = c.conf / static_cast<T>(c.count);
+  const T mean = c.conf / static_cast<T>(c.count), sum = mean * static_cast<T>(c.count);
+  T confidence;
   if (o.confidence == Confidence::kAvg) {
-    const int64_t count = o.allows_overflow || c.count < o.models ? c.count : o.models;
-    return ratio_of(mean * static_cast<T>(count), o.total);
+    if (o.allows_overflow) return ratio_of(sum, o.total);
+    confidence = ratio_of(mean * static_cast<T>(min_of(c.count, o.models)), o.total);
+  } else {
+    T present = T(0), absent = T(0);
+    for (int64_t m = 0; m < o.models; ++m) {
+      const bool has = bits[m / 64] >> (m % 64) & 1;
+      if (has) present += weights[m];
+      else absent += weights[m];
+    }
+    confidence = o.confidence == Confidence::kBoxAndModelAvg ? ratio_of(ratio_of(sum, c.weight) * present, o.total)
+                                                             : ratio_of(sum, c.weight + absent);
   }
-  T present = T(0), absent = T(0);
-  for (int64_t m = 0; m < o.models; ++m) {
-    const bool has = bits[m / 64] >> (m % 64) & 1;
-    if (has) present += weights[m];
-    else absent += weights[m];
-  }
-  const T sum = mean * static_cast<T>(c.count);
-  if (o.confidence == Confidence::kBoxAndModelAvg) return ratio_of(ratio_of(sum, c.weight) * present, o.total);
-  return ratio_of(sum, c.weight + absent);
+  const T most = max_of(T(1), ratio_of(c.conf, c.weight));
+  return confidence > most ? most : confidence;  // NaN stays
 }
 
 // Writes a label that group_key has read.

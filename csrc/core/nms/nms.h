@@ -22,7 +22,7 @@ struct NmsInput {
   Boxes boxes;      // [B, N, 4]; rotated, [B, N, 5]
   Scalars scores;   // [B, N], floating or integer
   bool has_groups;  // false: one group per image
-  Scalars groups;   // [B, N], integer
+  Scalars groups;   // [B, N], numbers: equal ones are a group, as are all NaN
 };
 
 struct PaddedOptions {

@@ -251,7 +251,7 @@ int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions
   State<S> s = carve<S>(workspace, n, &bytes);
   if (n > 0) {
     // Stable sorts from the least to the most significant key. `place` serves as the spare.
-    BOXOPS_TRY(sort_by(input, Key::kScore, nullptr, nullptr, score_key_bits(input.scores), n,
+    BOXOPS_TRY(sort_by(input, Key::kScore, nullptr, nullptr, score_key_bits(input.scores.dtype), n,
                        batch > 1 ? s.place : s.order, s, stream));
     if (batch > 1) BOXOPS_TRY(sort_by(input, Key::kImage, s.place, nullptr, bits_of(batch), n, s.order, s, stream));
     if (input.has_groups) {

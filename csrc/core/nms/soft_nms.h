@@ -21,7 +21,7 @@ struct SoftNmsInput {
   Boxes boxes;      // [1, N, 4]
   Scalars scores;   // [N], floating or integer
   bool has_groups;  // false: one group
-  Scalars groups;   // [N], integer
+  Scalars groups;   // [N], numbers: equal ones are a group, as are all NaN
 };
 
 template <class T>

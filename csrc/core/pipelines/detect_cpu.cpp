@@ -11,7 +11,7 @@
 namespace boxops::cpu {
 namespace {
 
-// The pairs of image b with a score above the threshold, rising.
+// The pairs of image b with a score above the threshold, rising. S: the score's compute type.
 template <class S>
 std::vector<int32_t> pairs_above(const DetectInput& in, int64_t b, double threshold) {
   std::vector<int32_t> pairs;
@@ -51,10 +51,11 @@ void cut_classes(const DetectInput& in, int64_t b, int64_t most, std::vector<int
   std::sort(pairs.begin(), pairs.end());
 }
 
-// S: the score's compute type.
-template <class T, class S>
+template <class T>
 void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, int64_t b) {
-  std::vector<int32_t> pairs = pairs_above<S>(in, b, o.score_threshold);
+  std::vector<int32_t> pairs = compute_type(in.score_dtype) == DType::kFloat64
+                                   ? pairs_above<double>(in, b, o.score_threshold)
+                                   : pairs_above<float>(in, b, o.score_threshold);
   if (o.has_min_size) {
     const auto small = [&](int32_t pair) { return !is_large(in.box<T>(b, pair), static_cast<T>(o.min_size)); };
     pairs.erase(std::remove_if(pairs.begin(), pairs.end(), small), pairs.end());
@@ -63,15 +64,15 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
 
   const auto n = static_cast<int64_t>(pairs.size());
   std::vector<Box<T>> boxes(n);
-  std::vector<S> scores(n);
+  std::vector<uint64_t> ranks(n);  // rise with the score
   std::vector<int32_t> labels(o.class_agnostic ? 0 : n);
   for (int64_t i = 0; i < n; ++i) {
     boxes[i] = in.box<T>(b, pairs[i]);
-    scores[i] = load<S>(in.scores, in.score_dtype, in.score_at(b, pairs[i]));
+    ranks[i] = ~in.key(b, pairs[i]);
     if (!o.class_agnostic) labels[i] = static_cast<int32_t>(pairs[i] % in.classes);
   }
   const NmsInput input{{boxes.data(), sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64, Format::kXYXY, 1, n, 0, 4, 1},
-                       {scores.data(), sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64, 0, 1},
+                       {ranks.data(), DType::kUInt64, 0, 1},
                        !o.class_agnostic,
                        {labels.data(), DType::kInt32, 0, 1}};
   std::vector<int64_t> kept(o.max_detections);
@@ -97,10 +98,7 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
 template <class T>
 void detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, const Parallel& parallel) {
   parallel.run(in.batch, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      if (in.score_dtype == DType::kFloat64) detect_image<T, double>(in, o, out, b);
-      else detect_image<T, float>(in, o, out, b);
-    }
+    for (int64_t b = begin; b < end; ++b) detect_image<T>(in, o, out, b);
   });
 }
 

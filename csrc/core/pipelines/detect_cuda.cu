@@ -126,7 +126,8 @@ __device__ uint64_t kth_smallest(uint32_t count, int bits, uint32_t* k, Value va
 }
 
 // Block g moves the best of one class to its list, or its image's.
-__global__ void __launch_bounds__(kThreads) cut_kernel(DetectInput in, Lists from, Lists to, uint32_t most) {
+__global__ void __launch_bounds__(kThreads)
+    cut_kernel(DetectInput in, Lists from, Lists to, uint32_t most, int score_bits) {
   for (int64_t g = blockIdx.x; g < in.batch * from.per_image; g += gridDim.x) {
     const int64_t b = g / from.per_image, target = to.per_image == 1 ? b : g;
     const uint32_t count = from.counts[g];
@@ -134,8 +135,7 @@ __global__ void __launch_bounds__(kThreads) cut_kernel(DetectInput in, Lists fro
     Rank last{kLast, -1};  // the last that stays
     if (count > most && most > 0) {
       uint32_t k = most;
-      const int bits = in.score_dtype == DType::kFloat64 ? 64 : 32;
-      last.key = kth_smallest(count, bits, &k, [&](uint32_t i, uint64_t* v) {
+      last.key = kth_smallest(count, score_bits, &k, [&](uint32_t i, uint64_t* v) {
         *v = in.key(b, pairs[i]);
         return true;
       });
@@ -290,7 +290,7 @@ int detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& ou
   if (s.cuts) {
     BOXOPS_TRY(clear(s.cut, in.batch, stream));
     BOXOPS_TRY(launch(cut_kernel, grid_x(in.batch * s.found.per_image), kThreads, stream, in, s.found, s.cut,
-                      static_cast<uint32_t>(o.per_class)));
+                      static_cast<uint32_t>(o.per_class), score_key_bits(in.score_dtype)));
   }
   BOXOPS_TRY(launch(suppress_kernel<T>, grid_x(lists), kThreads, stream, in, s.candidates(), s.kept,
                     static_cast<T>(o.iou_threshold)));

@@ -44,7 +44,7 @@ State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, 
   s.image_sizes = w.take<double>(2 * s.batch);
   s.keys = w.take<uint64_t>(n), s.keys_sorted = w.take<uint64_t>(n);
   s.values = w.take<int64_t>(n), s.order = w.take<int64_t>(n);
-  s.narrow = score_key_bits(in.objectness) == 32 && bits_of(s.batch * s.levels) <= 32;
+  s.narrow = score_key_bits(in.objectness.dtype) == 32 && bits_of(s.batch * s.levels) <= 32;
   s.spare = w.take<int64_t>(s.narrow ? 0 : n);
   s.boxes = w.take<T>(4 * m), s.scores = w.take<T>(m);
   s.groups = w.take<uint8_t>(m * size_of(s.group_type()));
@@ -140,7 +140,7 @@ __global__ void gather_kernel(State<T> s, int64_t most, T* boxes, T* scores) {
 template <class T>
 int sort(const ProposalsInput& in, const State<T>& s, void* stream) {
   const int64_t n = s.batch * s.anchors;
-  const int level_bits = bits_of(s.batch * s.levels), key_bits = score_key_bits(in.objectness);
+  const int level_bits = bits_of(s.batch * s.levels), key_bits = score_key_bits(in.objectness.dtype);
   const unsigned blocks = grid_x(blocks_of(n, kThreads));
   BOXOPS_TRY(launch(key_kernel<T>, blocks, kThreads, stream, in, s, nullptr));
   BOXOPS_TRY(sort_pairs(s.keys, s.keys_sorted, s.values, s.narrow ? s.order : s.spare, n,

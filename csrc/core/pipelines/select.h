@@ -8,7 +8,7 @@
 namespace boxops::cpu {
 
 // Appends to `found` the i in [begin, end) with score > threshold, or score >= threshold with `or_equal`, rising.
-// S is float, or double for float64 scores.
+// S is the scores' compute type.
 template <class S>
 void select_above(const Scalars& scores, int64_t batch, int64_t begin, int64_t end, S threshold, bool or_equal,
                   std::vector<int32_t>& found);

@@ -45,7 +45,7 @@ struct Bins {
   bool aligned;            // align: half a pixel is taken off, and RoIs may be smaller than a pixel
 };
 
-// The image of RoI k, or -1 where there is no such image (NaN too).
+// The image of RoI k, or -1 where the number is that of no image: a fraction, NaN, or out of range.
 BOXOPS_HD int64_t image_of(const Rois& rois, int64_t k, int64_t images) {
   if (rois.images != nullptr) {
     const int64_t at = k * rois.images_stride;
@@ -54,7 +54,9 @@ BOXOPS_HD int64_t image_of(const Rois& rois, int64_t k, int64_t images) {
     return i >= 0 && i < images ? i : -1;
   }
   const double i = load<double>(rois.data, rois.dtype, k * rois.row_stride);
-  return i > -1.0 && i < static_cast<double>(images) ? static_cast<int64_t>(i) : -1;  // rounds towards 0
+  if (!(i >= 0 && i < static_cast<double>(images))) return -1;
+  const int64_t image = static_cast<int64_t>(i);
+  return static_cast<double>(image) == i ? image : -1;
 }
 
 template <class T>
