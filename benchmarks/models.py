@@ -18,7 +18,8 @@ import boxops
 
 from . import stages, timing
 from .machine import facts, rival
-from .report import Cell, duration, print_table, times
+from .report import duration, times
+from .terminal import Cell, print_table
 
 torch = rival("torch")
 detection = rival("torchvision.models.detection")

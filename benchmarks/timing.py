@@ -34,6 +34,11 @@ def wall_times(call: Call, number: int, blocks: int) -> list[float]:
     return [timer.timeit(number) / number for _ in range(blocks)]
 
 
+def slow_times(call: Call, blocks: int) -> list[float]:
+    """Wall time of single calls that need no warming up."""
+    return [timeit.timeit(call, number=1) for _ in range(blocks)]
+
+
 def torch_times(call: Call, number: int, blocks: int, threads: int) -> list[float]:
     """Wall time by torch.utils.benchmark, which warms up before each block and, on CUDA, waits for the device."""
     timer = benchmark.Timer("call()", globals={"call": call}, num_threads=threads)
