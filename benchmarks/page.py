@@ -17,7 +17,7 @@ header p,.lead,figcaption,footer{color:var(--muted)}
 h1{font-size:34px;line-height:1.2;letter-spacing:-.02em;margin:0 0 6px;font-weight:650}
 h2{font-size:20px;letter-spacing:-.01em;margin:64px 0 4px;font-weight:650}
 p{margin:0 0 10px}.lead{max-width:74ch;margin-bottom:18px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(210px,1fr));gap:14px;margin:32px 0 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:32px 0 0}
 .tile{border:1px solid var(--grid);border-radius:12px;padding:16px 18px}
 .tile b{display:block;font-size:28px;line-height:1.2;letter-spacing:-.02em;font-weight:650}
 .tile span{color:var(--muted);font-size:14px}
@@ -31,7 +31,7 @@ tr.first td{border-top:1px solid var(--grid)}tbody tr:first-child td{border-top:
 td small{color:var(--muted);font-size:inherit}
 .ours{font-weight:650}.dim{color:var(--muted)}.good{color:var(--powerboxes)}.bad{color:var(--bad);font-weight:650}
 .warning{border-left:3px solid var(--bad);padding:4px 14px;margin:20px 0 0;overflow-wrap:anywhere}
-td.wraps{white-space:normal;min-width:170px}
+td.wraps{white-space:normal;min-width:215px}
 ul{padding-left:18px;margin:8px 0}li{margin:3px 0}footer{font-size:14px;margin-top:48px}
 @media (max-width:640px){main{padding:32px 16px 56px}h1{font-size:26px}}
 """
@@ -49,7 +49,7 @@ def page(result: report.Result, baseline: report.Result | None = None) -> str:
     if compared:
         body += _section(
             "Times faster",
-            "Than the strongest rival of the case, named behind the bar; shorter than even where it is faster. "
+            "Than the strongest rival of the case, named behind the bar; red where it is faster. "
             "Marks are the goals beyond even, where they are against that rival.",
             plots.svg_of(plots.ratio_bars(compared), "Times faster than the strongest rival, per case"),
         )

@@ -112,9 +112,10 @@ def ratio_bars(
         ratios = [ratio for ratio, _ in strongest]
         ends = [f"than {name}" for _, name in strongest]
         # The axis ends where the longest bar has room for what is written behind it: a part of its 435 points.
-        left, parts = min(0.95, *ratios, *rings.values()) / 1.05, [(45 + 4.8 * len(end)) / 435 for end in ends]
+        left, parts = min(0.95, *ratios, *rings.values()) / 1.1, [(45 + 4.8 * len(end)) / 435 for end in ends]
         room = [(math.log(r) - part * math.log(left)) / (1 - part) for r, part in zip(ratios, parts, strict=True)]
         right = math.exp(max(math.log(2), *room))
+        points = 435 / math.log(right / left)
         colours = [COLOURS["boxops" if ratio >= 1 else "bad"][0] for ratio in ratios]
         axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.62, color=colours)
         muted: dict[str, Any] = {"size": 8.5, "color": COLOURS["muted"][0], "va": "center"}
@@ -123,7 +124,9 @@ def ratio_bars(
         for place, case, ratio, end in zip(places, cases, ratios, ends, strict=True):
             goal, text = case["goal"], times(ratio)
             marked = goal["ratio"] > 1 and f"than {goal['rival']}" == end
-            edge = goal["ratio"] if marked and ratio < goal["ratio"] < 1.5 * ratio else max(ratio, 1.0)
+            edge = max(ratio, 1.0)
+            if marked and 0 < math.log(goal["ratio"] / edge) * points < 14 + 6 * len(text):  # not across the number
+                edge = goal["ratio"]
             offset: dict[str, Any] = {"xy": (edge, place), "textcoords": "offset points", "va": "center"}
             axes.annotate(text, xytext=(6, 0), weight="bold", **offset)
             if case["op"] in rings:
@@ -138,7 +141,8 @@ def ratio_bars(
         axes.set_xscale("log")
         axes.set_xlim(left, right)
         axes.set_ylim(places[-1] + 0.6, -0.6)
-        marks = [m for m in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= m <= right]
+        steps = (1, 2, 5) if points > 80 else (1,)
+        marks = [m for m in (s * 10.0**e for e in range(-3, 5) for s in steps) if left <= m <= right]
         axes.xaxis.set_major_locator(FixedLocator(marks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}\u00d7"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .terminal import Cell, print_table
+from .terminal import NO_BREAK, Cell, print_table, print_warnings
 
 Result = dict[str, Any]
 
@@ -54,7 +54,7 @@ def timed(result: Result) -> list[dict[str, Any]]:
 # The table, as cells (text, mood): the terminal and the page show the same.
 
 
-X, NONE, SPACE = "\N{MULTIPLICATION SIGN}", "-", "\N{NO-BREAK SPACE}"
+X, NONE, SPACE = "\N{MULTIPLICATION SIGN}", "-", NO_BREAK
 COLUMNS = ["case", "boxops", "spread", "on NumPy", "GB/s", "of limit", "times faster than", "goal"]
 SPARE = ["GB/s", "on NumPy", "spread", "of limit"]  # left out where there is no room, in this order
 
@@ -143,7 +143,7 @@ def notes(result: Result) -> list[str]:
 
 def warnings(result: Result) -> list[str]:
     """What makes the numbers worth less than they could be: the terminal and the page say so alike."""
-    lines = [f"WRONG, SO NOT TIMED: {case['name']}: {case['error']}" for case in result["cases"] if case["error"]]
+    lines = [f"NOT TIMED {case['name']}: {case['error']}" for case in result["cases"] if case["error"]]
     lines += [f"not compared with {name}: {reason}" for name, reason in result["absent"].items()]
     return lines + result["warnings"]
 
@@ -198,5 +198,4 @@ def show(result: Result, baseline: Result | None = None) -> None:
         print_table("against the baseline", COMPARED, compare(result, baseline))
         print("\n".join(differing(result, baseline)))
     print("\n".join(verdict(result)))
-    for line in warnings(result):
-        print(f"WARNING: {line}")
+    print_warnings(warnings(result))

@@ -7,14 +7,14 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 RICH = importlib.util.find_spec("rich") is not None  # without it: no progress bar, and no colours
 Cell = tuple[str, str]  # text and mood
 MOODS = {"ours": "bold", "dim": "dim", "good": "green", "bad": "bold red", "": ""}
 WRAPPED = ("case", "detector", "stage", "times faster than", "goal")  # columns that may take several lines
-GAP = 2
+GAP, NO_BREAK = 2, "\N{NO-BREAK SPACE}"
 
 
 def progress_bar(cases: Sequence[Any]) -> Iterator[Any]:
@@ -61,39 +61,50 @@ def print_table(title: str, names: Sequence[str], rows: Iterable[Sequence[Cell]]
         widths[i] = least[i] + max(0, min(wanted[i] - least[i], room))
         room -= widths[i] - least[i]
 
-    def wrapped(text: str, i: int) -> str:
-        lines = textwrap.wrap(text, widths[i], break_long_words=False, break_on_hyphens=False) or [""]
-        return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
-
-    head = [wrapped(names[i], i) for i in shown]
-    body = [[(wrapped(row[i][0], i), row[i][1]) for i in shown] for row in rows]
-    (_rich if RICH else _plain)(title, head, body, [widths[i] for i in shown])
-    if left_out:
-        print(f"(no room in {width()} columns for: {', '.join(left_out)})")
-
-
-def _plain(title: str, head: Sequence[str], body: Sequence[Sequence[Cell]], widths: Sequence[int]) -> None:
-    print(title)
-    for row in [[(text, "") for text in head], *body]:
-        cells = [text.split("\n") for text, _ in row]
-        for line in range(max(map(len, cells))):
-            parts = [cell[line] if line < len(cell) else "" for cell in cells]
-            aligned = [
-                f"{part:>{w}}" if i else f"{part:<{w}}" for i, (part, w) in enumerate(zip(parts, widths, strict=True))
+    def lines(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+        texts = [textwrap.wrap(cells[i][0], widths[i], break_long_words=False, break_on_hyphens=False) for i in shown]
+        for number in range(max(map(len, texts))):
+            parts = [text[number] if number < len(text) else "" for text in texts]
+            parts = [
+                f"{part:{'<' if names[i] in WRAPPED or not i else '>'}{widths[i]}}"
+                for i, part in zip(shown, parts, strict=True)
             ]
-            print((" " * GAP).join(aligned).rstrip())
+            yield [(part.replace(NO_BREAK, " "), cells[i][1]) for i, part in zip(shown, parts, strict=True)]
 
-
-def _rich(title: str, head: Sequence[str], body: Sequence[Sequence[Cell]], widths: Sequence[int]) -> None:
-    from rich import box, console, table, text
-
-    shown = table.Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0))
-    for index, (name, size) in enumerate(zip(head, widths, strict=True)):
-        shown.add_column(name, justify="right" if index else "left", no_wrap=True, min_width=size)
-    ops = [row[0][0].split()[0] for row in body]
+    write = _writer()
+    if title:
+        write([("\n" + title, "ours")])
+    for line in lines([(name, "dim") for name in names]):
+        write(line)
+    write([("\N{BOX DRAWINGS LIGHT HORIZONTAL}" * (sum(widths.values()) + GAP * (len(shown) - 1)), "dim")])
+    ops = [row[0][0].split()[0] for row in rows]
     grouped = len(set(ops)) < len(ops)  # then with a line between one op and the next
-    for row, op, last in zip(body, ops, [None, *ops], strict=False):
+    for row, op, last in zip(rows, ops, [None, *ops], strict=False):
         if grouped and last not in (None, op):
-            shown.add_section()
-        shown.add_row(*(text.Text(words, MOODS[mood]) for words, mood in row))
-    console.Console(width=max(sum(widths) + GAP * len(widths), width())).print(shown)
+            write([])
+        for line in lines(row):
+            write(line)
+    if left_out:
+        write([(f"(no room in {width()} columns for: {', '.join(left_out)})", "dim")])
+    write([])
+
+
+def print_warnings(lines: Iterable[str]) -> None:
+    write = _writer()
+    for line in lines:
+        write([(f"WARNING: {line}", "bad")])
+
+
+def _writer() -> Callable[[list[Cell]], None]:
+    if not RICH:
+        return lambda parts: print((" " * GAP).join(text for text, _ in parts).rstrip())
+    from rich import console, text
+
+    screen = console.Console(highlight=False)
+
+    def write(parts: list[Cell]) -> None:
+        line = text.Text(" " * GAP).join(text.Text(part, MOODS[mood]) for part, mood in parts)
+        line.rstrip()
+        screen.print(line, soft_wrap=True)
+
+    return write
