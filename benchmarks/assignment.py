@@ -42,12 +42,12 @@ def flat(theirs: Any, ours: Any) -> tuple[Any, Any]:
     return [part.reshape(-1) for part in theirs], [part.reshape(-1) for part in ours]
 
 
-def lap_loop(cost: Any) -> list[Any]:
-    """The column of each row, -1 for none: trackers call lapjv so; lapx has a quicker form of it."""
+def lap_loop(cost: Any) -> Any:
+    """The column of each row, -1 for none, as trackers call lapjv. lapx has quicker forms of it."""
     cost = numpy(cost)
     problems = cost if cost.ndim == 3 else cost[None]
     if LAP == "lapx" and len(problems) > 1:
-        return lap.lapjvs_batch(problems, extend_cost=True, return_cost=False)[1]
+        return lap.lapjvs_batch(problems, extend_cost=True, return_cost=False)  # rows and columns, in any order
     if LAP == "lapx":
         return [lap.lapjvs(problems[0], extend_cost=True, return_cost=False, jvx_like=False)[0]]
     return [lap.lapjv(problem, extend_cost=True, return_cost=False)[0] for problem in problems]
@@ -55,6 +55,8 @@ def lap_loop(cost: Any) -> list[Any]:
 
 def columns(theirs: Any, ours: Any) -> tuple[Any, Any]:
     """Of rows that have one; ours gives these alone."""
+    if isinstance(theirs, tuple):
+        theirs = [column[np.argsort(row)] for row, column in zip(*theirs, strict=True)]
     found = np.stack([row[row >= 0] for row in theirs])
     return found, numpy(ours[1]).reshape(found.shape)
 

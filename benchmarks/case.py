@@ -22,6 +22,9 @@ class Rival:
     given: Callable[..., Any] | None = None  # the inputs in its own dtypes and units, made before the clock starts
     answer: Callable[[Any, Any], tuple[Any, Any]] | None = None  # its result and ours, as two things that must agree
 
+    def __call__(self, *inputs: Any) -> Any:
+        return self.call(*inputs)
+
 
 @dataclass(frozen=True)
 class Case:

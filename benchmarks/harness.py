@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import itertools
+import math
 import pkgutil
 import time
 from collections import Counter, defaultdict
@@ -33,9 +34,9 @@ FRAME = {
 }  # all others: families
 SHARE = {False: 0.25, True: 0.1}  # by --quick: seconds that timing a case takes, if none of its calls is slow
 ROUNDS = {False: (3, 9), True: (2, 5)}  # by --quick: fewest and most turns that every row of a case gets
-QUICK = (
-    21.0  # seconds after the start in which --quick begins a case; its half minute has room for the last, and a page
-)
+# Seconds that --quick promises. KEPT, and as many as it took to get to the first case (which tells how slow the machine
+# is now), are for the last case and for what is written then.
+QUICK, KEPT = 30.0, 3.0
 SLOW = 0.02  # seconds: such a call needs no warming up for the clock
 OURS = ("boxops", "boxops NumPy", "boxops graph")
 ANSWERS = 0.01  # a rival that differs from boxops in more of its values does other work, and is not compared
@@ -88,11 +89,12 @@ def run(
     track: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> dict[str, Any]:
     """Everything measured, ready for JSON. `began`: when the command was, on the clock of time.perf_counter."""
-    end = (time.perf_counter() if began is None else began) + (QUICK if quick else float("inf"))
+    now = time.perf_counter()
+    end = 2 * (began or now) - now + QUICK - KEPT if quick else math.inf
     if torch:
         torch.set_num_threads(threads)
     machine, watch = facts(device, threads), Watch()
-    machine["bandwidth"] = bandwidth = timing.bandwidths(device, threads)
+    machine["bandwidth"] = bandwidth = timing.bandwidths(device, threads, 3 if quick else 9)
     results, left_out = {}, []
     for count, case in enumerate(track(order := one_per_op(cases))):
         share = (end - time.perf_counter()) / (len(order) - count)
@@ -103,7 +105,13 @@ def run(
         results[case.name] = _Bench(case, device, dtype, threads, bandwidth).run(seconds, rounds, 20 * share)
     machine["others"] = watch.others()
     options = {"device": device, "dtype": dtype, "threads": threads, "quick": quick}
-    result = {"schema": SCHEMA, "options": options, "machine": machine, "absent": dict(ABSENT), "left_out": left_out}
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "options": options,
+        "machine": machine,
+        "absent": dict(ABSENT),
+        "left_out": left_out,
+    }
     result["cases"] = [results[case.name] for case in cases if case.name in results]
     short = [case["name"] for case in result["cases"] if case.get("turns", np.inf) < ROUNDS[quick][0]]
     result["warnings"] = busy(machine["load"], machine["others"], machine["cores"])
@@ -126,10 +134,13 @@ def _counted(names: Sequence[str], cases: Sequence[Case]) -> str:
 
 
 def one_per_op(cases: Iterable[Case]) -> list[Case]:
-    """The last case of every op, then the one before: when the time is up, every op has had its turn."""
-    ops = defaultdict(list)
-    for case in cases:
-        ops[case.op].insert(0, case)
+    """A case of every op, then the next of every op: when the time is up, each has had its turn.
+
+    Some thousand boxes come first: they tell most for their time.
+    """
+    ops: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: abs(math.log10(case.n) - 3)):
+        ops[case.op].append(case)
     return [case for some in itertools.zip_longest(*ops.values()) for case in some if case]
 
 
@@ -215,7 +226,8 @@ class _Bench:
                 given = self.inputs[arrays]
                 call = partial(rival.call, *(rival.given(*given) if rival.given else given))
                 answer = call()
-                wrong, of = differing(*(rival.answer(answer, ours) if rival.answer else (answer, ours)), self.dtype)
+                theirs, mine = rival.answer(answer, ours) if rival.answer else (answer, ours)
+                wrong, of = differing(theirs, mine, self.dtype)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:  # a panic of Rust is no Exception

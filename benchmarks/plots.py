@@ -130,7 +130,13 @@ def ratio_bars(
             offset: dict[str, Any] = {"xy": (edge, place), "textcoords": "offset points", "va": "center"}
             axes.annotate(text, xytext=(6, 0), weight="bold", **offset)
             if case["op"] in rings:
-                ring = {"color": COLOURS["ink"][0], "mfc": COLOURS["paper"][0], "mew": 1.2, "ms": 5, "zorder": 4}
+                ring: dict[str, Any] = {
+                    "color": COLOURS["ink"][0],
+                    "mfc": COLOURS["paper"][0],
+                    "mew": 1.2,
+                    "ms": 5,
+                    "zorder": 4,
+                }
                 axes.plot(rings[case["op"]], place, "o", **ring)
             axes.annotate(end, xytext=(14 + 6 * len(text), 0), **offset | muted)
             axes.annotate(case["op"] if case["op"] != last else "", (-0.622, place), **beside)
