@@ -37,6 +37,7 @@ ROUNDS = {False: (3, 9), True: (2, 5)}  # by --quick: fewest and most turns that
 # Seconds that --quick promises. KEPT, and as many as it took to get to the first case (which tells how slow the machine
 # is now), are for the last case and for what is written then.
 QUICK, KEPT = 30.0, 3.0
+TOO_LONG = 2.0  # seconds: what --quick always has for a call
 SLOW = 0.02  # seconds: such a call needs no warming up for the clock
 OURS = ("boxops", "boxops NumPy", "boxops graph")
 ANSWERS = 0.01  # a rival that differs from boxops in more of its values does other work, and is not compared
@@ -161,7 +162,7 @@ class _Bench:
         except Exception as error:
             kind = "wrong result" if isinstance(error, Wrong) else type(error).__name__
             return result | {"error": f"{kind}: {error}"}
-        own, failed, differs = self._rivals(rows, ours)
+        own, failed, differs = self._rivals(rows, ours, max(most, TOO_LONG))
         timings, turns = self._alternate(rows, seconds, rounds, most)
         fill = timings.pop("fill", None)
         mine = next(name for name in OURS if name in timings)
@@ -211,7 +212,9 @@ class _Bench:
         size = sum(a.nbytes for a in inputs[not torch]) + sum(a.nbytes for a in _flat(results[first]))
         return rows, results[first], verified, size
 
-    def _rivals(self, rows: dict[str, timing.Call], ours: Any) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    def _rivals(
+        self, rows: dict[str, timing.Call], ours: Any, most: float = math.inf
+    ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
         """Adds the rivals that give boxops' answer. The row each is compared with; who fails; who differs a little."""
         case, own, failed, differs = self.case, {}, {}, {}
         rivals: dict[str, Any] = dict(case.rivals)
@@ -222,6 +225,7 @@ class _Bench:
             if arrays not in self.inputs:
                 continue
             rival = rivals[name] if isinstance(rivals[name], Rival) else Rival(rivals[name])
+            begin = time.perf_counter()
             try:
                 given = self.inputs[arrays]
                 call = partial(rival.call, *(rival.given(*given) if rival.given else given))
@@ -232,6 +236,9 @@ class _Bench:
                 raise
             except BaseException as error:  # a panic of Rust is no Exception
                 failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+                continue
+            if (seconds := time.perf_counter() - begin) > most:
+                failed[name] = f"its first call took {seconds:.1f} s, more than --quick has for it"
                 continue
             share = f"{wrong:,} of {of:,} values"
             if wrong > ANSWERS * of:
@@ -258,7 +265,7 @@ class _Bench:
         block = {name: cost if cost > SLOW else max(2 * cost, 1.1e-3) for name, cost in costs.items()}
         turn = sum(block.values())
         turns = int(min(max(seconds / 2 / turn, rounds[0]), rounds[1]))
-        if turns * turn > max(most, 2.0):
+        if turns * turn > max(most, TOO_LONG):
             turns = 1
         part = seconds / turns / len(rows)
         times: dict[str, list[list[float]]] = {name: [] for name in rows}

@@ -24,6 +24,7 @@ TINY = ["box_area 1 box", "nms 100 *"]
 def small(monkeypatch):
     """Little time per case, and no half gigabyte to copy."""
     monkeypatch.setattr(harness, "SHARE", {True: 0.1, False: 0.1})
+    monkeypatch.setattr(harness, "QUICK", 600.0)
     monkeypatch.setattr(timing, "bandwidths", lambda *_: {"copy": 2e10, "fill": 4e9})
     monkeypatch.setenv("BOXOPS_NUM_THREADS", "1")
     monkeypatch.setenv("RAYON_NUM_THREADS", "1")
@@ -229,6 +230,24 @@ def test_others_are_what_this_process_did_not_do(monkeypatch):
     assert machine.Watch().others() == pytest.approx(1.3)
 
 
+def test_quick_with_no_time_at_all_is_no_success(monkeypatch, capsys):
+    monkeypatch.setattr(harness, "QUICK", 0.0)
+    assert main(["bench", "--quick", "--ops", *TINY]) == 2
+    assert "the time of --quick was up before the first case" in capsys.readouterr().err
+
+
+def test_quick_calls_a_slow_rival_once(monkeypatch):
+    monkeypatch.setattr(harness, "TOO_LONG", 0.05)
+    calls = []
+    case = slow_case("nms", "2 boxes", 0.0)
+    rivals = {"slow": lambda boxes: calls.append(1) or time.sleep(0.1) or boxes, "quick": lambda boxes: boxes}
+    many = [dataclasses.replace(case, rivals=rivals), slow_case("nms", "3 boxes", 0.0)]
+    monkeypatch.setattr(harness, "QUICK", harness.KEPT + 0.01)  # a share of some milliseconds
+    measured = harness.run(many, quick=True)["cases"][0]
+    assert len(calls) == 1 and "quick" in measured["ratios"]
+    assert re.fullmatch(r"its first call took 0.\d s, more than --quick has for it", measured["failed"]["slow"])
+
+
 def slow_case(op, label, seconds):
     def ours(boxes):
         time.sleep(seconds)
@@ -255,6 +274,7 @@ def test_quick_keeps_its_time_and_says_what_it_left_out(monkeypatch):
 
 
 def test_the_time_of_quick_begins_with_the_command(monkeypatch):
+    monkeypatch.setattr(harness, "QUICK", 30.0)
     case = slow_case("nms", "2 boxes", 0.0)
     for before, left_out in ((5, []), (14, [case.name])):  # of 30 s 14 are gone, as many may be needed at the end
         assert harness.run([case], quick=True, began=time.perf_counter() - before)["left_out"] == left_out
@@ -300,6 +320,24 @@ def test_no_column_is_cut(monkeypatch, capsys, width, rich):
     shown = set(report.COLUMNS) - set(left_out[1].split(", ") if left_out else ())
     assert {"case", "boxops", "times faster than", "goal"} <= shown
     assert (width or 200) < 120 or not left_out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_tables_of_the_detectors_are_not_cut_either(monkeypatch, capsys, width):
+    models = pytest.importorskip("boxops.benchmarks.models", exc_type=ImportError)
+    monkeypatch.setenv("COLUMNS", str(width))
+    one, other = ({"total": total, "box_ops": 0.0123} for total in (0.123, 1.23))
+    rows = [{"detector": name, "images": 8, "side": 480, "job": job, "boxops": one, "torchvision": other}
+            for name, *_ in models.DETECTORS for job in ("training step", "inference")]  # fmt: skip
+    rows.append({"detector": "ssd", "error": "wrong detections: 7 of 9"})
+    packages = {"device": "CPU", "threads": 2, "packages": {}}
+    models.show({"models": rows, "stages": [], "machine": packages, "warnings": ["the machine was busy"]})
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    for name, *_ in models.DETECTORS:
+        assert name in printed
+    assert printed.count("10.0" + report.X) == len(rows) - 1
+    assert printed.rstrip().endswith("WARNING: NOT TIMED ssd: wrong detections: 7 of 9\nWARNING: the machine was busy")
 
 
 def test_the_smallest_margin_of_each_op_is_shown(tmp_path, capsys):
