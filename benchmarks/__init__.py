@@ -1,8 +1,8 @@
 """`boxops bench`: every op, verified first, then timed against its rivals and the machine's own limits.
 
-A family file (boxes.py, iou.py, nms.py) is a list of cases (case.py); harness.py runs them; timing.py has the clocks;
-report.py, terminal.py, plots.py and page.py show what came out. A new family is one more file with a list named CASES:
-nothing else names it.
+A family file (boxes.py, iou.py, nms.py) is a list of cases (case.py); harness.py runs them, measure.py one of them;
+timing.py has the clocks; report.py, terminal.py, plots.py and page.py show what came out. A new family is one more
+file with a list named CASES: nothing else names it.
 """
 
 from __future__ import annotations
