@@ -1,7 +1,8 @@
 """`boxops bench`: every op, verified first, then timed against its rivals and the machine's own limits.
 
-A family file (boxes.py, iou.py, nms.py) is a list of cases; harness.py runs them; timing.py has the clocks; report.py,
-plots.py and page.py show what came out. A new family is one more file with a list named CASES: nothing else names it.
+A family file (boxes.py, iou.py, nms.py) is a list of cases (case.py); harness.py runs them, measure.py one of them;
+timing.py has the clocks; report.py, terminal.py, plots.py and page.py show what came out. A new family is one more
+file with a list named CASES: nothing else names it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from .machine import cores
@@ -27,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--quick", action="store_true", help="leave out the slow cases: under half a minute")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="half a minute, by a budget of time: no slow cases, and it names what else it leaves out or shortens",
+    )
     parser.add_argument("--threads", type=int, metavar="T", help="CPU threads (default: the cores this process has)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page with plots")
@@ -37,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the benchmark; 0 if every result was right, 1 if not, 2 if it could not start."""
+    began = time.perf_counter()
     threads = cores() if args.threads is None else args.threads
     if threads < 1:
         return _stop(f"expected --threads >= 1, got {threads}")
     # Thread pools read these when they start, so they are set before anything that computes is imported.
     os.environ["BOXOPS_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
 
-    from . import harness, report
+    from . import harness, report, terminal
 
     if args.models:
         return _models(args, threads)
@@ -59,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _stop(str(error))
 
-    result = harness.run(
-        cases, device=args.device, dtype=args.dtype, threads=threads, quick=args.quick, track=report.progress_bar
-    )
+    options = {"device": args.device, "dtype": args.dtype, "threads": threads, "quick": args.quick}
+    result = harness.run(cases, **options, began=began, track=terminal.progress_bar)
+    if not result["cases"]:
+        return _stop("the time of --quick was up before the first case, so busy is this machine")
     report.show(result, baseline)
     if args.json:
         report.save(result, args.json)

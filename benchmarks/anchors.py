@@ -11,7 +11,7 @@ import boxops
 from boxops import reference
 
 from .boxes import label
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, whole
 from .machine import rival
 
 torch = rival("torch")

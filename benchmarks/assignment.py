@@ -10,12 +10,14 @@ import numpy as np
 import boxops
 from boxops import reference
 
-from .harness import Arrays, Case, Wrong, numpy, whole
+from .case import Arrays, Case, Rival, Wrong, numpy, whole
 from .machine import rival
 
 torch = rival("torch")
 tv = rival("torchvision.ops")
 optimize = rival("scipy.optimize")
+lap = rival("lap")  # of the package lap, or of lapx, which has more of the same
+LAP = "lapx" if lap is None or hasattr(lap, "lapjvs") else "lap"
 
 CLASSES = 91
 GTS = 20  # of an image, 12 to 28 of them
@@ -34,6 +36,29 @@ def scipy_loop(cost: Any) -> Any:
     if torch and isinstance(cost, torch.Tensor):
         return torch.from_numpy(rows).to(cost.device), torch.from_numpy(columns).to(cost.device)
     return rows, columns
+
+
+def flat(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    return [part.reshape(-1) for part in theirs], [part.reshape(-1) for part in ours]
+
+
+def lap_loop(cost: Any) -> Any:
+    """The column of each row, -1 for none, as trackers call lapjv. lapx has quicker forms of it."""
+    cost = numpy(cost)
+    problems = cost if cost.ndim == 3 else cost[None]
+    if LAP == "lapx" and len(problems) > 1:
+        return lap.lapjvs_batch(problems, extend_cost=True, return_cost=False)  # rows and columns, in any order
+    if LAP == "lapx":
+        return [lap.lapjvs(problems[0], extend_cost=True, return_cost=False, jvx_like=False)[0]]
+    return [lap.lapjv(problem, extend_cost=True, return_cost=False)[0] for problem in problems]
+
+
+def columns(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Of rows that have one; ours gives these alone."""
+    if isinstance(theirs, tuple):
+        theirs = [column[np.argsort(row)] for row, column in zip(*theirs, strict=True)]
+    found = np.stack([row[row >= 0] for row in theirs])
+    return found, numpy(ours[1]).reshape(found.shape)
 
 
 def optimal(case: Case, arrays: Arrays, result: Any) -> str:
@@ -58,7 +83,7 @@ def assignment(*shape: int, goal: float = 1.0) -> Case:
         make=partial(costs, *shape),
         ours=lambda cost: boxops.linear_sum_assignment(cost),
         reference=lambda cost: reference.linear_sum_assignment(cost),
-        rivals={"SciPy": scipy_loop} if optimize else {},
+        rivals={"SciPy": Rival(scipy_loop, answer=flat), LAP: Rival(lap_loop, answer=columns)},
         check=optimal if optimize and shape != (1, 1) else whole,
         goal=("SciPy", goal),
         graph=len(shape) == 3,
@@ -93,6 +118,16 @@ def eager_matches(*arrays: Any) -> Any:
     return [optimize.linear_sum_assignment(own.cpu()) for own in eager_costs(*arrays)]
 
 
+def transposed(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """[queries, boxes] image by image is our [boxes, queries]."""
+    return torch.cat([own.T for own in theirs]), ours
+
+
+def queries_of(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """The query of every ground truth."""
+    return np.concatenate([query[np.argsort(gt)] for query, gt in theirs]), ours
+
+
 def matched(*arrays: Any) -> Any:
     return boxops.linear_sum_assignment(boxops.detr_cost(*arrays), offsets=arrays[-1])[1]
 
@@ -103,7 +138,8 @@ def reference_matched(*arrays: Any) -> Any:
 
 def matcher(images: int, queries: int, assigned: bool) -> Case:
     size = "1 ground truth" if images == 1 else f"{images} images, {queries} queries"
-    rivals = {"torch": eager_matches if assigned else eager_costs} if tv and optimize else {}
+    eager = Rival(eager_matches, answer=queries_of) if assigned else Rival(eager_costs, answer=transposed)
+    rivals = {"torch": eager} if tv and optimize else {}
     return Case(
         "detr_cost",
         f"{size}, assigned" if assigned else size,

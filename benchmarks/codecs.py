@@ -10,7 +10,7 @@ import boxops
 from boxops import reference
 
 from .boxes import IMAGE, crowd, label
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, whole
 from .machine import rival
 
 torch = rival("torch")

@@ -12,7 +12,7 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd, label
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, Rival, numpy, whole
 from .machine import rival
 
 torch = rival("torch")
@@ -37,6 +37,16 @@ def ensemble_fusion(*arrays: Any) -> Any:
     return lists(ensemble.weighted_boxes_fusion, *(np.asarray(a.cpu() if hasattr(a, "cpu") else a) for a in arrays))
 
 
+def rounded(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """As sets: equal scores may be in another order, and one cluster may be another."""
+
+    def rows(boxes: Any, scores: Any, labels: Any) -> set[tuple[float, ...]]:
+        parts = [numpy(boxes), numpy(scores)[:, None], numpy(labels)[:, None]]
+        return set(map(tuple, np.concatenate(parts, axis=1).astype(np.float64).round(3).tolist()))
+
+    return rows(*theirs), rows(*ours)
+
+
 def fusion(n: int, classes: int, goal: float = 10.0) -> Case:
     return Case(
         "weighted_boxes_fusion",
@@ -45,7 +55,7 @@ def fusion(n: int, classes: int, goal: float = 10.0) -> Case:
         make=partial(models, n, classes),
         ours=partial(lists, boxops.weighted_boxes_fusion),
         reference=partial(lists, reference.weighted_boxes_fusion),
-        rivals={"ensemble-boxes": ensemble_fusion},
+        rivals={"ensemble-boxes": Rival(ensemble_fusion, answer=rounded)},
         check=whole,
         goal=("ensemble-boxes", goal),
         heavy=n > 500,

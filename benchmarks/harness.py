@@ -1,111 +1,35 @@
-"""Runs cases: makes the inputs, verifies boxops, then times it and its rivals alternately. Knows nothing of any op."""
+"""Chooses cases and runs them, --quick within its time. Knows nothing of any op."""
 
 from __future__ import annotations
 
 import fnmatch
 import importlib
+import itertools
+import math
 import pkgutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import timing
-from .machine import ABSENT, facts, rival
+from .case import Case
+from .machine import ABSENT, Watch, busy, facts, rival
+from .measure import Bench
 
-Arrays = tuple[np.ndarray, ...]
 SCHEMA = 1
-FRAME = {
-    "harness",
-    "machine",
-    "timing",
-    "report",
-    "plots",
-    "page",
-    "models",
-    "stages",
-}  # every other module is a family
-BUDGET = {False: 40.0, True: 10.0}  # by --quick: seconds that the cases share, if none is slow; verification is extra
-ROUNDS = {False: (3, 9), True: (2, 5)}  # fewest and most turns that every row of a case gets
-OURS = ("boxops", "boxops NumPy", "boxops graph")
-TAKE_ARRAYS = {"boxops NumPy", "powerboxes", "NumPy"}  # all other rows take tensors
-
+# Modules that are not a family of cases.
+FRAME = {"case", "harness", "machine", "measure", "models", "page", "plots", "report", "stages", "terminal",
+         "timing"}  # fmt: skip
+SHARE = {False: 0.25, True: 0.1}  # by --quick: seconds that timing a case takes, if none of its calls is slow
+ROUNDS = {False: (3, 9), True: (2, 5)}  # by --quick: fewest and most turns that every row of a case gets
+# Seconds that --quick promises. KEPT, and as many as it took to get to the first case (which tells how slow the machine
+# is now), are for the last case and for what is written then.
+QUICK, KEPT = 30.0, 3.0
 
 torch = rival("torch")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One op on one input. `make` gives NumPy arrays; every callable gets them, as tensors where it takes tensors."""
-
-    op: str
-    label: str
-    n: int  # boxes, the x axis of the plots
-    make: Callable[[], Arrays]
-    ours: Callable[..., Any]
-    reference: Callable[..., Any]
-    check: Callable[[Case, Arrays, Any], str]  # raises Wrong, or says what was compared
-    rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    goal: tuple[str, float] = ("torchvision", 1.0)  # at least so many times faster than this rival
-    tolerance: float = 0.0  # 0: to the bit
-    limit: str = (
-        "copy"  # what bounds it: "copy", the bandwidth, or "fill", allocating and filling an array like its output
-    )
-    heavy: bool = False  # left out by --quick
-    tensors_only: bool = False  # needs autograd
-    graph: bool = False  # also timed as a CUDA graph
-    variant: str = ""  # cases of one op and variant make a line over n
-
-    @property
-    def name(self) -> str:
-        return f"{self.op} {self.label}"
-
-
-class Wrong(Exception):
-    """The op's result is not what the reference says."""
-
-
-def same(got: Any, want: Any, tolerance: float = 0.0) -> None:
-    """Raises Wrong unless `got` has the shape, the dtype and, within the tolerance, the values of `want`."""
-    if isinstance(want, tuple):
-        for one, other in zip(got, want, strict=True):
-            same(one, other, tolerance)
-        return
-    if torch and getattr(got, "dtype", None) == torch.bfloat16:  # NumPy has none: round what is wanted as well
-        got, want = got.float(), torch.as_tensor(want).bfloat16().float()
-    got, want = numpy(got), numpy(want)
-    if (got.shape, got.dtype) != (want.shape, want.dtype):
-        raise Wrong(f"expected {want.dtype} {list(want.shape)}, got {got.dtype} {list(got.shape)}")
-    equal = (got == want) | ((got != got) & (want != want))
-    if tolerance:
-        equal |= np.isclose(got, want, tolerance, tolerance)
-    if not equal.all():
-        at = tuple(int(i) for i in np.argwhere(~equal)[0])
-        raise Wrong(
-            f"{(~equal).sum():,} of {got.size:,} values, first at {list(at)}: expected {want[at]}, got {got[at]}"
-        )
-
-
-def whole(case: Case, arrays: Arrays, result: Any) -> str:
-    same(result, case.reference(*arrays), case.tolerance)
-    return f"all values {_within(case)}"
-
-
-def some_rows(case: Case, arrays: Arrays, result: Any, count: int = 64) -> str:
-    rows = np.random.default_rng(0).choice(len(arrays[0]), count, replace=False)
-    same(numpy(result)[rows], case.reference(arrays[0][rows], *arrays[1:]), case.tolerance)
-    return f"{count} of {len(arrays[0]):,} rows {_within(case)}"
-
-
-def _within(case: Case) -> str:
-    return f"within {case.tolerance:.0e}" if case.tolerance else "to the bit"
-
-
-def numpy(array: Any) -> np.ndarray:
-    return np.asarray(array.detach().cpu() if torch and isinstance(array, torch.Tensor) else array)
 
 
 def families() -> list[Case]:
@@ -146,130 +70,62 @@ def run(
     dtype: str = "float32",
     threads: int = 1,
     quick: bool = False,
+    began: float | None = None,
     track: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> dict[str, Any]:
-    """Everything measured, ready for JSON."""
+    """Everything measured, ready for JSON. `began`: when the command was, on the clock of time.perf_counter."""
+    now = time.perf_counter()
+    end = 2 * (began or now) - now + QUICK - KEPT if quick else math.inf
     if torch:
         torch.set_num_threads(threads)
-    machine = facts(device, threads)
-    machine["bandwidth"] = bandwidth = timing.bandwidths(device, threads)
-    begin, results = time.perf_counter(), []
-    for case in track(cases):
-        late = time.perf_counter() - begin > 1.5 * BUDGET[quick]  # a busy machine: finish, with a larger spread
-        rounds = (2, 2) if late else ROUNDS[quick]
-        results.append(_Bench(case, device, dtype, threads, bandwidth).run(BUDGET[quick] / len(cases), rounds))
+    machine, watch = facts(device, threads), Watch()
+    machine["bandwidth"] = bandwidth = timing.bandwidths(device, threads, 3 if quick else 9)
+    results, left_out = {}, []
+    for count, case in enumerate(track(order := one_per_op(cases))):
+        share = (end - time.perf_counter()) / (len(order) - count)
+        if share <= 0:
+            left_out.append(case.name)
+            continue
+        seconds, rounds = (SHARE[quick], ROUNDS[quick]) if share >= SHARE[quick] else (share / 2, (1, 1))
+        results[case.name] = Bench(case, device, dtype, threads, bandwidth).run(seconds, rounds, 20 * share)
+    machine["others"] = watch.others()
     options = {"device": device, "dtype": dtype, "threads": threads, "quick": quick}
-    return {"schema": SCHEMA, "options": options, "machine": machine, "absent": ABSENT, "cases": results}
+    asked = {"torch", *(name for case in cases for name in case.rivals)}
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "options": options,
+        "machine": machine,
+        "absent": {name: reason for name, reason in ABSENT.items() if name in asked},
+        "left_out": left_out,
+    }
+    result["cases"] = [results[case.name] for case in cases if case.name in results]
+    short = [case["name"] for case in result["cases"] if case.get("turns", np.inf) < ROUNDS[quick][0]]
+    result["warnings"] = busy(machine["load"], machine["others"], machine["cores"])
+    if left_out:
+        result["warnings"].append(
+            f"--quick left out {len(left_out)} of {len(cases)} cases, for its time was up: {_counted(left_out, cases)}"
+        )
+    if short:
+        result["warnings"].append(
+            f"--quick timed {len(short)} case{'s' * (len(short) > 1)} in one turn, to keep its time: "
+            f"{_counted(short, cases)}"
+        )
+    return result
 
 
-class _Bench:
-    def __init__(self, case: Case, device: str, dtype: str, threads: int, bandwidth: Mapping[str, float]) -> None:
-        self.case, self.device, self.dtype, self.bandwidth = case, device, dtype, bandwidth
-        self.timer: timing.Timer = partial(timing.torch_times, threads=threads) if torch else timing.wall_times
-        if device == "cuda" and case.n > 1:  # for one box the cost of the call is the question, and that is host time
-            self.timer = timing.CudaTimer()
-
-    def run(self, seconds: float, rounds: tuple[int, int]) -> dict[str, Any]:
-        case = self.case
-        result: dict[str, Any] = {"name": case.name, "op": case.op, "label": case.label, "n": case.n}
-        result |= {"variant": case.variant, "error": None}
-        try:
-            rows, result["verified"], result["bytes"] = self._verified_rows()
-        except Exception as error:
-            kind = "wrong result" if isinstance(error, Wrong) else type(error).__name__
-            return result | {"error": f"{kind}: {error}"}
-        failed = {}
-        for name in [name for name in case.rivals if name in rows]:
-            try:
-                rows[name]()
-            except Exception as error:
-                failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-                del rows[name]
-        timings = self._alternate(rows, seconds, rounds)
-        fill = timings.pop("fill", None)
-        ours = next(name for name in OURS if name in timings)
-        speed = result["bytes"] / timings[ours]["median"]
-        ratios = {}
-        for name in [name for name in timings if name not in OURS]:  # like with like: arrays with arrays
-            own = "boxops NumPy" if name in TAKE_ARRAYS else ours
-            ratios[name] = timings[name]["median"] / timings[own]["median"]
-        goal = {"rival": case.goal[0], "ratio": case.goal[1], "met": None}
-        if case.goal[0] in ratios:
-            goal["met"] = ratios[case.goal[0]] >= case.goal[1]
-        of_limit = fill["median"] / timings[ours]["median"] if fill else speed / self.bandwidth["copy"]
-        result |= {"rate": speed, "limit": case.limit, "of_limit": of_limit, "fill": fill}
-        return result | {"ours": ours, "timings": timings, "ratios": ratios, "goal": goal, "failed": failed}
-
-    def _verified_rows(self) -> tuple[dict[str, timing.Call], str, int]:
-        """The calls to time, what was verified, and the bytes that must move: inputs and outputs, once each."""
-        case, arrays = self.case, self.case.make()
-        inputs: dict[bool, Any] = {}
-        if torch:
-            inputs[False] = tuple(self._tensor(array) for array in arrays)
-            arrays = tuple(numpy(t.float() if t.dtype == torch.bfloat16 else t) for t in inputs[False])
-        else:
-            arrays = tuple(a.astype(self.dtype) if a.dtype.kind == "f" else a for a in arrays)
-        if self.device == "cpu" and self.dtype != "bfloat16":
-            inputs[True] = arrays
-        calls = {"boxops": case.ours, **({} if case.tensors_only else {"boxops NumPy": case.ours}), **case.rivals}
-        if case.n <= 1000 and not case.tensors_only:
-            calls["NumPy"] = case.reference
-        taken = {name: inputs.get(name in TAKE_ARRAYS) for name in calls if name not in ABSENT}
-        rows: dict[str, timing.Call] = {
-            name: partial(calls[name], *given) for name, given in taken.items() if given is not None
-        }
-        if case.graph and self.device == "cuda":
-            rows["boxops graph"] = timing.graphed(rows["boxops"])
-
-        ours = [name for name in OURS if name in rows]
-        if not ours:
-            raise ValueError("needs torch")
-        result = rows[ours[0]]()
-        verified = case.check(case, arrays, result)
-        for name in ours[1:]:
-            again = rows[name]()
-            same(again if name == "boxops NumPy" else numpy_all(again), numpy_all(result))
-        if case.limit == "fill":
-            rows["fill"] = _filling(result)
-        size = sum(a.nbytes for a in inputs[not torch]) + sum(a.nbytes for a in _flat(result))
-        return rows, verified, size
-
-    def _tensor(self, array: np.ndarray) -> Any:
-        dtype = getattr(torch, self.dtype) if array.dtype.kind == "f" else None
-        return torch.as_tensor(array).to(self.device, dtype)
-
-    def _alternate(self, rows: Mapping[str, timing.Call], seconds: float, rounds: tuple[int, int]) -> dict[str, Any]:
-        """Blocks of every row in turn, so that a slow spell of the machine falls on all of them."""
-        costs = {name: timing.cost(call) for name, call in rows.items()}
-        # A block is long enough (1 ms) for the clock to be exact; a slow call is a block of its own.
-        numbers = {name: max(1, round(1e-3 / cost)) for name, cost in costs.items()}
-        block = {name: max(2 * cost, 1.1e-3) for name, cost in costs.items()}
-        turns = int(min(max(seconds / 2 / sum(block.values()), rounds[0]), rounds[1]))
-        part = seconds / turns / len(rows)
-        times: dict[str, list[list[float]]] = {name: [] for name in rows}
-        for _ in range(turns):
-            for name, call in rows.items():
-                blocks = int(min(max(part / block[name], 1), 20))
-                times[name].append(self.timer(call, numbers[name], blocks))
-        return {name: _statistics(taken) for name, taken in times.items()}
+def _counted(names: Sequence[str], cases: Sequence[Case]) -> str:
+    """nms (2 of 5), box_iou (1 of 4)"""
+    every = Counter(case.op for case in cases)
+    some = Counter(case.op for case in cases if case.name in names)
+    return ", ".join(f"{op} ({count} of {every[op]})" for op, count in some.items())
 
 
-def _statistics(rounds: list[list[float]]) -> dict[str, Any]:
-    blocks = np.concatenate(rounds)
-    q1, median, q3 = (float(q) for q in np.percentile(blocks, (25, 50, 75)))
-    medians = [float(np.median(times)) for times in rounds]
-    return {"median": median, "q1": q1, "q3": q3, "min": float(blocks.min()), "blocks": len(blocks), "rounds": medians}
+def one_per_op(cases: Iterable[Case]) -> list[Case]:
+    """A case of every op, then the next of every op: when the time is up, each has had its turn.
 
-
-def _filling(result: Any) -> timing.Call:
-    if torch and isinstance(result, torch.Tensor):
-        return partial(torch.full, result.shape, 1.0, dtype=result.dtype, device=result.device)
-    return partial(np.full, result.shape, 1.0, result.dtype)
-
-
-def _flat(result: Any) -> Iterator[Any]:
-    yield from result if isinstance(result, (tuple, list)) else (result,)
-
-
-def numpy_all(result: Any) -> Any:
-    return tuple(numpy(r) for r in result) if isinstance(result, (tuple, list)) else numpy(result)
+    Some thousand boxes come first: they tell most for their time.
+    """
+    ops: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: abs(math.log10(case.n) - 3)):
+        ops[case.op].append(case)
+    return [case for some in itertools.zip_longest(*ops.values()) for case in some if case]

@@ -12,12 +12,13 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd, label
-from .harness import Arrays, Case, Wrong, same, some_rows, whole
+from .case import Arrays, Case, Rival, Wrong, same, some_rows, whole
 from .machine import rival
 
 torch = rival("torch")
 tv = rival("torchvision.ops")
 pb = rival("powerboxes")
+coco = rival("pycocotools.mask")
 
 ATAN = 1e-5  # tolerance of complete_*: the last bits of an arc tangent differ between C libraries
 
@@ -32,6 +33,17 @@ def neighbours(n: int) -> Arrays:
     size = np.tile(target[:, 2:] - target[:, :2], 2)
     noise = np.random.default_rng(2).normal(0, 0.05, target.shape)
     return (target + noise * size).astype(np.float32), target
+
+
+def distance(function: Callable[..., Any]) -> Rival:
+    """powerboxes gives 1 - IoU, in float64. Its DIoU and CIoU are others: 1 for all pairs that do not overlap."""
+    return Rival(function, answer=lambda theirs, ours: (1 - theirs, ours))
+
+
+def coco_boxes(boxes1: Any, boxes2: Any) -> Any:
+    """pycocotools takes float64 corners and sizes, and has the crowds, whose IoU is our IoA, second."""
+    sizes = [np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], axis=1).astype(np.float64) for b in (boxes1, boxes2)]
+    return sizes[1], sizes[0], np.ones(len(boxes1), np.uint8)
 
 
 def intersection(boxes1: Any, boxes2: Any) -> Any:
@@ -60,7 +72,7 @@ def pairwise(
     slow: Callable[..., Any],
     goals: Mapping[int, float],
     tolerance: float = 0.0,
-    **rivals: Callable[..., Any],
+    **rivals: Rival | Callable[..., Any],
 ) -> list[Case]:
     """`goals`: for each N, how many times faster than the first rival it must be at least."""
     return [
@@ -125,7 +137,7 @@ CASES = [
         lambda boxes1, boxes2: reference.box_iou(boxes1, boxes2),
         {1: 1, 100: 1, 1000: 1, 5000: 12},
         torchvision=lambda boxes1, boxes2: tv.box_iou(boxes1, boxes2),
-        powerboxes=lambda boxes1, boxes2: pb.parallel_iou_distance(boxes1, boxes2),  # 1 - IoU, in float64
+        powerboxes=distance(lambda boxes1, boxes2: pb.parallel_iou_distance(boxes1, boxes2)),
     ),
     Case(
         "box_iou",
@@ -145,7 +157,7 @@ CASES = [
         lambda boxes1, boxes2: reference.generalized_box_iou(boxes1, boxes2),
         {1: 1, 100: 1, 1000: 1, 5000: 35},
         torchvision=lambda boxes1, boxes2: tv.generalized_box_iou(boxes1, boxes2),
-        powerboxes=lambda boxes1, boxes2: pb.parallel_giou_distance(boxes1, boxes2),
+        powerboxes=distance(lambda boxes1, boxes2: pb.parallel_giou_distance(boxes1, boxes2)),
     ),
     *pairwise(
         "distance_box_iou",
@@ -153,7 +165,6 @@ CASES = [
         lambda boxes1, boxes2: reference.distance_box_iou(boxes1, boxes2),
         {1: 1, 100: 1, 2000: 1},
         torchvision=lambda boxes1, boxes2: tv.distance_box_iou(boxes1, boxes2),
-        powerboxes=lambda boxes1, boxes2: pb.diou_distance(boxes1, boxes2),
     ),
     *pairwise(
         "complete_box_iou",
@@ -162,7 +173,6 @@ CASES = [
         {1: 1, 100: 1, 2000: 1},
         tolerance=ATAN,
         torchvision=lambda boxes1, boxes2: tv.complete_box_iou(boxes1, boxes2),
-        powerboxes=lambda boxes1, boxes2: pb.ciou_distance(boxes1, boxes2),
     ),
     *pairwise(
         "box_ioa",
@@ -170,6 +180,11 @@ CASES = [
         lambda boxes1, boxes2: reference.box_ioa(boxes1, boxes2),
         {1: 1, 2000: 1},
         torch=eager_ioa,
+        pycocotools=Rival(
+            lambda boxes1, boxes2, crowd: coco.iou(boxes1, boxes2, crowd),
+            given=coco_boxes,
+            answer=lambda theirs, ours: (theirs.T, ours),
+        ),
     ),
     *losses("generalized_box_iou_loss"),
     *losses("distance_box_iou_loss"),

@@ -8,9 +8,14 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 ABSENT: dict[str, str] = {}  # rivals that cannot be imported, and why
+NAMES = {"scipy": "SciPy", "ensemble_boxes": "ensemble-boxes", "lap": "lapx"}  # module: as the tables name it
+PACKAGES = ("boxops", "torch", "torchvision", "powerboxes", "scipy", "lap", "lsnms", "ensemble_boxes", "shapely",
+            "pycocotools", "numpy")  # fmt: skip
 
 
 def rival(module: str) -> Any:
@@ -18,8 +23,10 @@ def rival(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:  # torchvision raises RuntimeError where its build does not fit torch
-        missing = isinstance(error, ModuleNotFoundError)
-        ABSENT[module.partition(".")[0]] = "not installed" if missing else f"{type(error).__name__}: {error}"
+        package = module.partition(".")[0]
+        name = NAMES.get(package, package)
+        missing = isinstance(error, ModuleNotFoundError) and error.name == package
+        ABSENT[name] = f"not installed: pip install {name.lower()}" if missing else f"{type(error).__name__}: {error}"
         return None
 
 
@@ -29,7 +36,7 @@ def cores() -> int:
 
 
 def facts(device: str, threads: int) -> dict[str, Any]:
-    packages = {name: _version(name) for name in ("boxops", "torch", "torchvision", "powerboxes", "numpy")}
+    packages = {name.replace("_", "-"): _version(name) for name in PACKAGES}
     return {
         "cpu": _cpu(),
         "cores": cores(),
@@ -43,10 +50,49 @@ def facts(device: str, threads: int) -> dict[str, Any]:
     }
 
 
+class Watch:
+    """What others take of this process's cores while it runs, where the system says (/proc/stat)."""
+
+    def __init__(self) -> None:
+        self.began = self._now()
+
+    def others(self) -> float | None:
+        """In cores; with what a hypervisor gave to other machines."""
+        if self.began is None or (now := self._now()) is None:
+            return None
+        seconds, own, busy = (after - before for after, before in zip(now, self.began, strict=True))
+        return max(0.0, (busy - own) / seconds)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float] | None:
+        """Seconds of the clock, of this process and its children, and of all work on its cores."""
+        try:
+            lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")]
+            mine = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+            # user nice system (idle iowait) irq softirq steal
+            ticks = sum(int(line[i]) for line in lines if line[0] in mine for i in (1, 2, 3, 6, 7, 8))
+            return time.perf_counter(), sum(os.times()[:4]), ticks / os.sysconf("SC_CLK_TCK")
+        except (OSError, AttributeError, IndexError, ValueError):
+            return None
+
+
+def busy(load: float | None, others: float | None, cores: int) -> list[str]:
+    """The warnings of a machine that did other work too."""
+    lines = []
+    if load is not None and load > 0.3 * cores:
+        lines.append(f"the machine was busy when this began (load {load:.1f} on {cores} cores): expect a larger spread")
+    if others is not None and others > 0.1 * cores:
+        lines.append(
+            f"other processes took {others:.1f} of {cores} cores while this ran: expect a larger spread, and threads "
+            "that wait for a core"
+        )
+    return lines
+
+
 def _version(package: str) -> str | None:
     """Of what is imported, which need not be what the metadata names."""
     module = sys.modules.get(package)
-    return getattr(module, "__version__", None) or (_metadata(package) if module else None)
+    return getattr(module, "__version__", None) or (_metadata(package.replace("_", "-")) if module else None)
 
 
 def _metadata(package: str) -> str | None:

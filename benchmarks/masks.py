@@ -11,11 +11,12 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd, label
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, whole
 from .machine import rival
 
 torch = rival("torch")
 tv = rival("torchvision.ops")
+pb = rival("powerboxes")
 heads = rival("torchvision.models.detection.roi_heads")
 
 IMAGE = (800, 1333)
@@ -61,7 +62,10 @@ def around(n: int, size: tuple[int, int]) -> Case:
         make=partial(image_masks, n, size),
         ours=boxops.masks_to_boxes,
         reference=reference.masks_to_boxes,
-        rivals={"torchvision": lambda masks: tv.masks_to_boxes(masks)},
+        rivals={
+            "torchvision": lambda masks: tv.masks_to_boxes(masks),
+            "powerboxes": lambda masks: pb.masks_to_boxes(masks),
+        },
         check=whole,
         graph=True,
         heavy=n > 10,

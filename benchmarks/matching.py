@@ -11,7 +11,7 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, Rival, whole
 from .machine import rival
 
 torch = rival("torch")
@@ -67,6 +67,11 @@ def looped_numpy(anchors: Any, boxes: Any) -> Any:
     return struck(reference.box_iou(anchors, boxes))
 
 
+def matches(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Which box each anchor has; the rivals give no IoUs."""
+    return theirs[0] if isinstance(theirs, tuple) else theirs, ours[0] if isinstance(ours, tuple) else ours
+
+
 def text(anchors: str, n: int, boxes: int, images: int = 1) -> str:
     if n == 1:
         return "1 anchor"
@@ -84,7 +89,7 @@ def max_iou(anchors: str, n: int, boxes: int, goal: float, images: int = 1) -> C
         make=partial(scene, anchors, n, boxes, images),
         ours=partial(call, boxops),
         reference=partial(call, reference),
-        rivals={"torchvision": torchvision_matcher},
+        rivals={"torchvision": Rival(torchvision_matcher, answer=matches)},
         check=whole,
         goal=("torchvision", goal),
         graph=True,
@@ -101,7 +106,7 @@ def greedy(anchors: str, n: int, boxes: int, goal: tuple[str, float]) -> Case:
         make=partial(scene, anchors, n, boxes),
         ours=lambda a, g: boxops.match_greedy(a, g),
         reference=lambda a, g: reference.match_greedy(a, g),
-        rivals={"torch": looped, "NumPy": looped_numpy},
+        rivals={"torch": Rival(looped, answer=matches), "NumPy": Rival(looped_numpy, answer=matches)},
         check=whole,
         goal=goal,
         graph=True,
@@ -118,7 +123,10 @@ def greedy_matrix(n: int, boxes: int, goal: tuple[str, float]) -> Case:
         make=partial(matrix, n, boxes),
         ours=lambda iou: boxops.match_greedy_matrix(iou),
         reference=lambda iou: reference.match_greedy_matrix(iou),
-        rivals={"torch": lambda iou: struck(iou.clone()), "NumPy": lambda iou: struck(iou.copy())},
+        rivals={
+            "torch": Rival(lambda iou: struck(iou.clone()), answer=matches),
+            "NumPy": Rival(lambda iou: struck(iou.copy()), answer=matches),
+        },
         check=whole,
         goal=goal,
         graph=True,

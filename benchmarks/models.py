@@ -17,8 +17,9 @@ from typing import Any
 import boxops
 
 from . import stages, timing
-from .machine import facts, rival
-from .report import Cell, duration, print_table, times
+from .machine import Watch, busy, facts, rival
+from .report import duration, times
+from .terminal import Cell, print_table, print_warnings
 
 torch = rival("torch")
 detection = rival("torchvision.models.detection")
@@ -32,7 +33,9 @@ DETECTORS: list[tuple[str, dict[str, Any], int, int, bool]] = [
     ("mask_rcnn_mobilenet_v2_fpn", {"num_classes": 21}, 4, 320, True),
     ("mask_rcnn_resnet50_fpn", {"num_classes": 91, "min_size": 480}, 2, 480, True),
 ]
-COLUMNS = ["detector", "", "boxops", "torchvision", "ratio", "box ops", "share", "torchvision's", "share", "ratio"]
+COLUMNS = ["detector", "job", "boxops", "torchvision", "ratio", "box ops", "share", "torchvision's", "its share",
+           "ratio of box ops"]  # fmt: skip
+SPARE = ["its share", "share", "torchvision's", "box ops"]  # left out where there is no room
 
 
 def twin(model: Any) -> Any:
@@ -168,7 +171,7 @@ def run(
     if detection is None:
         raise ValueError("expected torch and torchvision for --models, got none")
     torch.set_num_threads(threads)
-    machine = facts(device, threads)
+    machine, watch = facts(device, threads), Watch()
     chosen = [d for d in DETECTORS if not (quick and d[-1]) and (not patterns or d[0] in patterns)]
     if not chosen:
         raise ValueError(f"expected --ops among {', '.join(d[0] for d in DETECTORS)} with --models, got {patterns}")
@@ -180,14 +183,15 @@ def run(
             rows.append({"detector": name, "error": f"wrong detections: {error}"})
     chosen = [] if quick or patterns else list(stages.DETECTORS)
     swapped = [row for name in chosen for row in stages.measure(name, device, *scene(1, 480, device))]
-    return {"schema": 1, "machine": machine, "models": rows, "stages": swapped}
+    machine["others"] = watch.others()
+    warnings = busy(machine["load"], machine["others"], machine["cores"])
+    return {"schema": 1, "machine": machine, "warnings": warnings, "models": rows, "stages": swapped}
 
 
 def show(result: dict[str, Any]) -> None:
     rows: list[list[Cell]] = []
     for row in result["models"]:
         if "error" in row:
-            print(f"NOT TIMED {row['detector']}: {row['error']}")
             continue
         ours, theirs = row["boxops"], row["torchvision"]
         cells = [f"{row['detector']} {row['images']} x {row['side']} px", row["job"]]
@@ -196,9 +200,11 @@ def show(result: dict[str, Any]) -> None:
             cells += [duration(one["box_ops"]), f"{one['box_ops'] / one['total']:.1%}"]
         cells.append(times(theirs["box_ops"] / ours["box_ops"]))
         rows.append([(cell, "ours" if i in (2, 5) else "") for i, cell in enumerate(cells)])
-    print_table("a training step, an inference, and what box operations take of it", COLUMNS, rows)
+    print_table("a training step, an inference, and what box operations take of it", COLUMNS, rows, SPARE)
     if result["stages"]:
         stages.show(result["stages"])
     machine = result["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     print(f"{machine['device']}, {machine['threads']} threads; {packages}")
+    wrong = [f"NOT TIMED {row['detector']}: {row['error']}" for row in result["models"] if "error" in row]
+    print_warnings(wrong + result["warnings"])

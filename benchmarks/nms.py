@@ -11,12 +11,13 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd, label
-from .harness import Arrays, Case, Wrong, numpy, whole
+from .case import Arrays, Case, Rival, Wrong, numpy, sets, whole
 from .machine import rival
 
 torch = rival("torch")
 tv = rival("torchvision.ops")
 pb = rival("powerboxes")
+ls = rival("lsnms")
 
 IOU = 0.5
 KEEP = 300  # what a detector keeps of an image
@@ -72,7 +73,27 @@ def looped(boxes: Any, scores: Any, iou_threshold: float, max_output: int) -> tu
     return indices, counts
 
 
-def nms(n: int, side: float = 1000.0, goal: tuple[str, float] = ("torchvision", 1.0), **rivals: Any) -> Case:
+def in_float64(boxes: Any, scores: Any, *classes: Any) -> Any:
+    return boxes.astype(np.float64), scores.astype(np.float64), *classes
+
+
+def powerboxes_nms(n: int) -> Rival:
+    """Its tree where boxes are many; takes no other scores than float64."""
+
+    def call(boxes: Any, scores: Any) -> Any:
+        return (pb.nms if n < 1000 else pb.rtree_nms)(boxes, scores, IOU, 0.0)
+
+    return Rival(call, given=lambda boxes, scores: (boxes, scores.astype(np.float64)), answer=sets)
+
+
+def lsnms_nms(boxes: Any, scores: Any, classes: Any = None) -> Any:
+    return ls.nms(boxes, scores, IOU, 0.0, class_ids=classes)
+
+
+def nms(n: int, side: float = 1000.0, goal: tuple[str, float] = ("torchvision", 1.0)) -> Case:
+    rivals = {"powerboxes": powerboxes_nms(n), "lsnms": Rival(lsnms_nms, given=in_float64, answer=sets)}
+    if n <= 20_000:  # then it takes 20 s
+        rivals["torchvision"] = Rival(lambda boxes, scores: tv.nms(boxes, scores, IOU), answer=sets)
     return Case(
         "nms",
         label(n) if n == 1 else f"{n:,} on {side:,.0f} px",
@@ -80,17 +101,12 @@ def nms(n: int, side: float = 1000.0, goal: tuple[str, float] = ("torchvision", 
         make=partial(scored, n, side),
         ours=lambda boxes, scores: boxops.nms(boxes, scores, IOU),
         reference=lambda boxes, scores: reference.nms(boxes, scores, IOU),
-        rivals=rivals
-        or {"torchvision": lambda boxes, scores: tv.nms(boxes, scores, IOU), "powerboxes": powerboxes_nms},
+        rivals=rivals,
         check=whole if n <= 1000 else greedy,
         goal=goal,
         heavy=n > 5000,
         variant=f"on {side:,.0f} px",
     )
-
-
-def powerboxes_nms(boxes: Any, scores: Any) -> Any:
-    return pb.rtree_nms(boxes, scores.astype(np.float64), IOU, 0.0)  # takes no other scores
 
 
 def batched(n: int, goal: float) -> Case:
@@ -101,7 +117,10 @@ def batched(n: int, goal: float) -> Case:
         make=partial(classified, n),
         ours=lambda boxes, scores, classes: boxops.batched_nms(boxes, scores, classes, IOU),
         reference=lambda boxes, scores, classes: reference.batched_nms(boxes, scores, classes, IOU),
-        rivals={"torchvision": lambda boxes, scores, classes: tv.batched_nms(boxes, scores, classes, IOU)},
+        rivals={
+            "torchvision": Rival(lambda boxes, scores, idxs: tv.batched_nms(boxes, scores, idxs, IOU), answer=sets),
+            "lsnms": Rival(lsnms_nms, given=in_float64, answer=sets),
+        },
         check=whole if n <= 1000 else greedy,
         goal=("torchvision", goal),
     )
@@ -128,7 +147,7 @@ CASES = [
     nms(1_000, goal=("torchvision", 8)),
     nms(5_000),
     nms(20_000, goal=("torchvision", 50)),
-    nms(100_000, 10_000.0, goal=("powerboxes", 10), powerboxes=powerboxes_nms),  # torchvision would take 20 s
+    nms(100_000, 10_000.0, goal=("powerboxes", 10)),
     batched(1, 1),
     batched(20_000, 6),
     padded(1, 1),

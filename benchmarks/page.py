@@ -17,7 +17,7 @@ header p,.lead,figcaption,footer{color:var(--muted)}
 h1{font-size:34px;line-height:1.2;letter-spacing:-.02em;margin:0 0 6px;font-weight:650}
 h2{font-size:20px;letter-spacing:-.01em;margin:64px 0 4px;font-weight:650}
 p{margin:0 0 10px}.lead{max-width:74ch;margin-bottom:18px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(210px,1fr));gap:14px;margin:32px 0 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:14px;margin:32px 0 0}
 .tile{border:1px solid var(--grid);border-radius:12px;padding:16px 18px}
 .tile b{display:block;font-size:28px;line-height:1.2;letter-spacing:-.02em;font-weight:650}
 .tile span{color:var(--muted);font-size:14px}
@@ -30,7 +30,8 @@ th:first-child,td:first-child{text-align:left;padding-left:0}
 tr.first td{border-top:1px solid var(--grid)}tbody tr:first-child td{border-top:0}
 td small{color:var(--muted);font-size:inherit}
 .ours{font-weight:650}.dim{color:var(--muted)}.good{color:var(--powerboxes)}.bad{color:var(--bad);font-weight:650}
-.wrong{border-left:3px solid var(--bad);padding:4px 14px;margin:20px 0}
+.warning{border-left:3px solid var(--bad);padding:4px 14px;margin:20px 0 0;overflow-wrap:anywhere}
+td.wraps{white-space:normal;min-width:215px}
 ul{padding-left:18px;margin:8px 0}li{margin:3px 0}footer{font-size:14px;margin-top:48px}
 @media (max-width:640px){main{padding:32px 16px 56px}h1{font-size:26px}}
 """
@@ -42,18 +43,15 @@ def page(result: report.Result, baseline: report.Result | None = None) -> str:
     title = f"boxops {machine['packages']['boxops'] or ''} on {machine['device']}"
     body = [
         f"<header><h1>{escape(title)}</h1><p>{escape(_facts(result))}</p></header>",
+        *(f'<p class="warning">{escape(line)}</p>' for line in report.warnings(result)),
         _tiles(result),
-        *(
-            f'<p class="wrong">Not timed: <b>{escape(c["name"])}</b>, {escape(c["error"])}</p>'
-            for c in result["cases"]
-            if c["error"]
-        ),
     ]
     if compared:
         body += _section(
             "Times faster",
-            "Than torchvision, or than the rival named behind the bar. Marks are the goals beyond even.",
-            plots.svg_of(plots.ratio_bars(compared), "Times faster than the rival, per case"),
+            "Than the strongest rival of the case, named behind the bar; red where it is faster. "
+            "Marks are the goals beyond even, where they are against that rival.",
+            plots.svg_of(plots.ratio_bars(compared), "Times faster than the strongest rival, per case"),
         )
     if cases and (lines := plots.speed(cases)):
         body += _section(
@@ -70,8 +68,8 @@ def page(result: report.Result, baseline: report.Result | None = None) -> str:
             "NMS moves little and computes much: it lies below.",
             plots.svg_of(plots.roofline(cases, machine["bandwidth"]), "Memory roofline"),
         )
-        rows = [[(case["name"], ""), *report.cells(result, case)] for case in cases]
-        body += ["<h2>Every case</h2>", _table(report.columns(result), rows)]
+        body += ["<h2>Smallest margins</h2>", _table(report.MARGINS, report.margins(result))] if compared else []
+        body += ["<h2>Every case</h2>", _table(report.COLUMNS, map(report.cells, cases))]
     if baseline:
         body += ["<h2>Against the baseline</h2>", _table(report.COMPARED, report.compare(result, baseline))]
         body += [_list(report.differing(result, baseline))]
@@ -92,14 +90,18 @@ METHOD = {
         "Every result was verified before its op was timed; a wrong one is refused.",
         "boxops and its rivals took turns in one process, so that a slow spell of the machine falls on all of them. "
         "Times are medians over all turns; the spread is half the distance between the quartiles.",
-        "powerboxes and NumPy take NumPy arrays and are compared with boxops on NumPy arrays, all others on tensors. "
+        "Every rival was called as its users call it, with inputs in its own dtypes and units, and its result was "
+        "compared with boxops' in the same run: one that differs in more than 1 % of the values is not timed, a "
+        "smaller difference (a decision near a threshold, in another precision) has a * and a line below.",
+        "torch and torchvision take tensors, all others NumPy arrays, and are compared with boxops on the same. "
         "NumPy is boxops' own reference, the specification: slow and obvious, timed up to 1,000 boxes only.",
     ],
     "cuda": [
         "Every result was verified before its op was timed; a wrong one is refused.",
         "boxops and its rivals took turns. Times are on the device, by events around each call, the L2 cache "
         "overwritten before it; one-box calls are wall time, for there the host is what matters.",
-        "powerboxes and NumPy do not run on CUDA.",
+        "SciPy, lap and ensemble-boxes run on the host: their times hold the copies there. powerboxes, lsnms, "
+        "pycocotools, shapely and NumPy are left out.",
     ],
 }
 
@@ -121,13 +123,15 @@ def _facts(result: report.Result) -> str:
 def _tiles(result: report.Result) -> str:
     cases, every = report.timed(result), result["cases"]
     tiles = [(f"{len(cases)} of {len(every)}", "results verified, then timed")]
-    ratios = [case["ratios"]["torchvision"] for case in cases if "torchvision" in case["ratios"]]
-    if ratios:
+    compared = [case for case in cases if case["ratios"]]
+    if compared:
+        ratios = [report.smallest(case)[0] for case in compared]
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        tiles.append((report.times(mean), f"faster than torchvision, geometric mean of {len(ratios)} cases"))
+        tiles.append((report.times(mean), f"faster than the strongest rival, geometric mean of {len(ratios)} cases"))
+        tiles.append((f"{sum(ratio < 1 for ratio in ratios)} of {len(ratios)}", "cases in which a rival is faster"))
     goals = [case["goal"]["met"] for case in cases if case["goal"]["met"] is not None]
     if goals:
-        tiles.append((f"{sum(goals)} of {len(goals)}", "goals met"))
+        tiles.append((f"{sum(goals)} of {len(goals)}", "goals met, each against one rival"))
     tiles.append(
         (f"{result['machine']['bandwidth']['copy'] / 1e9:.1f} GB/s", "copy bandwidth of this machine, in this run")
     )
@@ -146,7 +150,7 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[report.Cell]]) -> str:
         op, _, label = name.partition(" ")
         first = ' class="first"' if op != last else ""
         last = op
-        cells = "".join(f'<td class="{mood}">{escape(text)}</td>' for text, mood in rest)
+        cells = "".join(f'<td class="{mood}{" wraps" * (len(text) > 24)}">{escape(text)}</td>' for text, mood in rest)
         lines.append(f"<tr{first}><td>{escape(op)} <small>{escape(label)}</small></td>{cells}</tr>")
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 

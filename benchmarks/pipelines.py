@@ -11,7 +11,7 @@ import boxops
 from boxops import reference
 
 from .boxes import crowd
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, Rival, numpy, whole
 from .machine import rival
 
 torch = rival("torch")
@@ -56,6 +56,19 @@ def one_anchor() -> Arrays:
     return np.zeros((1, 1), np.float32), np.zeros((1, 1, 4), np.float32), crowd(1)
 
 
+def image_by_image(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """What is real of each image. Equal scores may be in another order, so boxes are sorted too."""
+    theirs = list(zip(*theirs, strict=True)) if isinstance(theirs, tuple) else theirs
+
+    def parts(boxes: Any, scores: Any, *labels: Any) -> list[Any]:
+        boxes, scores = numpy(boxes), numpy(scores)
+        return [boxes[np.lexsort((*boxes.T, -scores))], scores, *(np.sort(numpy(some)) for some in labels)]
+
+    *fields, counts = ours
+    kept = [[field[image][:count] for field in fields] for image, count in enumerate(counts.tolist())]
+    return [parts(*some) for some in theirs], [parts(*some) for some in kept]
+
+
 def filtered(logits: Any, deltas: Any, anchors: Any, levels: list[int]) -> Any:
     """torchvision's: all anchors decoded, then filter_proposals."""
     tops = {"training": TOP, "testing": TOP}
@@ -72,7 +85,7 @@ def proposals(label: str, images: int, levels: list[int], make: Any, goal: float
         make=make,
         ours=lambda *arrays: boxops.generate_proposals(*arrays, levels, [IMAGE] * images, TOP, TOP, IOU),
         reference=lambda *arrays: reference.generate_proposals(*arrays, levels, [IMAGE] * images, TOP, TOP, IOU),
-        rivals={"torchvision": lambda *arrays: filtered(*arrays, levels)},
+        rivals={"torchvision": Rival(lambda *arrays: filtered(*arrays, levels), answer=image_by_image)},
         check=whole,
         goal=("torchvision", goal),
         tolerance=1e-5,  # exp
@@ -132,7 +145,7 @@ def detect(label: str, make: Any, n: int, rival: Any, **options: Any) -> Case:
         make=make,
         ours=lambda boxes, scores: boxops.detect(boxes, scores[..., 1:], **options),
         reference=lambda boxes, scores: reference.detect(boxes, scores[..., 1:], **options),
-        rivals={"torchvision": rival},
+        rivals={"torchvision": Rival(rival, answer=image_by_image)},
         check=whole,
         graph=True,
         heavy=n > 100_000,

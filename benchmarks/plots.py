@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ matplotlib.use("svg")
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from .report import SPECIALISTS, duration, size, timed, times
+from .machine import busy
+from .report import duration, least, size, smallest, timed, times
 
 Case = dict[str, Any]
-ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", *SPECIALISTS, "NumPy")
+FIRST = ("powerboxes", "SciPy", "ensemble-boxes")  # share a colour; a case has one of them
+SECOND = ("lsnms", "lap", "lapx", "pycocotools", "shapely")
+ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", *FIRST, *SECOND, "NumPy")
 
 # Role: (light, dark). The light colours are what matplotlib draws with, so each must be a different one.
 COLOURS = {
@@ -33,6 +36,7 @@ COLOURS = {
     "torchvision": ("#ea6a12", "#ff9a4d"),
     "torch": ("#a23bbd", "#d48ae6"),
     "powerboxes": ("#1f9254", "#5fcf8f"),
+    "lsnms": ("#0c8296", "#4cc3d6"),
     "numpy": ("#8d96a0", "#7b8590"),
     "bad": ("#cf3030", "#ff7b72"),
 }
@@ -60,7 +64,7 @@ STYLE: Any = {
 
 
 def colour(row: str) -> str:
-    row = "powerboxes" if row in SPECIALISTS else row
+    row = "powerboxes" if row in FIRST else "lsnms" if row in SECOND else row
     return COLOURS[row.lower().replace(" ", "-").replace("boxops-graph", "boxops")][0]
 
 
@@ -83,19 +87,17 @@ def svg_of(figure: Figure, label: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1)
 
 
-def _against(case: Case) -> str:
-    """The rival of the goal, or the first that there is."""
-    return case["goal"]["rival"] if case["goal"]["rival"] in case["ratios"] else next(iter(case["ratios"]))
-
-
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     figure.legend(
         handles, names, loc="upper left", bbox_to_anchor=(0.058, 1), ncols=7, columnspacing=1.6, handlelength=1.4
     )
 
 
-def ratio_bars(cases: Sequence[Case], title: str = "", subtitle: str = "") -> Figure:
-    """Times faster than the rival of the case's goal, on a log axis from 1; a tick marks the goal."""
+def ratio_bars(
+    cases: Sequence[Case], title: str = "", subtitle: str = "", rings: Mapping[str, float] | None = None
+) -> Figure:
+    """Times faster than the strongest rival of the case, on a log axis from 1; a tick marks the goal if it is that
+    rival's, and `rings` hold the smallest margin of an op."""
     with matplotlib.rc_context(STYLE):
         top, bottom = 0.72 if title else 0.05, 0.3
         # A little air between one op and the next.
@@ -106,12 +108,14 @@ def ratio_bars(cases: Sequence[Case], title: str = "", subtitle: str = "") -> Fi
         axes = figure.add_axes((0.385, bottom / height, 0.605, 1 - (top + bottom) / height))
         figure.text(0.0087, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
         figure.text(0.0087, 1 - 0.39 / height, subtitle, size=9, va="top", color=COLOURS["muted"][0])
-        ratios = [case["ratios"][_against(case)] for case in cases]
-        ends = [f"than {_against(case)}" if _against(case) != "torchvision" else "" for case in cases]
+        strongest, rings = [smallest(case) for case in cases], rings or {}
+        ratios = [ratio for ratio, _ in strongest]
+        ends = [f"than {name}" for _, name in strongest]
         # The axis ends where the longest bar has room for what is written behind it: a part of its 435 points.
-        left, parts = min(0.95, *ratios) / 1.05, [(45 + 4.8 * len(end)) / 435 for end in ends]
+        left, parts = min(0.95, *ratios, *rings.values()) / 1.1, [(45 + 4.8 * len(end)) / 435 for end in ends]
         room = [(math.log(r) - part * math.log(left)) / (1 - part) for r, part in zip(ratios, parts, strict=True)]
         right = math.exp(max(math.log(2), *room))
+        points = 435 / math.log(right / left)
         colours = [COLOURS["boxops" if ratio >= 1 else "bad"][0] for ratio in ratios]
         axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.62, color=colours)
         muted: dict[str, Any] = {"size": 8.5, "color": COLOURS["muted"][0], "va": "center"}
@@ -119,12 +123,22 @@ def ratio_bars(cases: Sequence[Case], title: str = "", subtitle: str = "") -> Fi
         last = ""
         for place, case, ratio, end in zip(places, cases, ratios, ends, strict=True):
             goal, text = case["goal"], times(ratio)
-            marked = goal["ratio"] > 1 and goal["rival"] in case["ratios"]
-            edge = goal["ratio"] if marked and ratio < goal["ratio"] < 1.5 * ratio else max(ratio, 1.0)
+            marked = goal["ratio"] > 1 and f"than {goal['rival']}" == end
+            edge = max(ratio, 1.0)
+            if marked and 0 < math.log(goal["ratio"] / edge) * points < 14 + 6 * len(text):  # not across the number
+                edge = goal["ratio"]
             offset: dict[str, Any] = {"xy": (edge, place), "textcoords": "offset points", "va": "center"}
             axes.annotate(text, xytext=(6, 0), weight="bold", **offset)
-            if end:
-                axes.annotate(end, xytext=(14 + 6 * len(text), 0), **offset | muted)
+            if case["op"] in rings:
+                ring: dict[str, Any] = {
+                    "color": COLOURS["ink"][0],
+                    "mfc": COLOURS["paper"][0],
+                    "mew": 1.2,
+                    "ms": 5,
+                    "zorder": 4,
+                }
+                axes.plot(rings[case["op"]], place, "o", **ring)
+            axes.annotate(end, xytext=(14 + 6 * len(text), 0), **offset | muted)
             axes.annotate(case["op"] if case["op"] != last else "", (-0.622, place), **beside)
             axes.annotate(case["label"], (-0.02, place), ha="right", **beside | muted)
             last = case["op"]
@@ -133,7 +147,8 @@ def ratio_bars(cases: Sequence[Case], title: str = "", subtitle: str = "") -> Fi
         axes.set_xscale("log")
         axes.set_xlim(left, right)
         axes.set_ylim(places[-1] + 0.6, -0.6)
-        marks = [m for m in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if left <= m <= right]
+        steps = (1, 2, 5) if points > 80 else (1,)
+        marks = [m for m in (s * 10.0**e for e in range(-3, 5) for s in steps) if left <= m <= right]
         axes.xaxis.set_major_locator(FixedLocator(marks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}\u00d7"))
@@ -274,9 +289,13 @@ def summary(result: dict[str, Any], path: Path) -> None:
     chosen = {case["op"]: case for case in sorted(cases, key=lambda case: (case["goal"]["ratio"] > 1, case["n"]))}
     machine, options = result["machine"], result["options"]
     where = machine["device"] if options["device"] == "cuda" else f"{machine['cpu']}, {options['threads']} threads"
-    title = "boxops: times faster than torchvision, or than the rival named"
+    title = "boxops: times faster than the strongest rival"
     shown = [case for case in cases if case in chosen.values()]
-    figure = ratio_bars(shown, title, f"{where}, {options['dtype']}; a mark is the project's goal for the case")
+    told = (
+        f"{where}, {options['dtype']}; a mark: the project's goal; a ring: the op's smallest margin over all its cases"
+    )
+    told += "; the machine was busy" * bool(busy(machine["load"], machine["others"], machine["cores"]))
+    figure = ratio_bars(shown, title, told, {op: ratio for op, (ratio, *_) in least(result).items()})
     if path.suffix != ".svg":
         figure.savefig(path, dpi=200, facecolor=COLOURS["paper"][0])
         return

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RICH = importlib.util.find_spec("rich") is not None  # without it: no progress bar, and plain text
+from .terminal import NO_BREAK, Cell, print_table, print_warnings
+
 Result = dict[str, Any]
-SPECIALISTS = ("powerboxes", "SciPy", "shapely", "ensemble-boxes")  # no case has two of them
-RIVALS = {
-    "torchvision": "torchvision",
-    "torch": "torch eager",
-    **dict.fromkeys(SPECIALISTS, "specialist"),
-    "NumPy": "NumPy",
-}
 
 
 def save(result: Result, path: Path) -> None:
@@ -58,55 +51,77 @@ def timed(result: Result) -> list[dict[str, Any]]:
     return [case for case in result["cases"] if not case["error"]]
 
 
-def progress_bar(cases: Sequence[Any]) -> Iterator[Any]:
-    """Goes through the cases and shows which one is at work."""
-    if not RICH:
-        yield from cases
-        return
-    from rich import console, progress
-
-    columns = ("{task.percentage:>3.0f} %", progress.BarColumn(), progress.TimeElapsedColumn(), "{task.description}")
-    with progress.Progress(*columns, transient=True, console=console.Console(stderr=True)) as bar:
-        task = bar.add_task("", total=len(cases))
-        for case in cases:
-            bar.update(task, description=case.name)
-            yield case
-            bar.advance(task)
-
-
 # The table, as cells (text, mood): the terminal and the page show the same.
 
 
-X, NONE = "\N{MULTIPLICATION SIGN}", "-"
-Cell = tuple[str, str]
+X, NONE, SPACE = "\N{MULTIPLICATION SIGN}", "-", NO_BREAK
+COLUMNS = ["case", "boxops", "spread", "on NumPy", "GB/s", "of limit", "times faster than", "goal"]
+SPARE = ["GB/s", "on NumPy", "spread", "of limit"]  # left out where there is no room, in this order
 
 
-def columns(result: Result) -> list[str]:
-    titles = dict.fromkeys(t for name, t in RIVALS.items() if any(name in case["ratios"] for case in timed(result)))
-    return ["case", "boxops", "spread", "on NumPy", "GB/s", "of limit", *titles, "goal"]
-
-
-def cells(result: Result, case: dict[str, Any]) -> list[Cell]:
+def cells(case: dict[str, Any]) -> list[Cell]:
     ours = case["timings"][case["ours"]]
     arrays = case["timings"].get("boxops NumPy")
-    row = [
-        (duration(ours["median"]), "ours"),
-        (f"± {(ours['q3'] - ours['q1']) / 2 / ours['median']:.0%}", "dim"),
-        (duration(arrays["median"]) if arrays else NONE, ""),
-        (f"{case['rate'] / 1e9:.3g}" if case["rate"] > 1e7 else "< 0.01", ""),
-        (f"{case['of_limit']:.0%} {case['limit']}" if case["bytes"] >= 100_000 else NONE, "dim"),
-    ]
-    for title in columns(result)[6:-1]:
-        names = [name for name, of in RIVALS.items() if of == title]
-        name = next((name for name in names if name in case["ratios"]), "")
-        ratio = case["ratios"].get(name)
-        failed = "fails" if set(names) & set(case["failed"]) else NONE
-        text = f"{times(ratio)} {name if name in SPECIALISTS else ''}".strip() if ratio else failed
-        row.append((text, "dim" if not ratio else "bad" if ratio < 1 else "good"))
     goal, met = case["goal"], case["goal"]["met"]
-    verdict = f"(no {goal['rival']})" if met is None else "met" if met else "missed"
-    row.append((f"≥ {goal['ratio']:g}{X} {verdict}", {True: "good", False: "bad", None: "dim"}[met]))
-    return row
+    verdict = {True: f"≥{SPACE}{goal['ratio']:g}{X} met", False: f"≥{SPACE}{goal['ratio']:g}{X} missed"}
+    return [
+        (case["name"], ""),
+        (duration(ours["median"]), "ours"),
+        (f"±{SPACE}{(ours['q3'] - ours['q1']) / 2 / ours['median']:.0%}" if ours["blocks"] > 1 else NONE, "dim"),
+        (duration(arrays["median"]) if arrays else NONE, ""),
+        (f"{case['rate'] / 1e9:.3g}" if case["rate"] > 1e7 else f"<{SPACE}0.01", ""),
+        (f"{case['of_limit']:.0%}{SPACE}{case['limit']}" if case["bytes"] >= 100_000 else NONE, "dim"),
+        rivals(case),
+        (verdict.get(met, f"no {goal['rival']}"), {True: "good", False: "bad", None: "dim"}[met]),
+    ]
+
+
+def rivals(case: dict[str, Any]) -> Cell:
+    """Every rival's ratio, the smallest first, then those that fail."""
+    ratios = sorted((ratio, name) for name, ratio in case["ratios"].items())
+    entries = [f"{times(ratio)}{SPACE}{name}{'*' * (name in case['differs'])}" for ratio, name in ratios]
+    entries += [f"{name}{SPACE}fails" for name in case["failed"]]
+    mood = "dim" if not ratios else "bad" if ratios[0][0] < 1 else "good"
+    return ", ".join(entries) or NONE, mood
+
+
+def smallest(case: dict[str, Any]) -> tuple[float, str]:
+    """The smallest ratio to a rival, and which; the reference counts where there is no other."""
+    ratios = [(ratio, name) for name, ratio in case["ratios"].items() if name != "NumPy" or len(case["ratios"]) == 1]
+    return min(ratios)
+
+
+MARGINS = ["op", "smallest margin", "rival", "case"]
+
+
+def least(result: Result) -> dict[str, tuple[float, str, str]]:
+    """Of each op the smallest ratio, to which rival and in which case; the smallest of all first."""
+    found: dict[str, tuple[float, str, str]] = {}
+    for case in timed(result):
+        if case["ratios"]:
+            found[case["op"]] = min(found.get(case["op"], (math.inf, "", "")), (*smallest(case), case["label"]))
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def margins(result: Result) -> list[list[Cell]]:
+    return [
+        [(op, ""), (times(ratio), "bad" if ratio < 1 else "good"), (name, ""), (label, "dim")]
+        for op, (ratio, name, label) in least(result).items()
+    ]
+
+
+def verdict(result: Result) -> list[str]:
+    """What was verified, which goals were met, and where a rival is ahead."""
+    cases, every = timed(result), result["cases"]
+    lines = [f"{len(cases)} of {len(every)} cases verified, then timed"]
+    goals = [case["goal"]["met"] for case in cases if case["goal"]["met"] is not None]
+    if goals:
+        lines.append(f"{sum(goals)} of {len(goals)} goals met, each against one rival")
+    ratios = [case for case in cases if case["ratios"]]
+    behind = sum(smallest(case)[0] < 1 for case in ratios)
+    if ratios:
+        lines.append(f"some rival is faster in {behind} of {len(ratios)} cases that have one")
+    return lines
 
 
 def notes(result: Result) -> list[str]:
@@ -118,14 +133,19 @@ def notes(result: Result) -> list[str]:
         f"{machine['device']}, {machine['cores']} cores, {options['threads']} threads, {options['dtype']}; {packages}",
         f"measured here: copying {copy:.1f} GB/s, allocating and filling a matrix {fill:.1f} GB/s",
     ]
-    if machine["load"] and machine["load"] > 0.3 * machine["cores"]:
-        lines.append(f"the machine was busy when this began (load {machine['load']:.1f}): expect a larger spread")
-    lines += [f"no {name}: {reason}" for name, reason in result["absent"].items()]
     for case in timed(result):
         if graph := case["timings"].get("boxops graph"):
             lines.append(f"{case['name']} replayed as a CUDA graph: {duration(graph['median'])}")
+        lines += [f"* {name} on {case['name']}: {what} differ" for name, what in case["differs"].items()]
         lines += [f"{name} fails on {case['name']}: {reason}" for name, reason in case["failed"].items()]
     return lines
+
+
+def warnings(result: Result) -> list[str]:
+    """What makes the numbers worth less than they could be: the terminal and the page say so alike."""
+    lines = [f"NOT TIMED {case['name']}: {case['error']}" for case in result["cases"] if case["error"]]
+    lines += [f"not compared with {name}: {reason}" for name, reason in result["absent"].items()]
+    return lines + result["warnings"]
 
 
 def compare(result: Result, baseline: Result) -> list[list[Cell]]:
@@ -167,35 +187,15 @@ def differing(result: Result, baseline: Result) -> list[str]:
 
 
 def show(result: Result, baseline: Result | None = None) -> None:
-    """Prints the table, what went wrong, the notes and the comparison."""
-    if timed(result):
-        rows = [[(case["name"], ""), *cells(result, case)] for case in timed(result)]
-        print_table("times faster than each rival" if len(columns(result)) > 7 else "", columns(result), rows)
-    for case in result["cases"]:
-        if case["error"]:
-            print(f"NOT TIMED {case['name']}: {case['error']}")
+    """Prints the tables, the notes, the comparison, and last what the reader must know."""
+    cases = timed(result)
+    if cases:
+        print_table("", COLUMNS, map(cells, cases), spare=SPARE)
+    if rows := margins(result):
+        print_table("the smallest margin of each op", MARGINS, rows)
     print("\n".join(notes(result)))
     if baseline:
         print_table("against the baseline", COMPARED, compare(result, baseline))
         print("\n".join(differing(result, baseline)))
-
-
-def print_table(title: str, names: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    if not RICH:
-        for row in [[(name, "") for name in names], *rows]:
-            print("  ".join(f"{text:<40}" if i == 0 else f"{text:>13}" for i, (text, _) in enumerate(row)))
-        return
-    from rich import box, console, table
-
-    moods = {"ours": "bold", "dim": "dim", "good": "green", "bad": "bold red", "": ""}
-    shown = table.Table(title=title or None, box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(names):
-        shown.add_column(name, justify="right" if index else "left", no_wrap=True)
-    op = None
-    for row in rows:
-        first = row[0][0].partition(" ")[0]
-        if op not in (None, first):
-            shown.add_section()
-        op = first
-        shown.add_row(*(f"[{moods[mood]}]{text}[/]" if moods[mood] else text for text, mood in row))
-    console.Console(width=None if console.Console().is_terminal else 180).print(shown)
+    print("\n".join(verdict(result)))
+    print_warnings(warnings(result))

@@ -12,7 +12,7 @@ import boxops
 from boxops import reference
 
 from .boxes import label
-from .harness import Arrays, Case, Wrong, numpy, same
+from .case import Arrays, Case, Wrong, numpy, same
 from .machine import rival
 
 torch = rival("torch")

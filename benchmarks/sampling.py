@@ -10,7 +10,7 @@ import numpy as np
 import boxops
 from boxops import reference
 
-from .harness import Arrays, Case, whole
+from .case import Arrays, Case, Rival, numpy, whole
 from .machine import rival
 
 torch = rival("torch")
@@ -32,6 +32,12 @@ def torchvision_sample(match: Any) -> Any:
     return [torch.where(p)[0] for p in positives], [torch.where(n)[0] for n in negatives]
 
 
+def counts(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Samples are random: how many there are must agree."""
+    positive, sampled = numpy(ours[1]), numpy(ours[2])
+    return [[len(some) for some in kind] for kind in theirs], [positive.tolist(), (sampled - positive).tolist()]
+
+
 def sample(images: int, anchors: int) -> Case:
     return Case(
         "sample_matches",
@@ -40,7 +46,7 @@ def sample(images: int, anchors: int) -> Case:
         make=lambda: (matches(images, anchors),),
         ours=lambda match: boxops.sample_matches(match, SIZE, FRACTION, seed=1),
         reference=lambda match: reference.sample_matches(match, SIZE, FRACTION, seed=1),
-        rivals={"torchvision": torchvision_sample} if detection else {},
+        rivals={"torchvision": Rival(torchvision_sample, answer=counts)} if detection else {},
         check=whole,
         graph=anchors > 1,
     )

@@ -17,7 +17,8 @@ import boxops
 
 from . import timing
 from .machine import rival
-from .report import Cell, duration, print_table, times
+from .report import duration, times
+from .terminal import Cell, print_table
 
 torch = rival("torch")
 detection = rival("torchvision.models.detection")

@@ -34,6 +34,11 @@ def wall_times(call: Call, number: int, blocks: int) -> list[float]:
     return [timer.timeit(number) / number for _ in range(blocks)]
 
 
+def slow_times(call: Call, blocks: int) -> list[float]:
+    """Wall time of single calls that need no warming up."""
+    return [timeit.timeit(call, number=1) for _ in range(blocks)]
+
+
 def torch_times(call: Call, number: int, blocks: int, threads: int) -> list[float]:
     """Wall time by torch.utils.benchmark, which warms up before each block and, on CUDA, waits for the device."""
     timer = benchmark.Timer("call()", globals={"call": call}, num_threads=threads)
@@ -99,7 +104,7 @@ def graphed(call: Call) -> Call:
     return replay
 
 
-def bandwidths(device: str, threads: int) -> dict[str, float]:
+def bandwidths(device: str, threads: int, blocks: int) -> dict[str, float]:
     """Bytes per second of a large copy (read + written), and of allocating and filling a 5000 x 5000 float32 array.
 
     The second is the limit of an op that only writes a fresh matrix: on a CPU most of it is page faults.
@@ -117,10 +122,10 @@ def bandwidths(device: str, threads: int) -> dict[str, float]:
         parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
         copy = partial(_copy_parts, ThreadPoolExecutor(threads), parts)
         fill = partial(np.full, (5000, 5000), 1.0, np.float32)
-    copied = statistics.median(timer(copy, 1, 7))
+    copied = statistics.median(timer(copy, 1, blocks))
     # Freed first: what is filled is then memory that a virtual machine has already got from its host.
     del source, target, copy
-    filled = statistics.median(timer(fill, 1, 9))
+    filled = statistics.median(timer(fill, 1, blocks))
     return {"copy": 2 * 4 * count / copied, "fill": 4 * 5000 * 5000 / filled}
 
 

@@ -1,8 +1,8 @@
 """`boxops bench` from the command line down: tiny cases, run for real."""
 
-import dataclasses
 import json
 import re
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,8 @@ from boxops import reference
 from boxops.cli import main
 
 harness = pytest.importorskip("boxops.benchmarks.harness", exc_type=ImportError)
-from boxops.benchmarks import report, timing  # noqa: E402
+from boxops.benchmarks import case as cases  # noqa: E402
+from boxops.benchmarks import machine, measure, report, terminal, timing  # noqa: E402
 
 TINY = ["box_area 1 box", "nms 100 *"]
 
@@ -21,8 +22,9 @@ TINY = ["box_area 1 box", "nms 100 *"]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Little time per case, and no half gigabyte to copy."""
-    monkeypatch.setattr(harness, "BUDGET", {True: 0.3, False: 0.3})
-    monkeypatch.setattr(timing, "bandwidths", lambda device, threads: {"copy": 2e10, "fill": 4e9})
+    monkeypatch.setattr(harness, "SHARE", {True: 0.1, False: 0.1})
+    monkeypatch.setattr(harness, "QUICK", 600.0)
+    monkeypatch.setattr(timing, "bandwidths", lambda *_: {"copy": 2e10, "fill": 4e9})
     monkeypatch.setenv("BOXOPS_NUM_THREADS", "1")
     monkeypatch.setenv("RAYON_NUM_THREADS", "1")
 
@@ -85,17 +87,156 @@ def test_every_rival_is_timed_or_named_as_absent_or_as_failing(tmp_path):
         assert set(asked.rivals) <= {*case["timings"], *case["failed"], *result["absent"]}
 
 
-def test_a_rival_that_fails_is_named(monkeypatch):
-    def broken(boxes):
-        raise RuntimeError("no kernel")
+def test_absent_rivals_are_named_with_the_command(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(machine, "ABSENT", absent := {})
+    assert machine.rival("no_such_rival.sub") is None
+    (tmp_path / "broken_rival.py").write_text("raise RuntimeError('built for another torch')")
+    (tmp_path / "half_rival.py").write_text("import no_such_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert machine.rival("broken_rival") is None and machine.rival("half_rival") is None
+    assert absent == {
+        "no_such_rival": "not installed: pip install no_such_rival",
+        "broken_rival": "RuntimeError: built for another torch",
+        "half_rival": "ModuleNotFoundError: No module named 'no_such_dependency'",
+    }
+    monkeypatch.setitem(harness.ABSENT, "powerboxes", "not installed: pip install powerboxes")
+    monkeypatch.setitem(harness.ABSENT, "shapely", "not installed: pip install shapely")
+    result = bench(tmp_path, "--quick")
+    assert "shapely" not in result["absent"]  # no case of these would have it
+    assert not any("powerboxes" in case["timings"] for case in result["cases"])
+    assert "WARNING: not compared with powerboxes: not installed: pip install powerboxes" in capsys.readouterr().out
 
-    monkeypatch.delitem(harness.ABSENT, "powerboxes", raising=False)
-    case = dataclasses.replace(harness.select(["box_area 1 box"])[0], rivals={"powerboxes": broken})
-    result = harness.run([case])
-    (measured,) = result["cases"]
-    assert measured["failed"] == {"powerboxes": "RuntimeError: no kernel"}
-    assert "powerboxes" not in measured["timings"] and measured["timings"]
-    assert "powerboxes fails on box_area 1 box: RuntimeError: no kernel" in report.notes(result)
+
+def test_a_busy_machine_is_told_alike_everywhere(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (7.25, 0, 0), raising=False)
+    monkeypatch.setattr(machine.Watch, "others", lambda self: 1.3)
+    page = tmp_path / "out.html"
+    result = bench(tmp_path, "--quick", "--html", str(page))
+    assert len(result["warnings"]) == 2
+    assert "load 7.2 on 2 cores" in result["warnings"][0] and "1.3 of 2 cores" in result["warnings"][1]
+    printed, body = capsys.readouterr().out, page.read_text("utf-8").partition("<h2>")[0]  # at the top
+    for line in result["warnings"]:
+        assert f"WARNING: {line}" in printed and f'<p class="warning">{line}</p>' in body
+
+
+def test_a_quiet_machine_gives_no_warning():
+    assert machine.busy(0.5, 0.1, 2) == machine.busy(None, None, 2) == []
+
+
+def test_others_are_what_this_process_did_not_do(monkeypatch):
+    readings = iter([(10.0, 3.0, 100.0), (20.0, 8.0, 118.0)])
+    monkeypatch.setattr(machine.Watch, "_now", staticmethod(lambda: next(readings)))
+    assert machine.Watch().others() == pytest.approx(1.3)
+
+
+def test_quick_with_no_time_at_all_is_no_success(monkeypatch, capsys):
+    monkeypatch.setattr(harness, "QUICK", 0.0)
+    assert main(["bench", "--quick", "--ops", *TINY]) == 2
+    assert "the time of --quick was up before the first case" in capsys.readouterr().err
+
+
+def slow_case(op, label, seconds):
+    def ours(boxes):
+        time.sleep(seconds)
+        return boxes
+
+    return harness.Case(
+        op, label, 2000, lambda: (np.zeros((4, 4), np.float32),), ours, lambda boxes: boxes, cases.whole
+    )
+
+
+def test_quick_keeps_its_time_and_says_what_it_left_out(monkeypatch):
+    monkeypatch.setattr(harness, "QUICK", 1.0 + harness.KEPT)
+    many = [slow_case(op, f"{i} boxes", 0.05) for op in ("nms", "box_iou", "box_area") for i in range(20)]
+    begin = time.perf_counter()
+    result = harness.run(many, quick=True)
+    assert time.perf_counter() - begin < 6  # all would take some 20 s
+    done, left_out = {case["name"] for case in result["cases"]}, set(result["left_out"])
+    assert done | left_out == {case.name for case in many} and not done & left_out and left_out
+    assert {case["op"] for case in result["cases"]} == {"nms", "box_iou", "box_area"}
+    assert f"--quick left out {len(left_out)} of 60 cases" in result["warnings"][-2]
+    short = [case for case in result["cases"] if case["turns"] == 1]
+    assert short and f"--quick timed {len(short)} case" in result["warnings"][-1]
+    assert [case["name"] for case in result["cases"]] == [case.name for case in many if case.name in done]
+
+
+def test_the_time_of_quick_begins_with_the_command(monkeypatch):
+    monkeypatch.setattr(harness, "QUICK", 30.0)
+    case = slow_case("nms", "2 boxes", 0.0)
+    for before, left_out in ((5, []), (14, [case.name])):  # of 30 s 14 are gone, as many may be needed at the end
+        assert harness.run([case], quick=True, began=time.perf_counter() - before)["left_out"] == left_out
+    assert harness.run([case], quick=False, began=time.perf_counter() - 1e6)["left_out"] == []
+
+
+def every_case_at_its_widest():
+    """A result in which every case of the benchmark has all its rivals."""
+    taken = {"median": 0.00123, "q1": 0.001, "q3": 0.0015, "min": 0.001, "blocks": 3}
+    result = []
+    for case in harness.families():
+        ratios = {name: 0.33 if i % 2 else 12345.0 for i, name in enumerate([*case.rivals, "NumPy"])}
+        result.append({"name": case.name, "op": case.op, "label": case.label, "error": None, "ours": "boxops"}
+            | {"timings": {"boxops": taken, "boxops NumPy": taken}, "ratios": ratios, "limit": case.limit}
+            | {"bytes": 10**6, "rate": 1e9, "of_limit": 1.23}
+            | {"goal": {"rival": "ensemble-boxes", "ratio": 50, "met": False}}
+            | {"failed": {}, "differs": dict.fromkeys(case.rivals, "1 of 9 values")})  # fmt: skip
+    return {"cases": result}
+
+
+@pytest.mark.parametrize("rich", [True, False])
+@pytest.mark.parametrize("width", [80, 100, 120, 160, None])
+def test_no_column_is_cut(monkeypatch, capsys, width, rich):
+    if width is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(terminal, "RICH", terminal.RICH and rich)
+    result = every_case_at_its_widest()
+    terminal.print_table("", report.COLUMNS, map(report.cells, result["cases"]), spare=report.SPARE)
+    terminal.print_table("margins", report.MARGINS, report.margins(result))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= (width or 250)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+    words = printed.split()
+    for case in result["cases"]:
+        assert {word for word in case["name"].split()} <= set(words)
+        for name, ratio in case["ratios"].items():  # the ratio and its rival on one line
+            assert f"{report.times(ratio)} {name}" in printed
+    if width is None:
+        assert all(f"\n{case['name']} " in printed for case in result["cases"])
+    left_out = re.search(r"no room in \d+ columns for: (.*)\)", printed)
+    shown = set(report.COLUMNS) - set(left_out[1].split(", ") if left_out else ())
+    assert {"case", "boxops", "times faster than", "goal"} <= shown
+    assert (width or 200) < 120 or not left_out
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_tables_of_the_detectors_are_not_cut_either(monkeypatch, capsys, width):
+    models = pytest.importorskip("boxops.benchmarks.models", exc_type=ImportError)
+    monkeypatch.setenv("COLUMNS", str(width))
+    one, other = ({"total": total, "box_ops": 0.0123} for total in (0.123, 1.23))
+    rows = [{"detector": name, "images": 8, "side": 480, "job": job, "boxops": one, "torchvision": other}
+            for name, *_ in models.DETECTORS for job in ("training step", "inference")]  # fmt: skip
+    rows.append({"detector": "ssd", "error": "wrong detections: 7 of 9"})
+    packages = {"device": "CPU", "threads": 2, "packages": {}}
+    models.show({"models": rows, "stages": [], "machine": packages, "warnings": ["the machine was busy"]})
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    for name, *_ in models.DETECTORS:
+        assert name in printed
+    assert printed.count("10.0" + report.X) == len(rows) - 1
+    assert printed.rstrip().endswith("WARNING: NOT TIMED ssd: wrong detections: 7 of 9\nWARNING: the machine was busy")
+
+
+def test_the_smallest_margin_of_each_op_is_shown(tmp_path, capsys):
+    result = bench(tmp_path, "--quick")
+    printed = capsys.readouterr().out
+    for op, (ratio, rival, label) in report.least(result).items():
+        of_op = [case for case in result["cases"] if case["op"] == op]
+        assert ratio == min(report.smallest(case)[0] for case in of_op)
+        assert ratio <= min(r for case in of_op for name, r in case["ratios"].items() if name != "NumPy")
+        assert re.search(rf"^{op} +{report.times(ratio)} +{rival} +{label}", printed, re.MULTILINE)
 
 
 def test_a_wrong_result_is_refused(tmp_path, monkeypatch, capsys):
@@ -104,7 +245,7 @@ def test_a_wrong_result_is_refused(tmp_path, monkeypatch, capsys):
     area, nms = bench(tmp_path, status=1)["cases"]
     assert area["error"].startswith("wrong result: 1 of 1 values, first at [0]: expected")
     assert "timings" not in area and nms["timings"]
-    assert "NOT TIMED box_area 1 box: wrong result" in capsys.readouterr().out
+    assert "WARNING: NOT TIMED box_area 1 box: wrong result" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [lambda keep: keep[:-1], lambda keep: keep[::-1], lambda keep: np.delete(keep, 7)])
@@ -115,15 +256,15 @@ def test_the_greedy_rule_finds_a_wrong_keep_list(damage):
     arrays = case.make()
     keep = np.asarray(boxops.nms(*arrays, nms.IOU))
     assert "5,000 of 5,000" in nms.greedy(case, arrays, keep, count=5000)
-    with pytest.raises(harness.Wrong):
+    with pytest.raises(cases.Wrong):
         nms.greedy(case, arrays, damage(keep), count=5000)
 
 
 def test_same_compares_shape_dtype_and_nan():
-    harness.same(np.array([np.nan, 1.0]), np.array([np.nan, 1.0]))
+    cases.same(np.array([np.nan, 1.0]), np.array([np.nan, 1.0]))
     for other in (np.array([0.0, 1.0]), np.array([np.nan, 1.0], np.float32), np.array([[np.nan, 1.0]])):
-        with pytest.raises(harness.Wrong):
-            harness.same(other, np.array([np.nan, 1.0]))
+        with pytest.raises(cases.Wrong):
+            cases.same(other, np.array([np.nan, 1.0]))
 
 
 def test_page_and_picture_need_nothing_from_elsewhere(tmp_path):
@@ -186,16 +327,18 @@ def test_a_change_counts_only_beyond_the_spread_and_the_rivals(ours, rival, verd
 
 
 def test_without_rich_the_table_is_plain(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "RICH", False)
+    monkeypatch.setattr(terminal, "RICH", False)
     bench(tmp_path)
     assert re.search(r"^box_area 1 box +\d", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_without_torch_arrays_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "torch", None)
+    monkeypatch.setattr(measure, "torch", None)
     monkeypatch.setattr(timing, "torch", None)
     monkeypatch.setitem(harness.ABSENT, "torch", "not installed")
     monkeypatch.setitem(harness.ABSENT, "torchvision", "not installed")
+    monkeypatch.setattr(cases, "torch", None)
     result = bench(tmp_path)
     assert all(case["ours"] == "boxops NumPy" and case["timings"] for case in result["cases"])
     assert result["absent"]["torchvision"] == "not installed"
