@@ -164,27 +164,28 @@ const Op kOps[] = {
 };
 
 // Those that boxops has no kernel for.
-template <class... Args>
+const char* const kMissingNames[] = {"deform_conv2d", "_deform_conv2d_backward", "qnms", "qroi_align"};
+
+template <int which, class... Args>
 Array refuse(Framework&, Args...) {
-  throw Error(
-      "torchvision: expected an operator that boxops has a kernel for, got deform_conv2d, qnms or qroi_align "
-      "(they need the torchvision that fits this torch)");
+  throw Error(std::string(kMissingNames[which]) +
+              ": expected a torchvision that fits this torch, got boxops' kernels in its place, of which this is none");
 }
-// deform_conv2d's gradient is never reached.
+
 const Op kMissing[] = {
     {"deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, "
      "SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, "
      "SymInt offset_groups, bool use_mask) -> Tensor",
-     call<refuse<Array, Array, Array, Array, Array>>},
+     call<refuse<0, Array, Array, Array, Array, Array>>},
     {"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
      "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, "
      "SymInt groups, SymInt offset_groups, bool use_mask) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-     call<refuse<Array, Array, Array, Array, Array, Array>>},
-    {"qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", call<refuse<Array, Array>>},
+     call<refuse<1, Array, Array, Array, Array, Array, Array>>},
+    {"qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", call<refuse<2, Array, Array>>},
     {"qroi_align(Tensor input, Tensor rois, float input_scale, int input_zero_point, float rois_scale, "
      "int rois_zero_point, float spatial_scale, SymInt pooled_height, SymInt pooled_width, int sampling_ratio, "
      "bool aligned) -> Tensor",
-     call<refuse<Array, Array>>},
+     call<refuse<3, Array, Array>>},
 };
 
 using torch::stable::detail::StableLibrary;
