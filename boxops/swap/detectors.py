@@ -17,7 +17,7 @@ from torchvision.models.detection import _utils, anchor_utils, rpn
 from torchvision.ops import boxes as box_ops
 
 import boxops
-from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, wants_gradient
+from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, threshold, wants_gradient
 from boxops.swap.steps import BATCHED_NMS, joint
 
 _DETECTION = "torchvision.models.detection"
@@ -154,7 +154,7 @@ def propose(self: Any, anchors: Images, objectness: Tensor, codes: Tensor, count
         sizes,
         self.pre_nms_top_n(),
         self.post_nms_top_n(),
-        self.nms_thresh,
+        threshold(self.nms_thresh, codes),
         score_threshold=self.score_thresh,
         min_size=self.min_size,
         weights=self.box_coder.weights,
@@ -241,9 +241,8 @@ def _can_detect(self: Any, sizes: Sequence[Any], *tensors: Tensor) -> bool:
 
 def _detect(self: Any, boxes: Tensor, scores: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
     """The detections of one image, from scores of all classes with the background."""
-    boxes, scores, labels, counts = boxops.detect(
-        boxes[None], scores[None, :, 1:], self.score_thresh, self.nms_thresh, self.detections_per_img, **options
-    )
+    limits = self.score_thresh, threshold(self.nms_thresh, boxes), self.detections_per_img
+    boxes, scores, labels, counts = boxops.detect(boxes[None], scores[None, :, 1:], *limits, **options)
     count = int(counts)
     return boxes[0, :count], scores[0, :count], labels[0, :count] + 1
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -82,7 +83,7 @@ def is_size(size: Any) -> bool:
 
 
 def regular(*boxes: Tensor, fmt: str = "xyxy") -> bool:
-    """Whether every box has a width and a height, and an area: there torchvision's measures are ours.
+    """Whether every box has a width and a height, neither NaN nor huge: there torchvision's measures are ours.
 
     Of inverted boxes it takes the area with its sign, of two empty ones 0 / 0. On CUDA the host waits.
     """
@@ -93,8 +94,8 @@ def regular(*boxes: Tensor, fmt: str = "xyxy") -> bool:
             return False
         corners = some.detach()
         sides = corners[..., 2:] - corners[..., :2] if fmt == "xyxy" else corners[..., 2:]
-        low, high = torch.aminmax(sides)
-        if not (low.item() > 0 and high.item() < _LARGEST):
+        low, high = torch.aminmax(corners)
+        if not (sides.amin().item() > 0 and low.item() > -_LARGEST and high.item() < _LARGEST):
             return False
     return True
 
@@ -103,6 +104,17 @@ def touching(boxes1: Tensor, boxes2: Tensor) -> bool:
     """Whether sides of two paired boxes fall together: there the gradient has a kink, and torchvision's own choice."""
     swapped = boxes1.detach()[..., [2, 3, 0, 1]]
     return bool(((boxes1 == boxes2) | (swapped == boxes2)).any())
+
+
+def threshold(value: float, boxes: Tensor) -> float:
+    """An NMS threshold for ours: torchvision's CPU kernel compares a float32 IoU with it in float64.
+
+    An IoU in float32 exceeds a float64 exactly where it exceeds the next float32 below.
+    """
+    if boxes.is_cuda or boxes.dtype == torch.float64:
+        return value
+    rounded = float(np.float32(value))
+    return float(np.nextafter(np.float32(rounded), np.float32(-1))) if rounded > value else rounded
 
 
 def finite(value: Any) -> bool:

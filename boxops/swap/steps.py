@@ -15,7 +15,7 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
 import boxops
-from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, touching, wants_gradient
+from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, threshold, touching, wants_gradient
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 BATCHED_NMS = box_ops.batched_nms
@@ -39,7 +39,12 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     fits = boxes.dtype == scores.dtype and boxes.dim() == 2 and scores.shape == idxs.shape == boxes.shape[:1]
     if not fits or idxs.device != boxes.device or idxs.dtype.is_complex:
         return NotImplemented
-    return boxops.batched_nms(boxes, scores, idxs, iou_threshold)
+    if idxs.is_floating_point() or idxs.dtype == torch.bool:
+        whole = idxs.long()
+        if not (whole == idxs).all():
+            return NotImplemented
+        idxs = whole
+    return boxops.batched_nms(boxes, scores, idxs, threshold(iou_threshold, boxes))
 
 
 @in_place_of("torchvision.ops.boxes.box_convert")
