@@ -109,19 +109,23 @@ def results(models):
     return {key: value.detach() for key, value in every.items()}
 
 
-def compare(these, those, tolerance=1e-4):
-    """The largest difference, over the scale of each result; raises where it is above the tolerance."""
+def compare(these, those):
+    """The largest difference over the scale of each result, of the gradients of detectors and of all else.
+
+    A difference of 1e-6 flips a ReLU here and there, which moves such gradients by more than it moves anything else.
+    """
     assert these.keys() == those.keys(), these.keys() ^ those.keys()
-    worst = 0.0
+    worst, tolerances = {"gradients": 0.0, "others": 0.0}, {"gradients": 1e-3, "others": 1e-4}
     for key, value in these.items():
         assert value.shape == those[key].shape, (key, value.shape, those[key].shape)
         assert value.dtype == those[key].dtype, key
         if value.numel():
+            kind = "gradients" if "gradient of" in key else "others"
             scale = max(1.0, float(those[key].abs().max()))
             difference = float((value.double() - those[key].double()).abs().max()) / scale
-            assert difference <= tolerance, f"{key}: {difference:.2g}"
-            worst = max(worst, difference)
-    return worst
+            assert difference <= tolerances[kind], f"{key}: {difference:.2g}"
+            worst[kind] = max(worst[kind], difference)
+    return ", ".join(f"{kind} within {difference:.1g}" for kind, difference in worst.items())
 
 
 if __name__ == "__main__":
@@ -133,7 +137,7 @@ if __name__ == "__main__":
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, {'boxops' if provided else 'own'} operators"
     )
     if against:
-        print(f"{who}: {len(found)} results, the largest difference {compare(found, torch.load(path)):.2g}")
+        print(f"{who}: {len(found)} results, {compare(found, torch.load(path))}")
     else:
         torch.save(found, path)
         print(
