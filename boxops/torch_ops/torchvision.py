@@ -148,7 +148,7 @@ def _brings_its_own() -> bool:
 def _without_its_library() -> Iterator[None]:
     """Meanwhile torchvision believes that it has loaded its operators."""
     load = torch.ops.load_library
-    torch.ops.load_library = lambda path: None if Path(path).name.startswith("_C") else load(path)
+    setattr(torch.ops, "load_library", lambda path: None if Path(path).name.startswith("_C") else load(path))  # noqa: B010
     try:
         yield
     finally:

@@ -11,6 +11,9 @@
 namespace boxops::torch_ops {
 namespace {
 
+using torch::stable::Tensor;
+using torch::stable::detail::StableLibrary;
+
 // torchvision's kernels under its names: its order of arguments, and its demand that dtypes agree.
 
 void check_dtypes(const char* op, const char* name, const Array& a, const char* other_name, const Array& other) {
@@ -32,8 +35,15 @@ Array nms(Framework& framework, Array boxes, Array scores, double iou_threshold)
   return ops::nms(framework, std::move(boxes), std::move(scores), iou_threshold);
 }
 
+// float32 for boxes of any dtype.
 Array box_iou_rotated(Framework& framework, Array boxes1, Array boxes2) {
-  return ops::rotated_box_iou(framework, std::move(boxes1), std::move(boxes2), false);
+  check_dtypes("box_iou_rotated", "boxes1", boxes1, "boxes2", boxes2);
+  const Array iou = ops::rotated_box_iou(framework, std::move(boxes1), std::move(boxes2), false);
+  if (iou.dtype == DType::kFloat32) return iou;
+  const Array narrow = framework.empty(iou.sizes, DType::kFloat32, iou.device);
+  Tensor out(to_handle(narrow));
+  torch::stable::copy_(out, Tensor(to_handle(iou)));
+  return narrow;
 }
 
 Array roi_align(Framework& framework, Array input, Array rois, double scale, int64_t pooled_height,
@@ -53,7 +63,6 @@ std::tuple<Array, Array> roi_pool(Framework& framework, Array input, Array rois,
 // The input channel of each output, [K, C, PH, PW] of int32: 0, 1, 2, ... for each RoI. Made by torch's own operators,
 // on whichever device.
 Array channel_mapping(Framework& framework, const Array& pooled) {
-  using torch::stable::Tensor;
   const Array mapping = framework.empty(pooled.sizes, DType::kInt32, pooled.device);
   if (mapping.numel() == 0) return mapping;
   const Dims row_sizes{pooled.sizes[1], pooled.sizes[2], pooled.sizes[3]};
@@ -198,8 +207,6 @@ const Op kMissing[] = {
      "bool aligned) -> Tensor",
      call<refuse<3, Array, Array>>},
 };
-
-using torch::stable::detail::StableLibrary;
 
 // Kernels for both devices, registered while this lives. The dispatcher calls the youngest kernel of an operator and
 // device, and goes back to the one before it when that is gone.
