@@ -27,7 +27,7 @@ def _script(path: str) -> tuple[CodeType, dict[str, Any]]:
     except OSError as error:
         print(f"{sys.executable}: can't open file {os.path.abspath(path)!r}: {error}", file=sys.stderr)
         sys.exit(2)
-    if not sys.flags.safe_path if hasattr(sys.flags, "safe_path") else True:
+    if not getattr(sys.flags, "safe_path", False):
         sys.path[0] = os.path.dirname(os.path.realpath(path))  # it was the working directory, for boxops.patched
     path = os.path.abspath(path)
     return compile(source, path, "exec"), {"__file__": path, "__spec__": None, "__package__": None}
@@ -53,9 +53,9 @@ def _code(spec: ModuleSpec | None) -> CodeType | None:
 def main() -> None:
     arguments = sys.argv[1:]
     as_module = arguments[:1] == ["-m"]
-    if len(arguments) < 1 + as_module or arguments[0] in ("-h", "--help"):
-        print(USAGE, file=sys.stdout if arguments[:1] in (["-h"], ["--help"]) else sys.stderr)
-        sys.exit(0 if arguments[:1] in (["-h"], ["--help"]) else 2)
+    if len(arguments) < 1 + as_module:
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
     import boxops
 
     boxops.patch_torchvision()
@@ -66,10 +66,10 @@ def main() -> None:
         program.__dict__.update(names)
         exec(code, program.__dict__)
     except Exception as error:
-        own = error.__traceback__
-        while own is not None and own.tb_frame.f_code.co_filename == __file__:
-            own = own.tb_next
-        sys.excepthook(type(error), error, own)
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next
+        sys.excepthook(type(error), error.with_traceback(frames), frames)
         sys.exit(1)
 
 

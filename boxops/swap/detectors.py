@@ -277,6 +277,8 @@ def ssd_postprocess(self: Any, head_outputs: dict[str, Tensor], image_anchors: I
         _detect(self, _decode(self.box_coder, code, anchors, size), score, topk_per_class=self.topk_candidates)
         for code, score, anchors, size in images
     ]
+    if any((score[1:] == score[:-1]).any() for _, score, _ in found):
+        return NotImplemented  # of equal scores torch's topk takes any
     return [dict(zip(("boxes", "scores", "labels"), some, strict=True)) for some in found]
 
 
