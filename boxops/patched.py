@@ -17,6 +17,8 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
+import boxops
+
 USAGE = "usage: python -m boxops.patched (script.py | -m module) [arguments ...]"
 
 
@@ -56,12 +58,10 @@ def main() -> None:
     if len(arguments) < 1 + as_module:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
-    import boxops
-
-    boxops.patch_torchvision()
     sys.argv = arguments[as_module:]
     try:
         code, names = (_module if as_module else _script)(sys.argv[0])
+        boxops.patch_torchvision()
         program = sys.modules["__main__"] = ModuleType("__main__")
         program.__dict__.update(names)
         exec(code, program.__dict__)

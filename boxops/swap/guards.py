@@ -82,8 +82,8 @@ def is_size(size: Any) -> bool:
     return isinstance(size, (tuple, list)) and len(size) == 2 and numbers(*size)
 
 
-def regular(*boxes: Tensor, fmt: str = "xyxy") -> bool:
-    """Whether every box has a width and a height, neither NaN nor huge: there torchvision's measures are ours.
+def regular(*boxes: Tensor, fmt: str = "xyxy", flat: bool = False) -> bool:
+    """Whether every box has a width and a height (0 where it may be flat), neither NaN nor huge: there torchvision's measures are ours.
 
     Of inverted boxes it takes the area with its sign, of two empty ones 0 / 0. On CUDA the host waits.
     """
@@ -95,7 +95,8 @@ def regular(*boxes: Tensor, fmt: str = "xyxy") -> bool:
         corners = some.detach()
         sides = corners[..., 2:] - corners[..., :2] if fmt == "xyxy" else corners[..., 2:]
         low, high = torch.aminmax(corners)
-        if not (sides.amin().item() > 0 and low.item() > -_LARGEST and high.item() < _LARGEST):
+        least = sides.amin().item()
+        if not ((least > 0 or (flat and least == 0)) and low.item() > -_LARGEST and high.item() < _LARGEST):
             return False
     return True
 

@@ -15,7 +15,17 @@ from torchvision.ops import boxes as box_ops
 from torchvision.ops import poolers
 
 import boxops
-from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, threshold, touching, wants_gradient
+from boxops.swap.guards import (
+    finite,
+    in_place_of,
+    is_size,
+    numbers,
+    plain,
+    regular,
+    threshold,
+    touching,
+    wants_gradient,
+)
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 BATCHED_NMS = box_ops.batched_nms
@@ -110,7 +120,8 @@ def _loss(name: str, boxes1: Any, boxes2: Any, reduction: Any, eps: Any) -> Any:
     if not plain(boxes1, boxes2) or boxes1.dtype != boxes2.dtype or boxes1.shape != boxes2.shape:
         return NotImplemented
     known = reduction in ("none", "mean", "sum") and numbers(eps)
-    if not known or boxes1.shape[-1:] != (4,) or not regular(boxes1, boxes2):
+    flat = name == "generalized_box_iou_loss"  # FCOS's first boxes are points; the others have kinks there
+    if not known or boxes1.shape[-1:] != (4,) or not regular(boxes1, boxes2, flat=flat):
         return NotImplemented
     if wants_gradient(boxes1, boxes2) and touching(boxes1, boxes2):
         return NotImplemented

@@ -22,8 +22,8 @@ void check_dtypes(const char* op, const char* name, const Array& a, const char* 
                 name_of(a.dtype) + " and " + name_of(other.dtype));
 }
 
-// torchvision's CPU kernel compares a float32 IoU with the threshold in double; its CUDA kernel in float, as ours do. An
-// IoU in float32 exceeds a double exactly where it exceeds the next float32 below.
+// torchvision's CPU kernel compares a float32 IoU with the threshold in double; its CUDA kernel in float, as ours do.
+// An IoU in float32 exceeds a double exactly where it exceeds the next float32 below.
 double float_below(double threshold) {
   const float rounded = static_cast<float>(threshold);
   return rounded > threshold ? std::nextafter(rounded, -std::numeric_limits<float>::infinity()) : rounded;
@@ -31,7 +31,8 @@ double float_below(double threshold) {
 
 Array nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
   check_dtypes("nms", "boxes", boxes, "scores", scores);
-  if (boxes.dtype == DType::kFloat32 && boxes.device.type == DeviceType::kCPU) iou_threshold = float_below(iou_threshold);
+  if (boxes.dtype == DType::kFloat32 && boxes.device.type == DeviceType::kCPU)
+    iou_threshold = float_below(iou_threshold);
   return ops::nms(framework, std::move(boxes), std::move(scores), iou_threshold);
 }
 

@@ -155,8 +155,9 @@ GRADIENTS = [
 
 @pytest.mark.parametrize("function, count, rest", GRADIENTS, ids=lambda value: getattr(value, "__name__", ""))
 def test_gradients(function, count, rest):
-    """Also where sides fall together, boxes lie on the border, or are inverted."""
+    """Also where sides fall together, boxes lie on the border, or are inverted or flat."""
     sets = [(BOXES, OTHERS), (BOXES, BOXES), (BOXES.round(), OTHERS.round()), (BOXES[:, [2, 1, 0, 3]], OTHERS)]
+    sets += [(BOXES[:, [0, 1, 0, 3]], OTHERS), (BOXES[:, [0, 1, 0, 1]], OTHERS), (OTHERS, BOXES[:, [0, 1, 2, 1]])]
     sets += [(BOXES, BOXES[:, [2, 1, 0, 3]] + 20), (BOXES.clamp(0, 50), OTHERS.double())]
     for some in sets:
         if count == 2 and "loss" in function.__name__ and some[0].dtype != some[1].dtype:
