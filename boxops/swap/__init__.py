@@ -6,14 +6,16 @@ import importlib
 import pkgutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import CodeType, FunctionType, TracebackType
+from typing import Any
 
-from boxops.swap import detectors, steps
+from boxops.swap import detections, detectors, steps
 from boxops.swap.detour import can_detour, detour
 from boxops.swap.guards import TABLE
 from boxops.torch_ops.torchvision import override
 
-__all__ = ["TABLE", "Patch", "detectors", "patch_torchvision", "steps"]
+__all__ = ["TABLE", "Patch", "detections", "detectors", "patch_torchvision", "steps"]
 
 
 class Patch:
@@ -28,8 +30,8 @@ class Patch:
         self.active = False
         with Patch._lock:
             if Patch._depth == 0:
-                detours = [(function, *row) for path, *row in TABLE for function in _find(path)]  # before any changes
-                codes = [(function, detour(function, module, name)) for function, module, name in detours]
+                found = [(f, module, name) for path, module, name in TABLE for f in _find(path)]  # before any changes
+                codes = [(function, detour(function, module, name)) for function, module, name in found]
                 Patch._restore = override()
                 Patch._saved = [(function, function.__code__) for function, _ in codes]
                 for function, code in codes:
@@ -86,10 +88,9 @@ def patch_torchvision() -> Patch:
 
 def _find(path: str) -> list[FunctionType]:
     """torchvision's function, or nothing where a program has put its own there."""
-    try:
+    function: Any = None
+    with suppress(ImportError, AttributeError):
         function = pkgutil.resolve_name(path)
-    except (ImportError, AttributeError):
-        function = None
     if getattr(function, "__module__", path).startswith("torchvision.") and not can_detour(function):
         version = importlib.import_module("torchvision").__version__
         raise RuntimeError(f"patch_torchvision: expected a function {path} in torchvision, got {version} without")

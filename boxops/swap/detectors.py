@@ -1,4 +1,4 @@
-"""The steps of torchvision's detectors on boxops, under torchvision's signatures.
+"""Anchors, codes, proposals and matching of torchvision's detectors on boxops, under torchvision's signatures.
 
 Where a module has its own version of a part that would be fused away, and where a gradient is wanted, torchvision's
 code runs.
@@ -7,11 +7,9 @@ code runs.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection import _utils, anchor_utils, rpn
 from torchvision.ops import boxes as box_ops
@@ -20,7 +18,7 @@ import boxops
 from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, threshold, wants_gradient
 from boxops.swap.steps import BATCHED_NMS, joint
 
-_DETECTION = "torchvision.models.detection"
+DETECTION = "torchvision.models.detection"
 Images = list[Tensor]
 
 
@@ -41,7 +39,7 @@ def _intact(module: Any, methods: dict[str, Any]) -> bool:
 # Codes
 
 
-def _plain_coder(coder: Any) -> bool:
+def plain_coder(coder: Any) -> bool:
     weights = coder.weights
     return (
         type(coder) is _utils.BoxCoder
@@ -52,9 +50,9 @@ def _plain_coder(coder: Any) -> bool:
     )
 
 
-@in_place_of(f"{_DETECTION}._utils.BoxCoder.encode_single")
+@in_place_of(f"{DETECTION}._utils.BoxCoder.encode_single")
 def encode_single(self: Any, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
-    if not (_plain_coder(self) and plain(reference_boxes, proposals)) or wants_gradient(reference_boxes, proposals):
+    if not (plain_coder(self) and plain(reference_boxes, proposals)) or wants_gradient(reference_boxes, proposals):
         return NotImplemented
     fits = reference_boxes.shape == proposals.shape and proposals.dim() == 2 and proposals.shape[1] == 4
     if not fits or reference_boxes.dtype != proposals.dtype:
@@ -62,16 +60,16 @@ def encode_single(self: Any, reference_boxes: Tensor, proposals: Tensor) -> Tens
     return boxops.encode_boxes(reference_boxes, proposals, self.weights)
 
 
-@in_place_of(f"{_DETECTION}._utils.BoxCoder.decode_single")
+@in_place_of(f"{DETECTION}._utils.BoxCoder.decode_single")
 def decode_single(self: Any, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-    if not (_plain_coder(self) and plain(rel_codes, boxes)) or wants_gradient(rel_codes, boxes):
+    if not (plain_coder(self) and plain(rel_codes, boxes)) or wants_gradient(rel_codes, boxes):
         return NotImplemented
     if rel_codes.dim() != 2 or rel_codes.shape[1] % 4 or not rel_codes.numel() or boxes.shape != (len(rel_codes), 4):
         return NotImplemented
-    return _decode(self, rel_codes.unflatten(1, (-1, 4)), boxes[:, None]).flatten(1)
+    return decode(self, rel_codes.unflatten(1, (-1, 4)), boxes[:, None]).flatten(1)
 
 
-def _decode(coder: Any, codes: Tensor, boxes: Tensor, size: Any = None) -> Tensor:
+def decode(coder: Any, codes: Tensor, boxes: Tensor, size: Any = None) -> Tensor:
     return boxops.decode_boxes(codes, boxes.to(codes.dtype), coder.weights, clip=coder.bbox_xform_clip, size=size)
 
 
@@ -94,7 +92,7 @@ def _of_its_sizes(generator: Any, like: Tensor) -> bool:
     return known[2]
 
 
-@in_place_of(f"{_DETECTION}.anchor_utils.AnchorGenerator.forward")
+@in_place_of(f"{DETECTION}.anchor_utils.AnchorGenerator.forward")
 def anchors_forward(self: Any, image_list: Any, feature_maps: Images) -> Images:
     """The images of a batch share one tensor of anchors."""
     if not (_intact(self, _ANCHORS) and plain(*feature_maps)):
@@ -114,9 +112,9 @@ def anchors_forward(self: Any, image_list: Any, feature_maps: Images) -> Images:
 # The region proposal network
 
 
-@in_place_of(f"{_DETECTION}.rpn.RegionProposalNetwork.forward")
+@in_place_of(f"{DETECTION}.rpn.RegionProposalNetwork.forward")
 def rpn_forward(self: Any, images: Any, features: dict[str, Tensor], targets: Any = None) -> tuple[Images, Any]:
-    if not (_intact(self, _RPN) and _plain_coder(self.box_coder)):
+    if not (_intact(self, _RPN) and plain_coder(self.box_coder)):
         return NotImplemented
     levels = list(features.values())
     objectness, codes = self.head(levels)
@@ -178,7 +176,7 @@ def _matches(matcher: Any, objects: Tensor, candidates: Tensor) -> Tensor | None
     return boxops.match_max_iou(candidates, objects, matcher.high_threshold, matcher.low_threshold, low_quality)[0]
 
 
-@in_place_of(f"{_DETECTION}.rpn.RegionProposalNetwork.assign_targets_to_anchors")
+@in_place_of(f"{DETECTION}.rpn.RegionProposalNetwork.assign_targets_to_anchors")
 def assign_targets_to_anchors(self: Any, anchors: Images, targets: Any) -> Any:
     if self.box_similarity is not box_ops.box_iou:
         return NotImplemented
@@ -197,9 +195,10 @@ def assign_targets_to_anchors(self: Any, anchors: Images, targets: Any) -> Any:
     return labels, matched
 
 
-@in_place_of(f"{_DETECTION}.roi_heads.RoIHeads.assign_targets_to_proposals")
+@in_place_of(f"{DETECTION}.roi_heads.RoIHeads.assign_targets_to_proposals")
 def assign_targets_to_proposals(self: Any, proposals: Images, gt_boxes: Images, gt_labels: Images) -> Any:
-    matched, labels = [], []
+    matched: Images = []
+    labels: Images = []
     for some, boxes, classes in zip(proposals, gt_boxes, gt_labels, strict=False):
         if boxes.numel() == 0:
             for result in (matched, labels):
@@ -213,7 +212,7 @@ def assign_targets_to_proposals(self: Any, proposals: Images, gt_boxes: Images, 
     return matched, labels
 
 
-@in_place_of(f"{_DETECTION}.retinanet.RetinaNet.compute_loss")
+@in_place_of(f"{DETECTION}.retinanet.RetinaNet.compute_loss")
 def retinanet_loss(self: Any, targets: Any, head_outputs: Any, anchors: Images) -> Any:
     matched = []
     for target, some in zip(targets, anchors, strict=False):
@@ -226,67 +225,3 @@ def retinanet_loss(self: Any, targets: Any, head_outputs: Any, anchors: Images) 
             return NotImplemented
         matched.append(matches)
     return self.head.compute_loss(targets, head_outputs, anchors, matched)
-
-
-# Detections
-
-
-def _can_detect(self: Any, sizes: Sequence[Any], *tensors: Tensor) -> bool:
-    limits = self.score_thresh, self.nms_thresh, self.detections_per_img
-    one_type = plain(*tensors) and all(tensor.dtype == tensors[0].dtype for tensor in tensors)
-    whole = isinstance(self.detections_per_img, int)
-    served = one_type and whole and numbers(*limits) and all(map(is_size, sizes)) and _plain_coder(self.box_coder)
-    return served and not wants_gradient(*tensors) and box_ops.batched_nms is BATCHED_NMS
-
-
-def _detect(self: Any, boxes: Tensor, scores: Tensor, **options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The detections of one image, from scores of all classes with the background."""
-    limits = self.score_thresh, threshold(self.nms_thresh, boxes), self.detections_per_img
-    boxes, scores, labels, counts = boxops.detect(boxes[None], scores[None, :, 1:], *limits, **options)
-    count = int(counts)
-    return boxes[0, :count], scores[0, :count], labels[0, :count] + 1
-
-
-@in_place_of(f"{_DETECTION}.roi_heads.RoIHeads.postprocess_detections")
-def roi_postprocess(
-    self: Any, class_logits: Tensor, box_regression: Tensor, proposals: Images, image_shapes: Any
-) -> Any:
-    if not _can_detect(self, image_shapes, class_logits, box_regression, *proposals) or not class_logits.numel():
-        return NotImplemented
-    counts = [len(some) for some in proposals]
-    scores, codes = F.softmax(class_logits, -1), box_regression.unflatten(1, (-1, 4))
-    found = [
-        _detect(self, _decode(self.box_coder, code[:, 1:], some[:, None], size), score, min_size=1e-2)
-        for score, code, some, size in zip(
-            scores.split(counts), codes.split(counts), proposals, image_shapes, strict=False
-        )
-    ]
-    boxes, labelled, labels = zip(*found, strict=True)
-    return list(boxes), list(labelled), list(labels)
-
-
-@in_place_of(f"{_DETECTION}.ssd.SSD.postprocess_detections")
-def ssd_postprocess(self: Any, head_outputs: dict[str, Tensor], image_anchors: Images, image_shapes: Any) -> Any:
-    logits, codes = head_outputs["cls_logits"], head_outputs["bbox_regression"]
-    if not _can_detect(self, image_shapes, logits, codes, *image_anchors) or not isinstance(self.topk_candidates, int):
-        return NotImplemented
-    if not numbers(self.topk_candidates) or not logits.numel():
-        return NotImplemented
-    images = zip(codes, F.softmax(logits, -1), image_anchors, image_shapes, strict=False)
-    found = [
-        _detect(self, _decode(self.box_coder, code, anchors, size), score, topk_per_class=self.topk_candidates)
-        for code, score, anchors, size in images
-    ]
-    if any((score[1:] == score[:-1]).any() for _, score, _ in found):
-        return NotImplemented  # of equal scores torch's topk takes any
-    return [dict(zip(("boxes", "scores", "labels"), some, strict=True)) for some in found]
-
-
-@in_place_of(f"{_DETECTION}.roi_heads.paste_masks_in_image")
-def paste_masks_in_image(masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1) -> Tensor:
-    if not plain(masks, boxes) or wants_gradient(masks) or not (masks.numel() and is_size(img_shape)):
-        return NotImplemented
-    fits = masks.dim() == 4 and masks.shape[1] == 1 and boxes.shape == (len(masks), 4) and isinstance(padding, int)
-    if not fits or masks.shape[2] != masks.shape[3] or not all(isinstance(side, int) for side in img_shape):
-        return NotImplemented
-    return boxops.paste_masks(masks, boxes, (img_shape[0], img_shape[1]), padding=padding)

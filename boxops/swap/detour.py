@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from types import CodeType, FunctionType
+from typing import Any
 
 
 def copy(function: FunctionType) -> FunctionType:
@@ -40,7 +41,11 @@ def detour(function: FunctionType, module: str, name: str) -> CodeType:
     source = f"def call({arguments}):\n from {module} import {name} as _step\n return _step({arguments})"
     made: dict[str, FunctionType] = {}
     exec(source, made)  # a string of names that torchvision and this package give
-    place = {"co_filename": code.co_filename, "co_firstlineno": code.co_firstlineno, "co_name": code.co_name}
+    place: dict[str, Any] = {
+        "co_filename": code.co_filename,
+        "co_firstlineno": code.co_firstlineno,
+        "co_name": code.co_name,
+    }
     if hasattr(code, "co_qualname"):  # Python 3.11
         place["co_qualname"] = code.co_qualname
     return made["call"].__code__.replace(**place)

@@ -83,8 +83,9 @@ def is_size(size: Any) -> bool:
 
 
 def regular(*boxes: Tensor, fmt: str = "xyxy", flat: bool = False) -> bool:
-    """Whether every box has a width and a height (0 where it may be flat), neither NaN nor huge: there torchvision's measures are ours.
+    """Whether every box has a width and a height, neither NaN nor huge: there torchvision's measures are ours.
 
+    flat: they may be 0.
     Of inverted boxes it takes the area with its sign, of two empty ones 0 / 0. On CUDA the host waits.
     """
     if boxes[0].is_cuda and torch.cuda.is_current_stream_capturing():

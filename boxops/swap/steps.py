@@ -6,6 +6,7 @@ operator in torchvision (nms, roi_align, ...) is not here: see operators.py.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -169,10 +170,10 @@ def pooler_forward(self: Any, x: Any, boxes: Any, image_shapes: Any) -> Any:
 
 def _served_levels(mapper: Any, scales: Sequence[float], features: list[Tensor]) -> bool:
     # torchvision takes levels as consecutive; of MobileNetV3's two maps of one scale it reads the first.
-    consecutive = all(fine == 2 * coarse for fine, coarse in zip(scales, scales[1:], strict=False))
-    last = mapper.k_min + len(scales) - 1 if type(mapper) is poolers.LevelMapper else None
-    finest = scales[0] == 2.0**-mapper.k_min if last is not None else False
-    return consecutive and finest and last == mapper.k_max and mapper.eps == 1e-6 and len(scales) == len(features)
+    consecutive = all(fine == 2 * coarse for fine, coarse in itertools.pairwise(scales))
+    if type(mapper) is not poolers.LevelMapper or mapper.eps != 1e-6 or len(scales) != len(features):
+        return False
+    return consecutive and scales[0] == 2.0**-mapper.k_min and mapper.k_min + len(scales) - 1 == mapper.k_max
 
 
 def _are_rois(boxes: Sequence[Tensor], features: list[Tensor]) -> bool:

@@ -97,7 +97,9 @@ def test_names_and_sources():
     with swap.patch_torchvision():
         assert functions() == own and [inspect.getsource(function) for function in own] == sources
         assert pickle.loads(pickle.dumps(ops.box_iou)) is early_box_iou
-        assert all(inspect.signature(now) == inspect.signature(before) for now, before in zip(functions(), own))
+        assert all(
+            inspect.signature(now) == inspect.signature(before) for now, before in zip(functions(), own, strict=True)
+        )
 
 
 def test_early_names(monkeypatch):
@@ -252,7 +254,7 @@ def test_undo_and_nesting():
     own = held()
     undo = boxops.patch_torchvision()
     under = held()
-    assert all(now[1] is not before[1] for now, before in zip(under, own))
+    assert all(now[1] is not before[1] for now, before in zip(under, own, strict=True))
     with swap.patch_torchvision() as inner:
         inner()
         assert held() == under
@@ -275,7 +277,7 @@ def test_threads():
     def call():
         while not stop.is_set():
             result = ops.box_iou(BOXES, BOXES), ops.nms(BOXES, SCORES, 0.5)
-            if not all(torch.allclose(a, b) for a, b in zip(result, expected)):
+            if not all(torch.allclose(a, b) for a, b in zip(result, expected, strict=True)):
                 wrong.append(result)
 
     def patch():

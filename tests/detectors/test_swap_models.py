@@ -137,7 +137,7 @@ def test_detections_keep_gradients_and_dtypes(model, dtype):
         assert (result[key].dtype, result[key].shape, result[key].requires_grad) == kinds[key], key
         assert (plain[key].dtype, plain[key].shape, plain[key].requires_grad) == (*kinds[key][:2], False), key
     if dtype == torch.float32:
-        for some, image in ((expected, leaf), (result, own)):
+        for some in (expected, result):
             (some["scores"].sum() + some["boxes"].sum() / 100).backward()
         assert leaf.grad.abs().max() > 0
         assert (own.grad - leaf.grad).norm() <= 0.02 * leaf.grad.norm()  # a ReLU flips

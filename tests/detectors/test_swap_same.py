@@ -1,4 +1,4 @@
-"""Under patch_torchvision nothing changes but speed: values, dtypes, gradients and errors of torchvision's functions."""
+"""Under patch_torchvision nothing changes but speed: values, dtypes, gradients and errors of the functions."""
 
 import itertools
 
@@ -91,8 +91,10 @@ def masks():
         yield f"masks_to_boxes {[*wrong.shape]}", ops.masks_to_boxes, (wrong,)
     for size in ((1, 3, 20, 20), (2, 3, 20, 20)):  # of no pixels, torchvision crashes
         features = torch.linspace(0, 1, 3 * 20 * 20 * size[0]).sin()[: torch.Size(size).numel()].view(size)
+        # fmt: off
         lists = [[BOXES / 5], [BOXES / 5, OTHERS / 5], [BOXES / 5, BOXES[:0]], [], [BOXES[:0]], [BOXES[0]],
-                 [BOXES.double()], torch.cat([BOXES[:, :1] * 0, BOXES], 1), BOXES, [BOXES[:, [2, 1, 0, 3]]]]  # fmt: skip
+                 [BOXES.double()], torch.cat([BOXES[:, :1] * 0, BOXES], 1), BOXES, [BOXES[:, [2, 1, 0, 3]]]]
+        # fmt: on
         for number, boxes in enumerate(lists):
             if not isinstance(boxes, list) or len(boxes) <= size[0]:  # torchvision reads beyond the images' memory
                 yield f"roi_align {size} {number}", ops.roi_align, (features, boxes, 3, 0.5, 2)
