@@ -85,8 +85,8 @@ def is_size(size: Any) -> bool:
 def regular(*boxes: Tensor, fmt: str = "xyxy", flat: bool = False) -> bool:
     """Whether every box has a width and a height, neither NaN nor huge: there torchvision's measures are ours.
 
-    flat: they may be 0.
-    Of inverted boxes it takes the area with its sign, of two empty ones 0 / 0. On CUDA the host waits.
+    Of inverted boxes it takes the area with its sign, of two empty ones 0 / 0. With flat, width and height may be 0. On
+    CUDA the host waits.
     """
     if boxes[0].is_cuda and torch.cuda.is_current_stream_capturing():
         return False
