@@ -55,7 +55,11 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
         if not (whole == idxs).all():
             return NotImplemented
         idxs = whole
-    return boxops.batched_nms(boxes, scores, idxs, threshold(iou_threshold, boxes))
+    keep = boxops.batched_nms(boxes, scores, idxs, threshold(iou_threshold, boxes))
+    if boxes.numel() <= (4000 if boxes.device.type == "cpu" else 100_000):
+        return keep
+    keep = keep.sort().values  # of many boxes torchvision sorts those kept, and equal scores go as that sort has them
+    return keep[scores[keep].sort(descending=True).indices]
 
 
 @in_place_of("torchvision.ops.boxes.box_convert")

@@ -247,6 +247,14 @@ def test_thresholds_are_compared_as_torchvision_compares_them():
         torch.testing.assert_close(result, expected)
 
 
+def test_equal_scores_of_many_boxes():
+    boxes, ids = torch.rand(2000, 4, generator=torch.Generator().manual_seed(0)) * 500, torch.arange(2000) % 7
+    boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] / 5 + 1
+    expected = ops.batched_nms(boxes, (ids / 10).round(), ids, 0.5)
+    with swap.patch_torchvision():
+        assert torch.equal(ops.batched_nms(boxes, (ids / 10).round(), ids, 0.5), expected)
+
+
 # Undoing
 
 

@@ -78,7 +78,10 @@ MODELS = {
 SLOW = {"keypoint_rcnn": pytest.mark.slow}
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, ())) for name in MODELS])
+PARAMS = [pytest.param(name, marks=SLOW.get(name, ())) for name in MODELS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def model(request):
     torch.manual_seed(0)
     made = MODELS[request.param]()
@@ -143,6 +146,7 @@ def test_detections_keep_gradients_and_dtypes(model, dtype):
         assert (own.grad - leaf.grad).norm() <= 0.02 * leaf.grad.norm()  # a ReLU flips
 
 
+@pytest.mark.parametrize("model", [some for some in PARAMS if some.values != ("ssdlite",)], indirect=True)
 def test_same_training(model):
     """In float64: in float32 an input that differs by 1e-6 moves torchvision's own gradients by 3 %: a ReLU flips."""
     images, targets = targets_of(model)
@@ -212,11 +216,30 @@ def test_own_steps_stay(monkeypatch):
         assert counts["generate_proposals"] == 1
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_scripted_detector():
-    """TorchScript of a detector made under the patch is that of torchvision's sources."""
+@pytest.mark.filterwarnings("ignore")
+def test_scripts_and_traces_of_a_detector():
+    """TorchScript, and the trace that ONNX's exporter takes, are of torchvision's sources and operators."""
     torch.manual_seed(0)
     model = small_ssd().eval()
-    expected = torch.jit.script(model).postprocess_detections.code
+
+    class Flat(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image):
+            found = self.model([image])[0]
+            return found["boxes"], found["scores"], found["labels"]
+
+    def made():
+        trace = torch.jit.trace(Flat(), scene()[0][0], check_trace=False)
+        return torch.jit.script(model).postprocess_detections.code, str(trace.inlined_graph)
+
+    expected = made()
     with swap.patch_torchvision():
-        assert torch.jit.script(model).postprocess_detections.code == expected
+        script, trace = made()
+    assert script == expected[0]
+    kinds, own = (
+        [line.split(" = ")[-1].split("(")[0] for line in graph.splitlines()] for graph in (trace, expected[1])
+    )
+    assert kinds == own and "boxops" not in trace
