@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", exc_type=ImportError)
 torchvision = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
 from torchvision.ops import RoIAlign, nms, roi_align  # noqa: E402  # before anything is overridden
 
+from boxops.torch_ops import torchvision as module  # noqa: E402
 from boxops.torch_ops.torchvision import OPERATORS, POOLING, override  # noqa: E402
 
 own = torch.ops.torchvision
@@ -252,3 +253,14 @@ def test_threads():
         worker.join()
     assert not failures
     assert rounds > 20
+
+
+def test_undone_kernels_live_on(monkeypatch):
+    """For a while: another thread may be inside them, and torch frees what nobody holds."""
+    module._retired.clear()
+    override()()
+    ((_, kernels),) = module._retired
+    assert len(kernels) == 2 * len(OPERATORS)
+    monkeypatch.setattr(module, "_GRACE", -1.0)
+    override()()
+    assert not module._retired
