@@ -21,17 +21,17 @@ NAN_FIRST = torch.tensor([float("nan"), 0.5])  # ranked first by torchvision, la
 NOWHERE = torch.tensor([[1.0, 0, 0, 4, 4]])  # of an image that does not exist: boxops says so
 
 
-def kernels(name="nms"):
-    """The places that the operator's kernels for the CPU are from, the one in use first."""
+def kernels(name="nms", device="cpu"):
+    """The places that the operator's kernels for the device are from, the one in use first."""
     lines = torch._C._dispatch_dump(f"torchvision::{name}").splitlines()
-    return [line.split(" :: ")[0] for line in lines if line.startswith("CPU")]
+    return [line.split(" :: ")[0] for line in lines if line.startswith(device.upper())]
 
 
 @pytest.fixture(autouse=True)
 def restored():
-    before = {name: kernels(name) for name in OPERATORS}
+    before = {(name, device): kernels(name, device) for name in OPERATORS for device in ("cpu", "cuda")}
     yield
-    assert {name: kernels(name) for name in OPERATORS} == before
+    assert before == {key: kernels(*key) for key in before}
 
 
 @pytest.fixture
@@ -73,14 +73,15 @@ def calls(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_operators_agree(dtype):
-    every = list(calls(dtype))
+def test_operators_agree(device, dtype):
+    with torch.device(device):
+        every = list(calls(dtype))
     assert {name for name, _ in every} == set(OPERATORS)
     for name, arguments in every:
         operator = getattr(own, name).default
         expected = operator(*arguments)
         undo = override()
-        assert "torch_ops/torchvision.cpp" in kernels(name)[0]
+        assert "torch_ops/torchvision.cpp" in kernels(name, device)[0]
         result = operator(*arguments)
         undo()
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
