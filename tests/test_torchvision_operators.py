@@ -200,6 +200,19 @@ def test_what_stays_torchvisions(overridden):
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_iou_at_the_threshold(dtype):
+    """IoUs of 1 / n, 2 / n, ... against just these thresholds, which torchvision's CPU kernel does not round."""
+    for n in range(2, 40):
+        for k in range(1, n):
+            boxes, scores = torch.tensor([[0, 0, n, 1], [0, 0, k, 1]], dtype=dtype), torch.tensor([1, 0.5], dtype=dtype)
+            expected = nms(boxes, scores, k / n)
+            undo = override()
+            result = nms(boxes, scores, k / n)
+            undo()
+            assert result.tolist() == expected.tolist(), (k, n)
+
+
 def test_nests_in_any_order():
     first, second = override(), override()
     assert len(kernels()) == 3

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cmath>
+
 #include "torch_ops/bind.h"
 
 namespace boxops::torch_ops {
@@ -19,8 +21,17 @@ void check_dtypes(const char* op, const char* name, const Array& a, const char* 
                 name_of(a.dtype) + " and " + name_of(other.dtype));
 }
 
+// Its CPU kernel compares IoUs of float32 with the threshold of float64, where boxops rounds the threshold first. To
+// exceed a number, and the largest float32 that is not above it, is the same for a float32.
+double threshold_of(const Array& boxes, double threshold) {
+  if (boxes.device.type != DeviceType::kCPU || boxes.dtype != DType::kFloat32) return threshold;
+  const float rounded = static_cast<float>(threshold);
+  return rounded > threshold ? std::nextafter(rounded, -1.0f) : rounded;
+}
+
 Array nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
   check_dtypes("nms", "boxes", boxes, "scores", scores);
+  iou_threshold = threshold_of(boxes, iou_threshold);
   return ops::nms(framework, std::move(boxes), std::move(scores), iou_threshold);
 }
 
