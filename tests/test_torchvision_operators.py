@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", exc_type=ImportError)
 torchvision = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
 from torchvision.ops import RoIAlign, nms, roi_align  # noqa: E402  # before anything is overridden
 
+from boxops.torch_ops import torchvision as module  # noqa: E402
 from boxops.torch_ops.torchvision import OPERATORS, POOLING, override  # noqa: E402
 
 own = torch.ops.torchvision
@@ -20,17 +21,17 @@ NAN_FIRST = torch.tensor([float("nan"), 0.5])  # ranked first by torchvision, la
 NOWHERE = torch.tensor([[1.0, 0, 0, 4, 4]])  # of an image that does not exist: boxops says so
 
 
-def kernels(name="nms"):
-    """The places that the operator's kernels for the CPU are from, the one in use first."""
+def kernels(name="nms", device="cpu"):
+    """The places that the operator's kernels for the device are from, the one in use first."""
     lines = torch._C._dispatch_dump(f"torchvision::{name}").splitlines()
-    return [line.split(" :: ")[0] for line in lines if line.startswith("CPU")]
+    return [line.split(" :: ")[0] for line in lines if line.startswith(device.upper())]
 
 
 @pytest.fixture(autouse=True)
 def restored():
-    before = {name: kernels(name) for name in OPERATORS}
+    before = {(name, device): kernels(name, device) for name in OPERATORS for device in ("cpu", "cuda")}
     yield
-    assert {name: kernels(name) for name in OPERATORS} == before
+    assert before == {key: kernels(*key) for key in before}
 
 
 @pytest.fixture
@@ -72,14 +73,15 @@ def calls(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_operators_agree(dtype):
-    every = list(calls(dtype))
+def test_operators_agree(device, dtype):
+    with torch.device(device):
+        every = list(calls(dtype))
     assert {name for name, _ in every} == set(OPERATORS)
     for name, arguments in every:
         operator = getattr(own, name).default
         expected = operator(*arguments)
         undo = override()
-        assert "torch_ops/torchvision.cpp" in kernels(name)[0]
+        assert "torch_ops/torchvision.cpp" in kernels(name, device)[0]
         result = operator(*arguments)
         undo()
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
@@ -198,6 +200,19 @@ def test_what_stays_torchvisions(overridden):
         gradient.sum().backward()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_iou_at_the_threshold(dtype):
+    """IoUs of 1 / n, 2 / n, ... against just these thresholds, which torchvision's CPU kernel does not round."""
+    for n in range(2, 40):
+        for k in range(1, n):
+            boxes, scores = torch.tensor([[0, 0, n, 1], [0, 0, k, 1]], dtype=dtype), torch.tensor([1, 0.5], dtype=dtype)
+            expected = nms(boxes, scores, k / n)
+            undo = override()
+            result = nms(boxes, scores, k / n)
+            undo()
+            assert result.tolist() == expected.tolist(), (k, n)
+
+
 def test_nests_in_any_order():
     first, second = override(), override()
     assert len(kernels()) == 3
@@ -252,3 +267,14 @@ def test_threads():
         worker.join()
     assert not failures
     assert rounds > 20
+
+
+def test_undone_kernels_live_on(monkeypatch):
+    """For a while: another thread may be inside them, and torch frees what nobody holds."""
+    module._retired.clear()
+    override()()
+    ((_, kernels),) = module._retired
+    assert len(kernels) == 2 * len(OPERATORS)
+    monkeypatch.setattr(module, "_GRACE", -1.0)
+    override()()
+    assert not module._retired

@@ -75,7 +75,7 @@ def override() -> Callable[[], None]:
             handle = None
             # Another thread may be on its way through a kernel, of which torch would free what it still reads.
             _retired.append((time.monotonic(), kernels))
-            while _retired[0][0] < time.monotonic() - _GRACE:
+            while _retired and _retired[0][0] < time.monotonic() - _GRACE:
                 _retired.popleft()
 
     return undo

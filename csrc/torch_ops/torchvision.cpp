@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cmath>
-#include <limits>
 
 #include "torch_ops/bind.h"
 
@@ -22,17 +21,17 @@ void check_dtypes(const char* op, const char* name, const Array& a, const char* 
                 name_of(a.dtype) + " and " + name_of(other.dtype));
 }
 
-// torchvision's CPU kernel compares a float32 IoU with the threshold in double; its CUDA kernel in float, as ours do.
-// An IoU in float32 exceeds a double exactly where it exceeds the next float32 below.
-double float_below(double threshold) {
+// Its CPU kernel compares IoUs of float32 with the threshold of float64, where boxops rounds the threshold first. To
+// exceed a number, and the largest float32 that is not above it, is the same for a float32.
+double threshold_of(const Array& boxes, double threshold) {
+  if (boxes.device.type != DeviceType::kCPU || boxes.dtype != DType::kFloat32) return threshold;
   const float rounded = static_cast<float>(threshold);
-  return rounded > threshold ? std::nextafter(rounded, -std::numeric_limits<float>::infinity()) : rounded;
+  return rounded > threshold ? std::nextafter(rounded, -1.0f) : rounded;
 }
 
 Array nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
   check_dtypes("nms", "boxes", boxes, "scores", scores);
-  if (boxes.dtype == DType::kFloat32 && boxes.device.type == DeviceType::kCPU)
-    iou_threshold = float_below(iou_threshold);
+  iou_threshold = threshold_of(boxes, iou_threshold);
   return ops::nms(framework, std::move(boxes), std::move(scores), iou_threshold);
 }
 
