@@ -39,6 +39,7 @@ def in_place_of(path: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
             result = step(*args)
             return theirs(*args) if result is NotImplemented else result
 
+        call.theirs = theirs  # type: ignore[attr-defined]
         TABLE.append((path, step.__module__, step.__name__))
         return call
 

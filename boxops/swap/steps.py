@@ -121,6 +121,27 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
 # Losses
 
 
+class _Twice(torch.autograd.Function):
+    """Our loss and its gradient; where that gradient is to be differentiated in turn, torchvision's."""
+
+    @staticmethod
+    def forward(ctx: Any, ours: Any, theirs: Any, *boxes: Tensor) -> Tensor:
+        ctx.save_for_backward(*boxes)
+        ctx.theirs, ctx.leaves = theirs, [some.detach().requires_grad_(some.requires_grad) for some in boxes]
+        with torch.enable_grad():
+            ctx.loss = ours(*ctx.leaves)
+        return ctx.loss.detach()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        again = torch.is_grad_enabled()
+        boxes = ctx.saved_tensors if again else ctx.leaves
+        loss = ctx.theirs(*boxes) if again else ctx.loss
+        wanted = [some for some in boxes if some.requires_grad]
+        slopes = iter(torch.autograd.grad(loss, wanted, grad, retain_graph=True, create_graph=again))
+        return None, None, *(next(slopes) if some.requires_grad else None for some in boxes)
+
+
 def _loss(name: str, boxes1: Any, boxes2: Any, reduction: Any, eps: Any) -> Any:
     if not plain(boxes1, boxes2) or boxes1.dtype != boxes2.dtype or boxes1.shape != boxes2.shape:
         return NotImplemented
@@ -128,9 +149,14 @@ def _loss(name: str, boxes1: Any, boxes2: Any, reduction: Any, eps: Any) -> Any:
     flat = name == "generalized_box_iou_loss"  # FCOS's first boxes are points; the others have kinks there
     if not known or boxes1.shape[-1:] != (4,) or not regular(boxes1, boxes2, flat=flat):
         return NotImplemented
-    if wants_gradient(boxes1, boxes2) and touching(boxes1, boxes2):
+    if not wants_gradient(boxes1, boxes2):
+        return getattr(boxops, name)(boxes1, boxes2, reduction, eps)
+    if touching(boxes1, boxes2):
         return NotImplemented
-    return getattr(boxops, name)(boxes1, boxes2, reduction, eps)
+    ours, theirs = getattr(boxops, name), globals()[name].theirs
+    return _Twice.apply(
+        lambda *boxes: ours(*boxes, reduction, eps), lambda *boxes: theirs(*boxes, reduction, eps), boxes1, boxes2
+    )
 
 
 @in_place_of("torchvision.ops.giou_loss.generalized_box_iou_loss")

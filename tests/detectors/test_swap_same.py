@@ -168,3 +168,16 @@ def test_gradients(function, count, rest):
         with boxops.patch_torchvision():
             result = with_gradients(function, some[:count], rest)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["generalized_box_iou_loss", "distance_box_iou_loss", "complete_box_iou_loss"])
+def test_second_derivatives_of_losses(name):
+    def second():
+        boxes = BOXES.double().requires_grad_()
+        loss = getattr(ops, name)(boxes, OTHERS.double(), "sum")
+        (slope,) = torch.autograd.grad(loss, boxes, create_graph=True)
+        return loss.detach(), slope.detach(), torch.autograd.grad(slope.pow(2).sum(), boxes)[0]
+
+    expected = second()
+    with boxops.patch_torchvision():
+        torch.testing.assert_close(second(), expected)
