@@ -44,7 +44,7 @@ def places() -> list[tuple[Any, str, str]]:
         (d._utils.BoxCoder, "encode_single", "codes"),
         (d._utils.BoxCoder, "decode", "proposals"),
         (d.rpn.RegionProposalNetwork, "filter_proposals", "proposals"),
-        (boxops.swap.steps, "propose", "proposals"),
+        (boxops.swap.detectors, "propose", "proposals"),
         (d.rpn.RegionProposalNetwork, "assign_targets_to_anchors", "matching"),
         (d.roi_heads.RoIHeads, "assign_targets_to_proposals", "matching"),
         (d.ssd.box_ops, "box_iou", "matching"),
@@ -56,6 +56,8 @@ def places() -> list[tuple[Any, str, str]]:
         (d.ssd.SSD, "postprocess_detections", "postprocessing"),
         (d.transform, "paste_masks_in_image", "mask pasting"),
     ]
+    if boxops.swap.Patch._depth:  # under it, a function set by hand would keep its place
+        theirs = [place for place in theirs if place[1] != "filter_proposals"]
     return [(boxops, name, "boxops") for name in boxops.__all__] + theirs
 
 

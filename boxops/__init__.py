@@ -37,6 +37,8 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name in ("models", "data", "training", "evaluation", "draw", "swap"):
         return import_module(f"boxops.{name}")
+    if name == "provide_torchvision_ops":
+        return import_module("boxops.torch_ops.torchvision").provide_torchvision_ops
     if name == "patch_torchvision":
         return import_module("boxops.swap").patch_torchvision
     raise AttributeError(f"module 'boxops' has no attribute {name!r}")

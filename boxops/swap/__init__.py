@@ -1,44 +1,55 @@
-"""torchvision's own detectors on boxops' kernels: ``boxops.patch_torchvision()``."""
+"""torchvision's own operators, functions and detectors on boxops' kernels: ``boxops.patch_torchvision()``."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
+import threading
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import suppress
+from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-import boxops
-from boxops.swap import steps
+from boxops.swap import detections, detectors, steps
+from boxops.swap.detour import can_detour, detour
+from boxops.swap.guards import TABLE
+from boxops.torch_ops.torchvision import override
 
-__all__ = ["TABLE", "Patch", "patch_torchvision"]
+__all__ = ["TABLE", "Patch", "detections", "detectors", "patch_torchvision", "steps"]
 
 
 class Patch:
     """What :func:`patch_torchvision` gives: call it, or leave it as a context, to undo."""
 
+    _lock = threading.RLock()
     _depth = 0
-    _saved: list[tuple[Any, str, Any]] = []  # noqa: RUF012  # owner, attribute, torchvision's own
+    _saved: list[tuple[FunctionType, CodeType]] = []  # noqa: RUF012  # functions of torchvision, their own code
+    _restore: Callable[[], None]  # the operators
 
     def __init__(self) -> None:
-        if Patch._depth == 0:
-            places = [place for row in TABLE for place in _places(*row)]  # all are found before one is changed
-            Patch._saved = [(owner, name, original) for owner, name, original, _ in places]
-            for owner, name, _, replacement in places:
-                setattr(owner, name, replacement)
-        Patch._depth += 1
-        self.active = True
+        self.active = False
+        with Patch._lock:
+            if Patch._depth == 0:
+                found = [(f, module, name) for path, module, name in TABLE for f in _find(path)]  # before any changes
+                codes = [(function, detour(function, module, name)) for function, module, name in found]
+                Patch._restore = override()
+                Patch._saved = [(function, function.__code__) for function, _ in codes]
+                for function, code in codes:
+                    function.__code__ = code
+            Patch._depth += 1
+            self.active = True
 
     def __call__(self) -> None:
         """Undoes this patch; torchvision is itself again when all are undone. A second call does nothing."""
-        if not self.active:
-            return
-        self.active = False
-        Patch._depth -= 1
-        if Patch._depth == 0:
-            for owner, name, original in Patch._saved:
-                setattr(owner, name, original)
+        with Patch._lock:
+            if not self.active:
+                return
+            self.active = False
+            Patch._depth -= 1
+            if Patch._depth == 0:
+                for function, code in Patch._saved:
+                    function.__code__ = code
+                Patch._restore()
 
     def __enter__(self) -> Patch:
         return self
@@ -48,13 +59,26 @@ class Patch:
 
 
 def patch_torchvision() -> Patch:
-    """Puts boxops' kernels under ``torchvision.ops`` and ``torchvision.models.detection``, models made before too.
+    """Puts boxops' kernels under torchvision's operators, functions and detectors: nothing changes but the speed.
 
-    ``undo = patch_torchvision()`` holds until ``undo()``; ``with patch_torchvision():`` holds inside. Both nest. The
-    functions keep torchvision's signatures and results: see ``TABLE`` in boxops/swap. Where a subclass has its own
-    version of a step, and for rotated formats, torchvision's code runs. Names that a program imported before
-    (``from torchvision.ops import nms``) stay torchvision's. An AnchorGenerator is read by its sizes and ratios, not by
-    ``cell_anchors`` that were set by hand. For the whole process; not for torch.jit.
+    ``undo = patch_torchvision()`` holds until ``undo()``; ``with patch_torchvision():`` holds inside. Both nest, in any
+    order, in any thread, and are for the whole process. ``python -m boxops.patched script.py`` runs a program under
+    it that one cannot edit.
+
+    - The operators (``nms``, ``roi_align``, ``roi_pool``, ``ps_roi_align``, ``ps_roi_pool``) are overridden at torch's
+      dispatcher. So everything reaches them: ``from torchvision.ops import nms`` of long ago, modules,
+      ``torch.ops.torchvision``, TorchScript, compiled and exported programs, and gradients.
+    - The Python functions and methods of ``TABLE`` in boxops.swap keep their place and get other code until it is
+      undone. So models made before or under the patch, their copies and files are the same as ever.
+
+    torchvision's own Python, over the overridden operators, runs wherever boxops' result would not be its result: for
+    dtypes other than float32 and float64 (as under autocast), tensor subclasses, boxes without a width and height (of
+    which it takes signed areas), gradients through a detector's post-processing, box_iou and codecs, ``torch.func``
+    and forward mode, ``torch.compile``, export and tracing, and in modules with a step of their own.
+
+    What remains: results agree to float rounding, ``batched_nms`` keeps groups apart exactly where torchvision moves
+    the boxes of up to 1000 apart in rounded coordinates, equal scores go by index, and the images of a batch share one
+    tensor of anchors. On CUDA, ``box_iou`` and its relatives wait for the device, to look at the boxes.
 
     Raises:
         RuntimeError: this torchvision lacks something that the patch replaces; nothing is changed then.
@@ -62,52 +86,12 @@ def patch_torchvision() -> Patch:
     return Patch()
 
 
-def _places(path: str, name: str, replacement: Callable[..., Any]) -> list[tuple[Any, str, Any, Any]]:
-    """Where torchvision holds what path.name is: there, and under that name in the modules that imported it."""
-    try:
-        owner = pkgutil.resolve_name(path)
-        original = vars(owner)[name]
-    except (ImportError, AttributeError, KeyError):
+def _find(path: str) -> list[FunctionType]:
+    """torchvision's function, or nothing where a program has put its own there."""
+    function: Any = None
+    with suppress(ImportError, AttributeError):
+        function = pkgutil.resolve_name(path)
+    if getattr(function, "__module__", path).startswith("torchvision.") and not can_detour(function):
         version = importlib.import_module("torchvision").__version__
-        raise RuntimeError(f"patch_torchvision: expected {path}.{name} in torchvision, got {version} without") from None
-    owners = [owner] + [
-        module
-        for path, module in list(sys.modules.items())
-        if path.startswith(("torchvision.ops", "torchvision.models.detection"))
-        and module is not owner
-        and vars(module).get(name) is original
-    ]
-    return [(owner, name, original, replacement) for owner in owners]
-
-
-_DETECTION = "torchvision.models.detection"
-TABLE: list[tuple[str, str, Callable[..., Any]]] = [  # owner, attribute, replacement
-    ("torchvision.ops.boxes", "nms", boxops.nms),
-    ("torchvision.ops.boxes", "batched_nms", boxops.batched_nms),
-    ("torchvision.ops.boxes", "box_area", boxops.box_area),
-    ("torchvision.ops.boxes", "box_convert", steps.box_convert),
-    ("torchvision.ops.boxes", "clip_boxes_to_image", boxops.clip_boxes_to_image),
-    ("torchvision.ops.boxes", "remove_small_boxes", boxops.remove_small_boxes),
-    ("torchvision.ops.boxes", "masks_to_boxes", boxops.masks_to_boxes),
-    ("torchvision.ops.boxes", "box_iou", steps.box_iou),
-    ("torchvision.ops.boxes", "generalized_box_iou", boxops.generalized_box_iou),
-    ("torchvision.ops.boxes", "distance_box_iou", boxops.distance_box_iou),
-    ("torchvision.ops.boxes", "complete_box_iou", boxops.complete_box_iou),
-    ("torchvision.ops", "generalized_box_iou_loss", boxops.generalized_box_iou_loss),
-    ("torchvision.ops", "distance_box_iou_loss", boxops.distance_box_iou_loss),
-    ("torchvision.ops", "complete_box_iou_loss", boxops.complete_box_iou_loss),
-    ("torchvision.ops", "roi_align", boxops.roi_align),
-    ("torchvision.ops", "roi_pool", boxops.roi_pool),
-    ("torchvision.ops", "ps_roi_align", boxops.ps_roi_align),
-    ("torchvision.ops", "ps_roi_pool", boxops.ps_roi_pool),
-    ("torchvision.ops.poolers.MultiScaleRoIAlign", "forward", steps.pooler_forward),
-    (f"{_DETECTION}.anchor_utils.AnchorGenerator", "forward", steps.anchors_forward),
-    (f"{_DETECTION}._utils.BoxCoder", "encode_single", steps.encode_single),
-    (f"{_DETECTION}._utils.BoxCoder", "decode_single", steps.decode_single),
-    (f"{_DETECTION}.rpn.RegionProposalNetwork", "forward", steps.rpn_forward),
-    (f"{_DETECTION}.rpn.RegionProposalNetwork", "assign_targets_to_anchors", steps.assign_targets_to_anchors),
-    (f"{_DETECTION}.roi_heads.RoIHeads", "assign_targets_to_proposals", steps.assign_targets_to_proposals),
-    (f"{_DETECTION}.roi_heads.RoIHeads", "postprocess_detections", steps.roi_postprocess),
-    (f"{_DETECTION}.roi_heads", "paste_masks_in_image", steps.paste_masks_in_image),
-    (f"{_DETECTION}.ssd.SSD", "postprocess_detections", steps.ssd_postprocess),
-]
+        raise RuntimeError(f"patch_torchvision: expected a function {path} in torchvision, got {version} without")
+    return [function] if f"{function.__module__}.{function.__qualname__}" == path else []

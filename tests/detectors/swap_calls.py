@@ -1,26 +1,23 @@
-"""Counts the calls of what patch_torchvision puts in."""
+"""Counts the calls of boxops' functions that patch_torchvision leads to."""
 
 from collections import Counter
 from functools import wraps
 
-from boxops import swap
-
-FUNCTIONS = {name for path, name, _ in swap.TABLE if path in ("torchvision.ops", "torchvision.ops.boxes")}
+import boxops
 
 
 def counting(monkeypatch):
-    """How often each replacement of the table is called."""
+    """How often each public function of boxops is called."""
     found = Counter()
 
-    def counted(path, name, replacement):
-        key = name if name in FUNCTIONS else f"{path.rpartition('.')[2]}.{name}"
-
-        @wraps(replacement)
+    def counted(name, function):
+        @wraps(function)
         def call(*args, **kwargs):
-            found[key] += 1
-            return replacement(*args, **kwargs)
+            found[name] += 1
+            return function(*args, **kwargs)
 
-        return path, name, call
+        return call
 
-    monkeypatch.setattr(swap, "TABLE", [counted(*row) for row in swap.TABLE])
+    for name in boxops.__all__:
+        monkeypatch.setattr(boxops, name, counted(name, getattr(boxops, name)))
     return found
