@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import not_differentiable
+from boxops.torch_ops.common import loop_over_batch, not_differentiable
 
 weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
 
@@ -18,3 +18,4 @@ def _(boxes, scores, labels, weights, iou_threshold, skip_box_threshold, confide
 
 
 not_differentiable("weighted_boxes_fusion")
+loop_over_batch("weighted_boxes_fusion")
