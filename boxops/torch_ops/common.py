@@ -33,13 +33,24 @@ def _below_autograd(operator: Any) -> Callable:
     return call
 
 
+def _may_have_tangents() -> bool:
+    # A compiled program enters a level without telling forward_ad; its operators are traced in dispatch modes.
+    return (
+        forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
 def _may_differentiate(args: Iterable) -> bool:
-    return forward_ad._current_level >= 0 or (torch.is_grad_enabled() and torch._C._any_requires_grad(*args))
+    return _may_have_tangents() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*args))
 
 
 def _refuse_tangents(op: str) -> Callable:
     def jvp(ctx, *tangents):
-        raise RuntimeError(f"{op}: expected tensors without tangents (no forward-mode gradient), got a dual tensor")
+        raise RuntimeError(
+            f"{op}: expected tensors without tangents (no forward mode; detach() drops them), got a dual tensor"
+        )
 
     return jvp
 
@@ -81,7 +92,13 @@ def differentiable(op: str, keep: Callable, backward: Callable, jvp: Callable | 
         return *some, *[None] * (len(ctx.needs_input_grad) - len(some))
 
     def of_inputs(ctx, *tangents):
-        return (jvp or _refuse_tangents(op))(ctx, *tangents[:-1])  # the last is the place of the keyset
+        function = jvp or _refuse_tangents(op)
+        if not torch._C._are_functorch_transforms_active():
+            return function(ctx, *tangents[:-1])  # the last is the place of the keyset
+        # Forward mode is off in here, as the tensors kept still have their tangents, but the levels below need it.
+        with forward_ad._set_fwd_grad_enabled(True):
+            ctx.save_for_forward(*(t if t is None else _unpacked(t).primal for t in ctx.saved_tensors))
+            return function(ctx, *tangents[:-1])
 
     functions = {"forward": forward, "backward": all_gradients, "jvp": of_inputs}
     function: Any = type(op, (_SingleLevelFunction,), {name: staticmethod(f) for name, f in functions.items()})
@@ -135,9 +152,11 @@ def _constant(op: str, refuse_tangents: bool) -> Callable:
 
     def kernel(keyset, *args):
         output = below(keyset, *args)
-        if refuse_tangents and forward_ad._current_level >= 0:
+        if refuse_tangents and _may_have_tangents():
             results = output if isinstance(output, tuple) else (output,)
-            if any(result.is_floating_point() for result in results) and any(map(_has_tangent, _tensors(args))):
+            if any(result.is_floating_point() for result in results) and any(
+                _unpacked(t).tangent is not None for t in _tensors(args)
+            ):
                 _refuse_tangents(op)(None)
         return output
 
@@ -152,8 +171,8 @@ def _tensors(args: Iterable) -> Iterable[Tensor]:
             yield from _tensors(arg)
 
 
-def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None
+def _unpacked(tensor: Tensor) -> forward_ad.UnpackedDualTensor:
+    return forward_ad.unpack_dual(tensor, level=0)
 
 
 # Rules for torch.vmap

@@ -58,7 +58,9 @@ def _jvp(ctx, *tangents):
     measure, paired, *rest = ctx.rest
     both, moves = ctx.saved_tensors, tangents[:2]
     if not paired:  # all with all are pairs too, and the gradients of a pair are the rows of its Jacobian
-        both, moves = ([t if t is None else t.unsqueeze(d) for t, d in zip(some, (-2, -3))] for some in (both, moves))
+        both, moves = (
+            [a if a is None else a.unsqueeze(-2), b if b is None else b.unsqueeze(-3)] for a, b in (both, moves)
+        )
     ones = both[0].new_ones(_lead(*both, True), dtype=ctx.dtype)
     return contracted(iou_backward(ones, *both, measure, True, *rest), moves)
 

@@ -90,7 +90,10 @@ def _(grad, argmax, boxes, images, count, height, width, spatial_scale):
 
 def _check_tangents(op: str, *tangents) -> None:
     if any(tangent is not None for tangent in tangents):
-        raise RuntimeError(f"{op}: expected boxes without tangents (only features have a gradient), got a dual tensor")
+        raise RuntimeError(
+            f"{op}: expected boxes without tangents (only features have a gradient; detach() drops them), "
+            "got a dual tensor"
+        )
 
 
 def _keep(ctx, inputs, output):
