@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -46,13 +46,10 @@ def _may_differentiate(args: Iterable) -> bool:
     return _may_have_tangents() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*args))
 
 
-def _refuse_tangents(op: str) -> Callable:
-    def jvp(ctx, *tangents):
-        raise RuntimeError(
-            f"{op}: expected tensors without tangents (no forward mode; detach() drops them), got a dual tensor"
-        )
-
-    return jvp
+def _refuse_tangents(op: str) -> NoReturn:
+    raise RuntimeError(
+        f"{op}: expected tensors without tangents (no forward mode; detach() drops them), got a dual tensor"
+    )
 
 
 def keep_nothing(ctx, inputs, output) -> tuple[Tensor, ...]:
@@ -92,13 +89,15 @@ def differentiable(op: str, keep: Callable, backward: Callable, jvp: Callable | 
         return *some, *[None] * (len(ctx.needs_input_grad) - len(some))
 
     def of_inputs(ctx, *tangents):
-        function = jvp or _refuse_tangents(op)
+        if jvp is None:
+            _refuse_tangents(op)
+        *tangents, _ = tangents  # the last is the place of the keyset
         if not torch._C._are_functorch_transforms_active():
-            return function(ctx, *tangents[:-1])  # the last is the place of the keyset
+            return jvp(ctx, *tangents)
         # Forward mode is off in here, as the tensors kept still have their tangents, but the levels below need it.
         with forward_ad._set_fwd_grad_enabled(True):
             ctx.save_for_forward(*(t if t is None else _unpacked(t).primal for t in ctx.saved_tensors))
-            return function(ctx, *tangents[:-1])
+            return jvp(ctx, *tangents)
 
     functions = {"forward": forward, "backward": all_gradients, "jvp": of_inputs}
     function: Any = type(op, (_SingleLevelFunction,), {name: staticmethod(f) for name, f in functions.items()})
@@ -157,7 +156,7 @@ def _constant(op: str, refuse_tangents: bool) -> Callable:
             if any(result.is_floating_point() for result in results) and any(
                 _unpacked(t).tangent is not None for t in _tensors(args)
             ):
-                _refuse_tangents(op)(None)
+                _refuse_tangents(op)
         return output
 
     return kernel
