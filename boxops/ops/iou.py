@@ -32,7 +32,8 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
 
     Returns:
         ``[..., N, M]``, paired ``[...]``, in float32 (float64 for float64 boxes), in [0, 1]. Nothing else is
-        allocated. Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable for tensors.
+        allocated. Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable once for tensors, in
+        reverse and forward mode.
 
     Raises:
         ValueError: shapes do not fit, dtypes differ or are not real, devices differ, or ``fmt`` is unknown.
@@ -104,7 +105,8 @@ def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "non
         eps: added to the divisors of the IoU and of the penalty.
 
     Returns:
-        ``[...]``, or a scalar; float32, float64 for float64 boxes. Differentiable for tensors.
+        ``[...]``, or a scalar; float32, float64 for float64 boxes. Differentiable once for tensors, in reverse and
+        forward mode.
 
     Raises:
         ValueError: as for :func:`box_iou`, or ``reduction`` is unknown.
