@@ -34,7 +34,7 @@ def _below_autograd(operator: Any) -> Callable:
 
 
 def _may_have_tangents() -> bool:
-    # A compiled program enters a level without telling forward_ad; its operators are traced in dispatch modes.
+    # A compiled program enters a level without telling forward_ad: in a transform, or traced in dispatch modes.
     return (
         forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
