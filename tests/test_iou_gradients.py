@@ -8,7 +8,7 @@ from box_sets import BOXES, random_boxes
 import boxops
 
 torch = pytest.importorskip("torch")
-from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
+from torch.autograd import gradcheck  # noqa: E402
 
 SMOOTH = [op for op in cases.PAIRWISE if op != "complete_box_iou"]  # CIoU counts its alpha as a constant
 VALID = ("one", "random", "crowded", "identical", "touching", "nested", "negative", "clustered", "far")
@@ -160,31 +160,12 @@ def test_strided_gradient_of_the_output(device):
         torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("op", SMOOTH)
-def test_double_backward_works_or_raises(device, op):
+@pytest.mark.parametrize("op", cases.PAIRWISE)
+def test_no_second_derivative(device, op):
     boxes = random_leaves(device)
-    try:
-        gradient = torch.autograd.grad(getattr(boxops, op)(*boxes).sum(), boxes, create_graph=True)
-        second = torch.autograd.grad(gradient[0].square().sum(), boxes, allow_unused=True)
-    except (NotImplementedError, RuntimeError):
-        return
-    assert None not in second, "a second derivative that is silently lost"
-    gradgradcheck(getattr(boxops, op), boxes)
-
-
-@pytest.mark.parametrize("op", SMOOTH)
-def test_forward_mode_works_or_raises(device, op):
-    boxes1, boxes2 = (boxes.detach() for boxes in random_leaves(device))
-    tangent = torch.rand_like(boxes1)
-    try:
-        with forward_ad.dual_level():
-            got = forward_ad.unpack_dual(getattr(boxops, op)(forward_ad.make_dual(boxes1, tangent), boxes2)).tangent
-    except (NotImplementedError, RuntimeError):
-        return
-    step = 1e-6 * tangent
-    want = (getattr(boxops, op)(boxes1 + step, boxes2) - getattr(boxops, op)(boxes1 - step, boxes2)) / 2e-6
-    assert got is not None, "a tangent that is silently lost"
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    gradient = torch.autograd.grad(getattr(boxops, op)(*boxes).sum(), boxes, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"^box_iou: expected one derivative at most"):
+        gradient[0].sum().backward()
 
 
 @pytest.mark.parametrize("op", ["box_area", "box_convert", "clip_boxes_to_image"])

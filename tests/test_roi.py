@@ -4,7 +4,7 @@ import backends
 import cases
 import numpy as np
 import pytest
-from cases.roi import ALIGN, OPS, features, random_rois
+from cases.roi import ALIGN, OPS, ROIS, features, random_rois
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,14 +164,24 @@ def test_no_second_derivative(device, op):
         grad[0].sum().backward()
 
 
-@pytest.mark.parametrize("op", EVERY)
-def test_no_forward_mode(op):
-    torch = pytest.importorskip("torch")
-    from torch.autograd import forward_ad
+@pytest.mark.parametrize("name", ["degenerate", "border", "nan and inf", "huge"])
+@pytest.mark.parametrize("op", OPS)
+def test_forward_mode(device, op, name):
+    """Of RoIs without pixels too: what the features' move changes, and nothing where the image is not read."""
+    import torch
 
-    call, maps = leaves(op)
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=f"^{op}: expected tensors without tangents"):
-        call(*(forward_ad.make_dual(m.detach(), torch.ones_like(m)) for m in maps))
+    rng = np.random.default_rng(0)
+    x, step = (torch.from_numpy(rng.normal(size=(2, 6, 9, 11))).to(device) for _ in range(2))
+    rois = torch.from_numpy(ROIS[name](rng, 2, "float64")).to(device)
+
+    def call(x):
+        return getattr(boxops, op)(x, rois, (3, 2), 0.5)
+
+    out, moved = torch.func.jvp(call, (x,), (step,))
+    assert torch.equal(out, call(x))
+    torch.testing.assert_close(moved, (call(x + 1e-6 * step) - call(x - 1e-6 * step)) / 2e-6, rtol=1e-6, atol=1e-6)
+    low = torch.func.jvp(call, (x.half(),), (step.half(),))[1]
+    assert low.dtype == torch.float16 and low.shape == moved.shape
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

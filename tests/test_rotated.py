@@ -214,14 +214,6 @@ def test_gradient_is_refused(device):
     assert boxops.rotated_nms(boxes, boxes[:, 0], 0.5).dtype == torch.int64
 
 
-def test_tangent_is_refused(device):
-    import torch
-
-    boxes = torch.from_numpy(rotated(np.random.default_rng(0), 4)).to(device)
-    with pytest.raises(RuntimeError, match=r"^rotated_box_iou: expected tensors without tangents"):
-        torch.func.jvp(lambda b: boxops.rotated_box_iou(b, b), (boxes,), (boxes,))
-
-
 def test_autocast(device):
     import torch
 

@@ -29,7 +29,8 @@ def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
     Returns:
         ``[...]`` in the compute type: float32, or float64 for float64 boxes and integers of 32 bits or more (of which
         those beyond 2^53 are rounded). Width and height clamp at 0, so an inverted box has area 0; a box with a NaN
-        coordinate has area NaN. Differentiable for tensors.
+        coordinate has area NaN. Differentiable for tensors, in reverse and forward mode; a width or height at 0 or
+        below passes no gradient, as torch's clamp since 2.14.
 
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
@@ -46,7 +47,7 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
 
     Returns:
         ``[..., 4]``, a new array. Floating dtypes are kept (float16 and bfloat16 compute in float32 and round once);
-        integers give the compute type of :func:`box_area`. Differentiable for tensors.
+        integers give the compute type of :func:`box_area`. Differentiable for tensors, in reverse and forward mode.
 
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or a format is unknown.
@@ -64,7 +65,8 @@ def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
 
     Returns:
         ``[..., 4]`` of the boxes' dtype: x in ``[0, width]``, y in ``[0, height]``; NaN stays NaN. Integers are
-        clipped as integers. Differentiable for tensors.
+        clipped as integers. Differentiable for tensors, in reverse and forward mode; a coordinate on the border or
+        beyond passes no gradient, as torch's clamp since 2.14.
 
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or a size is negative or NaN.

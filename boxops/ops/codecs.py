@@ -65,7 +65,7 @@ def encode_boxes(
         ``[..., 4]`` of the broadcast shape in float32, or float64 if either is: torchvision's ``BoxCoder``, but
         for the last bit of log. The logit of 0 or 1 is infinite: a centre on its cell's border or beyond is held 1e-6
         cells inside, with gradient 0. Boxes and anchors without width or height give what the formulas give, infinity
-        or NaN. Differentiable for tensors.
+        or NaN. Differentiable once for tensors, in reverse and forward mode.
 
     Raises:
         ValueError: shapes do not fit, a dtype is not floating, devices differ, weights, variances or stride
@@ -105,8 +105,8 @@ def decode_boxes(
 
     Returns:
         ``[..., 4]`` corners of the broadcast shape in float32, or float64 if either is: torchvision's
-        ``BoxCoder``, but for the last bit of exp. NaN stays NaN. Differentiable for tensors; at a clip the gradient is
-        1 inside and at the limit and 0 beyond.
+        ``BoxCoder``, but for the last bit of exp. NaN stays NaN. Differentiable once for tensors, in reverse and
+        forward mode; what is clipped, or lies at the limit, passes no gradient, as torch's clamp since 2.14.
 
     Raises:
         ValueError, TypeError: as :func:`encode_boxes`; also for a NaN ``clip``, or a size that is negative or NaN.

@@ -33,7 +33,8 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
     Returns:
         ``[..., N, M]``, paired ``[...]``, in [0, 1], in the compute type: float64 if either is float64 or has integers
         of 32 bits or more (of which those beyond 2^53 are rounded), else float32. Nothing else is allocated.
-        Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable for tensors.
+        Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable once for tensors, in reverse and
+        forward mode.
 
     Raises:
         ValueError: shapes do not fit, a dtype is not real, devices differ, or ``fmt`` is unknown.
@@ -106,7 +107,8 @@ def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "non
         eps: added to the divisors of the IoU and of the penalty; >= 0 and finite.
 
     Returns:
-        ``[...]``, or a scalar, in the compute type of :func:`box_iou`. Differentiable for tensors.
+        ``[...]``, or a scalar, in the compute type of :func:`box_iou`. Differentiable once for tensors, in reverse and
+        forward mode.
 
     Raises:
         ValueError: as for :func:`box_iou`, ``reduction`` is unknown, or ``eps`` is negative, infinite or NaN.

@@ -26,7 +26,7 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
         that differ by a factor above 100. Negative sizes count as 0. Boxes have IoU 0 with everything if a number is
         not finite, or the area is 0 or subnormal, or either comes within a factor of 8 of overflow. All backends
         compute the same bits; swapping boxes1 and boxes2 may change the last ones. Not differentiable: asking for the
-        gradient raises.
+        gradient raises, and so does a tangent.
 
     Raises:
         ValueError: shapes do not fit, a dtype is not real, or devices differ.

@@ -1,26 +1,14 @@
-"""Fake kernels for the anchor operators; nothing to differentiate."""
+"""Fake kernels and vmap for the anchor operators; nothing to differentiate."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-_multibox_anchors = torch.ops.boxops.multibox_anchors.default
-_grid_anchors = torch.ops.boxops.grid_anchors.default
-_cell_anchors = torch.ops.boxops.cell_anchors.default
+from boxops.torch_ops.common import not_differentiable
 
-
-# Only dtype and device of `like` matter; detached, a feature map that is being trained draws no graph after it.
-def multibox_anchors(like: Tensor, *rest) -> Tensor:
-    return _multibox_anchors(like.detach(), *rest)
-
-
-def grid_anchors(like: Tensor, *rest) -> Tensor:
-    return _grid_anchors(like.detach(), *rest)
-
-
-def cell_anchors(like: Tensor, *rest) -> Tensor:
-    return _cell_anchors(like.detach(), *rest)
+multibox_anchors = torch.ops.boxops.multibox_anchors.default
+grid_anchors = torch.ops.boxops.grid_anchors.default
+cell_anchors = torch.ops.boxops.cell_anchors.default
 
 
 @torch.library.register_fake("boxops::multibox_anchors")
@@ -37,3 +25,9 @@ def _(like, grid_sizes, strides, sizes, size_counts, ratios, ratio_counts):
 @torch.library.register_fake("boxops::cell_anchors")
 def _(like, height, width, priors, stride_y, stride_x):
     return like.new_empty(height * width * (len(priors) // 2), 4)
+
+
+# Only dtype and device of `like` matter: a map in training draws no graph after it, and its tangent moves no anchor.
+for _op in (multibox_anchors, grid_anchors, cell_anchors):
+    not_differentiable(_op._opname, refuse_tangents=False)
+    torch.library.register_vmap(_op, lambda info, in_dims, *args, op=_op: (op(*args), None))

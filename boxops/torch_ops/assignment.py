@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, not_differentiable
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 linear_sum_assignment = torch.ops.boxops.linear_sum_assignment.default
-_detr_cost = torch.ops.boxops.detr_cost.default
+detr_cost = torch.ops.boxops.detr_cost.default
 
 
 @torch.library.register_fake("boxops::linear_sum_assignment")
@@ -21,11 +20,6 @@ def _(cost, maximize, offsets):
     return cost.new_empty(shape, dtype=torch.int64), cost.new_empty(shape, dtype=torch.int64)
 
 
-def detr_cost(logits: Tensor, boxes: Tensor, gt_labels: Tensor, gt_boxes: Tensor, offsets: Tensor, *rest) -> Tensor:
-    # A matcher runs under no_grad: there is no gradient to ask for.
-    return _detr_cost(logits.detach(), boxes.detach(), gt_labels, gt_boxes.detach(), offsets, *rest)
-
-
 @torch.library.register_fake("boxops::detr_cost")
 def _(logits, boxes, gt_labels, gt_boxes, offsets, *rest):
     dtype = compute_type(logits.dtype, boxes.dtype, gt_boxes.dtype)
@@ -33,3 +27,4 @@ def _(logits, boxes, gt_labels, gt_boxes, offsets, *rest):
 
 
 not_differentiable("detr_cost")
+loop_over_batch("linear_sum_assignment", "detr_cost")

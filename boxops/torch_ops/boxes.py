@@ -1,11 +1,11 @@
-"""Fake kernels and gradients for the elementwise box operators."""
+"""Fake kernels, derivatives and vmap for the elementwise box operators."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type
+from boxops.torch_ops.common import broadcast_over_batch, compute_type, differentiable, loop_over_batch
 
 box_area = torch.ops.boxops.box_area.default
 box_convert = torch.ops.boxops.box_convert.default
@@ -34,15 +34,6 @@ def _(boxes, min_size):
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
-def _save_boxes(ctx, inputs, output):
-    ctx.save_for_backward(inputs[0])
-    ctx.rest = inputs[1:]
-
-
-def _save_formats(ctx, inputs, output):
-    ctx.rest = inputs[1:]
-
-
 # How the corners (x1, x2) depend on the two numbers of a format, and back; y alike. A row per output.
 _TO_CORNERS = (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (1.0, 1.0)), ((1.0, -0.5), (1.0, 0.5)))
 _FROM_CORNERS = (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (-1.0, 1.0)), ((0.5, 0.5), (-1.0, 1.0)))
@@ -54,28 +45,64 @@ def _transposed(matrix, grad: Tensor) -> Tensor:
     return torch.cat((a * first + c * second, b * first + d * second), -1)
 
 
+def _keep_boxes(ctx, inputs, output):
+    boxes, *ctx.rest = inputs
+    return (boxes,)
+
+
+def _keep_formats(ctx, inputs, output):
+    _, *ctx.rest = inputs
+    return ()
+
+
+def _side_slopes(ctx, dtype: torch.dtype) -> Tensor:
+    """How the area moves with width and height: by the other one. A clamp passes nothing from its limit on."""
+    (boxes,) = ctx.saved_tensors
+    corners = box_convert(boxes.to(dtype), *ctx.rest, 0)
+    size = corners[..., 2:] - corners[..., :2]
+    return size.clamp(min=0).flip(-1) * (size > 0)
+
+
 def _area_backward(ctx, grad: Tensor):
     (boxes,) = ctx.saved_tensors
-    corners = box_convert(boxes.to(grad.dtype), ctx.rest[0], 0)
-    size = corners[..., 2:] - corners[..., :2]
-    # Each side moves the area by the other one; inverted sides are clamped and move nothing.
-    slope = grad[..., None] * size.clamp(min=0).flip(-1) * (size >= 0)
-    return _transposed(_TO_CORNERS[ctx.rest[0]], torch.cat((-slope, slope), -1)).to(boxes.dtype), None
+    slope = grad[..., None] * _side_slopes(ctx, grad.dtype)
+    return (_transposed(_TO_CORNERS[ctx.rest[0]], torch.cat((-slope, slope), -1)).to(boxes.dtype),)
+
+
+def _area_jvp(ctx, tangent: Tensor, _):
+    corners = box_convert(tangent.to(compute_type(tangent.dtype)), *ctx.rest, 0)
+    return (_side_slopes(ctx, corners.dtype) * (corners[..., 2:] - corners[..., :2])).sum(-1)
 
 
 def _convert_backward(ctx, grad: Tensor):
     from_format, to_format = ctx.rest
     corners = _transposed(_FROM_CORNERS[to_format], grad.to(compute_type(grad.dtype)))
-    return _transposed(_TO_CORNERS[from_format], corners).to(grad.dtype), None, None
+    return (_transposed(_TO_CORNERS[from_format], corners).to(grad.dtype),)
+
+
+def _convert_jvp(ctx, tangent: Tensor, *_):
+    return box_convert(tangent, *ctx.rest)
+
+
+def _where_inside(ctx, grad: Tensor) -> Tensor:
+    """A clip passes nothing from its limits on, as torch's clamp."""
+    (boxes,) = ctx.saved_tensors
+    height, width = ctx.rest
+    x, y = boxes[..., 0::2], boxes[..., 1::2]
+    inside = torch.stack(((x > 0) & (x < width), (y > 0) & (y < height)), -1).flatten(-2)
+    return torch.where(inside, grad, 0)
 
 
 def _clip_backward(ctx, grad: Tensor):
-    (boxes,) = ctx.saved_tensors
-    height, width = ctx.rest
-    inside = (boxes >= 0) & (boxes <= boxes.new_tensor((width, height, width, height)))
-    return grad * inside, None, None
+    return (_where_inside(ctx, grad),)
 
 
-torch.library.register_autograd("boxops::box_area", _area_backward, setup_context=_save_boxes)
-torch.library.register_autograd("boxops::box_convert", _convert_backward, setup_context=_save_formats)
-torch.library.register_autograd("boxops::clip_boxes", _clip_backward, setup_context=_save_boxes)
+def _clip_jvp(ctx, tangent: Tensor, *_):
+    return _where_inside(ctx, tangent)
+
+
+differentiable("box_area", _keep_boxes, _area_backward, _area_jvp)
+differentiable("box_convert", _keep_formats, _convert_backward, _convert_jvp)
+differentiable("clip_boxes", _keep_boxes, _clip_backward, _clip_jvp)
+broadcast_over_batch(1, "box_area", "box_convert", "clip_boxes")
+loop_over_batch("remove_small_boxes")

@@ -1,24 +1,23 @@
-"""Fake kernels, gradients and autocast for the codecs."""
+"""Fake kernels, derivatives, vmap and autocast for the codecs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, refuse_tangents
+from boxops.torch_ops.common import (
+    batch_first,
+    broadcast_over_batch,
+    compute_type,
+    contracted,
+    differentiable,
+    differentiable_once,
+)
 
+encode_boxes = torch.ops.boxops.encode_boxes.default
+decode_boxes = torch.ops.boxops.decode_boxes.default
 encode_boxes_backward = torch.ops.boxops.encode_boxes_backward.default
 decode_boxes_backward = torch.ops.boxops.decode_boxes_backward.default
-
-
-def encode_boxes(boxes: Tensor, anchors: Tensor, *rest) -> Tensor:
-    refuse_tangents("encode_boxes", boxes, anchors)
-    return torch.ops.boxops.encode_boxes.default(boxes, anchors, *rest)
-
-
-def decode_boxes(codes: Tensor, anchors: Tensor, *rest) -> Tensor:
-    refuse_tangents("decode_boxes", codes, anchors)
-    return torch.ops.boxops.decode_boxes.default(codes, anchors, *rest)
 
 
 def _coded(first: Tensor, anchors: Tensor) -> Tensor:
@@ -50,9 +49,9 @@ def _(grad, codes, anchors, coding, weights, stride, clip, size, of_anchors):
     return _gradients(grad, of_anchors)
 
 
-def _setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:2])
-    ctx.rest = inputs[2:]
+def _keep(ctx, inputs, output):
+    first, anchors, *ctx.rest = inputs
+    return first, anchors
 
 
 def _backward_by(operator):
@@ -64,20 +63,41 @@ def _backward_by(operator):
         return (
             grad_first.sum_to_size(first.shape).to(first.dtype),
             grad_anchors.sum_to_size(anchors.shape).to(anchors.dtype) if of_anchors else None,
-            *[None] * len(ctx.rest),
         )
 
     return backward
 
 
-def _no_second_derivative(ctx, *grads):
-    raise RuntimeError(
-        "encode_boxes, decode_boxes: expected one derivative at most, got a request for the second (not implemented)"
-    )
+def _jvp_by(operator):
+    def jvp(ctx, *tangents):
+        first, anchors = torch.broadcast_tensors(*ctx.saved_tensors)
+        # The gradients of each of the four numbers are the rows of the Jacobian.
+        ones = torch.eye(4, dtype=compute_type(anchors.dtype), device=anchors.device)
+        ones = ones.view(4, *[1] * (anchors.dim() - 1), 4).expand(4, *anchors.shape)
+        both = [tensor.expand(4, *tensor.shape) for tensor in (first, anchors)]
+        rows = operator(ones, *both, *ctx.rest, tangents[1] is not None)
+        return contracted(rows, tangents).movedim(0, -1)
+
+    return jvp
 
 
 for _op, _backward in (("encode_boxes", encode_boxes_backward), ("decode_boxes", decode_boxes_backward)):
-    torch.library.register_autograd(f"boxops::{_op}", _backward_by(_backward), setup_context=_setup)
-    torch.library.register_autograd(f"boxops::{_op}_backward", _no_second_derivative)
+    differentiable(_op, _keep, _backward_by(_backward), _jvp_by(_backward))
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"boxops::{_op}", _device, torch.float32)
+
+differentiable_once("encode_boxes, decode_boxes", "encode_boxes_backward", "decode_boxes_backward")
+broadcast_over_batch(2, "encode_boxes", "decode_boxes")
+
+
+def _vmap_by(operator):
+    def rule(info, in_dims, *args):
+        tensors = (t.expand(info.batch_size, *t.shape[1:]) for t in batch_first(args[:3], in_dims[:3]))
+        of_anchors = args[-1]
+        return operator(*tensors, *args[3:]), (0, 0 if of_anchors else None)
+
+    return rule
+
+
+for _backward in (encode_boxes_backward, decode_boxes_backward):
+    torch.library.register_vmap(_backward, _vmap_by(_backward))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, not_differentiable
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
 
@@ -17,3 +17,4 @@ def _(boxes, scores, labels, weights, iou_threshold, skip_box_threshold, confide
 
 
 not_differentiable("weighted_boxes_fusion")
+loop_over_batch("weighted_boxes_fusion")

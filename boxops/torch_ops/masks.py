@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import not_differentiable
+from boxops.torch_ops.common import loop_over_batch, not_differentiable
 
 paste_masks = torch.ops.boxops.paste_masks.default
 masks_to_boxes = torch.ops.boxops.masks_to_boxes.default
@@ -22,3 +22,4 @@ def _(masks):
 
 
 not_differentiable("paste_masks", "masks_to_boxes")
+loop_over_batch("paste_masks", "masks_to_boxes")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, not_differentiable
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 match_greedy = torch.ops.boxops.match_greedy.default
 match_greedy_matrix = torch.ops.boxops.match_greedy_matrix.default
@@ -43,6 +43,7 @@ def _(anchors, gt_boxes, high, low, allow_low_quality, offsets, ignore_boxes, *r
 
 
 not_differentiable("match_greedy", "match_greedy_matrix", "match_max_iou")
+loop_over_batch("match_greedy", "match_greedy_matrix", "match_max_iou")
 for _op in ("match_greedy", "match_greedy_matrix", "match_max_iou"):
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast(f"boxops::{_op}", _device, torch.float32)

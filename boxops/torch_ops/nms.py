@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from boxops.torch_ops.common import loop_over_batch
+
 nms = torch.ops.boxops.nms.default
 batched_nms = torch.ops.boxops.batched_nms.default
 nms_padded = torch.ops.boxops.nms_padded.default
@@ -31,3 +33,6 @@ def _(boxes, scores, iou_threshold, max_output, labels, score_threshold):
         raise ValueError(f"nms_padded: expected boxes of shape [B, N, 4], got {[*boxes.shape]}")
     batch = boxes.shape[0]
     return boxes.new_empty(batch, max_output, dtype=torch.int64), boxes.new_empty(batch, dtype=torch.int64)
+
+
+loop_over_batch("nms", "batched_nms", "nms_padded")

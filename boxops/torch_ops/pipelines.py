@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, not_differentiable
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 generate_proposals = torch.ops.boxops.generate_proposals.default
 detect = torch.ops.boxops.detect.default
@@ -35,3 +35,4 @@ def _(boxes, scores, score_threshold, iou_threshold, max_detections, *rest):
 
 
 not_differentiable("generate_proposals", "detect")
+loop_over_batch("generate_proposals", "detect")

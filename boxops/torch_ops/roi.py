@@ -1,4 +1,4 @@
-"""Fake kernels and gradients (of the features alone) for the RoI pooling operators.
+"""Fake kernels, vmap and derivatives (of the features alone) for the RoI pooling operators.
 
 No autocast: the operators take boxes of another dtype than the features and accumulate in float32 as they are.
 """
@@ -8,37 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import refuse_tangents
+from boxops.torch_ops.common import differentiable, differentiable_once, differentiated_by, loop_over_batch
 
 _ops = torch.ops.boxops
 
-
-def roi_align(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    refuse_tangents("roi_align", input, boxes)
-    return _ops.roi_align.default(input, boxes, *rest)
-
-
-def multiscale_roi_align(features: list[Tensor], boxes: Tensor, *rest) -> Tensor:
-    refuse_tangents("multiscale_roi_align", *features, boxes)
-    return _ops.multiscale_roi_align.default(features, boxes, *rest)
-
-
-def ps_roi_align(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    refuse_tangents("ps_roi_align", input, boxes)
-    return _ops.ps_roi_align.default(input, boxes, *rest)
-
-
-def ps_roi_pool(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    refuse_tangents("ps_roi_pool", input, boxes)
-    return _ops.ps_roi_pool.default(input, boxes, *rest)
-
-
-def roi_pool(input: Tensor, boxes: Tensor, *rest) -> Tensor:
-    """Where the maxima lie is written only where a gradient may be asked for."""
-    refuse_tangents("roi_pool", input, boxes)
-    if torch.is_grad_enabled() and input.requires_grad:
-        return _ops.roi_pool_with_argmax.default(input, boxes, *rest)[0]
-    return _ops.roi_pool.default(input, boxes, *rest)
+roi_align = _ops.roi_align.default
+multiscale_roi_align = _ops.multiscale_roi_align.default
+ps_roi_align = _ops.ps_roi_align.default
+ps_roi_pool = _ops.ps_roi_pool.default
+roi_pool = _ops.roi_pool.default
 
 
 # Fake kernels
@@ -107,68 +85,102 @@ def _(grad, argmax, boxes, images, count, height, width, spatial_scale):
     return grad.new_empty(count, grad.shape[1], height, width)
 
 
-# Gradients
+# Derivatives
 
 
-def _setup(ctx, inputs, output):
-    input, boxes, images, _, _, *ctx.rest = inputs
-    ctx.save_for_backward(boxes, images)
+def _check_tangents(op: str, *tangents) -> None:
+    if any(tangent is not None for tangent in tangents):
+        raise RuntimeError(
+            f"{op}: expected boxes without tangents (only features have a gradient; detach() drops them), "
+            "got a dual tensor"
+        )
+
+
+def _keep(ctx, inputs, output):
+    input, boxes, images, *ctx.rest = inputs
     ctx.shape = input.shape
+    return boxes, images
 
 
-def _backward_of(backward):
-    def gradient(ctx, grad: Tensor):
-        boxes, images = ctx.saved_tensors
+def _derivatives(op: str):
+    pool, pool_backward = getattr(_ops, op).default, getattr(_ops, f"{op}_backward").default
+
+    def backward(ctx, grad: Tensor):
         count, _, height, width = ctx.shape
-        return backward(grad, boxes, images, count, height, width, *ctx.rest), *[None] * (4 + len(ctx.rest))
+        return (pool_backward(grad, *ctx.saved_tensors, count, height, width, *ctx.rest[2:]),)
 
-    return gradient
+    def jvp(ctx, tangent: Tensor, *others):
+        _check_tangents(op, *others)
+        return pool(tangent, *ctx.saved_tensors, *ctx.rest)
+
+    return backward, jvp
 
 
 for _op in ("roi_align", "ps_roi_align", "ps_roi_pool"):
-    torch.library.register_autograd(
-        f"boxops::{_op}", _backward_of(getattr(_ops, f"{_op}_backward").default), setup_context=_setup
-    )
+    differentiable(_op, _keep, *_derivatives(_op))
 
 
-def _setup_pool(ctx, inputs, output):
+def _keep_maxima(ctx, inputs, output):
     _, argmax = output
-    input, boxes, images, _, _, ctx.scale = inputs
     ctx.mark_non_differentiable(argmax)
-    ctx.save_for_backward(boxes, images, argmax)
-    ctx.shape = input.shape
+    return *_keep(ctx, inputs, output), argmax
 
 
 def _pool_backward(ctx, grad: Tensor, _):
     boxes, images, argmax = ctx.saved_tensors
     count, _, height, width = ctx.shape
-    gradient = _ops.roi_pool_backward.default(grad, argmax, boxes, images, count, height, width, ctx.scale)
-    return gradient, *[None] * 5
+    return (_ops.roi_pool_backward.default(grad, argmax, boxes, images, count, height, width, *ctx.rest[2:]),)
 
 
-torch.library.register_autograd("boxops::roi_pool_with_argmax", _pool_backward, setup_context=_setup_pool)
+def _pool_jvp(ctx, tangent: Tensor, *others):
+    """The tangent where the maxima lie; bins without pixels, and RoIs of no image, have the maximum -1."""
+    _check_tangents("roi_pool", *others)
+    boxes, images, argmax = ctx.saved_tensors
+    _, channels, height, width = ctx.shape
+    if images is None:
+        images = boxes[:, 0].long()
+    maps = images[:, None] * channels + torch.arange(channels, device=argmax.device)
+    place = torch.where(argmax >= 0, maps[..., None, None] * (height * width) + argmax, 0)
+    values = tangent.reshape(-1)[place] if tangent.numel() else tangent.new_zeros(argmax.shape)
+    return torch.where(argmax >= 0, values, 0), None
 
 
-def _setup_levels(ctx, inputs, output):
-    features, boxes, images, _, _, *ctx.rest = inputs
-    ctx.save_for_backward(boxes, images)
+differentiable("roi_pool_with_argmax", _keep_maxima, _pool_backward, _pool_jvp)
+
+
+# Where the maxima lie is written only where a derivative may be asked for.
+def _pool_and_forget(*args) -> Tensor:
+    return _ops.roi_pool_with_argmax.default(*args)[0]
+
+
+differentiated_by("roi_pool", _pool_and_forget)
+
+
+def _keep_levels(ctx, inputs, output):
+    features, boxes, images, *ctx.rest = inputs
     ctx.shapes = [feature.shape for feature in features]
+    return boxes, images
 
 
 def _levels_backward(ctx, grad: Tensor):
-    boxes, images = ctx.saved_tensors
     heights, widths = ([shape[i] for shape in ctx.shapes] for i in (2, 3))
-    flat = _ops.multiscale_roi_align_backward.default(grad, boxes, images, ctx.shapes[0][0], heights, widths, *ctx.rest)
+    flat = _ops.multiscale_roi_align_backward.default(
+        grad, *ctx.saved_tensors, ctx.shapes[0][0], heights, widths, *ctx.rest[2:]
+    )
     levels = flat.split([n * c * h * w for n, c, h, w in ctx.shapes])
-    return [level.view(shape) for level, shape in zip(levels, ctx.shapes, strict=True)], *[None] * (4 + len(ctx.rest))
+    return [level.view(shape) for level, shape in zip(levels, ctx.shapes, strict=True)]
 
 
-torch.library.register_autograd("boxops::multiscale_roi_align", _levels_backward, setup_context=_setup_levels)
+def _levels_jvp(ctx, *tangents):
+    count = len(ctx.shapes)
+    _check_tangents("multiscale_roi_align", *tangents[count:])
+    like = next(tangent for tangent in tangents if tangent is not None)
+    levels = [like.new_zeros(s) if t is None else t for t, s in zip(tangents[:count], ctx.shapes, strict=True)]
+    return multiscale_roi_align(levels, *ctx.saved_tensors, *ctx.rest)
 
 
-def _no_second_derivative(ctx, *grads):
-    raise RuntimeError("roi pooling: expected one derivative at most, got a request for the second (not implemented)")
+differentiable("multiscale_roi_align", _keep_levels, _levels_backward, _levels_jvp)
 
-
-for _op in ("roi_align", "multiscale_roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool"):
-    torch.library.register_autograd(f"boxops::{_op}_backward", _no_second_derivative)
+_OPS = ("roi_align", "multiscale_roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool")
+differentiable_once("roi pooling", *(f"{op}_backward" for op in _OPS))
+loop_over_batch(*_OPS, *(f"{op}_backward" for op in _OPS), "roi_pool_with_argmax")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, refuse_tangents
+from boxops.torch_ops.common import compute_type, differentiable, keep_nothing, loop_over_batch
 
+rotated_box_iou = torch.ops.boxops.rotated_box_iou.default
 rotated_nms = torch.ops.boxops.rotated_nms.default
 batched_rotated_nms = torch.ops.boxops.batched_rotated_nms.default
-
-
-def rotated_box_iou(boxes1: Tensor, boxes2: Tensor, paired: bool) -> Tensor:
-    refuse_tangents("rotated_box_iou", boxes1, boxes2)
-    return torch.ops.boxops.rotated_box_iou.default(boxes1, boxes2, paired)
 
 
 @torch.library.register_fake("boxops::rotated_box_iou")
@@ -33,7 +29,7 @@ def _no_gradient(ctx, grad: Tensor):
     raise RuntimeError("rotated_box_iou: expected no request for a gradient, got one (not implemented)")
 
 
-torch.library.register_autograd("boxops::rotated_box_iou", _no_gradient)
+differentiable("rotated_box_iou", keep_nothing, _no_gradient)
 torch.library.register_autocast("boxops::rotated_box_iou", "cpu", torch.float32)
 torch.library.register_autocast("boxops::rotated_box_iou", "cuda", torch.float32)
 
@@ -46,3 +42,6 @@ def _(boxes, scores, iou_threshold):
 @torch.library.register_fake("boxops::batched_rotated_nms")
 def _(boxes, scores, idxs, iou_threshold):
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+loop_over_batch("rotated_box_iou", "rotated_nms", "batched_rotated_nms")

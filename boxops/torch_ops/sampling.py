@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from boxops.torch_ops.common import loop_over_batch
+
 sample_matches = torch.ops.boxops.sample_matches.default
 mine_hard_negatives = torch.ops.boxops.mine_hard_negatives.default
 
@@ -18,6 +20,9 @@ def _(matches, size, positive_fraction, seed):
 @torch.library.register_fake("boxops::mine_hard_negatives")
 def _(loss, matches, ratio, min_negatives):
     return loss.new_empty(loss.shape, dtype=torch.bool)
+
+
+loop_over_batch("sample_matches", "mine_hard_negatives")
 
 
 def seed_tensor(op: str, matches: torch.Tensor, seed: object) -> torch.Tensor:

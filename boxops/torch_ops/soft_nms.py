@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, not_differentiable
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 soft_nms = torch.ops.boxops.soft_nms.default
 
@@ -17,3 +17,4 @@ def _(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs):
 
 
 not_differentiable("soft_nms")
+loop_over_batch("soft_nms")

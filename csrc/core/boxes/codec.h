@@ -102,23 +102,23 @@ BOXOPS_HD AxisGradient<T> decode_axis_gradient(T position, T extent, T anchor_si
   if (o.coding == Coding::kYOLO) grad_position *= (T(0.5) + step.shift) * (T(0.5) - step.shift);  // sigmoid's slope
   const T slope = v1 ? T(2) * extent : (rcnn ? step.ratio / extent_weight : step.ratio);
   const T scaled = rcnn ? extent / extent_weight : extent;
-  const bool passes = v1 || scaled <= static_cast<T>(o.clip);
+  const bool passes = v1 || scaled < static_cast<T>(o.clip);
   const T grad_anchor_size = grad_size * step.ratio + (rcnn ? grad_centre * step.shift : T(0));
   return {grad_position, passes ? grad_size * slope * anchor_size : T(0), T(0.5) * grad_centre - grad_anchor_size,
           T(0.5) * grad_centre + grad_anchor_size};
 }
 
-// The gradient of grad * decode_box. At a clip it is 1 inside and at the limit, 0 beyond.
+// The gradient of grad * decode_box. A clip passes it strictly inside its limits only, as torch's clamp since 2.14.
 template <class T>
 BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& code, const Box<T>& anchor, const CodecOptions& o,
                                            const ImageSize& size, Box<T> grad) {
   if (size.clips) {
     const Box<T> b = decode_box(code, anchor, o);
     const T width = static_cast<T>(size.width), height = static_cast<T>(size.height);
-    grad.x1 = b.x1 >= T(0) && b.x1 <= width ? grad.x1 : T(0);
-    grad.y1 = b.y1 >= T(0) && b.y1 <= height ? grad.y1 : T(0);
-    grad.x2 = b.x2 >= T(0) && b.x2 <= width ? grad.x2 : T(0);
-    grad.y2 = b.y2 >= T(0) && b.y2 <= height ? grad.y2 : T(0);
+    grad.x1 = b.x1 > T(0) && b.x1 < width ? grad.x1 : T(0);
+    grad.y1 = b.y1 > T(0) && b.y1 < height ? grad.y1 : T(0);
+    grad.x2 = b.x2 > T(0) && b.x2 < width ? grad.x2 : T(0);
+    grad.y2 = b.y2 > T(0) && b.y2 < height ? grad.y2 : T(0);
   }
   const AxisGradient<T> x =
       decode_axis_gradient(code.x1, code.x2, anchor.x2 - anchor.x1, static_cast<T>(o.weights[0]),
