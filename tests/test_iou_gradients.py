@@ -34,9 +34,13 @@ def eager(op, boxes1, boxes2, paired=False, iou_eps=0.0, eps=None):
 
     def extent(low, high):
         length = high - low
-        return torch.where(length >= 0, length, 0)  # clamp(min=0) passes the gradient at 0 up to torch 2.13 only
+        return torch.where(length > 0, length, 0)  # clamp(min=0), which passes the gradient at 0 up to torch 2.13
 
-    aw, ah, bw, bh = extent(ax1, ax2), extent(ay1, ay2), extent(bx1, bx2), extent(by1, by2)
+    def side(low, high):
+        length = high - low
+        return torch.where(length >= 0, length, 0)
+
+    aw, ah, bw, bh = side(ax1, ax2), side(ay1, ay2), side(bx1, bx2), side(by1, by2)
     inter = extent(ax1.max(bx1), ax2.min(bx2)) * extent(ay1.max(by1), ay2.min(by2))
     if op == "box_ioa":
         return inter / (bw * bh)

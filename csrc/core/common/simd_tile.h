@@ -15,6 +15,7 @@ struct Tile {
   alignas(64) T y2[kTile];
   alignas(64) T area[kTile];
   alignas(64) T angle[kTile];
+  bool huge;  // one of the boxes is_huge
 
   Shape<T> operator[](int i) const {
     Shape<T> s;
@@ -29,7 +30,12 @@ struct Tile {
 // Fills places [0, n) with boxes [begin, begin + n) of one batch item.
 template <Measure measure, class T>
 void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, Tile<T>& tile) {
-  for (int i = 0; i < n; ++i) tile.set(i, shape_of<measure>(load_box<T>(boxes, batch, begin + i)));
+  tile.huge = false;
+  for (int i = 0; i < n; ++i) {
+    const Shape<T> shape = shape_of<measure>(load_box<T>(boxes, batch, begin + i));
+    tile.set(i, shape);
+    tile.huge |= is_huge(shape);
+  }
 }
 
 }  // namespace boxops

@@ -23,8 +23,12 @@ struct Ranked : Box<T> {
     static_cast<Box<T>&>(*this) = load_box<T>(boxes, batch, i);
     area = boxops::area(*this);
   }
-  // Whether the box can overlap anything by an IoU above 0.
-  bool ordinary() const { return area > T(0) && area < std::numeric_limits<T>::infinity(); }
+  // Whether the box can overlap others like it by an IoU above 0, and no two areas overflow.
+  bool ordinary() const { return area > T(0) && area <= std::numeric_limits<T>::max() / 2; }
+  // The others that overlap anything are few, or the input is absurd.
+  bool huge() const {
+    return area > std::numeric_limits<T>::max() / 2 && farthest(*this) < std::numeric_limits<T>::infinity();
+  }
 
   // An IoU above t needs sides and an overlap on each axis of more than so many times the larger side.
   static double side_ratio(double t) { return t; }

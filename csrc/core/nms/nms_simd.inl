@@ -200,15 +200,22 @@ class KeptBoxes {
   T* first_;                        // aligned for vectors
 };
 
-// boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes.
+// boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes. Huge boxes, kept in a list of their own,
+// meet all others one by one.
 template <class R>
 void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep) {
   constexpr int64_t kAhead = 8;
   KeptBoxes<R> kept(boxes, n, threshold);
+  std::vector<int64_t> huge;
   int64_t count = 0;
   for (int64_t i = 0; i < n && count < limit; ++i) {
     if (i + kAhead < n) kept.prefetch(i + kAhead);
-    keep[i] = !boxes[i].ordinary() || !kept.suppresses(i);
+    const auto suppressed_by = [&](int64_t j) { return R::iou(boxes[j], boxes[i]) > threshold; };
+    keep[i] = (!boxes[i].ordinary() || !kept.suppresses(i)) && std::none_of(huge.begin(), huge.end(), suppressed_by);
+    if (boxes[i].huge()) {
+      for (int64_t j = 0; j < i && keep[i]; ++j) keep[i] = !(keep[j] && boxes[j].ordinary() && suppressed_by(j));
+      if (keep[i]) huge.push_back(i);
+    }
     if (keep[i] && boxes[i].ordinary()) kept.insert(i);
     count += keep[i];
   }

@@ -68,7 +68,7 @@ SoftBox<T> load_soft_box(const SoftNmsInput& input, int64_t i) {
   SoftBox<T> b;
   static_cast<Box<T>&>(b) = load_box<T>(input.boxes, 0, i);
   b.area = area(b);
-  if (!(b.area > T(0) && b.area < inf)) static_cast<Box<T>&>(b) = {inf, inf, -inf, -inf}, b.area = T(0);
+  if (!(b.area > T(0) && farthest(b) < inf)) static_cast<Box<T>&>(b) = {inf, inf, -inf, -inf}, b.area = T(0);
   b.score = load_score<T>(input.scores, i);
   b.index = i;
   return b;

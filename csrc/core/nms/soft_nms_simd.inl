@@ -20,7 +20,10 @@ class SoftGroup {
  public:
   // Neighbours in the order of the boxes lie near each other, or speed is lost.
   SoftGroup(const SoftBox<T>* boxes, int64_t n, const Decay<T>& decay)
-      : decay_(decay), tiles_(blocks_of(n, kSoftLanes)), blocks_(blocks_of(n, kSoftLanes * kSoftTiles)) {
+      : decay_(decay),
+        huge_(std::any_of(boxes, boxes + n, [](const SoftBox<T>& b) { return is_huge(b); })),
+        tiles_(blocks_of(n, kSoftLanes)),
+        blocks_(blocks_of(n, kSoftLanes * kSoftTiles)) {
     for (size_t t = 0; t < tiles_.size(); ++t) {
       const int64_t first = static_cast<int64_t>(t) * kSoftLanes, m = std::min<int64_t>(kSoftLanes, n - first);
       SoftBox<T> sorted[kSoftLanes];
@@ -157,10 +160,13 @@ class SoftGroup {
     if (!meets) return false;
     // In short loops, or they do not become vector code.
     T iou[kSoftLanes], score[kSoftLanes];
-    for (int i = 0; i < kSoftLanes; ++i) {
-      const Shape<T> other{{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]}, tile.area[i], T(0)};
-      iou[i] = iou_of(box, other);
-    }
+    const auto other = [&](int i) -> Shape<T> {
+      return {{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]}, tile.area[i], T(0)};
+    };
+    if (huge_)
+      for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of(box, other(i));
+    else
+      for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of<false>(box, other(i));
     for (int i = 0; i < kSoftLanes; ++i) score[i] = tile.score[i] * decay_weight<gaussian>(iou[i], decay_);
     for (int i = 0; i < kSoftLanes; ++i) tile.score[i] = score[i] > decay_.score_threshold ? score[i] : kGone;
     refresh(block, at, tile);
@@ -168,6 +174,7 @@ class SoftGroup {
   }
 
   Decay<T> decay_;
+  bool huge_;  // one of the boxes is
   std::vector<Tile> tiles_;
   std::vector<Block> blocks_;
 };
