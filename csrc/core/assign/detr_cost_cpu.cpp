@@ -71,7 +71,7 @@ void costs_of_tile(const DetrCostInput& in, int64_t b, int64_t first, int n, Scr
     const Box<T> gt = load_numbers<T>(in.gt_boxes, 0, g);
     const Shape<T> shape = shape_of<Measure::kGIoU>(to_corners(gt, in.gt_boxes.format));
     const auto cost_row =
-        s.tile.huge || is_huge(shape) ? baseline::cost_row<true, T> : BOXOPS_BY_ISA(cost_row<false, T>);
+        s.tile.huge || is_huge<Measure::kGIoU>(shape) ? baseline::cost_row<true, T> : BOXOPS_BY_ISA(cost_row<false, T>);
     cost_row(gt, shape, s.numbers, s.tile, n, s.class_cost, static_cast<T>(in.class_weight),
              static_cast<T>(in.box_weight), static_cast<T>(in.giou_weight), out + g * in.queries + first);
   }

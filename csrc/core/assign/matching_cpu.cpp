@@ -72,7 +72,7 @@ std::vector<Shape<T>> shapes(const Boxes& boxes) {
 template <class T>
 void iou_row(const Shape<T>& box, const AnchorTile<T>& anchors, T* row) {
   const auto kernel = BOXOPS_BY_ISA(iou_row<false, T>), guarded = baseline::iou_row<true, T>;
-  (anchors.tile().huge || is_huge(box) ? guarded : kernel)(box, anchors.tile(), anchors.padded(), row);
+  (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : kernel)(box, anchors.tile(), anchors.padded(), row);
 }
 
 int64_t grain_of(const MatchInput& input, int64_t anchors_per_task) {
@@ -102,7 +102,7 @@ void scan(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t c
         for (int64_t g = 0; g < n; ++g) {
           const Shape<T>& box = boxes[from + g];
           if (!anchors.may_meet(box)) continue;
-          const T most = (anchors.tile().huge || is_huge(box) ? guarded : best_row)(
+          const T most = (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : best_row)(
               box, static_cast<Lane<T>>(g), anchors.tile(), anchors.padded(), best, which);
           if (peaks != nullptr) {
             T& peak = peaks[(from + g) * chunks + c];

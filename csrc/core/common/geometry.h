@@ -171,11 +171,12 @@ BOXOPS_HD T farthest(const Box<T>& b) {
   return max_of(max_of(std::fabs(b.x1), std::fabs(b.y1)), max_of(std::fabs(b.x2), std::fabs(b.y2)));
 }
 
-// Whether a pair with this box can overflow. Vector loops without such boxes leave the guard out.
-template <class T>
-BOXOPS_HD bool is_huge(const Box<T>& b) {
-  const T most = farthest(b);
-  return most >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509)) && most < std::numeric_limits<T>::infinity();
+// Whether a pair with this box may overflow. Vector loops without such boxes leave the guard out.
+template <Measure measure, class T>
+BOXOPS_HD bool is_huge(const Shape<T>& s) {
+  if (measure == Measure::kIoU || measure == Measure::kIoA) return s.area > std::numeric_limits<T>::max() / 2;
+  const T most = farthest(s);
+  return (most >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509))) & (most < std::numeric_limits<T>::infinity());
 }
 
 // Whether what the measure sums overflows.

@@ -30,12 +30,10 @@ struct Tile {
 // Fills places [0, n) with boxes [begin, begin + n) of one batch item.
 template <Measure measure, class T>
 void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, Tile<T>& tile) {
-  tile.huge = false;
-  for (int i = 0; i < n; ++i) {
-    const Shape<T> shape = shape_of<measure>(load_box<T>(boxes, batch, begin + i));
-    tile.set(i, shape);
-    tile.huge |= is_huge(shape);
-  }
+  for (int i = 0; i < n; ++i) tile.set(i, shape_of<measure>(load_box<T>(boxes, batch, begin + i)));
+  int huge = 0;
+  for (int i = 0; i < n; ++i) huge |= is_huge<measure>(tile[i]);
+  tile.huge = huge != 0;
 }
 
 }  // namespace boxops

@@ -33,8 +33,8 @@ void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out
       load_tile<measure>(boxes2, batch, column, n, tile);
       for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i) {
         const Shape<T> box = shape_of<measure>(load_box<T>(boxes1, batch, i));
-        (tile.huge || is_huge(box) ? guarded : row_kernel)(box, tile, n, iou_eps, eps,
-                                                           out + (batch * boxes1.count + i) * boxes2.count + column);
+        (tile.huge || is_huge<measure>(box) ? guarded : row_kernel)(
+            box, tile, n, iou_eps, eps, out + (batch * boxes1.count + i) * boxes2.count + column);
       }
     }
   });
@@ -83,8 +83,8 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
       } else {
         for (int64_t i = 0; i < other.count; ++i) {
           const Shape<T> box = shape_of<measure>(load_box<T>(other, batch, i));
-          (tile.huge || is_huge(box) ? guarded : kernel)(box, tile, n, iou_eps, eps, g + i * other_stride, self_stride,
-                                                         sum);
+          (tile.huge || is_huge<measure>(box) ? guarded : kernel)(box, tile, n, iou_eps, eps, g + i * other_stride,
+                                                                  self_stride, sum);
         }
       }
       T* to = out + (batch * self.count + column) * 4;

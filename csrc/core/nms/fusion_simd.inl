@@ -15,7 +15,7 @@ class FusedBoxes {
     Block& b = blocks_[i / kFusionLanes];
     const int at = static_cast<int>(i % kFusionLanes);
     b.x1[at] = s.x1, b.y1[at] = s.y1, b.x2[at] = s.x2, b.y2[at] = s.y2, b.area[at] = s.area;
-    huge_ |= is_huge(s);
+    huge_ |= is_huge<Measure::kIoU>(s);
   }
 
   // The first of the boxes with the largest IoU, if that exceeds the threshold; else -1. `lower` is a little under what
@@ -26,7 +26,7 @@ class FusedBoxes {
     int64_t found = -1;
     for (size_t k = 0; k < blocks_.size(); ++k) {
       const Block& b = blocks_[k];
-      int maybe = huge_ || is_huge(s);
+      int maybe = huge_ || is_huge<Measure::kIoU>(s);
       for (int i = 0; i < kFusionLanes; ++i) {
         const T w = min_of(s.x2, b.x2[i]) - max_of(s.x1, b.x1[i]), h = min_of(s.y2, b.y2[i]) - max_of(s.y1, b.y1[i]);
         maybe |= (w > T(0)) & (h > T(0)) & (w * h >= lower * ((b.area[i] + s.area) - w * h));

@@ -18,17 +18,16 @@ template <class T>
 struct Ranked : Box<T> {
   using Scalar = T;
   static constexpr bool kCornersAreAll = true;  // that the IoU needs
+  static constexpr T kMost = std::numeric_limits<T>::max() / 8;
   T area;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
     static_cast<Box<T>&>(*this) = load_box<T>(boxes, batch, i);
     area = boxops::area(*this);
   }
-  // Whether the box can overlap others like it by an IoU above 0, and no two areas overflow.
-  bool ordinary() const { return area > T(0) && area <= std::numeric_limits<T>::max() / 2; }
-  // The others that overlap anything are few, or the input is absurd.
-  bool huge() const {
-    return area > std::numeric_limits<T>::max() / 2 && farthest(*this) < std::numeric_limits<T>::infinity();
-  }
+  // Whether the box can overlap anything by an IoU above 0, and no measure of a pair of such overflows.
+  bool ordinary() const { return area > T(0) && area <= kMost; }
+  // The others that can overlap anything.
+  bool huge() const { return area > kMost && farthest(*this) < std::numeric_limits<T>::infinity(); }
 
   // An IoU above t needs sides and an overlap on each axis of more than so many times the larger side.
   static double side_ratio(double t) { return t; }
@@ -36,8 +35,9 @@ struct Ranked : Box<T> {
   static BOXOPS_HD bool may_exceed(T w, T h, T area1, T area2, T lower) {
     return w * h >= lower * ((area1 + area2) - w * h);
   }
+  template <bool guarded>
   static BOXOPS_HD T iou(const Ranked& kept, const Ranked& other) {
-    return iou_of(Shape<T>{kept, kept.area, T(0)}, Shape<T>{other, other.area, T(0)});
+    return iou_of<guarded>(Shape<T>{kept, kept.area, T(0)}, Shape<T>{other, other.area, T(0)});
   }
 };
 
@@ -60,7 +60,10 @@ struct RankedRotated : Ranked<T> {
     const T most = min_of(w * h * (T(1) + 8 * std::numeric_limits<T>::epsilon()), min_of(area1, area2));
     return most >= lower * ((area1 + area2) - most);
   }
-  static T iou(const RankedRotated& kept, const RankedRotated& other) { return iou_of(kept.box, other.box); }
+  template <bool guarded>
+  static T iou(const RankedRotated& kept, const RankedRotated& other) {
+    return iou_of<guarded>(kept.box, other.box);
+  }
 };
 
 }  // namespace

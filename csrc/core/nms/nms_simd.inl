@@ -118,8 +118,8 @@ class KeptBoxes {
       for (int i = 0; i < kLanes; ++i) {
         if (!may_exceed(i)) continue;
         T iou;
-        if constexpr (R::kCornersAreAll) iou = R::iou({{x1[i], y1[i], x2[i], y2[i]}, area[i]}, box);
-        else iou = R::iou(boxes_[owners_[at + i]], box);
+        if constexpr (R::kCornersAreAll) iou = R::template iou<false>({{x1[i], y1[i], x2[i], y2[i]}, area[i]}, box);
+        else iou = R::template iou<false>(boxes_[owners_[at + i]], box);
         if (iou > threshold_) return true;
       }
     }
@@ -210,7 +210,7 @@ void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t lim
   int64_t count = 0;
   for (int64_t i = 0; i < n && count < limit; ++i) {
     if (i + kAhead < n) kept.prefetch(i + kAhead);
-    const auto suppressed_by = [&](int64_t j) { return R::iou(boxes[j], boxes[i]) > threshold; };
+    const auto suppressed_by = [&](int64_t j) { return R::template iou<true>(boxes[j], boxes[i]) > threshold; };
     keep[i] = (!boxes[i].ordinary() || !kept.suppresses(i)) && std::none_of(huge.begin(), huge.end(), suppressed_by);
     if (boxes[i].huge()) {
       for (int64_t j = 0; j < i && keep[i]; ++j) keep[i] = !(keep[j] && boxes[j].ordinary() && suppressed_by(j));

@@ -21,7 +21,8 @@ class SoftGroup {
   // Neighbours in the order of the boxes lie near each other, or speed is lost.
   SoftGroup(const SoftBox<T>* boxes, int64_t n, const Decay<T>& decay)
       : decay_(decay),
-        huge_(std::any_of(boxes, boxes + n, [](const SoftBox<T>& b) { return is_huge(b); })),
+        huge_(std::any_of(boxes, boxes + n,
+                          [](const SoftBox<T>& b) { return b.area > std::numeric_limits<T>::max() / 2; })),
         tiles_(blocks_of(n, kSoftLanes)),
         blocks_(blocks_of(n, kSoftLanes * kSoftTiles)) {
     for (size_t t = 0; t < tiles_.size(); ++t) {
@@ -77,6 +78,7 @@ class SoftGroup {
   struct alignas(64) Tile {
     T x1[kSoftLanes], y1[kSoftLanes], x2[kSoftLanes], y2[kSoftLanes], area[kSoftLanes], score[kSoftLanes];
     int64_t index[kSoftLanes];
+    Shape<T> operator[](int i) const { return {{x1[i], y1[i], x2[i], y2[i]}, area[i], T(0)}; }
     Tile() {
       for (int i = 0; i < kSoftLanes; ++i)
         x1[i] = y1[i] = kInf, x2[i] = y2[i] = score[i] = kGone, area[i] = T(0), index[i] = 0;
@@ -152,6 +154,11 @@ class SoftGroup {
     return refreshed;
   }
 
+  // The IoUs again, for huge boxes; apart, for the sake of the vector loops.
+  BOXOPS_HD_RARE static void mend(const Shape<T>& box, const Tile& tile, T* iou) {
+    for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of(box, tile[i]);
+  }
+
   bool decay_tile(const Shape<T>& box, Block& block, int at, Tile& tile) {
     int meets = 0;
     for (int i = 0; i < kSoftLanes; ++i)
@@ -160,13 +167,8 @@ class SoftGroup {
     if (!meets) return false;
     // In short loops, or they do not become vector code.
     T iou[kSoftLanes], score[kSoftLanes];
-    const auto other = [&](int i) -> Shape<T> {
-      return {{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]}, tile.area[i], T(0)};
-    };
-    if (huge_)
-      for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of(box, other(i));
-    else
-      for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of<false>(box, other(i));
+    for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of<false>(box, tile[i]);
+    if (huge_) mend(box, tile, iou);
     for (int i = 0; i < kSoftLanes; ++i) score[i] = tile.score[i] * decay_weight<gaussian>(iou[i], decay_);
     for (int i = 0; i < kSoftLanes; ++i) tile.score[i] = score[i] > decay_.score_threshold ? score[i] : kGone;
     refresh(block, at, tile);
