@@ -105,13 +105,15 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   parallel.run(n, 1 << 14, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) boxes[i].load(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
   });
-  const auto greedy = BOXOPS_BY_ISA(greedy<R>);
-  if (place.empty()) return greedy(boxes.data(), n, threshold, limit, keep);
+  const auto greedy = [&](const R* group, int64_t size, bool* kept) {
+    const bool huge = std::any_of(group, group + size, [](const R& box) { return box.huge(); });
+    (huge ? baseline::greedy<R, true> : BOXOPS_BY_ISA(greedy<R, false>))(group, size, threshold, limit, kept);
+  };
+  if (place.empty()) return greedy(boxes.data(), n, keep);
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
   parallel.run(static_cast<int64_t>(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s)
-      greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], threshold, limit, kept + starts[s]);
+    for (int64_t s = begin; s < end; ++s) greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], kept + starts[s]);
   });
   for (int64_t i = 0; i < n; ++i) keep[place[i]] = kept[i];
 }

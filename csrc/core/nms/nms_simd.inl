@@ -200,9 +200,9 @@ class KeptBoxes {
   T* first_;                        // aligned for vectors
 };
 
-// boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes. Huge boxes, kept in a list of their own,
-// meet all others one by one.
-template <class R>
+// boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes. `guarded`: some are huge; those meet all
+// others one by one, and the kept ones of them are a list of their own.
+template <class R, bool guarded>
 void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep) {
   constexpr int64_t kAhead = 8;
   KeptBoxes<R> kept(boxes, n, threshold);
@@ -210,11 +210,13 @@ void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t lim
   int64_t count = 0;
   for (int64_t i = 0; i < n && count < limit; ++i) {
     if (i + kAhead < n) kept.prefetch(i + kAhead);
-    const auto suppressed_by = [&](int64_t j) { return R::template iou<true>(boxes[j], boxes[i]) > threshold; };
-    keep[i] = (!boxes[i].ordinary() || !kept.suppresses(i)) && std::none_of(huge.begin(), huge.end(), suppressed_by);
-    if (boxes[i].huge()) {
-      for (int64_t j = 0; j < i && keep[i]; ++j) keep[i] = !(keep[j] && boxes[j].ordinary() && suppressed_by(j));
-      if (keep[i]) huge.push_back(i);
+    keep[i] = !boxes[i].ordinary() || !kept.suppresses(i);
+    if (guarded) {
+      const auto suppressed_by = [&](int64_t j) { return R::template iou<true>(boxes[j], boxes[i]) > threshold; };
+      keep[i] = keep[i] && std::none_of(huge.begin(), huge.end(), suppressed_by);
+      for (int64_t j = 0; boxes[i].huge() && keep[i] && j < i; ++j)
+        keep[i] = !(keep[j] && boxes[j].ordinary() && suppressed_by(j));
+      if (keep[i] && boxes[i].huge()) huge.push_back(i);
     }
     if (keep[i] && boxes[i].ordinary()) kept.insert(i);
     count += keep[i];

@@ -97,7 +97,9 @@ int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept
     boxes.reserve(n);
     for (const int64_t i : candidates) boxes.push_back(load_soft_box<T>(input, i));
   }
-  const auto greedy = BOXOPS_BY_ISA(soft_greedy<T>);
+  const bool huge = std::any_of(boxes.begin(), boxes.end(),
+                                [](const SoftBox<T>& b) { return b.area > std::numeric_limits<T>::max() / 2; });
+  const auto greedy = huge ? baseline::soft_greedy<true, T> : BOXOPS_BY_ISA(soft_greedy<false, T>);
   const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
   if (groups == 1) {
     sort_by_place(boxes.data(), starts[1]);

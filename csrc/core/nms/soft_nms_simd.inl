@@ -1,4 +1,5 @@
 // The taking and decaying of soft_nms_cpu.cpp over one group; compiled once per instruction set (common/isa.h).
+// The guarded ones are for huge boxes.
 namespace boxops::BOXOPS_ISA {
 
 constexpr int kSoftLanes = 16;  // boxes in a tile
@@ -15,16 +16,12 @@ BOXOPS_HD T largest_lane(const T* v) {
 
 // Boxes in tiles, tiles in blocks; each knows the hull of its boxes and its best score, so that taking a box costs a
 // look at the bests and at what meets it.
-template <bool gaussian, class T>
+template <bool gaussian, bool guarded, class T>
 class SoftGroup {
  public:
   // Neighbours in the order of the boxes lie near each other, or speed is lost.
   SoftGroup(const SoftBox<T>* boxes, int64_t n, const Decay<T>& decay)
-      : decay_(decay),
-        huge_(std::any_of(boxes, boxes + n,
-                          [](const SoftBox<T>& b) { return b.area > std::numeric_limits<T>::max() / 2; })),
-        tiles_(blocks_of(n, kSoftLanes)),
-        blocks_(blocks_of(n, kSoftLanes * kSoftTiles)) {
+      : decay_(decay), tiles_(blocks_of(n, kSoftLanes)), blocks_(blocks_of(n, kSoftLanes * kSoftTiles)) {
     for (size_t t = 0; t < tiles_.size(); ++t) {
       const int64_t first = static_cast<int64_t>(t) * kSoftLanes, m = std::min<int64_t>(kSoftLanes, n - first);
       SoftBox<T> sorted[kSoftLanes];
@@ -78,7 +75,6 @@ class SoftGroup {
   struct alignas(64) Tile {
     T x1[kSoftLanes], y1[kSoftLanes], x2[kSoftLanes], y2[kSoftLanes], area[kSoftLanes], score[kSoftLanes];
     int64_t index[kSoftLanes];
-    Shape<T> operator[](int i) const { return {{x1[i], y1[i], x2[i], y2[i]}, area[i], T(0)}; }
     Tile() {
       for (int i = 0; i < kSoftLanes; ++i)
         x1[i] = y1[i] = kInf, x2[i] = y2[i] = score[i] = kGone, area[i] = T(0), index[i] = 0;
@@ -154,11 +150,6 @@ class SoftGroup {
     return refreshed;
   }
 
-  // The IoUs again, for huge boxes; apart, for the sake of the vector loops.
-  BOXOPS_HD_RARE static void mend(const Shape<T>& box, const Tile& tile, T* iou) {
-    for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of(box, tile[i]);
-  }
-
   bool decay_tile(const Shape<T>& box, Block& block, int at, Tile& tile) {
     int meets = 0;
     for (int i = 0; i < kSoftLanes; ++i)
@@ -167,8 +158,10 @@ class SoftGroup {
     if (!meets) return false;
     // In short loops, or they do not become vector code.
     T iou[kSoftLanes], score[kSoftLanes];
-    for (int i = 0; i < kSoftLanes; ++i) iou[i] = iou_of<false>(box, tile[i]);
-    if (huge_) mend(box, tile, iou);
+    for (int i = 0; i < kSoftLanes; ++i) {
+      const Shape<T> other{{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]}, tile.area[i], T(0)};
+      iou[i] = iou_of<guarded>(box, other);
+    }
     for (int i = 0; i < kSoftLanes; ++i) score[i] = tile.score[i] * decay_weight<gaussian>(iou[i], decay_);
     for (int i = 0; i < kSoftLanes; ++i) tile.score[i] = score[i] > decay_.score_threshold ? score[i] : kGone;
     refresh(block, at, tile);
@@ -176,19 +169,18 @@ class SoftGroup {
   }
 
   Decay<T> decay_;
-  bool huge_;  // one of the boxes is
   std::vector<Tile> tiles_;
   std::vector<Block> blocks_;
 };
 
 // Writes what is taken of boxes[n] to kept and kept_scores; returns how many.
-template <class T>
+template <bool guarded, class T>
 int64_t soft_greedy(const SoftBox<T>* boxes, int64_t n, const Decay<T>& decay, int64_t* kept, T* kept_scores) {
   int64_t count = 0;
   const auto take = [&](int64_t index, T score) { kept[count] = index, kept_scores[count++] = score; };
   if (n == 0) return 0;
-  if (decay.gaussian) SoftGroup<true, T>(boxes, n, decay).run(take);
-  else SoftGroup<false, T>(boxes, n, decay).run(take);
+  if (decay.gaussian) SoftGroup<true, guarded, T>(boxes, n, decay).run(take);
+  else SoftGroup<false, guarded, T>(boxes, n, decay).run(take);
   return count;
 }
 
