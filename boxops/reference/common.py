@@ -134,9 +134,16 @@ def areas_and_hull_of(a, b):
     return areas_of(a, b) + width * height
 
 
-def areas_and_diagonal_of(a, b):
+def squared_distance_of(a, b):
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    dx = (ax1 + ax2) / 2 - (bx1 + bx2) / 2
+    dy = (ay1 + ay2) / 2 - (by1 + by2) / 2
+    return dx * dx + dy * dy
+
+
+def areas_diagonal_and_distance_of(a, b):
     width, height = hull_of(a, b)
-    return areas_of(a, b) + (width * width + height * height)
+    return areas_of(a, b) + ((width * width + height * height) + squared_distance_of(a, b))
 
 
 @shrunk_where_huge(areas_of)
@@ -172,18 +179,15 @@ def giou_of(a, b, iou_eps, eps, unit=1):
     return plain_iou_of(a, b, iou_eps, unit) - penalty
 
 
-@shrunk_where_huge(areas_and_diagonal_of)
+@shrunk_where_huge(areas_diagonal_and_distance_of)
 def diou_of(a, b, iou_eps, eps, unit=1):
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
-    dx = (ax1 + ax2) / 2 - (bx1 + bx2) / 2
-    dy = (ay1 + ay2) / 2 - (by1 + by2) / 2
     width, height = hull_of(a, b)
     diagonal = width * width + height * height
-    penalty = penalty_of(dx * dx + dy * dy, diagonal + scaled(eps, unit, diagonal))
+    penalty = penalty_of(squared_distance_of(a, b), diagonal + scaled(eps, unit, diagonal))
     return plain_iou_of(a, b, iou_eps, unit) - penalty
 
 
-@shrunk_where_huge(areas_and_diagonal_of)
+@shrunk_where_huge(areas_diagonal_and_distance_of)
 def ciou_of(a, b, iou_eps, eps, unit=1):
     difference = angle_of(b) - angle_of(a)
     v = (4 / np.pi**2) * (difference * difference)

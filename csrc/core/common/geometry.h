@@ -6,11 +6,11 @@
 //   IoU    = inter / union, 0 unless union > 0
 // A box with a NaN coordinate overlaps nothing: its IoU and IoA are 0, its penalised measures NaN.
 //
-// Huge boxes: where what a measure sums (the two areas; for a penalty also the hull's area or squared diagonal; for IoA
-// the second area) overflows although all coordinates are finite, the pair is measured on coordinates times 2^-66
-// (double: 2^-514), an exact step that no measure but for its eps knows of, and eps is scaled along. So IoUs are right
-// to the end of the range, on every backend to the bit. Boxes with infinite coordinates overlap nothing. At the other
-// end there is no such rule: areas below the smallest subnormal are 0.
+// Huge boxes: where the sum of what a measure is made of (the two areas, and for a penalty the hull's area, or its
+// squared diagonal and the squared distance of the centres; for IoA the second area) overflows though all coordinates
+// are finite, the pair is measured on coordinates times 2^-66 (double: 2^-514), and so is what eps is added to. This is
+// exact, and measures have no scale: they are right up to the last number, on every backend to the bit. Boxes with
+// infinite coordinates overlap nothing. At the other end there is no such rule: areas too small for T are 0.
 #pragma once
 
 #include <cmath>
@@ -142,6 +142,24 @@ BOXOPS_HD T intersection(const Box<T>& a, const Box<T>& b) {
 }
 
 template <class T>
+BOXOPS_HD T hull_width(const Box<T>& a, const Box<T>& b) {
+  return extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
+}
+
+template <class T>
+BOXOPS_HD T hull_height(const Box<T>& a, const Box<T>& b) {
+  return extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+}
+
+// Of the centres.
+template <class T>
+BOXOPS_HD T squared_distance(const Box<T>& a, const Box<T>& b) {
+  const T dx = (a.x1 + a.x2) * T(0.5) - (b.x1 + b.x2) * T(0.5);
+  const T dy = (a.y1 + a.y2) * T(0.5) - (b.y1 + b.y2) * T(0.5);
+  return dx * dx + dy * dy;
+}
+
+template <class T>
 BOXOPS_HD T guarded_quotient(T inter, T whole, T eps) {
   return whole > T(0) ? inter / (whole + eps) : T(0);
 }
@@ -184,9 +202,8 @@ template <Measure measure, class T>
 BOXOPS_HD bool overflows(const Shape<T>& a, const Shape<T>& b) {
   T sum = measure == Measure::kIoA ? b.area : a.area + b.area;
   if (measure != Measure::kIoU && measure != Measure::kIoA) {
-    const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
-    const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
-    sum += measure == Measure::kGIoU ? hull_w * hull_h : hull_w * hull_w + hull_h * hull_h;
+    const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
+    sum += measure == Measure::kGIoU ? hull_w * hull_h : (hull_w * hull_w + hull_h * hull_h) + squared_distance(a, b);
   }
   return !(sum < std::numeric_limits<T>::infinity());
 }
@@ -217,15 +234,12 @@ BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T
   const T iou = guarded_quotient(inter, uni, iou_eps * unit);
   if (measure == Measure::kIoU) return iou;
 
-  const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
-  const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+  const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
   if (measure == Measure::kGIoU) {
     const T hull = hull_w * hull_h;
     return iou - penalty_of(hull - uni, hull + eps * unit);
   }
-  const T dx = (a.x1 + a.x2) * T(0.5) - (b.x1 + b.x2) * T(0.5);
-  const T dy = (a.y1 + a.y2) * T(0.5) - (b.y1 + b.y2) * T(0.5);
-  const T diou = iou - penalty_of(dx * dx + dy * dy, (hull_w * hull_w + hull_h * hull_h) + eps * unit);
+  const T diou = iou - penalty_of(squared_distance(a, b), (hull_w * hull_w + hull_h * hull_h) + eps * unit);
   if (measure == Measure::kDIoU) return diou;
   const T v = aspect_difference(a, b);
   return diou - penalty_of(v, ((T(1) - iou) + v) + eps) * v;
@@ -284,8 +298,7 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
 
   T d_hull_w = T(0), d_hull_h = T(0), d_cx = T(0), d_cy = T(0);  // centre: with respect to each of its two ends
   T d_w = T(0), d_h = T(0);                                      // through the aspect ratio
-  const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
-  const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+  const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
   if (measure == Measure::kGIoU) {
     const T hull = hull_w * hull_h, divisor = hull + eps * unit;
     const T inverse = divisor > T(0) ? T(1) / divisor : T(0);
