@@ -140,8 +140,10 @@ def test_twins_match(backend, dtype, scale):
     np.testing.assert_array_equal(matches, np.arange(40)[::-1])
     size = boxes[:, 2:] - boxes[:, :2]
     centred = np.concatenate([boxes[:, :2] + size / 2, size], axis=1)
-    (cost,) = call(backend, "detr_cost", logits=np.zeros((1, 40, 2), dtype), boxes=centred[None], gt_labels=np.zeros(40, np.int64),
-                   gt_boxes=centred, offsets=np.array([0, 40]), class_weight=0.0, box_weight=0.0, giou_weight=1.0)  # fmt: skip
+    truth = {"gt_labels": np.zeros(40, np.int64), "gt_boxes": centred, "offsets": np.array([0, 40])}
+    weights = {"class_weight": 0.0, "box_weight": 0.0, "giou_weight": 1.0}
+    logits = np.zeros((1, 40, 2), dtype)
+    (cost,) = call(backend, "detr_cost", logits=logits, boxes=centred[None], **truth, **weights)
     assert np.isfinite(cost).all()
     np.testing.assert_allclose(np.diagonal(cost.reshape(40, 40)), -1, rtol=1e-6)
 

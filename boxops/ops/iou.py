@@ -32,7 +32,10 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
 
     Returns:
         ``[..., N, M]``, paired ``[...]``, in float32 (float64 for float64 boxes), in [0, 1]. Nothing else is
-        allocated. Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable for tensors.
+        allocated. Degenerate, inverted, infinite and NaN boxes have IoU 0 with everything. Boxes may be so large that
+        their areas overflow: such a pair is measured on coordinates scaled by a power of two, which is exact.
+        Differentiable for tensors; touching boxes pass no gradient through their overlap, as torch's ``clamp(min=0)``
+        from 2.14 on, and two equal coordinates one half each.
 
     Raises:
         ValueError: shapes do not fit, dtypes differ or are not real, devices differ, or ``fmt`` is unknown.
