@@ -212,7 +212,10 @@ void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t lim
     if (i + kAhead < n) kept.prefetch(i + kAhead);
     keep[i] = !boxes[i].ordinary() || !kept.suppresses(i);
     if (guarded) {
-      const auto suppressed_by = [&](int64_t j) { return R::template iou<true>(boxes[j], boxes[i]) > threshold; };
+      const auto suppressed_by = [&](int64_t j) {
+        const R &a = boxes[j], &b = boxes[i];
+        return a.x1 < b.x2 && b.x1 < a.x2 && a.y1 < b.y2 && b.y1 < a.y2 && R::template iou<true>(a, b) > threshold;
+      };
       keep[i] = keep[i] && std::none_of(huge.begin(), huge.end(), suppressed_by);
       for (int64_t j = 0; boxes[i].huge() && keep[i] && j < i; ++j)
         keep[i] = !(keep[j] && boxes[j].ordinary() && suppressed_by(j));
