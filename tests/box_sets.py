@@ -59,6 +59,18 @@ def scaled(float32, float64):
     return make
 
 
+def huge(rng, dtype):
+    """Of all sizes up to the end of the range, duplicates among them; some pairs overflow only in hull or diagonal."""
+    ends, decades = (1.7e308, (0, 152, 154, 155, 250, 307)) if dtype == "float64" else (3e38, (0, 18, 19, 20, 30, 37))
+    boxes = random_boxes(rng, 90, extent=6.0, sides=(1.0, 4.0)) - 4
+    boxes[60:, :2] = boxes[60:, 2:] - rng.uniform(1e-3, 1e-2, (30, 2))  # small for where they are
+    boxes *= 10.0 ** rng.choice(decades, (90, 1))
+    boxes[::15, 0], boxes[::15, 2] = -ends, ends  # the width overflows, too
+    boxes[::30, 1], boxes[::30, 3] = -ends, ends
+    boxes[7::30, 3] = boxes[7::30, 1]
+    return rng.permutation(np.concatenate([boxes, boxes[:40]]))
+
+
 # Name -> (generator, dtype) -> boxes.
 BOXES = {
     "none": lambda rng, dtype: np.zeros((0, 4)),
@@ -75,6 +87,7 @@ BOXES = {
     "far": lambda rng, dtype: random_boxes(rng, 120) + 1e5,
     "overflow": scaled(1e30, 1e200),
     "edge of overflow": scaled(3e17, 3e152),
+    "huge": huge,
     "subnormal areas": scaled(1e-21, 1e-162),
     "subnormal sides": scaled(1e-40, 1e-310),
     "negative": lambda rng, dtype: random_boxes(rng, 150) - 500,

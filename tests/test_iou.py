@@ -65,12 +65,17 @@ UNIT = [0, 0, 1, 1]
         ("box_iou", [-3, -3, -1, -1], [-3, -2, -1, -1], 0.5),
         ("box_iou", UNIT, [NAN, 0, 1, 1], 0),
         ("box_iou", [0, 0, INF, INF], [0, 0, INF, INF], 0),  # inf / (inf - inf)
-        ("box_iou", [0, 0, 1e30, 1e30], [0, 0, 1e30, 1e30], 0),  # the area overflows
+        ("box_iou", [0, 0, 1e30, 1e30], [0, 0, 1e30, 1e30], 1),  # the area overflows
+        ("box_iou", [-3e38, -3e38, 3e38, 3e38], [-3e38, -3e38, 3e38, 0], 0.5),  # so does the width
+        ("box_iou", [-3e38, 2, 3e38, 2], [-3e38, 2, 3e38, 2], 0),  # inf x 0
+        ("box_iou", [0, 0, 1e30, 1e30], UNIT, 0),
+        ("box_iou", [0, 0, 1e30, 1e30], [0, 0, INF, 1e30], 0),
         ("box_iou", [0, 0, 1e-21, 1e-21], [0, 0, 1e-21, 1e-21], 1),  # the area is subnormal
         ("box_ioa", [0, 0, 2, 2], [1, 1, 3, 3], 1 / 4),
         ("box_ioa", [0, 0, 9, 9], UNIT, 1),
         ("box_ioa", UNIT, [0, 0, 0, 1], 0),
         ("box_ioa", UNIT, [0, NAN, 1, 1], 0),
+        ("box_ioa", [0, 0, 3e38, 3e38], [-3e38, 0, 3e38, 1e30], 1 / 2),
         ("box_ioa", [NAN, -INF, 1, INF], [0, -INF, 1, INF], 0),
         ("box_ioa", [0, 0, INF, 1], [0, 0, INF, 1], 0),  # inf / inf
         ("box_ioa", [0, -INF, 1, INF], [2, -INF, 3, INF], 0),  # an overlap of 0 x inf
@@ -78,7 +83,12 @@ UNIT = [0, 0, 1, 1]
         ("generalized_box_iou", UNIT, UNIT, 1),
         ("generalized_box_iou", [1, 1, 1, 1], [1, 1, 1, 1], 0),
         ("generalized_box_iou", UNIT, [NAN, 0, 1, 1], NAN),
+        ("generalized_box_iou", UNIT, [1e30, 1e30, 2e30, 2e30], -0.75),
+        ("generalized_box_iou", UNIT, [3e38, 3e38, 3e38, 3e38], -1),  # small boxes, only their hull overflows
         ("distance_box_iou", UNIT, [1, 0, 2, 1], -1 / 5),
+        ("distance_box_iou", [0, 0, 1e30, 1e30], [1e30, 0, 2e30, 1e30], -1 / 5),
+        ("distance_box_iou", UNIT, [-3e38, 3e38, -3e38, 3e38], -1),
+        ("complete_box_iou", [0, 0, 3e38, 3e38], [0, 0, 3e38, 3e38], 1),
         ("distance_box_iou", UNIT, [0, 0, NAN, 1], NAN),
         ("complete_box_iou", UNIT, UNIT, 1),
         ("complete_box_iou", UNIT, [0, 0, 1, NAN], NAN),

@@ -33,8 +33,10 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
     Returns:
         ``[..., N, M]``, paired ``[...]``, in [0, 1], in the compute type: float64 if either is float64 or has integers
         of 32 bits or more (of which those beyond 2^53 are rounded), else float32. Nothing else is allocated.
-        Degenerate, inverted and NaN boxes have IoU 0 with everything. Differentiable once for tensors, in reverse and
-        forward mode.
+        Degenerate, inverted, infinite and NaN boxes have IoU 0 with everything. Boxes may be so large that their areas
+        overflow: such a pair is measured on coordinates scaled by a power of two, which is exact. Differentiable once
+        for tensors, in reverse and forward mode; touching boxes pass no gradient through their overlap, as torch's
+        ``clamp(min=0)`` from 2.14 on, and two equal coordinates one half each.
 
     Raises:
         ValueError: shapes do not fit, a dtype is not real, devices differ, or ``fmt`` is unknown.

@@ -24,9 +24,9 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
         ``[..., N, M]``, paired ``[...]``, in the compute type of :func:`box_iou`, in [0, 1]: exactly 0 for boxes apart
         and 1 for a box with itself; elsewhere exact up to rounding, about 1e-6 (1e-14 for float64), more for sides
         that differ by a factor above 100. Negative sizes count as 0. Boxes have IoU 0 with everything if a number is
-        not finite, or the area is 0 or subnormal, or either comes within a factor of 8 of overflow. All backends
-        compute the same bits; swapping boxes1 and boxes2 may change the last ones. Not differentiable: asking for the
-        gradient raises, and so does a tangent.
+        not finite or comes within a factor of 8 of overflow, or the area is 0 or subnormal; that an area overflows
+        does no harm. All backends compute the same bits; swapping boxes1 and boxes2 may change the last ones. Not
+        differentiable: asking for the gradient raises, and so does a tangent.
 
     Raises:
         ValueError: shapes do not fit, a dtype is not real, or devices differ.

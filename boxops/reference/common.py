@@ -1,5 +1,7 @@
 """What the families share: one box or many, as columns x1, y1, x2, y2 in the compute type."""
 
+import functools
+
 import numpy as np
 
 quiet = np.errstate(all="ignore")  # NaN and inf are inputs like any other
@@ -109,9 +111,66 @@ def union_of(a, b):
     return (area_of(a) + area_of(b)) - intersection_of(a, b)
 
 
-def iou_of(a, b, eps=0):
+def shrunk_where_huge(sum_of):
+    """Of a measure (a, b, *epsilons, unit=1): pairs of finite coordinates, but for which `sum_of(a, b)` overflows, are
+    measured on coordinates times 2^-66 (float64: 2^-514), which is exact; what eps is added to shrinks by `unit`."""
+
+    def decorate(measure):
+        @functools.wraps(measure)
+        def guarded(a, b, *eps, **named):
+            value, shrink = measure(a, b, *eps, **named), SHRINK[a.dtype.name]
+            huge = ~(sum_of(a, b) < np.inf) & np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+            if not huge.any():
+                return value
+            return np.where(huge, measure(a * shrink, b * shrink, *eps, **named, unit=shrink * shrink), value)
+
+        return guarded
+
+    return decorate
+
+
+SHRINK = {"float32": np.float32(2.0**-66), "float64": np.float64(2.0**-514)}
+
+
+def areas_of(a, b):
+    return area_of(a) + area_of(b)
+
+
+def areas_and_hull_of(a, b):
+    width, height = hull_of(a, b)
+    return areas_of(a, b) + width * height
+
+
+def squared_distance_of(a, b):
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
+    dx = (ax1 + ax2) / 2 - (bx1 + bx2) / 2
+    dy = (ay1 + ay2) / 2 - (by1 + by2) / 2
+    return dx * dx + dy * dy
+
+
+def areas_diagonal_and_distance_of(a, b):
+    width, height = hull_of(a, b)
+    return areas_of(a, b) + ((width * width + height * height) + squared_distance_of(a, b))
+
+
+@shrunk_where_huge(areas_of)
+def iou_of(a, b, eps=0, unit=1):
+    return plain_iou_of(a, b, eps, unit)
+
+
+@shrunk_where_huge(lambda a, b: area_of(b))
+def ioa_of(a, b, unit=1):
+    inter, area = intersection_of(a, b), area_of(b)
+    return np.where((area > 0) & (area < np.inf), inter / area, 0)
+
+
+def plain_iou_of(a, b, eps, unit):
     union = union_of(a, b)
-    return np.where(union > 0, intersection_of(a, b) / (union + eps), 0)
+    return np.where(union > 0, intersection_of(a, b) / (union + scaled(eps, unit, union)), 0)
+
+
+def scaled(eps, unit, like):
+    return like.dtype.type(eps) * like.dtype.type(unit)
 
 
 def penalty_of(amount, whole):
@@ -119,25 +178,28 @@ def penalty_of(amount, whole):
     return amount / np.where(whole > 0, whole, np.inf)
 
 
-def giou_of(a, b, iou_eps, eps):
+@shrunk_where_huge(areas_and_hull_of)
+def giou_of(a, b, iou_eps, eps, unit=1):
     width, height = hull_of(a, b)
     hull = width * height
-    return iou_of(a, b, iou_eps) - penalty_of(hull - union_of(a, b), hull + eps)
+    penalty = penalty_of(hull - union_of(a, b), hull + scaled(eps, unit, hull))
+    return plain_iou_of(a, b, iou_eps, unit) - penalty
 
 
-def diou_of(a, b, iou_eps, eps):
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
-    dx = (ax1 + ax2) / 2 - (bx1 + bx2) / 2
-    dy = (ay1 + ay2) / 2 - (by1 + by2) / 2
+@shrunk_where_huge(areas_diagonal_and_distance_of)
+def diou_of(a, b, iou_eps, eps, unit=1):
     width, height = hull_of(a, b)
-    return iou_of(a, b, iou_eps) - penalty_of(dx * dx + dy * dy, (width * width + height * height) + eps)
+    diagonal = width * width + height * height
+    penalty = penalty_of(squared_distance_of(a, b), diagonal + scaled(eps, unit, diagonal))
+    return plain_iou_of(a, b, iou_eps, unit) - penalty
 
 
-def ciou_of(a, b, iou_eps, eps):
+@shrunk_where_huge(areas_diagonal_and_distance_of)
+def ciou_of(a, b, iou_eps, eps, unit=1):
     difference = angle_of(b) - angle_of(a)
     v = (4 / np.pi**2) * (difference * difference)
-    alpha = penalty_of(v, ((1 - iou_of(a, b, iou_eps)) + v) + eps)
-    return diou_of(a, b, iou_eps, eps) - alpha * v
+    alpha = penalty_of(v, ((1 - plain_iou_of(a, b, iou_eps, unit)) + v) + eps)
+    return diou_of.__wrapped__(a, b, iou_eps, eps, unit) - alpha * v
 
 
 def angle_of(box):

@@ -1,13 +1,10 @@
 """IoU and its relatives: [..., N, 4] x [..., M, 4] -> [..., N, M]; paired, [..., 4] x [..., 4] -> [...]."""
 
-import numpy as np
-
 from boxops.reference.common import (
-    area_of,
     ciou_of,
     diou_of,
     giou_of,
-    intersection_of,
+    ioa_of,
     iou_of,
     quiet,
     to_pairs,
@@ -36,9 +33,7 @@ def complete_box_iou(boxes1, boxes2, eps=1e-7, *, fmt="xyxy", paired=False):
 
 @quiet
 def box_ioa(boxes1, boxes2, *, fmt="xyxy", paired=False):
-    a, b = to_pairs(boxes1, boxes2, fmt, paired)
-    inter, area = intersection_of(a, b), area_of(b)
-    return np.where((area > 0) & (area < np.inf), inter / area, 0)
+    return ioa_of(*to_pairs(boxes1, boxes2, fmt, paired))
 
 
 @quiet

@@ -8,7 +8,7 @@ Nothing is decided on the way, so edges that nearly coincide do no harm: the are
 
 import numpy as np
 
-from boxops.reference.common import compute, kept_greedily, kept_in_groups, quiet
+from boxops.reference.common import SHRINK, compute, kept_greedily, kept_in_groups, quiet
 
 
 @quiet
@@ -30,8 +30,8 @@ def batched_rotated_nms(boxes, scores, idxs, iou_threshold):
 def load(boxes):
     """[..., 5] -> [10, ...] in the compute type: centre, half sides, angle in [-45, 45] and its cosine and sine, half
     the sides of the axis-parallel hull, and area. A quarter turn is a swap of the sides. The hull of a box that
-    overlaps nothing is -inf wide: one with a number that is NaN or about to overflow, or with an area that is 0,
-    subnormal or about to overflow."""
+    overlaps nothing is -inf wide: one with a number that is NaN or about to overflow, or with an area that is 0 or
+    subnormal."""
     cx, cy, width, height, angle = np.moveaxis(compute(boxes), -1, 0)
     limits, most = np.finfo(cx.dtype), np.finfo(cx.dtype).max / 8
     area = larger(width, 0) * larger(height, 0)
@@ -44,13 +44,27 @@ def load(boxes):
     hull_x, hull_y = a * cos + b * np.abs(sin), a * np.abs(sin) + b * cos
     box = np.stack([cx, cy, a, b, angle, cos, sin, hull_x, hull_y, area])
     ordinary = (np.abs(cx) <= most) & (np.abs(cy) <= most) & (width <= most) & (height <= most)
-    ordinary &= np.isfinite(angle) & (area >= 4 * limits.tiny) & (area <= most)
+    ordinary &= np.isfinite(angle) & (area >= 4 * limits.tiny)
     nothing = np.zeros(10, cx.dtype)
     nothing[7:9] = -np.inf
     return np.where(ordinary, box, nothing.reshape(-1, *[1] * cx.ndim))
 
 
 def iou_of(first, second):
+    iou = plain_iou_of(first, second)
+    huge = np.maximum(first[-1], second[-1]) > np.finfo(first.dtype).max / 8  # what is summed may overflow
+    return np.where(huge, plain_iou_of(shrunk(first), shrunk(second)), iou) if huge.any() else iou
+
+
+def shrunk(box):
+    """Times a power of two, which is exact."""
+    box = box.copy()
+    box[[0, 1, 2, 3, 7, 8]] *= SHRINK[box.dtype.name]
+    box[-1] = (2 * box[2]) * (2 * box[3])
+    return box
+
+
+def plain_iou_of(first, second):
     inter = intersection_of(first, second)
     union = (first[-1] + second[-1]) - inter
     return np.where(union > 0, inter / union, 0)

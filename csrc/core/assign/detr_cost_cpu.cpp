@@ -69,10 +69,11 @@ void costs_of_tile(const DetrCostInput& in, int64_t b, int64_t first, int n, Scr
     if (in.focal) BOXOPS_BY_ISA(focal_costs<T>)(s.logits, n, s.class_cost);
     else BOXOPS_BY_ISA(softmax_cost<T>)(s.logits, s.max, s.sum, n, s.class_cost);
     const Box<T> gt = load_numbers<T>(in.gt_boxes, 0, g);
-    BOXOPS_BY_ISA(cost_row<T>)
-    (gt, shape_of<Measure::kGIoU>(to_corners(gt, in.gt_boxes.format)), s.numbers, s.tile, n, s.class_cost,
-     static_cast<T>(in.class_weight), static_cast<T>(in.box_weight), static_cast<T>(in.giou_weight),
-     out + g * in.queries + first);
+    const Shape<T> shape = shape_of<Measure::kGIoU>(to_corners(gt, in.gt_boxes.format));
+    const auto cost_row =
+        s.tile.huge || is_huge<Measure::kGIoU>(shape) ? baseline::cost_row<true, T> : BOXOPS_BY_ISA(cost_row<false, T>);
+    cost_row(gt, shape, s.numbers, s.tile, n, s.class_cost, static_cast<T>(in.class_weight),
+             static_cast<T>(in.box_weight), static_cast<T>(in.giou_weight), out + g * in.queries + first);
   }
 }
 

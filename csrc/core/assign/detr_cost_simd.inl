@@ -48,13 +48,13 @@ void focal_costs(const T* __restrict__ x, int n, T* __restrict__ class_cost) {
   for (int q = 0; q < n; ++q) class_cost[q] = focal_cost(x[q], class_cost[q]);
 }
 
-// One ground truth against a tile of queries.
-template <class T>
+// One ground truth against a tile of queries; guarded for huge boxes.
+template <bool guarded, class T>
 void cost_row(const Box<T>& gt, const Shape<T>& shape, const Numbers<T>& numbers, const Tile<T>& tile, int n,
               const T* __restrict__ class_cost, T class_weight, T box_weight, T giou_weight, T* __restrict__ out) {
   for (int q = 0; q < n; ++q) {
     const Box<T> box{numbers.cx[q], numbers.cy[q], numbers.w[q], numbers.h[q]};
-    const T giou = measure_of<Measure::kGIoU>(shape, tile[q], T(0), T(0));
+    const T giou = measure_of<Measure::kGIoU, guarded>(shape, tile[q], T(0), T(0));
     out[q] = detr_cost_of(class_weight, box_weight, giou_weight, class_cost[q], l1_of(gt, box), giou);
   }
 }

@@ -68,6 +68,13 @@ std::vector<Shape<T>> shapes(const Boxes& boxes) {
   return all;
 }
 
+// The IoUs of one box with the anchors of a tile, padded.
+template <class T>
+void iou_row(const Shape<T>& box, const AnchorTile<T>& anchors, T* row) {
+  const auto kernel = BOXOPS_BY_ISA(iou_row<false, T>), guarded = baseline::iou_row<true, T>;
+  (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : kernel)(box, anchors.tile(), anchors.padded(), row);
+}
+
 int64_t grain_of(const MatchInput& input, int64_t anchors_per_task) {
   const int64_t boxes = input.images.total / std::max<int64_t>(1, input.images.batch) + 4;
   return std::max<int64_t>(1, kPairsPerTask / (boxes * anchors_per_task));
@@ -80,7 +87,7 @@ template <class T, class Finish>
 void scan(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t chunk, T* peaks, const Finish& finish,
           const Parallel& parallel) {
   const int64_t batch = input.anchors.batch, count = input.anchors.count, chunks = blocks_of(count, chunk);
-  const auto best_row = BOXOPS_BY_ISA(best_row<T>);
+  const auto best_row = BOXOPS_BY_ISA(best_row<false, T>), guarded = baseline::best_row<true, T>;
   parallel.run(batch * chunks, grain_of(input, chunk), [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T best[kTile];
@@ -95,7 +102,8 @@ void scan(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t c
         for (int64_t g = 0; g < n; ++g) {
           const Shape<T>& box = boxes[from + g];
           if (!anchors.may_meet(box)) continue;
-          const T most = best_row(box, static_cast<Lane<T>>(g), anchors.tile(), anchors.padded(), best, which);
+          const T most = (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : best_row)(
+              box, static_cast<Lane<T>>(g), anchors.tile(), anchors.padded(), best, which);
           if (peaks != nullptr) {
             T& peak = peaks[(from + g) * chunks + c];
             peak = max_of(peak, most);
@@ -113,7 +121,6 @@ template <class T>
 void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t chunk, const std::vector<T>& peaks,
              int64_t* matches, std::vector<uint8_t>& all, const Parallel& parallel) {
   const int64_t count = input.anchors.count, chunks = blocks_of(count, chunk);
-  const auto row_kernel = BOXOPS_BY_ISA(iou_row<T>);
   std::vector<int64_t> image_of(boxes.size());
   std::vector<T> most(boxes.size());
   for (int64_t image = 0; image < input.anchors.batch; ++image)
@@ -132,7 +139,7 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
                      if (peaks[g * chunks + c] != most[g]) continue;
                      for (int64_t first = c * chunk; first < std::min(count, (c + 1) * chunk); first += kTile) {
                        anchors.load(input.anchors, image_of[g], first);
-                       row_kernel(boxes[g], anchors.tile(), anchors.padded(), row);
+                       iou_row(boxes[g], anchors, row);
                        int64_t* to = matches + image_of[g] * count + first;
                        for (int j = 0; j < anchors.size(); ++j)
                          if (row[j] == most[g]) {  // other threads may mark the same anchor
@@ -149,11 +156,12 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
 template <class T>
 void ignore(const MaxIouRule<T>& rule, const std::vector<Shape<T>>& ignore_boxes, int64_t image,
             const AnchorTile<T>& anchors, int64_t* matches) {
-  const auto covered_row = BOXOPS_BY_ISA(covered_row<T>);
+  const auto covered_row = BOXOPS_BY_ISA(covered_row<false, T>), guarded = baseline::covered_row<true, T>;
   alignas(64) Lane<T> covered[kTile] = {};
   for (int64_t i = rule.ignored.begin(image); i < rule.ignored.end(image); ++i)
     if (anchors.may_meet(ignore_boxes[i]))
-      covered_row(ignore_boxes[i], anchors.tile(), anchors.padded(), rule.ignore_threshold, covered);
+      (anchors.tile().huge ? guarded : covered_row)(ignore_boxes[i], anchors.tile(), anchors.padded(),
+                                                    rule.ignore_threshold, covered);
   for (int j = 0; j < anchors.size(); ++j)
     if (matches[j] == -1 && covered[j]) matches[j] = -2;
 }
@@ -282,7 +290,6 @@ void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* m
         std::copy_n(best, anchors.size(), ious + at);
       },
       parallel);
-  const auto row_kernel = BOXOPS_BY_ISA(iou_row<T>);
   parallel.run(input.anchors.batch, 1, [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T row[kTile];
@@ -290,7 +297,7 @@ void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* m
       const int64_t from = input.images.begin(image);
       const auto read = [&](int64_t first, int, int64_t box) {
         anchors.load(input.anchors, image, first);
-        row_kernel(boxes[from + box], anchors.tile(), anchors.padded(), row);
+        iou_row(boxes[from + box], anchors, row);
         return row;
       };
       assign<T>(count, input.images.count(image), chunk, peaks.data() + from * chunks, true, read,

@@ -1,14 +1,15 @@
-// The vector loops of matching_cpu.cpp; compiled once per instruction set (common/isa.h).
+// The vector loops of matching_cpu.cpp; compiled once per instruction set (common/isa.h). The guarded ones are for huge
+// boxes.
 namespace boxops::BOXOPS_ISA {
 
 // Box number `index` against a tile of anchors: raises each anchor's best IoU where it exceeds it, and returns the
 // largest IoU of the box. IoUs are never negative, so their bits order them, and integer maxima become vectors.
-template <class T>
+template <bool guarded, class T>
 T best_row(const Shape<T>& box, Lane<T> index, const Tile<T>& tile, int n, T* __restrict__ best,
            Lane<T>* __restrict__ which) {
   Lane<T> most = 0;
   for (int j = 0; j < n; ++j) {
-    const T iou = iou_of(box, tile[j]);
+    const T iou = iou_of<guarded>(box, tile[j]);
     // Maxima, since gcc makes a branch around a masked store of a choice between new and old. Indices rise.
     which[j] = max_of(which[j], iou > best[j] ? index : Lane<T>(0));
     best[j] = max_of(iou, best[j]);
@@ -18,16 +19,16 @@ T best_row(const Shape<T>& box, Lane<T> index, const Tile<T>& tile, int n, T* __
   return detail::bits_as<T>(most);
 }
 
-template <class T>
+template <bool guarded, class T>
 void iou_row(const Shape<T>& box, const Tile<T>& tile, int n, T* __restrict__ out) {
-  for (int j = 0; j < n; ++j) out[j] = iou_of(box, tile[j]);
+  for (int j = 0; j < n; ++j) out[j] = iou_of<guarded>(box, tile[j]);
 }
 
 // Notes the anchors of which an ignore box covers more than the threshold.
-template <class T>
+template <bool guarded, class T>
 void covered_row(const Shape<T>& box, const Tile<T>& tile, int n, T threshold, Lane<T>* __restrict__ covered) {
   for (int j = 0; j < n; ++j)
-    covered[j] |= measure_of<Measure::kIoA>(box, tile[j], T(0), T(0)) > threshold ? Lane<T>(1) : Lane<T>(0);
+    covered[j] |= measure_of<Measure::kIoA, guarded>(box, tile[j], T(0), T(0)) > threshold ? Lane<T>(1) : Lane<T>(0);
 }
 
 // One row of a matrix, without NaN: raises the maxima of its columns, and returns its own.

@@ -5,6 +5,12 @@
 //   inter  = the same of the clamped overlap;  union = (area1 + area2) - inter
 //   IoU    = inter / union, 0 unless union > 0
 // A box with a NaN coordinate overlaps nothing: its IoU and IoA are 0, its penalised measures NaN.
+//
+// Huge boxes: where the sum of what a measure is made of (the two areas, and for a penalty the hull's area, or its
+// squared diagonal and the squared distance of the centres; for IoA the second area) overflows though all coordinates
+// are finite, the pair is measured on coordinates times 2^-66 (double: 2^-514), and so is what eps is added to. This is
+// exact, and measures have no scale: they are right up to the last number, on every backend to the bit. Boxes with
+// infinite coordinates overlap nothing. At the other end there is no such rule: areas too small for T are 0.
 #pragma once
 
 #include <cmath>
@@ -136,6 +142,24 @@ BOXOPS_HD T intersection(const Box<T>& a, const Box<T>& b) {
 }
 
 template <class T>
+BOXOPS_HD T hull_width(const Box<T>& a, const Box<T>& b) {
+  return extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
+}
+
+template <class T>
+BOXOPS_HD T hull_height(const Box<T>& a, const Box<T>& b) {
+  return extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+}
+
+// Of the centres.
+template <class T>
+BOXOPS_HD T squared_distance(const Box<T>& a, const Box<T>& b) {
+  const T dx = (a.x1 + a.x2) * T(0.5) - (b.x1 + b.x2) * T(0.5);
+  const T dy = (a.y1 + a.y2) * T(0.5) - (b.y1 + b.y2) * T(0.5);
+  return dx * dx + dy * dy;
+}
+
+template <class T>
 BOXOPS_HD T guarded_quotient(T inter, T whole, T eps) {
   return whole > T(0) ? inter / (whole + eps) : T(0);
 }
@@ -144,11 +168,6 @@ BOXOPS_HD T guarded_quotient(T inter, T whole, T eps) {
 template <class T>
 BOXOPS_HD T iou_of_areas(T inter, T area1, T area2) {
   return guarded_quotient(inter, (area1 + area2) - inter, T(0));
-}
-
-template <class T>
-BOXOPS_HD T iou_of(const Shape<T>& a, const Shape<T>& b) {
-  return iou_of_areas(intersection(a, b), a.area, b.area);
 }
 
 // num / den, and 0 where den is not positive; NaN stays NaN.
@@ -164,29 +183,88 @@ BOXOPS_HD T aspect_difference(const Shape<T>& a, const Shape<T>& b) {
   return four_over_pi_squared * (d * d);
 }
 
-// The measure of one pair. `iou_eps` is added to the IoU's divisor, `eps` to the penalties'.
-// GIoU: Rezatofighi et al. 2019, eq. 2 to 4. DIoU, CIoU: Zheng et al. 2020, eq. 7 to 11.
+// The largest magnitude of a coordinate; infinite for what shape_of makes of a NaN box.
+template <class T>
+BOXOPS_HD T farthest(const Box<T>& b) {
+  return max_of(max_of(std::fabs(b.x1), std::fabs(b.y1)), max_of(std::fabs(b.x2), std::fabs(b.y2)));
+}
+
+// Whether a pair with this box may overflow. Vector loops without such boxes leave the guard out.
 template <Measure measure, class T>
-BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps) {
+BOXOPS_HD bool is_huge(const Shape<T>& s) {
+  if (measure == Measure::kIoU || measure == Measure::kIoA) return s.area > std::numeric_limits<T>::max() / 2;
+  const T most = farthest(s);
+  return (most >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509))) & (most < std::numeric_limits<T>::infinity());
+}
+
+// Whether what the measure sums overflows.
+template <Measure measure, class T>
+BOXOPS_HD bool overflows(const Shape<T>& a, const Shape<T>& b) {
+  T sum = measure == Measure::kIoA ? b.area : a.area + b.area;
+  if (measure != Measure::kIoU && measure != Measure::kIoA) {
+    const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
+    sum += measure == Measure::kGIoU ? hull_w * hull_h : (hull_w * hull_w + hull_h * hull_h) + squared_distance(a, b);
+  }
+  return !(sum < std::numeric_limits<T>::infinity());
+}
+
+template <class T>
+constexpr T kShrink = sizeof(T) == 4 ? T(0x1p-66) : T(0x1p-514);
+
+template <Measure measure, class T>
+BOXOPS_HD Shape<T> shrunk(const Shape<T>& s) {
+  constexpr T by = kShrink<T>;
+  return shape_of<measure>(Box<T>{s.x1 * by, s.y1 * by, s.x2 * by, s.y2 * by});
+}
+
+template <class T>
+BOXOPS_HD bool both_finite(const Box<T>& a, const Box<T>& b) {
+  return max_of(farthest(a), farthest(b)) < std::numeric_limits<T>::infinity();
+}
+
+namespace detail {
+
+// The measure of a pair that does not overflow; both eps count times `unit`.
+template <Measure measure, class T>
+BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T unit) {
   const T inter = intersection(a, b);
   if (measure == Measure::kIoA)
     return b.area < std::numeric_limits<T>::infinity() ? guarded_quotient(inter, b.area, T(0)) : T(0);
   const T uni = (a.area + b.area) - inter;
-  const T iou = guarded_quotient(inter, uni, iou_eps);
+  const T iou = guarded_quotient(inter, uni, iou_eps * unit);
   if (measure == Measure::kIoU) return iou;
 
-  const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
-  const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+  const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
   if (measure == Measure::kGIoU) {
     const T hull = hull_w * hull_h;
-    return iou - penalty_of(hull - uni, hull + eps);
+    return iou - penalty_of(hull - uni, hull + eps * unit);
   }
-  const T dx = (a.x1 + a.x2) * T(0.5) - (b.x1 + b.x2) * T(0.5);
-  const T dy = (a.y1 + a.y2) * T(0.5) - (b.y1 + b.y2) * T(0.5);
-  const T diou = iou - penalty_of(dx * dx + dy * dy, (hull_w * hull_w + hull_h * hull_h) + eps);
+  const T diou = iou - penalty_of(squared_distance(a, b), (hull_w * hull_w + hull_h * hull_h) + eps * unit);
   if (measure == Measure::kDIoU) return diou;
   const T v = aspect_difference(a, b);
   return diou - penalty_of(v, ((T(1) - iou) + v) + eps) * v;
+}
+
+// The measure of a pair that overflows. By value, so that no caller has to keep boxes in memory for it.
+template <Measure measure, class T>
+BOXOPS_HD_RARE T measure_of_huge(Shape<T> a, Shape<T> b, T iou_eps, T eps) {
+  if (!both_finite(a, b)) return measure_of<measure>(a, b, iou_eps, eps, T(1));
+  return measure_of<measure>(shrunk<measure>(a), shrunk<measure>(b), iou_eps, eps, kShrink<T> * kShrink<T>);
+}
+
+}  // namespace detail
+
+// The measure of one pair. `iou_eps` is added to the IoU's divisor, `eps` to the penalties'. Not `guarded`: neither box
+// is_huge. GIoU: Rezatofighi et al. 2019, eq. 2 to 4. DIoU, CIoU: Zheng et al. 2020, eq. 7 to 11.
+template <Measure measure, bool guarded = true, class T>
+BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps) {
+  if (guarded && overflows<measure>(a, b)) return detail::measure_of_huge<measure>(a, b, iou_eps, eps);
+  return detail::measure_of<measure>(a, b, iou_eps, eps, T(1));
+}
+
+template <bool guarded = true, class T>
+BOXOPS_HD T iou_of(const Shape<T>& a, const Shape<T>& b) {
+  return measure_of<Measure::kIoU, guarded>(a, b, T(0), T(0));
 }
 
 // d min(a, b) / d a (with a and b swapped, d max / d b); a tie splits in half, as in torch.
@@ -195,11 +273,10 @@ BOXOPS_HD T below(T a, T b) {
   return a < b ? T(1) : (a == b ? T(0.5) : T(0));
 }
 
-// The gradient with respect to box a (and, for `second`, to box b) of
-// grad * measure_of(a, b). CIoU's alpha counts as a constant, as in the paper's code.
-// The subgradient is 1 at a clamp (as torch before 2.15) and one half each at a tie (as torch).
+namespace detail {
+
 template <Measure measure, bool second, class T>
-BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T grad) {
+BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T unit, T grad) {
   const Shape<T>&self = second ? b : a, &other = second ? a : b;
   const T lo_x = max_of(a.x1, b.x1), hi_x = min_of(a.x2, b.x2), lo_y = max_of(a.y1, b.y1), hi_y = min_of(a.y2, b.y2);
   const T iw = extent(lo_x, hi_x), ih = extent(lo_y, hi_y), inter = iw * ih;
@@ -213,18 +290,17 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
     d_area = second && defined ? -inter / b.area / b.area : T(0);
   } else {
     const bool defined = uni > T(0);
-    const T inverse = defined ? T(1) / (uni + iou_eps) : T(0);
-    iou = defined ? inter / (uni + iou_eps) : T(0);
+    const T inverse = defined ? T(1) / (uni + iou_eps * unit) : T(0);
+    iou = defined ? inter / (uni + iou_eps * unit) : T(0);
     d_inter = (T(1) + iou) * inverse;
     d_area = -iou * inverse;
   }
 
   T d_hull_w = T(0), d_hull_h = T(0), d_cx = T(0), d_cy = T(0);  // centre: with respect to each of its two ends
   T d_w = T(0), d_h = T(0);                                      // through the aspect ratio
-  const T hull_w = extent(min_of(a.x1, b.x1), max_of(a.x2, b.x2));
-  const T hull_h = extent(min_of(a.y1, b.y1), max_of(a.y2, b.y2));
+  const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
   if (measure == Measure::kGIoU) {
-    const T hull = hull_w * hull_h, divisor = hull + eps;
+    const T hull = hull_w * hull_h, divisor = hull + eps * unit;
     const T inverse = divisor > T(0) ? T(1) / divisor : T(0);
     const T d_hull = ((hull - uni) * inverse - T(1)) * inverse;
     d_hull_w = d_hull * hull_h, d_hull_h = d_hull * hull_w;
@@ -233,7 +309,7 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
   if (measure == Measure::kDIoU || measure == Measure::kCIoU) {
     const T dx = (self.x1 + self.x2) * T(0.5) - (other.x1 + other.x2) * T(0.5);
     const T dy = (self.y1 + self.y2) * T(0.5) - (other.y1 + other.y2) * T(0.5);
-    const T divisor = (hull_w * hull_w + hull_h * hull_h) + eps;
+    const T divisor = (hull_w * hull_w + hull_h * hull_h) + eps * unit;
     const T inverse = divisor > T(0) ? T(1) / divisor : T(0);
     const T d_diagonal = (dx * dx + dy * dy) * inverse * inverse;
     d_hull_w = T(2) * hull_w * d_diagonal, d_hull_h = T(2) * hull_h * d_diagonal;
@@ -250,7 +326,7 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
 
   // Chain to the four coordinates. A side moves the overlap where it is the inner one, the hull
   // where it is the outer one.
-  const T d_iw = hi_x - lo_x >= T(0) ? d_inter * ih : T(0), d_ih = hi_y - lo_y >= T(0) ? d_inter * iw : T(0);
+  const T d_iw = hi_x > lo_x ? d_inter * ih : T(0), d_ih = hi_y > lo_y ? d_inter * iw : T(0);
   d_w += d_area * h, d_h += d_area * w;
   if (!(self.x2 - self.x1 >= T(0))) d_w = T(0);
   if (!(self.y2 - self.y1 >= T(0))) d_h = T(0);
@@ -258,6 +334,25 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
           grad * (-d_ih * below(other.y1, self.y1) - d_hull_h * below(self.y1, other.y1) - d_h + d_cy),
           grad * (d_iw * below(self.x2, other.x2) + d_hull_w * below(other.x2, self.x2) + d_w + d_cx),
           grad * (d_ih * below(self.y2, other.y2) + d_hull_h * below(other.y2, self.y2) + d_h + d_cy)};
+}
+
+template <Measure measure, bool second, class T>
+BOXOPS_HD_RARE Box<T> gradient_of_huge(Shape<T> a, Shape<T> b, T iou_eps, T eps, T grad) {
+  if (!both_finite(a, b)) return measure_gradient<measure, second>(a, b, iou_eps, eps, T(1), grad);
+  constexpr T by = kShrink<T>;
+  return measure_gradient<measure, second>(shrunk<measure>(a), shrunk<measure>(b), iou_eps, eps, by * by, grad * by);
+}
+
+}  // namespace detail
+
+// The gradient with respect to box a (and, for `second`, to box b) of grad * measure_of(a, b). CIoU's alpha counts as a
+// constant, as in the paper's code. Where boxes touch, the overlap passes no gradient, as clamp(min=0) of torch from
+// 2.14 on and as torchvision's losses on every torch; a side of length 0 passes that of its area, which torchvision
+// does not clamp; a tie of two coordinates gives each one half, as in torch.
+template <Measure measure, bool second, bool guarded = true, class T>
+BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T grad) {
+  if (guarded && overflows<measure>(a, b)) return detail::gradient_of_huge<measure, second>(a, b, iou_eps, eps, grad);
+  return detail::measure_gradient<measure, second>(a, b, iou_eps, eps, T(1), grad);
 }
 
 }  // namespace boxops

@@ -5,8 +5,10 @@
 
 #ifdef __CUDACC__
 #define BOXOPS_HD __host__ __device__ __forceinline__
+#define BOXOPS_HD_RARE __host__ __device__ __noinline__
 #else
 #define BOXOPS_HD inline __attribute__((always_inline))
+#define BOXOPS_HD_RARE inline __attribute__((noinline, cold))
 #endif
 
 // Marks what libboxops.so offers; everything else stays hidden.

@@ -55,13 +55,13 @@ BOXOPS_HD void sin_cos_degrees(T degrees, T* sin, T* cos) {
 }
 
 // Of the five numbers, the angle within (-180, 180). The box overlaps nothing if a number is NaN or about to overflow,
-// or the area is 0, subnormal or about to overflow. Every step that reduces the angle is exact.
+// or the area is 0 or subnormal. Every step that reduces the angle is exact.
 template <class T>
 BOXOPS_HD RotatedBox<T> rotated_box_of(T cx, T cy, T width, T height, T angle) {
   using Limits = std::numeric_limits<T>;
   const T area = max_of(width, T(0)) * max_of(height, T(0)), most = Limits::max() / 8;
   const bool ordinary = (std::fabs(cx) <= most) & (std::fabs(cy) <= most) & (width <= most) & (height <= most) &
-                        (angle - angle == T(0)) & (area >= 4 * Limits::min()) & (area <= most);
+                        (angle - angle == T(0)) & (area >= 4 * Limits::min());
   angle = angle > T(90) ? angle - T(180) : angle < T(-90) ? angle + T(180) : angle;
   const bool quarter = std::fabs(angle) > T(45);
   angle = quarter ? angle - (angle > T(0) ? T(90) : T(-90)) : angle;
@@ -158,9 +158,40 @@ BOXOPS_HD T intersection(const RotatedBox<T>& first, const RotatedBox<T>& second
   return meet & (inter > T(0)) ? inter : T(0);
 }
 
+// Whether what an overlap with this box sums may overflow: then the pair is measured times kShrink, as in geometry.h.
 template <class T>
+BOXOPS_HD bool is_huge(const RotatedBox<T>& b) {
+  return b.area > std::numeric_limits<T>::max() / 8;
+}
+
+template <class T>
+BOXOPS_HD RotatedBox<T> shrunk(const RotatedBox<T>& s) {
+  constexpr T by = kShrink<T>;
+  const T a = s.a * by, b = s.b * by;
+  return {s.cx * by, s.cy * by, a, b, s.angle, s.cos, s.sin, s.hull_x * by, s.hull_y * by, (T(2) * a) * (T(2) * b)};
+}
+
+namespace detail {
+
+// Of a pair with a huge box. By value, so that no caller has to keep boxes in memory for it.
+template <class T>
+BOXOPS_HD_RARE T iou_of_huge(RotatedBox<T> first, RotatedBox<T> second) {
+  first = shrunk(first), second = shrunk(second);
+  return iou_of_areas(intersection(first, second), first.area, second.area);
+}
+
+}  // namespace detail
+
+// Of boxes whose hulls meet. Not `guarded`: neither is_huge.
+template <bool guarded = true, class T>
+BOXOPS_HD T iou_of_meeting(const RotatedBox<T>& first, const RotatedBox<T>& second) {
+  if (guarded && (is_huge(first) || is_huge(second))) return detail::iou_of_huge(first, second);
+  return iou_of_areas(intersection(first, second), first.area, second.area);
+}
+
+template <bool guarded = true, class T>
 BOXOPS_HD T iou_of(const RotatedBox<T>& first, const RotatedBox<T>& second) {
-  return hulls_meet(first, second) ? iou_of_areas(intersection(first, second), first.area, second.area) : T(0);
+  return hulls_meet(first, second) ? iou_of_meeting<guarded>(first, second) : T(0);
 }
 
 }  // namespace boxops

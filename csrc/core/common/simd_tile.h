@@ -15,6 +15,7 @@ struct Tile {
   alignas(64) T y2[kTile];
   alignas(64) T area[kTile];
   alignas(64) T angle[kTile];
+  bool huge;  // one of the boxes is_huge
 
   Shape<T> operator[](int i) const {
     Shape<T> s;
@@ -30,6 +31,9 @@ struct Tile {
 template <Measure measure, class T>
 void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, Tile<T>& tile) {
   for (int i = 0; i < n; ++i) tile.set(i, shape_of<measure>(load_box<T>(boxes, batch, begin + i)));
+  int huge = 0;
+  for (int i = 0; i < n; ++i) huge |= is_huge<measure>(tile[i]);
+  tile.huge = huge != 0;
 }
 
 }  // namespace boxops

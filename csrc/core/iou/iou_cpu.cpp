@@ -20,7 +20,8 @@ constexpr int64_t kPairsPerTask = 1 << 14;  // less is not worth waking a thread
 template <Measure measure, class T>
 void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
   const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kTile);
-  const auto row_kernel = BOXOPS_BY_ISA(measure_row<measure, T>);
+  const auto row_kernel = BOXOPS_BY_ISA(measure_row<measure, false, T>),
+             guarded = baseline::measure_row<measure, true, T>;
   const int64_t grain =
       std::max<int64_t>(1, kPairsPerTask / (std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kTile)));
   parallel.run(boxes1.batch * rows * columns, grain, [&](int64_t begin, int64_t end) {
@@ -30,9 +31,11 @@ void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out
                     column = task % columns * kTile;
       const int n = static_cast<int>(std::min<int64_t>(kTile, boxes2.count - column));
       load_tile<measure>(boxes2, batch, column, n, tile);
-      for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i)
-        row_kernel(shape_of<measure>(load_box<T>(boxes1, batch, i)), tile, n, iou_eps, eps,
-                   out + (batch * boxes1.count + i) * boxes2.count + column);
+      for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i) {
+        const Shape<T> box = shape_of<measure>(load_box<T>(boxes1, batch, i));
+        (tile.huge || is_huge<measure>(box) ? guarded : row_kernel)(
+            box, tile, n, iou_eps, eps, out + (batch * boxes1.count + i) * boxes2.count + column);
+      }
     }
   });
 }
@@ -40,7 +43,8 @@ void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out
 template <Measure measure, class T>
 void paired(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
   const int64_t columns = blocks_of(boxes1.count, kTile);
-  const auto kernel = BOXOPS_BY_ISA(measure_paired<measure, T>);
+  const auto kernel = BOXOPS_BY_ISA(measure_paired<measure, false, T>),
+             guarded = baseline::measure_paired<measure, true, T>;
   parallel.run(boxes1.batch * columns, kPairsPerTask / kTile, [&](int64_t begin, int64_t end) {
     Tile<T> tile1, tile2;
     for (int64_t task = begin; task < end; ++task) {
@@ -48,7 +52,7 @@ void paired(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, 
       const int n = static_cast<int>(std::min<int64_t>(kTile, boxes1.count - column));
       load_tile<measure>(boxes1, batch, column, n, tile1);
       load_tile<measure>(boxes2, batch, column, n, tile2);
-      kernel(tile1, tile2, n, iou_eps, eps, out + batch * boxes1.count + column);
+      (tile1.huge || tile2.huge ? guarded : kernel)(tile1, tile2, n, iou_eps, eps, out + batch * boxes1.count + column);
     }
   });
 }
@@ -60,8 +64,10 @@ template <Measure measure, bool second, class T>
 void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T iou_eps, T eps, const T* grad,
                       int64_t self_stride, int64_t other_stride, T* out, const Parallel& parallel) {
   const int64_t columns = blocks_of(self.count, kTile), opposite = is_paired ? 1 : other.count;
-  const auto kernel = BOXOPS_BY_ISA(gradient_row<measure, second, T>);
-  const auto paired_kernel = BOXOPS_BY_ISA(gradient_paired<measure, second, T>);
+  const auto kernel = BOXOPS_BY_ISA(gradient_row<measure, second, false, T>);
+  const auto guarded = baseline::gradient_row<measure, second, true, T>;
+  const auto paired_kernel = BOXOPS_BY_ISA(gradient_paired<measure, second, false, T>);
+  const auto guarded_paired = baseline::gradient_paired<measure, second, true, T>;
   const int64_t grain = std::max<int64_t>(1, kPairsPerTask / std::max<int64_t>(1, opposite * kTile));
   parallel.run(self.batch * columns, grain, [&](int64_t begin, int64_t end) {
     Tile<T> tile, partners, sum;
@@ -73,11 +79,13 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
       std::fill_n(sum.x1, offsetof(Tile<T>, area) / sizeof(T), T(0));
       if (is_paired) {
         load_tile<measure>(other, batch, column, n, partners);
-        paired_kernel(partners, tile, n, iou_eps, eps, g, sum);
+        (tile.huge || partners.huge ? guarded_paired : paired_kernel)(partners, tile, n, iou_eps, eps, g, sum);
       } else {
-        for (int64_t i = 0; i < other.count; ++i)
-          kernel(shape_of<measure>(load_box<T>(other, batch, i)), tile, n, iou_eps, eps, g + i * other_stride,
-                 self_stride, sum);
+        for (int64_t i = 0; i < other.count; ++i) {
+          const Shape<T> box = shape_of<measure>(load_box<T>(other, batch, i));
+          (tile.huge || is_huge<measure>(box) ? guarded : kernel)(box, tile, n, iou_eps, eps, g + i * other_stride,
+                                                                  self_stride, sum);
+        }
       }
       T* to = out + (batch * self.count + column) * 4;
       for (int j = 0; j < n; ++j) {

@@ -3,7 +3,8 @@
 // boxes1 [B, N, 5], boxes2 [B, M, 5]: centre, size and angle as in common/rotated_geometry.h, any dtype and strides,
 // batch stride 0 broadcasts; the format of the views means nothing. T is the compute type, float or double.
 //   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out is contiguous T. No workspace.
-// Boxes with a number that is not finite, or without area, have IoU 0 with everything. The same bits on every backend.
+// Boxes with a number that is not finite or about to overflow, or without area, have IoU 0 with everything; an area may
+// overflow. The same bits on every backend.
 //
 // Floor: 4 N M bytes of output for float; 10 operations for a pair whose hulls do not meet, about 220 for others.
 #pragma once

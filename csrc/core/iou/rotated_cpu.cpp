@@ -15,6 +15,7 @@ constexpr int kRotatedTile = 256;
 template <class T>
 struct RotatedTile {
   alignas(64) T numbers[10][kRotatedTile];
+  bool huge;  // one of the boxes is_huge
 
   RotatedBox<T> operator[](int i) const {
     return {numbers[0][i], numbers[1][i], numbers[2][i], numbers[3][i], numbers[4][i],
@@ -46,13 +47,16 @@ void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, RotatedT
     tile.numbers[4][i] = within_half_turn(tile.numbers[4][i]);
   }
   BOXOPS_BY_ISA(rotated_prepare<T>)(tile, n);
+  int huge = 0;
+  for (int i = 0; i < n; ++i) huge |= is_huge(tile[i]);
+  tile.huge = huge != 0;
 }
 
 // Tasks as in iou_cpu.cpp: blocks of kRows x kRotatedTile.
 template <class T>
 void pairwise(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& parallel) {
   const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kRotatedTile);
-  const auto row_kernel = BOXOPS_BY_ISA(rotated_row<T>);
+  const auto row_kernel = BOXOPS_BY_ISA(rotated_row<false, T>), guarded = baseline::rotated_row<true, T>;
   const int64_t pairs = std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kRotatedTile);
   parallel.run(boxes1.batch * rows * columns, std::max<int64_t>(1, kPairsPerTask / pairs),
                [&](int64_t begin, int64_t end) {
@@ -62,9 +66,11 @@ void pairwise(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& 
                                  column = task % columns * kRotatedTile;
                    const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes2.count - column));
                    load_tile(boxes2, batch, column, n, tile);
-                   for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i)
-                     row_kernel(load_rotated_box<T>(boxes1, batch, i), tile, n, few,
-                                out + (batch * boxes1.count + i) * boxes2.count + column);
+                   for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i) {
+                     const RotatedBox<T> box = load_rotated_box<T>(boxes1, batch, i);
+                     (tile.huge || is_huge(box) ? guarded : row_kernel)(
+                         box, tile, n, few, out + (batch * boxes1.count + i) * boxes2.count + column);
+                   }
                  }
                });
 }
@@ -72,7 +78,7 @@ void pairwise(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& 
 template <class T>
 void paired(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& parallel) {
   const int64_t columns = blocks_of(boxes1.count, kRotatedTile);
-  const auto kernel = BOXOPS_BY_ISA(rotated_paired<T>);
+  const auto kernel = BOXOPS_BY_ISA(rotated_paired<false, T>), guarded = baseline::rotated_paired<true, T>;
   parallel.run(boxes1.batch * columns, kPairsPerTask / kRotatedTile, [&](int64_t begin, int64_t end) {
     RotatedTile<T> tile1, tile2;
     for (int64_t task = begin; task < end; ++task) {
@@ -80,7 +86,7 @@ void paired(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& pa
       const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes1.count - column));
       load_tile(boxes1, batch, column, n, tile1);
       load_tile(boxes2, batch, column, n, tile2);
-      kernel(tile1, tile2, n, out + batch * boxes1.count + column);
+      (tile1.huge || tile2.huge ? guarded : kernel)(tile1, tile2, n, out + batch * boxes1.count + column);
     }
   });
 }

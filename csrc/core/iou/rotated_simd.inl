@@ -1,4 +1,5 @@
-// The vector loops of rotated_cpu.cpp; compiled once per instruction set (common/isa.h).
+// The vector loops of rotated_cpu.cpp; compiled once per instruction set (common/isa.h). The guarded ones are for huge
+// boxes.
 namespace boxops::BOXOPS_ISA {
 
 constexpr int kLanes = 16;
@@ -11,25 +12,25 @@ void rotated_prepare(RotatedTile<T>& tile, int n) {
                                tile.numbers[4][j]));
 }
 
-template <class T>
+template <bool guarded, class T>
 BOXOPS_HD T rotated_iou(const RotatedBox<T>& a, const RotatedBox<T>& b) {
-  const T iou = iou_of_areas(intersection(a, b), a.area, b.area);
+  const T iou = iou_of_meeting<guarded>(a, b);
   return hulls_meet(a, b) ? iou : T(0);  // no branch, for the sake of vectors
 }
 
 // Box j of one tile against box j of the other.
-template <class T>
+template <bool guarded, class T>
 void rotated_paired(const RotatedTile<T>& first, const RotatedTile<T>& second, int n, T* __restrict__ out) {
-  for (int j = 0; j < n; ++j) out[j] = rotated_iou(first[j], second[j]);
+  for (int j = 0; j < n; ++j) out[j] = rotated_iou<guarded>(first[j], second[j]);
 }
 
-template <class T>
+template <bool guarded, class T>
 void rotated_dense_row(const RotatedBox<T>& box, const RotatedTile<T>& tile, int n, T* __restrict__ out) {
-  for (int j = 0; j < n; ++j) out[j] = rotated_iou(box, tile[j]);
+  for (int j = 0; j < n; ++j) out[j] = rotated_iou<guarded>(box, tile[j]);
 }
 
 // One box against a tile. Boxes whose hull meets that of the box are brought together in `few` first.
-template <class T>
+template <bool guarded, class T>
 void rotated_row(const RotatedBox<T>& box, const RotatedTile<T>& tile, int n, RotatedTile<T>& few,
                  T* __restrict__ out) {
   alignas(8) uint8_t meets[kRotatedTile];
@@ -41,13 +42,13 @@ void rotated_row(const RotatedBox<T>& box, const RotatedTile<T>& tile, int n, Ro
     for (std::memcpy(&flags, meets + j, 8); flags != 0; flags &= flags - 1)
       places[found++] = j + __builtin_ctzll(flags) / 8;
   }
-  if (4 * found > 3 * n) return rotated_dense_row(box, tile, n, out);
+  if (4 * found > 3 * n) return rotated_dense_row<guarded>(box, tile, n, out);
   for (int j = 0; j < n; ++j) out[j] = T(0);
   if (found == 0) return;
   T iou[kRotatedTile];
   const int whole = static_cast<int>(blocks_of(found, kLanes)) * kLanes;  // no scalar rest
   for (int k = 0; k < whole; ++k) few.set(k, tile[places[min_of(k, found - 1)]]);
-  rotated_dense_row(box, few, whole, iou);
+  rotated_dense_row<guarded>(box, few, whole, iou);
   for (int k = 0; k < found; ++k) out[places[k]] = iou[k];
 }
 

@@ -15,17 +15,18 @@ class FusedBoxes {
     Block& b = blocks_[i / kFusionLanes];
     const int at = static_cast<int>(i % kFusionLanes);
     b.x1[at] = s.x1, b.y1[at] = s.y1, b.x2[at] = s.x2, b.y2[at] = s.y2, b.area[at] = s.area;
+    huge_ |= is_huge<Measure::kIoU>(s);
   }
 
   // The first of the boxes with the largest IoU, if that exceeds the threshold; else -1. `lower` is a little under what
-  // is to be exceeded: a product test, which needs no division, finds the few that might.
+  // is to be exceeded: a product test, which needs no division, finds the few that might, unless boxes are huge.
   int64_t best(const Box<T>& box) const {
     const Shape<T> s = shape_of<Measure::kIoU>(box);
     T most = threshold_, lower = lowered(most);
     int64_t found = -1;
     for (size_t k = 0; k < blocks_.size(); ++k) {
       const Block& b = blocks_[k];
-      int maybe = 0;
+      int maybe = huge_ || is_huge<Measure::kIoU>(s);
       for (int i = 0; i < kFusionLanes; ++i) {
         const T w = min_of(s.x2, b.x2[i]) - max_of(s.x1, b.x1[i]), h = min_of(s.y2, b.y2[i]) - max_of(s.y1, b.y1[i]);
         maybe |= (w > T(0)) & (h > T(0)) & (w * h >= lower * ((b.area[i] + s.area) - w * h));
@@ -47,6 +48,7 @@ class FusedBoxes {
   static T lowered(T t) { return t * (T(1) - 8 * std::numeric_limits<T>::epsilon()); }
 
   T threshold_;
+  bool huge_ = false;  // one of the boxes is
   std::vector<Block> blocks_;
 };
 

@@ -8,7 +8,8 @@
 // The rotated forms are the same for boxes as in common/rotated_geometry.h, which in a pair puts the kept box first.
 //
 // CPU: kept boxes live in buckets by size and place, so that a box meets only those that could
-// exceed the threshold (nms_simd.inl); work is near N log N on spread-out boxes, memory O(N).
+// exceed the threshold (nms_simd.inl); work is near N log N on spread-out boxes, memory O(N). Boxes whose area is about
+// to overflow meet all others one by one.
 // CUDA: workspace O(N), no N x N/64 mask (nms_cuda.cu). Nothing allocates device memory or waits.
 #pragma once
 

@@ -18,13 +18,16 @@ template <class T>
 struct Ranked : Box<T> {
   using Scalar = T;
   static constexpr bool kCornersAreAll = true;  // that the IoU needs
+  static constexpr T kMost = std::numeric_limits<T>::max() / 8;
   T area;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
     static_cast<Box<T>&>(*this) = load_box<T>(boxes, batch, i);
     area = boxops::area(*this);
   }
-  // Whether the box can overlap anything by an IoU above 0.
-  bool ordinary() const { return area > T(0) && area < std::numeric_limits<T>::infinity(); }
+  // Whether the box can overlap anything by an IoU above 0, and no measure of a pair of such overflows.
+  bool ordinary() const { return area > T(0) && area <= kMost; }
+  // The others that can overlap anything.
+  bool huge() const { return area > kMost && farthest(*this) < std::numeric_limits<T>::infinity(); }
 
   // An IoU above t needs sides and an overlap on each axis of more than so many times the larger side.
   static double side_ratio(double t) { return t; }
@@ -32,8 +35,9 @@ struct Ranked : Box<T> {
   static BOXOPS_HD bool may_exceed(T w, T h, T area1, T area2, T lower) {
     return w * h >= lower * ((area1 + area2) - w * h);
   }
+  template <bool guarded>
   static BOXOPS_HD T iou(const Ranked& kept, const Ranked& other) {
-    return iou_of(Shape<T>{kept, kept.area, T(0)}, Shape<T>{other, other.area, T(0)});
+    return iou_of<guarded>(Shape<T>{kept, kept.area, T(0)}, Shape<T>{other, other.area, T(0)});
   }
 };
 
@@ -56,7 +60,10 @@ struct RankedRotated : Ranked<T> {
     const T most = min_of(w * h * (T(1) + 8 * std::numeric_limits<T>::epsilon()), min_of(area1, area2));
     return most >= lower * ((area1 + area2) - most);
   }
-  static T iou(const RankedRotated& kept, const RankedRotated& other) { return iou_of(kept.box, other.box); }
+  template <bool guarded>
+  static T iou(const RankedRotated& kept, const RankedRotated& other) {
+    return iou_of<guarded>(kept.box, other.box);
+  }
 };
 
 }  // namespace
@@ -98,13 +105,15 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   parallel.run(n, 1 << 14, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) boxes[i].load(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
   });
-  const auto greedy = BOXOPS_BY_ISA(greedy<R>);
-  if (place.empty()) return greedy(boxes.data(), n, threshold, limit, keep);
+  const auto greedy = [&](const R* group, int64_t size, bool* kept) {
+    const bool huge = std::any_of(group, group + size, [](const R& box) { return box.huge(); });
+    (huge ? baseline::greedy<R, true> : BOXOPS_BY_ISA(greedy<R, false>))(group, size, threshold, limit, kept);
+  };
+  if (place.empty()) return greedy(boxes.data(), n, keep);
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
   parallel.run(static_cast<int64_t>(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s)
-      greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], threshold, limit, kept + starts[s]);
+    for (int64_t s = begin; s < end; ++s) greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], kept + starts[s]);
   });
   for (int64_t i = 0; i < n; ++i) keep[place[i]] = kept[i];
 }

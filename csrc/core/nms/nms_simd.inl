@@ -118,8 +118,8 @@ class KeptBoxes {
       for (int i = 0; i < kLanes; ++i) {
         if (!may_exceed(i)) continue;
         T iou;
-        if constexpr (R::kCornersAreAll) iou = R::iou({{x1[i], y1[i], x2[i], y2[i]}, area[i]}, box);
-        else iou = R::iou(boxes_[owners_[at + i]], box);
+        if constexpr (R::kCornersAreAll) iou = R::template iou<false>({{x1[i], y1[i], x2[i], y2[i]}, area[i]}, box);
+        else iou = R::template iou<false>(boxes_[owners_[at + i]], box);
         if (iou > threshold_) return true;
       }
     }
@@ -200,15 +200,27 @@ class KeptBoxes {
   T* first_;                        // aligned for vectors
 };
 
-// boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes.
-template <class R>
+// boxes[n] by falling score; sets keep[i]; stops after `limit` kept boxes. `guarded`: some are huge; those meet all
+// others one by one, and the kept ones of them are a list of their own.
+template <class R, bool guarded>
 void greedy(const R* boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep) {
   constexpr int64_t kAhead = 8;
   KeptBoxes<R> kept(boxes, n, threshold);
+  std::vector<int64_t> huge;
   int64_t count = 0;
   for (int64_t i = 0; i < n && count < limit; ++i) {
     if (i + kAhead < n) kept.prefetch(i + kAhead);
     keep[i] = !boxes[i].ordinary() || !kept.suppresses(i);
+    if (guarded) {
+      const auto suppressed_by = [&](int64_t j) {
+        const R &a = boxes[j], &b = boxes[i];
+        return a.x1 < b.x2 && b.x1 < a.x2 && a.y1 < b.y2 && b.y1 < a.y2 && R::template iou<true>(a, b) > threshold;
+      };
+      keep[i] = keep[i] && std::none_of(huge.begin(), huge.end(), suppressed_by);
+      for (int64_t j = 0; boxes[i].huge() && keep[i] && j < i; ++j)
+        keep[i] = !(keep[j] && boxes[j].ordinary() && suppressed_by(j));
+      if (keep[i] && boxes[i].huge()) huge.push_back(i);
+    }
     if (keep[i] && boxes[i].ordinary()) kept.insert(i);
     count += keep[i];
   }

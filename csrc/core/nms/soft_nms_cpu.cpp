@@ -68,7 +68,7 @@ SoftBox<T> load_soft_box(const SoftNmsInput& input, int64_t i) {
   SoftBox<T> b;
   static_cast<Box<T>&>(b) = load_box<T>(input.boxes, 0, i);
   b.area = area(b);
-  if (!(b.area > T(0) && b.area < inf)) static_cast<Box<T>&>(b) = {inf, inf, -inf, -inf}, b.area = T(0);
+  if (!(b.area > T(0) && farthest(b) < inf)) static_cast<Box<T>&>(b) = {inf, inf, -inf, -inf}, b.area = T(0);
   b.score = load_score<T>(input.scores, i);
   b.index = i;
   return b;
@@ -97,7 +97,9 @@ int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept
     boxes.reserve(n);
     for (const int64_t i : candidates) boxes.push_back(load_soft_box<T>(input, i));
   }
-  const auto greedy = BOXOPS_BY_ISA(soft_greedy<T>);
+  const bool huge = std::any_of(boxes.begin(), boxes.end(),
+                                [](const SoftBox<T>& b) { return b.area > std::numeric_limits<T>::max() / 2; });
+  const auto greedy = huge ? baseline::soft_greedy<true, T> : BOXOPS_BY_ISA(soft_greedy<false, T>);
   const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
   if (groups == 1) {
     sort_by_place(boxes.data(), starts[1]);

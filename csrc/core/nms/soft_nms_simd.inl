@@ -1,4 +1,5 @@
 // The taking and decaying of soft_nms_cpu.cpp over one group; compiled once per instruction set (common/isa.h).
+// The guarded ones are for huge boxes.
 namespace boxops::BOXOPS_ISA {
 
 constexpr int kSoftLanes = 16;  // boxes in a tile
@@ -15,7 +16,7 @@ BOXOPS_HD T largest_lane(const T* v) {
 
 // Boxes in tiles, tiles in blocks; each knows the hull of its boxes and its best score, so that taking a box costs a
 // look at the bests and at what meets it.
-template <bool gaussian, class T>
+template <bool gaussian, bool guarded, class T>
 class SoftGroup {
  public:
   // Neighbours in the order of the boxes lie near each other, or speed is lost.
@@ -159,7 +160,7 @@ class SoftGroup {
     T iou[kSoftLanes], score[kSoftLanes];
     for (int i = 0; i < kSoftLanes; ++i) {
       const Shape<T> other{{tile.x1[i], tile.y1[i], tile.x2[i], tile.y2[i]}, tile.area[i], T(0)};
-      iou[i] = iou_of(box, other);
+      iou[i] = iou_of<guarded>(box, other);
     }
     for (int i = 0; i < kSoftLanes; ++i) score[i] = tile.score[i] * decay_weight<gaussian>(iou[i], decay_);
     for (int i = 0; i < kSoftLanes; ++i) tile.score[i] = score[i] > decay_.score_threshold ? score[i] : kGone;
@@ -173,13 +174,13 @@ class SoftGroup {
 };
 
 // Writes what is taken of boxes[n] to kept and kept_scores; returns how many.
-template <class T>
+template <bool guarded, class T>
 int64_t soft_greedy(const SoftBox<T>* boxes, int64_t n, const Decay<T>& decay, int64_t* kept, T* kept_scores) {
   int64_t count = 0;
   const auto take = [&](int64_t index, T score) { kept[count] = index, kept_scores[count++] = score; };
   if (n == 0) return 0;
-  if (decay.gaussian) SoftGroup<true, T>(boxes, n, decay).run(take);
-  else SoftGroup<false, T>(boxes, n, decay).run(take);
+  if (decay.gaussian) SoftGroup<true, guarded, T>(boxes, n, decay).run(take);
+  else SoftGroup<false, guarded, T>(boxes, n, decay).run(take);
   return count;
 }
 
