@@ -30,7 +30,7 @@ struct Numbers {
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kLogitsPerTask = 1 << 14;  // less is not worth waking a thread
+constexpr double kLogitNs = 1;  // or of a ground truth
 
 template <class T>
 struct Scratch {
@@ -83,7 +83,7 @@ void detr_cost(const DetrCostInput& in, T* out, const Parallel& parallel) {
   const int64_t tiles = blocks_of(in.queries, kTile);
   const int64_t rows = in.ragged.total / std::max<int64_t>(1, in.batch);
   const int64_t per_tile = std::min<int64_t>(in.queries, kTile) * (in.classes + rows);
-  parallel.run(in.batch * tiles, std::max<int64_t>(1, kLogitsPerTask / std::max<int64_t>(1, per_tile)),
+  parallel.share(in.batch * tiles, kLogitNs * static_cast<double>(per_tile),
                [&](int64_t begin, int64_t end) {
                  Scratch<T> scratch;
                  scratch.row.resize(in.classes);

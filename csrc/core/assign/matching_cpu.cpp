@@ -24,7 +24,7 @@ using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // an intege
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kPairsPerTask = 1 << 15;  // less is not worth waking a thread
+constexpr double kPairNs = 0.3, kMatrixPairNs = 2, kAnchorNs = 5, kGreedyPairNs = 0.3;
 
 // A tile of anchors with the box around all of them: what does not meet that meets none of them.
 template <class T>
@@ -68,9 +68,9 @@ std::vector<Shape<T>> shapes(const Boxes& boxes) {
   return all;
 }
 
-int64_t grain_of(const MatchInput& input, int64_t anchors_per_task) {
-  const int64_t boxes = input.images.total / std::max<int64_t>(1, input.images.batch) + 4;
-  return std::max<int64_t>(1, kPairsPerTask / (boxes * anchors_per_task));
+// The ground truths of an image, on average.
+double mean_boxes(const MatchInput& input) {
+  return static_cast<double>(input.images.total) / static_cast<double>(std::max<int64_t>(1, input.images.batch));
 }
 
 // One chunk of anchors after another, for all images: finds each anchor's best box and, unless `peaks` is null, the
@@ -81,7 +81,8 @@ void scan(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t c
           const Parallel& parallel) {
   const int64_t batch = input.anchors.batch, count = input.anchors.count, chunks = blocks_of(count, chunk);
   const auto best_row = BOXOPS_BY_ISA(best_row<T>);
-  parallel.run(batch * chunks, grain_of(input, chunk), [&](int64_t begin, int64_t end) {
+  const double chunk_ns = static_cast<double>(std::min(chunk, count)) * (kAnchorNs + kPairNs * mean_boxes(input));
+  parallel.share(batch * chunks, chunk_ns, [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T best[kTile];
     alignas(64) Lane<T> which[kTile];
@@ -122,7 +123,8 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
       most[g] = *std::max_element(peaks.begin() + g * chunks, peaks.begin() + (g + 1) * chunks);
       if (most[g] == T(0)) all[image] = 1;
     }
-  parallel.run(static_cast<int64_t>(boxes.size()), std::max<int64_t>(1, kPairsPerTask / (4 * chunk)),
+  // Of each box most often one chunk is read.
+  parallel.share(static_cast<int64_t>(boxes.size()), kPairNs * static_cast<double>(std::min(chunk, count)) + static_cast<double>(chunks),
                [&](int64_t begin, int64_t end) {
                  AnchorTile<T> anchors;
                  alignas(64) T row[kTile];
@@ -185,7 +187,7 @@ void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* 
   std::vector<uint8_t> all(input.anchors.batch, 0);
   restore(input, boxes, chunk, peaks, matches, all, parallel);
   const int64_t tiles = blocks_of(count, kTile);
-  parallel.run(input.anchors.batch * tiles, 64, [&](int64_t begin, int64_t end) {
+  parallel.share(input.anchors.batch * tiles, kAnchorNs * static_cast<double>(std::min<int64_t>(count, kTile)), [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / tiles, first = task % tiles * kTile, at = image * count + first;
@@ -283,7 +285,7 @@ void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* m
       },
       parallel);
   const auto row_kernel = BOXOPS_BY_ISA(iou_row<T>);
-  parallel.run(input.anchors.batch, 1, [&](int64_t begin, int64_t end) {
+  parallel.share(input.anchors.batch, kGreedyPairNs * mean_boxes(input) * static_cast<double>(chunk + chunks), [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T row[kTile];
     for (int64_t image = begin; image < end; ++image) {
@@ -310,8 +312,8 @@ void match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_
     return v == v ? v : least;
   };
   std::vector<T> peaks(m.batch * m.boxes * chunks, least);
-  const int64_t grain = std::max<int64_t>(1, kPairsPerTask / (chunk * (m.boxes + 4)));
-  parallel.run(m.batch * chunks, grain, [&](int64_t begin, int64_t end) {
+  const double pairs = static_cast<double>(std::min(chunk, m.anchors) * m.boxes);
+  parallel.share(m.batch * chunks, kMatrixPairNs * pairs, [&](int64_t begin, int64_t end) {
     std::vector<T> row(m.boxes), columns(m.boxes);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / chunks, c = task % chunks;
@@ -327,7 +329,7 @@ void match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_
       for (int64_t g = 0; g < m.boxes; ++g) peaks[(image * m.boxes + g) * chunks + c] = columns[g];
     }
   });
-  parallel.run(m.batch, 1, [&](int64_t begin, int64_t end) {
+  parallel.share(m.batch, kMatrixPairNs * static_cast<double>(m.boxes * (chunk + chunks)), [&](int64_t begin, int64_t end) {
     T column[kTile];
     for (int64_t image = begin; image < end; ++image) {
       const auto read = [&](int64_t first, int n, int64_t box) {

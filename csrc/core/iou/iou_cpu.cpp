@@ -12,8 +12,8 @@
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kRows = 64;               // rows that share one loaded tile
-constexpr int64_t kPairsPerTask = 1 << 14;  // less is not worth waking a thread
+constexpr int64_t kRows = 64;  // rows that share one loaded tile
+constexpr double kPairNs = 0.5, kPairedNs = 5, kGradientPairNs = 2, kGradientBoxNs = 10;
 
 // Tasks are blocks of kRows x kTile, a row of blocks after another, so that a thread's range of
 // tasks writes one piece of memory.
@@ -21,9 +21,8 @@ template <Measure measure, class T>
 void pairwise(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
   const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kTile);
   const auto row_kernel = BOXOPS_BY_ISA(measure_row<measure, T>);
-  const int64_t grain =
-      std::max<int64_t>(1, kPairsPerTask / (std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kTile)));
-  parallel.run(boxes1.batch * rows * columns, grain, [&](int64_t begin, int64_t end) {
+  const double task_ns = kPairNs * static_cast<double>(std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kTile));
+  parallel.share(boxes1.batch * rows * columns, task_ns, [&](int64_t begin, int64_t end) {
     Tile<T> tile;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows,
@@ -41,7 +40,7 @@ template <Measure measure, class T>
 void paired(const Boxes& boxes1, const Boxes& boxes2, T iou_eps, T eps, T* out, const Parallel& parallel) {
   const int64_t columns = blocks_of(boxes1.count, kTile);
   const auto kernel = BOXOPS_BY_ISA(measure_paired<measure, T>);
-  parallel.run(boxes1.batch * columns, kPairsPerTask / kTile, [&](int64_t begin, int64_t end) {
+  parallel.share(boxes1.batch * columns, kPairedNs * static_cast<double>(std::min<int64_t>(boxes1.count, kTile)), [&](int64_t begin, int64_t end) {
     Tile<T> tile1, tile2;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t batch = task / columns, column = task % columns * kTile;
@@ -62,8 +61,8 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
   const int64_t columns = blocks_of(self.count, kTile), opposite = is_paired ? 1 : other.count;
   const auto kernel = BOXOPS_BY_ISA(gradient_row<measure, second, T>);
   const auto paired_kernel = BOXOPS_BY_ISA(gradient_paired<measure, second, T>);
-  const int64_t grain = std::max<int64_t>(1, kPairsPerTask / std::max<int64_t>(1, opposite * kTile));
-  parallel.run(self.batch * columns, grain, [&](int64_t begin, int64_t end) {
+  const double box_ns = kGradientBoxNs + kGradientPairNs * static_cast<double>(opposite);
+  parallel.share(self.batch * columns, box_ns * static_cast<double>(std::min<int64_t>(self.count, kTile)), [&](int64_t begin, int64_t end) {
     Tile<T> tile, partners, sum;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t batch = task / columns, column = task % columns * kTile;

@@ -68,6 +68,9 @@ struct RankedRotated : Ranked<T> {
 namespace boxops::cpu {
 namespace {
 
+constexpr double kLoadNs = 10;
+constexpr double kBoxNs = 100;
+
 // The candidates of one image by falling score.
 std::vector<int64_t> rank(const NmsInput& input, int64_t batch, std::vector<int64_t> candidates) {
   std::vector<uint64_t> keys(candidates.size());
@@ -95,14 +98,15 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   starts.push_back(n);
 
   std::vector<R> boxes(n);
-  parallel.run(n, 1 << 14, [&](int64_t begin, int64_t end) {
+  parallel.share(n, kLoadNs, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) boxes[i].load(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
   });
   const auto greedy = BOXOPS_BY_ISA(greedy<R>);
   if (place.empty()) return greedy(boxes.data(), n, threshold, limit, keep);
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
-  parallel.run(static_cast<int64_t>(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
+  const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
+  parallel.share(groups, kBoxNs * static_cast<double>(n) / static_cast<double>(std::max<int64_t>(1, groups)), [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s)
       greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], threshold, limit, kept + starts[s]);
   });
@@ -144,7 +148,7 @@ int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const
 template <class T>
 void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
                 const Parallel& parallel) {
-  parallel.run(input.boxes.batch, 1, [&](int64_t begin, int64_t end) {
+  parallel.share(input.boxes.batch, kBoxNs * static_cast<double>(input.boxes.count), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       std::vector<int64_t> candidates;
       for (int64_t i = 0; i < input.boxes.count; ++i)

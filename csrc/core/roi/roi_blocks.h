@@ -189,8 +189,7 @@ inline void fill_without_image(const Features& features, const Rois& rois, int64
   }
 }
 
-// Items per range of a parallel loop whose items take about `work` steps each: less than this is not worth a thread.
-inline int64_t grain_of(int64_t work) { return std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(work, 1)); }
+constexpr double kPlanNs = 1000, kStepNs = 1;  // of a RoI's plan; of a pixel read or written in a few channels
 
 // One plane of the gradient as sums of T that start at 0: the plane itself, or memory to be rounded into it.
 template <class T, class S>
@@ -240,8 +239,8 @@ void for_each_block(const Features& features, const Rois& rois, const Groups& gr
     int64_t work = 0;
     for (const Plan& plan : plans) work += plan.work;
     const int64_t items = static_cast<int64_t>(chunks.size()) * blocks;
-    parallel.run(
-        items, grain_of(work * features.channels / 4 / std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
+    const double steps = static_cast<double>(work) * static_cast<double>(features.channels) / 4;
+    parallel.share(items, kStepNs * steps / static_cast<double>(std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
           std::vector<T> pixels;
           Tiles<T> tiles;
           std::vector<int32_t> hull_rows, hull_columns;
@@ -326,8 +325,8 @@ void for_each_band(const Features& gradients, const Groups& groups, const std::v
     for (const Plan& plan : plans) work += plan.work;
     for (const Band& band : bands) work += (band.bottom - band.top) * gradients.level[band.group->level].width;
     const int64_t items = static_cast<int64_t>(bands.size()) * blocks;
-    parallel.run(
-        items, grain_of(work * gradients.channels / 4 / std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
+    const double steps = static_cast<double>(work) * static_cast<double>(gradients.channels) / 4;
+    parallel.share(items, kStepNs * steps / static_cast<double>(std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
           std::vector<T> pixels;
           Tiles<T> tiles;
           Offsets offsets;
