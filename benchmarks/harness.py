@@ -27,6 +27,7 @@ FRAME = {
     "page",
     "models",
     "stages",
+    "busy",
 }  # every other module is a family
 BUDGET = {False: 40.0, True: 10.0}  # by --quick: seconds that the cases share, if none is slow; verification is extra
 ROUNDS = {False: (3, 9), True: (2, 5)}  # fewest and most turns that every row of a case gets

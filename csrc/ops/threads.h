@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <system_error>
 #include <thread>
@@ -12,6 +13,12 @@
 #include "common/parallel.h"
 
 namespace boxops {
+
+// BOXOPS_WAKE_US, what waking a thread counts as, in microseconds: more where cores are busy, 0 for threads everywhere.
+inline double wake_ns() {
+  const char* asked = std::getenv("BOXOPS_WAKE_US");
+  return asked && *asked ? std::max(0.0, std::atof(asked)) * 1e3 : kWakeNs;
+}
 
 // The ranges of one call, handed out as workers ask for them, so that uneven work evens out and what a worker that
 // starts late does not take is done by the others.
@@ -39,10 +46,12 @@ class Ranges {
   std::exception_ptr error_;
 };
 
-// Threads that live for one call. Starting one costs some 20 us; in return nothing survives that fork or exit could harm.
+// Threads that live for one call. Starting one costs some 20 us; in return nothing survives that fork or exit could
+// harm.
 class OwnThreads final : public Parallel {
  public:
-  explicit OwnThreads(int64_t (*count)()) : count_(count) {}  // the most threads, asked at each call
+  explicit OwnThreads(int64_t (*count)())
+      : Parallel(wake_ns()), count_(count) {}  // the most threads, asked at each call
 
   void run(int64_t n, int64_t grain, Range body) const override {
     const int64_t workers = std::min(count_(), n / std::max<int64_t>(1, grain));

@@ -55,8 +55,8 @@ void use_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes
 #endif
 }
 
-// Whether this process was forked and runs the program of its parent. Such a child has a copy of torch's (OpenMP's) pool
-// but none of its threads, and would wait for them for ever.
+// Whether this process was forked and runs the program of its parent. Such a child has a copy of torch's (OpenMP's)
+// pool but none of its threads, and would wait for them for ever.
 bool forked_before() {
 #ifdef __linux__
   constexpr unsigned kForkNoExec = 0x40;  // PF_FORKNOEXEC; flags are the seventh field after the program's name
@@ -86,6 +86,7 @@ int64_t num_threads() {
 // torch's own threads, so that torch.set_num_threads holds; in a forked child as many that live for one call.
 class TorchThreads final : public Parallel {
  public:
+  TorchThreads() : Parallel(wake_ns()) {}
   void run(int64_t n, int64_t grain, Range body) const override {
     if (is_forked) return own_.run(n, grain, body);
     const int64_t workers = std::min(num_threads(), n / std::max<int64_t>(1, grain));

@@ -6,7 +6,7 @@
 namespace boxops::cpu {
 namespace {
 
-constexpr double kBoxNs = 2;
+constexpr double kBoxNs = 0.5;  // the cost of a box on one core
 
 // Calls f(i, cx, cy) for the cells [begin, end) of a level, `i` the row of the cell's first box in the level.
 template <class T, class F>
@@ -45,8 +45,7 @@ void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, 
       bases.push_back(box_around(T(0), T(0), static_cast<T>(halves[0]), static_cast<T>(halves[1])));
   }
   // Work is divided by cells, those of all levels in a row.
-  const double cell_ns = kBoxNs * static_cast<double>(boxes) / static_cast<double>(std::max<int64_t>(1, cells));
-  parallel.share(cells, cell_ns, [&](int64_t begin, int64_t end) {
+  parallel.share(cells, kBoxNs * boxes / std::max<int64_t>(1, cells), [&](int64_t begin, int64_t end) {
     int64_t first_cell = 0, first_row = 0;
     const Box<T>* base = bases.data();
     for (int64_t l = 0; l < n_levels; ++l) {

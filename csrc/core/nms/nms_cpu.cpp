@@ -17,6 +17,7 @@ namespace {
 template <class T>
 struct Ranked : Box<T> {
   using Scalar = T;
+  static constexpr double kBoxNs = 50;          // the cost of a box on one core, in the middle of a wide range
   static constexpr bool kCornersAreAll = true;  // that the IoU needs
   T area;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
@@ -41,6 +42,7 @@ struct Ranked : Box<T> {
 // holds for rotated rectangles, only that is used which holds for rounded numbers too: the bounds in intersection().
 template <class T>
 struct RankedRotated : Ranked<T> {
+  static constexpr double kBoxNs = 1000;
   static constexpr bool kCornersAreAll = false;
   RotatedBox<T> box;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
@@ -68,8 +70,7 @@ struct RankedRotated : Ranked<T> {
 namespace boxops::cpu {
 namespace {
 
-constexpr double kLoadNs = 10;
-constexpr double kBoxNs = 100;
+constexpr double kLoadNs = 5;  // the cost of a box on one core
 
 // The candidates of one image by falling score.
 std::vector<int64_t> rank(const NmsInput& input, int64_t batch, std::vector<int64_t> candidates) {
@@ -106,7 +107,7 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
   const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
-  parallel.share(groups, kBoxNs * static_cast<double>(n) / static_cast<double>(std::max<int64_t>(1, groups)), [&](int64_t begin, int64_t end) {
+  parallel.share(groups, R::kBoxNs * n / groups, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s)
       greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], threshold, limit, kept + starts[s]);
   });
@@ -148,7 +149,7 @@ int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const
 template <class T>
 void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
                 const Parallel& parallel) {
-  parallel.share(input.boxes.batch, kBoxNs * static_cast<double>(input.boxes.count), [&](int64_t begin, int64_t end) {
+  parallel.share(input.boxes.batch, Ranked<T>::kBoxNs * input.boxes.count, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       std::vector<int64_t> candidates;
       for (int64_t i = 0; i < input.boxes.count; ++i)

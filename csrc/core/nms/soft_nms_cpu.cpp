@@ -28,8 +28,6 @@ struct SoftBox : Box<T> {
 namespace boxops::cpu {
 namespace {
 
-constexpr double kBoxNs = 500;
-
 // The bits of x and of y by turns: boxes with near keys lie near each other.
 uint64_t interleaved(double x, double y) {
   const auto spread = [](double unit) {
@@ -108,7 +106,8 @@ int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept
 
   std::vector<int64_t> taken(boxes.size()), ends(groups);
   std::vector<T> taken_scores(boxes.size());
-  parallel.share(groups, kBoxNs * static_cast<double>(boxes.size()) / static_cast<double>(groups), [&](int64_t begin, int64_t end) {
+  constexpr double kBoxNs = 300;  // the cost of a box on one core, more in large groups
+  parallel.share(groups, kBoxNs * boxes.size() / groups, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = starts[g], n = starts[g + 1] - first;
       sort_by_place(boxes.data() + first, n);

@@ -83,7 +83,7 @@ void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois
   with_storage<T>(gradients.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
     const int64_t work = plane / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * count;
-    parallel.share(gradients.images * channels, kStepNs * static_cast<double>(work), [&](int64_t begin, int64_t end) {
+    parallel.share(gradients.images * channels, kPixelNs * work, [&](int64_t begin, int64_t end) {
       PlaneSums<T, S> memory;
       for (int64_t item = begin; item < end; ++item) {
         const Group& group = groups.groups[item / channels];
