@@ -101,11 +101,8 @@ print("same")
 """
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch"])
-def test_spawned_process(name):
-    if name == "torch":
-        pytest.importorskip("torch")
-    assert output_of(CALLS.format(torch=name == "torch") + SPAWN) == "same"
+def test_spawned_process():
+    assert output_of(CALLS.format(torch=False) + SPAWN) == "same"
 
 
 SMALL = """
@@ -113,7 +110,7 @@ def threads():
     return len(os.listdir("/proc/self/task"))
 
 few, before = boxes[:1000], threads()
-masks, features = torch.zeros(4, 60, 80, dtype=torch.bool), torch.zeros(1, 256, 50, 50)
+masks, features = (torch.from_numpy(numpy.ones(shape, "float32")) for shape in ((4, 60, 80), (1, 256, 50, 50)))
 for call in (
     lambda: boxops.box_area(boxes),
     lambda: boxops.box_convert(boxes, "xyxy", "cxcywh"),
@@ -126,7 +123,7 @@ for call in (
     lambda: boxops.complete_box_iou_loss(few, few),
     lambda: boxops.batched_nms(few, scores[:1000], groups[:1000], 0.5),
     lambda: boxops.nms_padded(few.view(4, 250, 4), scores[:1000].view(4, 250), 0.5, 100),
-    lambda: boxops.soft_nms(few, scores[:1000], labels=groups[:1000]),
+    lambda: boxops.soft_nms(few, scores[:1000], idxs=groups[:1000]),
     lambda: boxops.match_max_iou(boxes, boxes[:30], 0.7, 0.3),
     lambda: boxops.match_greedy(boxes, boxes[:30]),
     lambda: boxops.linear_sum_assignment(torch.rand(8, 100, 20)),
