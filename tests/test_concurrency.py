@@ -100,7 +100,7 @@ def bits(result):
     return [framework.to_numpy(r).tobytes() for r in (result if isinstance(result, tuple) else (result,))]
 
 for op, some in cases.CASES.items():
-    for case in some[::5]:
+    for case in [case for case in some if "float32" in case.dtypes][::5]:
         arguments, results = framework.converted(case.arguments()), []
         for threads in (1, 3):
             set_num_threads(threads)
