@@ -20,15 +20,28 @@ inline double wake_ns() {
   return asked && *asked ? std::max(0.0, std::atof(asked)) * 1e3 : kWakeNs;
 }
 
-// The ranges of one call, handed out as workers ask for them, so that uneven work evens out and what a worker that
-// starts late does not take is done by the others.
+// The ranges of one call. Each worker has a part of its own, the same in the next call, and takes half
+// of what is left of it at a time; then it helps the others, so that uneven work evens out, and what a worker that
+// starts late does not take is done.
 class Ranges {
  public:
-  Ranges(int64_t n, int64_t workers, Range body) : n_(n), step_(std::max<int64_t>(1, n / (workers * 8))), body_(body) {}
+  Ranges(int64_t n, int64_t workers, Range body)
+      : step_(std::max<int64_t>(1, n / (workers * 8))), body_(body), parts_(static_cast<size_t>(workers)) {
+    for (int64_t w = 0; w < workers; ++w) parts_[w].next = n / workers * w, parts_[w].end = n / workers * (w + 1);
+    parts_.back().end = n;
+  }
 
-  void work() noexcept {
+  void work(int64_t worker) noexcept {
     try {
-      for (int64_t begin; (begin = next_.fetch_add(step_)) < n_;) body_(begin, std::min(begin + step_, n_));
+      for (size_t i = 0; i < parts_.size(); ++i) {
+        Part& part = parts_[(static_cast<size_t>(worker) + i) % parts_.size()];
+        for (int64_t begin = part.next, end; begin < part.end;) {
+          end = std::min(part.end, begin + std::max(step_, (part.end - begin) / 2));
+          if (!part.next.compare_exchange_weak(begin, end)) continue;
+          body_(begin, end);
+          begin = part.next;
+        }
+      }
     } catch (...) {
       if (!failed_.exchange(true)) error_ = std::current_exception();
     }
@@ -39,9 +52,13 @@ class Ranges {
   }
 
  private:
-  const int64_t n_, step_;
+  struct alignas(64) Part {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  const int64_t step_;
   const Range body_;
-  std::atomic<int64_t> next_{0};
+  std::vector<Part> parts_;
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;
 };
@@ -59,11 +76,11 @@ class OwnThreads final : public Parallel {
     std::vector<std::thread> others;
     others.reserve(std::max<int64_t>(0, workers - 1));
     try {
-      for (int64_t i = 1; i < workers; ++i) others.emplace_back([&] { ranges.work(); });
+      for (int64_t i = 1; i < workers; ++i) others.emplace_back([&ranges, i] { ranges.work(i); });
     } catch (const std::system_error&) {
       // No more threads to be had; those that run, and this one, do the work.
     }
-    ranges.work();
+    ranges.work(0);
     for (std::thread& t : others) t.join();
     ranges.rethrow();
   }

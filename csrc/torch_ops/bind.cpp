@@ -92,7 +92,9 @@ class TorchThreads final : public Parallel {
     const int64_t workers = std::min(num_threads(), n / std::max<int64_t>(1, grain));
     if (workers < 2) return body(0, n);
     Ranges ranges(n, workers, body);
-    const auto work = [](int64_t, int64_t, void* context) { static_cast<Ranges*>(context)->work(); };
+    const auto work = [](int64_t begin, int64_t end, void* context) {
+      for (int64_t worker = begin; worker < end; ++worker) static_cast<Ranges*>(context)->work(worker);
+    };
     CHECK(torch_parallel_for, 0, workers, 1, work, &ranges);
     ranges.rethrow();
   }

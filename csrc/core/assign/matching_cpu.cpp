@@ -123,7 +123,7 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
       most[g] = *std::max_element(peaks.begin() + g * chunks, peaks.begin() + (g + 1) * chunks);
       if (most[g] == T(0)) all[image] = 1;
     }
-  parallel.share(static_cast<int64_t>(boxes.size()), kPairNs * (std::min(chunk, count) + chunks),
+  parallel.share(static_cast<int64_t>(boxes.size()), kAnchorNs * std::min(chunk, count) + kPairNs * chunks,
                  [&](int64_t begin, int64_t end) {
                    AnchorTile<T> anchors;
                    alignas(64) T row[kTile];
@@ -285,7 +285,7 @@ void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* m
       },
       parallel);
   const auto row_kernel = BOXOPS_BY_ISA(iou_row<T>);
-  const double image_ns = kPairNs * mean_boxes(input) * (std::min(chunk, count) + chunks);
+  const double image_ns = mean_boxes(input) * (kAnchorNs * std::min(chunk, count) + kPairNs * chunks);
   parallel.share(input.anchors.batch, image_ns, [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T row[kTile];

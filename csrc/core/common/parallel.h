@@ -37,8 +37,9 @@ class Parallel {
 
   // As run, for items that take about `item_ns` nanoseconds each on one core. Threads must gain twice what waking them
   // costs: two of them save half of the work, so each is given at least two wake-ups of it. Costs are rough, of float32
-  // and of typical input; where items differ, their mean.
-  void share(int64_t n, double item_ns, Range body) const {
+  // and of typical input; where items differ, their mean. Not inlined: a kernel's loop is then compiled once, for
+  // ranges.
+  __attribute__((noinline)) void share(int64_t n, double item_ns, Range body) const {
     const double total = item_ns * static_cast<double>(n), least = 2 * wake_ns_;
     if (n < 2 || total < 2 * least) {
       if (n > 0) body(0, n);
