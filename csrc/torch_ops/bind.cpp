@@ -89,14 +89,8 @@ class TorchThreads final : public Parallel {
   TorchThreads() : Parallel(wake_ns()) {}
   void run(int64_t n, int64_t grain, Range body) const override {
     if (is_forked) return own_.run(n, grain, body);
-    const int64_t workers = std::min(num_threads(), n / std::max<int64_t>(1, grain));
-    if (workers < 2) return body(0, n);
-    Ranges ranges(n, workers, body);
-    const auto work = [](int64_t begin, int64_t end, void* context) {
-      for (int64_t worker = begin; worker < end; ++worker) static_cast<Ranges*>(context)->work(worker);
-    };
-    CHECK(torch_parallel_for, 0, workers, 1, work, &ranges);
-    ranges.rethrow();
+    const auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<Range*>(context))(begin, end); };
+    CHECK(torch_parallel_for, 0, n, grain, call, &body);
   }
 
  private:
