@@ -55,7 +55,7 @@ static void threads_where_they_pay() {
   CHECK(grain_of(0, 1e9, 10e3) == 0 && grain_of(1, 1e9, 10e3) == 0);  // nothing to divide
   CHECK(grain_of(39'999, 1, 10e3) == 0 && grain_of(40'000, 1, 10e3) == 20'000);
   CHECK(grain_of(2, 20e3, 10e3) == 1 && grain_of(3, 13e3, 10e3) == 0);
-  CHECK(grain_of(k32 * k32 / 16, 0.1, 10e3) == 200'000 && grain_of(100, 1e300, 10e3) == 1);
+  CHECK(grain_of(k32 * k20, 0.1, 10e3) == 200'000 && grain_of(100, 1e300, 10e3) == 1);
   CHECK(grain_of(2, 0, 10e3) == 0 && grain_of(100, 5, 0) == 1 && grain_of(100, 0, 0) == 100);
   CHECK(grain_of(20'000, 2, 100e3) == 0);  // 20,000 boxes to encode, with the default
 }
