@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a training step and an inference of each detector, and the box ops' share",
     )
+    parser.add_argument(
+        "--busy", action="store_true", help="one thread and all of torch's, idle and beside a busy process"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument(
@@ -54,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.models:
         return _models(args, threads)
+    if args.busy:
+        return _busy(args, threads)
     if args.html or args.plot:
         try:
             from . import page, plots
@@ -98,6 +103,20 @@ def _models(args: argparse.Namespace, threads: int) -> int:
         report.save(result, args.json)
         print(f"wrote {args.json}")
     return 1 if any("error" in row for row in result["models"]) else 0
+
+
+def _busy(args: argparse.Namespace, threads: int) -> int:
+    from . import busy, harness, report
+
+    try:
+        result = busy.run(harness.select(args.ops, quick=args.quick), threads, args.quick)
+    except ValueError as error:
+        return _stop(str(error))
+    busy.show(result)
+    if args.json:
+        report.save(result, args.json)
+        print(f"wrote {args.json}")
+    return 0
 
 
 def _stop(message: str) -> int:

@@ -13,15 +13,8 @@ from typing import Any
 RICH = importlib.util.find_spec("rich") is not None  # without it: no progress bar, and no colours
 Cell = tuple[str, str]  # text and mood
 MOODS = {"ours": "bold", "dim": "dim", "good": "green", "bad": "bold red", "": ""}
-WRAPPED = (
-    "case",
-    "detector",
-    "job",
-    "stage",
-    "ratio of box ops",
-    "times faster than",
-    "goal",
-)  # columns that may take several lines
+# Columns that may take several lines.
+WRAPPED = ("case", "detector", "job", "stage", "ratio of box ops", "times faster than", "goal")
 GAP, NO_BREAK = 2, "\N{NO-BREAK SPACE}"
 
 

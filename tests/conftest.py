@@ -8,6 +8,9 @@ import cuda_emulator
 import pytest
 from hypothesis import settings
 
+# Tests are small: threads are taken from 20 us of work on, so that they test threads too.
+os.environ.setdefault("BOXOPS_WAKE_US", "5")
+
 settings.register_profile("boxops", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("boxops")
 

@@ -350,12 +350,23 @@ def test_without_torch_arrays_are_timed(tmp_path, monkeypatch):
         (["--ops", "nmx"], "expected --ops among grid_anchors,"),
         (["--ops", "nms 20,000*", "--quick"], "got only such that --quick leaves out"),
         (["--threads", "0"], "expected --threads >= 1, got 0"),
+        (["--busy", "--threads", "1"], "expected --threads >= 2 with --busy, got 1"),
         (["--baseline", "no-such-file"], "expected a file written by --json, got no-such-file"),
     ],
 )
 def test_bad_options(options, message, capsys):
     assert main(["bench", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_busy(tmp_path, capsys):
+    pytest.importorskip("torch")
+    out = tmp_path / "busy.json"
+    options = ["--ops", "encode_boxes 20,000", "box_iou 1 x 1*", "--quick", "--json", str(out)]
+    assert main(["bench", "--busy", "--threads", "2", *options]) == 0
+    (row,) = report.load(out)["busy"]  # a single pair is no work to divide
+    assert row["name"] == "encode_boxes 20,000" and row["name"] in capsys.readouterr().out
+    assert all(row[f"{state} {kind}"]["median"] > 0 for state in ("idle", "busy") for kind in ("serial", "threaded"))
 
 
 def test_cuda_needs_a_device(monkeypatch, capsys):

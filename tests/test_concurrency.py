@@ -1,4 +1,4 @@
-"""Many callers at once: Python threads, forked children, and the binding's own threads."""
+"""Many callers at once: Python threads, and the binding's own threads."""
 
 import functools
 import os
@@ -85,6 +85,40 @@ def test_eight_threads_give_the_bits_of_one(framework):
             assert list(pool.map(worker, range(8))) == [[]] * 8
 
 
+FINE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, {tests!r})
+import backends, cases, numpy, boxops
+from boxops import _numpy_ops
+framework = backends.{framework}
+if framework is backends.TORCH:
+    import torch
+set_num_threads = _numpy_ops.set_num_threads if framework is backends.NUMPY else torch.set_num_threads
+
+def bits(result):
+    return [framework.to_numpy(r).tobytes() for r in (result if isinstance(result, tuple) else (result,))]
+
+for op, some in cases.CASES.items():
+    for case in [case for case in some if "float32" in case.dtypes][::5]:
+        arguments, results = framework.converted(case.arguments()), []
+        for threads in (1, 3):
+            set_num_threads(threads)
+            results.append(bits(getattr(boxops, op)(**arguments)))
+        assert results[0] == results[1], (op, case)
+print("same")
+"""
+
+
+@pytest.mark.parametrize("framework", ["NUMPY", "TORCH"])
+def test_threads_change_no_bit_however_fine_the_ranges(framework):
+    """All ops, with threads wherever there are two items to divide."""
+    if framework == "TORCH":
+        pytest.importorskip("torch")
+    code = FINE.format(tests=os.path.dirname(__file__), framework=framework)
+    assert output_of(code, BOXOPS_WAKE_US="0") == "same"
+
+
 def test_errors_on_eight_threads(framework):
     """An error in one thread stays in it."""
     boxes, scores, _ = arrays(framework, 300)
@@ -152,52 +186,6 @@ def test_python_runs_beside_a_kernel(framework, op):
         stop.set()
         ticker.join()
     pytest.fail("no other thread ran during 50 calls")
-
-
-FORK = """
-import multiprocessing, numpy, sys
-{setup}
-import boxops
-boxes = numpy.random.default_rng(0).random((20_000, 4)).astype("float32") * 50
-boxes[:, 2:] += boxes[:, :2]
-scores = numpy.random.default_rng(1).random(len(boxes))
-if {torch}:
-    boxes, scores = torch.from_numpy(boxes), torch.from_numpy(scores)
-
-def work():
-    return [boxops.nms(boxes, scores, 0.5).tolist(), boxops.box_iou(boxes[:2000], boxes[:500]).sum().item(),
-            boxops.box_area(boxes).sum().item()]
-
-def child(pipe):
-    pipe.send(work())
-
-def ask(method):
-    mine, theirs = context.Pipe()
-    process = context.Process(target=child, args=(theirs,))
-    process.start()
-    assert mine.poll(60), "the child hangs"
-    result = mine.recv()
-    process.join(60)
-    assert process.exitcode == 0, process.exitcode
-    return result
-
-context = multiprocessing.get_context("fork")
-want = work()
-for _ in range(3):
-    assert ask("fork") == want  # each child after the parent's threads have run
-assert work() == want
-print("same")
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-@pytest.mark.parametrize("name", ["numpy", "torch"])
-def test_fork_after_use(name):
-    """Children of a process that has used boxops can use it. torch with one thread: OpenMP does not survive fork."""
-    setup = "import torch; torch.set_num_threads(1)" if name == "torch" else ""
-    if name == "torch":
-        pytest.importorskip("torch")
-    assert output_of(FORK.format(setup=setup, torch=name == "torch"), BOXOPS_NUM_THREADS="4") == "same"
 
 
 THREADS = """

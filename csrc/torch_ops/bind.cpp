@@ -1,11 +1,19 @@
 #include "torch_ops/bind.h"
 
+#include <pthread.h>
+
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
+#include <fstream>
+#include <sstream>
 
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
+
+#include "ops/threads.h"
 
 // Declared weak: a CPU-only torch does not have it, and then no CUDA tensor exists to need it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
@@ -47,15 +55,46 @@ void use_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes
 #endif
 }
 
-// torch's own threads, so that torch.set_num_threads holds.
+// Whether this process was forked and runs the program of its parent. Such a child has a copy of torch's (OpenMP's)
+// pool but none of its threads, and would wait for them for ever.
+bool forked_before() {
+#ifdef __linux__
+  constexpr unsigned kForkNoExec = 0x40;  // PF_FORKNOEXEC; flags are the seventh field after the program's name
+  std::ifstream file("/proc/self/stat");
+  std::string line, field;
+  std::getline(file, line);
+  std::istringstream fields(line.substr(std::min(line.size(), line.rfind(')') + 1)));
+  unsigned flags = 0;
+  for (int i = 1; i < 7; ++i) fields >> field;
+  return fields >> flags && (flags & kForkNoExec);
+#else
+  return false;
+#endif
+}
+
+std::atomic<bool> is_forked = [] {
+  pthread_atfork(nullptr, nullptr, [] { is_forked = true; });  // this library may be loaded before or after the fork
+  return forked_before();
+}();
+
+int64_t num_threads() {
+  uint32_t n = 1;
+  CHECK(torch_get_num_threads, &n);
+  return n;
+}
+
+// torch's own threads, so that torch.set_num_threads holds; in a forked child as many that live for one call.
 class TorchThreads final : public Parallel {
  public:
+  TorchThreads() : Parallel(wake_ns()) {}
   void run(int64_t n, int64_t grain, Range body) const override {
-    if (n <= 0) return;
-    if (n <= grain) return body(0, n);
+    if (is_forked) return own_.run(n, grain, body);
     const auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<Range*>(context))(begin, end); };
     CHECK(torch_parallel_for, 0, n, grain, call, &body);
   }
+
+ private:
+  OwnThreads own_{num_threads};
 };
 
 }  // namespace

@@ -25,12 +25,40 @@ constexpr int64_t k16 = int64_t(1) << 16, k20 = int64_t(1) << 20, k32 = int64_t(
 
 class LastRange final : public Parallel {
  public:
+  LastRange() : Parallel(0) {}
   void run(int64_t n, int64_t, Range body) const override {
     tasks = n;
     if (n > 0) body(n - 1, n);
   }
   mutable int64_t tasks = -1;
 };
+
+// Which grain `share` asks of a subclass: 0 if none, as the caller does all.
+class Asked final : public Parallel {
+ public:
+  using Parallel::Parallel;
+  void run(int64_t n, int64_t asked, Range body) const override {
+    grain = asked;
+    body(0, n);
+  }
+  mutable int64_t grain = 0;
+};
+
+static void threads_where_they_pay() {
+  const auto grain_of = [](int64_t n, double item_ns, double wake_ns) {
+    const Asked asked(wake_ns);
+    int64_t done = 0;
+    asked.share(n, item_ns, [&](int64_t begin, int64_t end) { done += end - begin; });
+    CHECK(done == n);
+    return asked.grain;
+  };
+  CHECK(grain_of(0, 1e9, 10e3) == 0 && grain_of(1, 1e9, 10e3) == 0);  // nothing to divide
+  CHECK(grain_of(39'999, 1, 10e3) == 0 && grain_of(40'000, 1, 10e3) == 20'000);
+  CHECK(grain_of(2, 20e3, 10e3) == 1 && grain_of(3, 13e3, 10e3) == 0);
+  CHECK(grain_of(k32 * k20, 0.1, 10e3) == 200'000 && grain_of(100, 1e300, 10e3) == 1);
+  CHECK(grain_of(2, 0, 10e3) == 0 && grain_of(100, 5, 0) == 1 && grain_of(100, 0, 0) == 100);
+  CHECK(grain_of(20'000, 2, 100e3) == 0);  // 20,000 boxes to encode, with the default
+}
 
 // Zeros that take memory only where they are touched.
 template <class T>
@@ -205,6 +233,7 @@ static void copies() {
 }
 
 int main() {
+  threads_where_they_pay();
   without_python();
   pairwise();
   batches();

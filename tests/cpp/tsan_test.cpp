@@ -24,10 +24,11 @@ using namespace boxops;
 static int failures = 0;
 static std::atomic<int64_t> shared_runs{0};
 
-// Deals ranges of `grain` out to four threads in turn: each kernel is cut as finely as it allows, every
-// thread has work, and nothing between the threads hides a race by ordering them.
+// Deals ranges of `grain` out to four threads in turn: threads always pay, so that each kernel is cut into single
+// items, every thread has work, and nothing between the threads hides a race by ordering them.
 class FourThreads final : public Parallel {
  public:
+  FourThreads() : Parallel(0) {}
   void run(int64_t n, int64_t grain, Range body) const override {
     if (n <= grain) {
       if (n > 0) body(0, n);

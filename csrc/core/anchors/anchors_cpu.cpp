@@ -6,7 +6,7 @@
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kGrain = 1 << 13;  // boxes per thread below which a second one does not pay
+constexpr double kBoxNs = 0.5;  // the cost of a box on one core
 
 // Calls f(i, cx, cy) for the cells [begin, end) of a level, `i` the row of the cell's first box in the level.
 template <class T, class F>
@@ -37,15 +37,15 @@ void fill(const AnchorLevel& level, const Box<T>* base, int64_t begin, int64_t e
 template <class T>
 void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
              const Parallel& parallel) {
-  int64_t cells = 0, most = 1;
+  int64_t cells = 0, boxes = 0;
   std::vector<Box<T>> bases;
   for (int64_t l = 0; l < n_levels; ++l) {
-    cells += levels[l].cells(), most = std::max(most, levels[l].count);
+    cells += levels[l].cells(), boxes += levels[l].cells() * levels[l].count;
     for (int64_t a = 0; a < levels[l].count; ++a, halves += 2)
       bases.push_back(box_around(T(0), T(0), static_cast<T>(halves[0]), static_cast<T>(halves[1])));
   }
   // Work is divided by cells, those of all levels in a row.
-  parallel.run(cells, std::max<int64_t>(1, kGrain / most), [&](int64_t begin, int64_t end) {
+  parallel.share(cells, kBoxNs * boxes / std::max<int64_t>(1, cells), [&](int64_t begin, int64_t end) {
     int64_t first_cell = 0, first_row = 0;
     const Box<T>* base = bases.data();
     for (int64_t l = 0; l < n_levels; ++l) {

@@ -136,11 +136,10 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memory& memory, int6
 
 AssignmentFault linear_sum_assignment(const AssignmentInput& in, int64_t* row_ind, int64_t* col_ind,
                                       const Parallel& parallel) {
-  constexpr int64_t kCostsPerTask = 1 << 13;  // less is not worth waking a thread
+  constexpr double kCostNs = 1;  // of the matrix on one core, more in large problems
   const int64_t rows = in.is_ragged ? in.rows / std::max<int64_t>(1, in.batch) : in.rows;
-  const int64_t grain = std::max<int64_t>(1, kCostsPerTask / std::max<int64_t>(1, rows * in.columns));
   std::vector<AssignmentFault> faults(in.batch);
-  parallel.run(in.batch, grain, [&](int64_t begin, int64_t end) {
+  parallel.share(in.batch, kCostNs * rows * in.columns, [&](int64_t begin, int64_t end) {
     Memory memory;
     for (int64_t b = begin; b < end; ++b) faults[b] = solve(in, b, memory, row_ind, col_ind);
   });

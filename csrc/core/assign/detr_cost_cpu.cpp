@@ -30,7 +30,7 @@ struct Numbers {
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kLogitsPerTask = 1 << 14;  // less is not worth waking a thread
+constexpr double kLogitNs = 1;  // the cost of a logit, or of a pair, on one core
 
 template <class T>
 struct Scratch {
@@ -84,16 +84,15 @@ void detr_cost(const DetrCostInput& in, T* out, const Parallel& parallel) {
   const int64_t tiles = blocks_of(in.queries, kTile);
   const int64_t rows = in.ragged.total / std::max<int64_t>(1, in.batch);
   const int64_t per_tile = std::min<int64_t>(in.queries, kTile) * (in.classes + rows);
-  parallel.run(in.batch * tiles, std::max<int64_t>(1, kLogitsPerTask / std::max<int64_t>(1, per_tile)),
-               [&](int64_t begin, int64_t end) {
-                 Scratch<T> scratch;
-                 scratch.row.resize(in.classes);
-                 for (int64_t task = begin; task < end; ++task) {
-                   const int64_t first = task % tiles * kTile;
-                   const int n = static_cast<int>(std::min<int64_t>(kTile, in.queries - first));
-                   costs_of_tile(in, task / tiles, first, n, scratch, out);
-                 }
-               });
+  parallel.share(in.batch * tiles, kLogitNs * per_tile, [&](int64_t begin, int64_t end) {
+    Scratch<T> scratch;
+    scratch.row.resize(in.classes);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % tiles * kTile;
+      const int n = static_cast<int>(std::min<int64_t>(kTile, in.queries - first));
+      costs_of_tile(in, task / tiles, first, n, scratch, out);
+    }
+  });
 }
 
 #define INSTANTIATE(T) template void detr_cost<T>(const DetrCostInput&, T*, const Parallel&);

@@ -24,7 +24,7 @@ using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // an intege
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kPairsPerTask = 1 << 15;  // less is not worth waking a thread
+constexpr double kPairNs = 0.15, kMatrixPairNs = 2, kAnchorNs = 3;  // the costs on one core
 
 // A tile of anchors with the box around all of them: what does not meet that meets none of them.
 template <class T>
@@ -75,9 +75,9 @@ void iou_row(const Shape<T>& box, const AnchorTile<T>& anchors, T* row) {
   (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : kernel)(box, anchors.tile(), anchors.padded(), row);
 }
 
-int64_t grain_of(const MatchInput& input, int64_t anchors_per_task) {
-  const int64_t boxes = input.images.total / std::max<int64_t>(1, input.images.batch) + 4;
-  return std::max<int64_t>(1, kPairsPerTask / (boxes * anchors_per_task));
+// The ground truths of an image, on average.
+double mean_boxes(const MatchInput& input) {
+  return static_cast<double>(input.images.total) / static_cast<double>(std::max<int64_t>(1, input.images.batch));
 }
 
 // One chunk of anchors after another, for all images: finds each anchor's best box and, unless `peaks` is null, the
@@ -88,7 +88,8 @@ void scan(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t c
           const Parallel& parallel) {
   const int64_t batch = input.anchors.batch, count = input.anchors.count, chunks = blocks_of(count, chunk);
   const auto best_row = BOXOPS_BY_ISA(best_row<false, T>), guarded = baseline::best_row<true, T>;
-  parallel.run(batch * chunks, grain_of(input, chunk), [&](int64_t begin, int64_t end) {
+  const double anchor_ns = kAnchorNs + kPairNs * mean_boxes(input);
+  parallel.share(batch * chunks, anchor_ns * std::min(chunk, count), [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T best[kTile];
     alignas(64) Lane<T> which[kTile];
@@ -129,27 +130,27 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
       most[g] = *std::max_element(peaks.begin() + g * chunks, peaks.begin() + (g + 1) * chunks);
       if (most[g] == T(0)) all[image] = 1;
     }
-  parallel.run(static_cast<int64_t>(boxes.size()), std::max<int64_t>(1, kPairsPerTask / (4 * chunk)),
-               [&](int64_t begin, int64_t end) {
-                 AnchorTile<T> anchors;
-                 alignas(64) T row[kTile];
-                 for (int64_t g = begin; g < end; ++g) {
-                   if (all[image_of[g]]) continue;
-                   for (int64_t c = 0; c < chunks; ++c) {
-                     if (peaks[g * chunks + c] != most[g]) continue;
-                     for (int64_t first = c * chunk; first < std::min(count, (c + 1) * chunk); first += kTile) {
-                       anchors.load(input.anchors, image_of[g], first);
-                       iou_row(boxes[g], anchors, row);
-                       int64_t* to = matches + image_of[g] * count + first;
-                       for (int j = 0; j < anchors.size(); ++j)
-                         if (row[j] == most[g]) {  // other threads may mark the same anchor
-                           const int64_t m = __atomic_load_n(to + j, __ATOMIC_RELAXED);
-                           if (m >= 0) __atomic_store_n(to + j, ~m, __ATOMIC_RELAXED);
-                         }
+  parallel.share(static_cast<int64_t>(boxes.size()), kAnchorNs * std::min(chunk, count) + kPairNs * chunks,
+                 [&](int64_t begin, int64_t end) {
+                   AnchorTile<T> anchors;
+                   alignas(64) T row[kTile];
+                   for (int64_t g = begin; g < end; ++g) {
+                     if (all[image_of[g]]) continue;
+                     for (int64_t c = 0; c < chunks; ++c) {
+                       if (peaks[g * chunks + c] != most[g]) continue;
+                       for (int64_t first = c * chunk; first < std::min(count, (c + 1) * chunk); first += kTile) {
+                         anchors.load(input.anchors, image_of[g], first);
+                         iou_row(boxes[g], anchors, row);
+                         int64_t* to = matches + image_of[g] * count + first;
+                         for (int j = 0; j < anchors.size(); ++j)
+                           if (row[j] == most[g]) {  // other threads may mark the same anchor
+                             const int64_t m = __atomic_load_n(to + j, __ATOMIC_RELAXED);
+                             if (m >= 0) __atomic_store_n(to + j, ~m, __ATOMIC_RELAXED);
+                           }
+                       }
                      }
                    }
-                 }
-               });
+                 });
 }
 
 // Sets to -2 the matches of a tile that are -1 and that an ignore box covers.
@@ -193,7 +194,8 @@ void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* 
   std::vector<uint8_t> all(input.anchors.batch, 0);
   restore(input, boxes, chunk, peaks, matches, all, parallel);
   const int64_t tiles = blocks_of(count, kTile);
-  parallel.run(input.anchors.batch * tiles, 64, [&](int64_t begin, int64_t end) {
+  const double tile_ns = kAnchorNs * std::min<int64_t>(count, kTile);
+  parallel.share(input.anchors.batch * tiles, tile_ns, [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / tiles, first = task % tiles * kTile, at = image * count + first;
@@ -290,7 +292,8 @@ void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* m
         std::copy_n(best, anchors.size(), ious + at);
       },
       parallel);
-  parallel.run(input.anchors.batch, 1, [&](int64_t begin, int64_t end) {
+  const double image_ns = mean_boxes(input) * (kAnchorNs * std::min(chunk, count) + kPairNs * chunks);
+  parallel.share(input.anchors.batch, image_ns, [&](int64_t begin, int64_t end) {
     AnchorTile<T> anchors;
     alignas(64) T row[kTile];
     for (int64_t image = begin; image < end; ++image) {
@@ -317,34 +320,35 @@ void match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_
     return v == v ? v : least;
   };
   std::vector<T> peaks(m.batch * m.boxes * chunks, least);
-  const int64_t grain = std::max<int64_t>(1, kPairsPerTask / (chunk * (m.boxes + 4)));
-  parallel.run(m.batch * chunks, grain, [&](int64_t begin, int64_t end) {
-    std::vector<T> row(m.boxes), columns(m.boxes);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / chunks, c = task % chunks;
-      std::fill(columns.begin(), columns.end(), least);
-      for (int64_t a = c * chunk; a < std::min(m.anchors, (c + 1) * chunk); ++a) {
-        for (int64_t g = 0; g < m.boxes; ++g) row[g] = value(image, a, g);
-        const T best = matrix_row(row.data(), m.boxes, columns.data());
-        const int64_t at = image * m.anchors + a;
-        matches[at] = -1, ious[at] = m.boxes == 0 ? T(0) : best;
-        if (rule.has_threshold && m.boxes > 0 && best >= rule.threshold)
-          matches[at] = std::find(row.begin(), row.end(), best) - row.begin();
-      }
-      for (int64_t g = 0; g < m.boxes; ++g) peaks[(image * m.boxes + g) * chunks + c] = columns[g];
-    }
-  });
-  parallel.run(m.batch, 1, [&](int64_t begin, int64_t end) {
-    T column[kTile];
-    for (int64_t image = begin; image < end; ++image) {
-      const auto read = [&](int64_t first, int n, int64_t box) {
-        for (int j = 0; j < n; ++j) column[j] = value(image, first + j, box);
-        return column;
-      };
-      assign<T>(m.anchors, m.boxes, chunk, peaks.data() + image * m.boxes * chunks, false, read,
-                matches + image * m.anchors, ious + image * m.anchors);
-    }
-  });
+  parallel.share(m.batch * chunks, kMatrixPairNs * std::min(chunk, m.anchors) * m.boxes,
+                 [&](int64_t begin, int64_t end) {
+                   std::vector<T> row(m.boxes), columns(m.boxes);
+                   for (int64_t task = begin; task < end; ++task) {
+                     const int64_t image = task / chunks, c = task % chunks;
+                     std::fill(columns.begin(), columns.end(), least);
+                     for (int64_t a = c * chunk; a < std::min(m.anchors, (c + 1) * chunk); ++a) {
+                       for (int64_t g = 0; g < m.boxes; ++g) row[g] = value(image, a, g);
+                       const T best = matrix_row(row.data(), m.boxes, columns.data());
+                       const int64_t at = image * m.anchors + a;
+                       matches[at] = -1, ious[at] = m.boxes == 0 ? T(0) : best;
+                       if (rule.has_threshold && m.boxes > 0 && best >= rule.threshold)
+                         matches[at] = std::find(row.begin(), row.end(), best) - row.begin();
+                     }
+                     for (int64_t g = 0; g < m.boxes; ++g) peaks[(image * m.boxes + g) * chunks + c] = columns[g];
+                   }
+                 });
+  parallel.share(m.batch, kMatrixPairNs * m.boxes * (std::min(chunk, m.anchors) + chunks),
+                 [&](int64_t begin, int64_t end) {
+                   T column[kTile];
+                   for (int64_t image = begin; image < end; ++image) {
+                     const auto read = [&](int64_t first, int n, int64_t box) {
+                       for (int j = 0; j < n; ++j) column[j] = value(image, first + j, box);
+                       return column;
+                     };
+                     assign<T>(m.anchors, m.boxes, chunk, peaks.data() + image * m.boxes * chunks, false, read,
+                               matches + image * m.anchors, ious + image * m.anchors);
+                   }
+                 });
 }
 
 #define INSTANTIATE(T)                                                                                    \

@@ -20,7 +20,7 @@ constexpr int kKeys = 256;  // random keys made at a time
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kMatchesPerTask = 1 << 14;  // less is not worth waking a thread
+constexpr double kSampleNs = 1, kMineNs = 8;  // the cost of a match on one core
 using Keyed = std::pair<uint64_t, int64_t>;   // key and index
 
 // The matches of one image, in a row.
@@ -113,21 +113,17 @@ void mine_image(const Scalars& loss, const Matches& matches, int64_t b, double r
 
 void sample_matches(const Matches& matches, int64_t size, int64_t most_positives, const Seed& seed, int64_t* indices,
                     int64_t* num_positive, int64_t* num_sampled, const Parallel& parallel) {
-  parallel.run(matches.batch, std::max<int64_t>(1, kMatchesPerTask / std::max<int64_t>(1, matches.count)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t b = begin; b < end; ++b)
-                   sample_image(matches, b, size, most_positives, seed.get(), indices + b * size, num_positive + b,
-                                num_sampled + b);
-               });
+  parallel.share(matches.batch, kSampleNs * matches.count, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b)
+      sample_image(matches, b, size, most_positives, seed.get(), indices + b * size, num_positive + b, num_sampled + b);
+  });
 }
 
 void mine_hard_negatives(const Scalars& loss, const Matches& matches, double ratio, int64_t min_negatives,
                          uint8_t* mask, const Parallel& parallel) {
-  parallel.run(matches.batch, std::max<int64_t>(1, kMatchesPerTask / std::max<int64_t>(1, matches.count)),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t b = begin; b < end; ++b)
-                   mine_image(loss, matches, b, ratio, min_negatives, mask + b * matches.count);
-               });
+  parallel.share(matches.batch, kMineNs * matches.count, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) mine_image(loss, matches, b, ratio, min_negatives, mask + b * matches.count);
+  });
 }
 
 }  // namespace boxops::cpu

@@ -3,12 +3,12 @@
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kGrain = 1 << 14;  // boxes per thread below which a second one does not pay
+constexpr double kBoxNs = 1;  // the cost of a box on one core
 
 // Calls f(i, numbers) for every box; the loop is compiled once more for the common layout.
 template <class T, class F>
 void for_each_box(const Boxes& boxes, const Parallel& parallel, F f) {
-  parallel.run(boxes.count, kGrain, [&](int64_t begin, int64_t end) {
+  parallel.share(boxes.count, kBoxNs, [&](int64_t begin, int64_t end) {
     if (boxes.coord_stride == 1 && boxes.dtype == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
       const T* p = static_cast<const T*>(boxes.data) + begin * boxes.box_stride;
       for (int64_t i = begin; i < end; ++i, p += boxes.box_stride) f(i, Box<T>{p[0], p[1], p[2], p[3]});
@@ -22,7 +22,7 @@ template <class S>
 void clip_as(const Boxes& boxes, double height, double width, S* out, const Parallel& parallel) {
   const S h = limit_as<S>(height), w = limit_as<S>(width);
   const S* in = static_cast<const S*>(boxes.data);
-  parallel.run(boxes.count, kGrain, [&](int64_t begin, int64_t end) {
+  parallel.share(boxes.count, kBoxNs, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const S* p = in + i * boxes.box_stride;
       const int64_t s = boxes.coord_stride;

@@ -26,8 +26,8 @@ BOXOPS_HD void set_row(T* rows, int64_t i, const Box<T>& b) {
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kTile = 256;       // rows converted at a time where they do not lie ready
-constexpr int64_t kGrain = 1 << 13;  // boxes per thread below which a second one does not pay
+constexpr int64_t kTile = 256;  // rows converted at a time where they do not lie ready
+constexpr double kBoxNs = 2;    // the cost of a box on one core
 
 // A view as rows of T: the memory itself where boxes follow each other there, else a tile of copies.
 template <class T>
@@ -65,7 +65,7 @@ void for_each_rows(const Parallel& parallel, F f, const Boxes& first, const More
   constexpr size_t n_views = 1 + sizeof...(More);
   const Rows<T> views[n_views] = {Rows<T>(first), Rows<T>(more)...};
   const bool whole = std::all_of(views, views + n_views, [](const Rows<T>& rows) { return rows.whole(); });
-  parallel.run(first.batch * first.count, kGrain, [&](int64_t begin, int64_t end) {
+  parallel.share(first.batch * first.count, kBoxNs, [&](int64_t begin, int64_t end) {
     alignas(64) T tiles[n_views][4 * kTile];
     const int64_t step = whole ? end - begin : kTile;
     for (int64_t at = begin; at < end; at += step) {

@@ -1,6 +1,7 @@
 // Threads come from the caller: a core function takes a `const Parallel&` and never makes a thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -21,12 +22,34 @@ class Range {
   void (*call_)(void*, int64_t, int64_t);
 };
 
-// The caller's threads. `run` covers [0, n) with disjoint ranges, each of at least `grain` items
-// but the last, possibly at once, and returns when all are done. The body must not throw.
+constexpr double kWakeNs = 100e3;  // torch's pool asleep: 50 us; a thread started: 20 to 50 us
+
+// The caller's threads. A subclass gives `run`; kernels call `share`, the one place that decides whether threads pay.
 class Parallel {
  public:
+  // `wake_ns`: about what it costs to wake a thread and to wait for it. 0: threads always pay.
+  explicit Parallel(double wake_ns = kWakeNs) : wake_ns_(wake_ns) {}
   virtual ~Parallel() = default;
+
+  // Covers [0, n) with disjoint ranges, possibly at once, and returns when all are done. A range of fewer than `grain`
+  // items is not worth a thread of its own.
   virtual void run(int64_t n, int64_t grain, Range body) const = 0;
+
+  // As run, for items that take about `item_ns` nanoseconds each on one core. Threads must gain twice what waking them
+  // costs: two of them save half of the work, so each is given at least two wake-ups of it. Costs are rough, of float32
+  // and of typical input; where items differ, their mean. Not inlined: a kernel's loop is then compiled once, for
+  // ranges.
+  __attribute__((noinline)) void share(int64_t n, double item_ns, Range body) const {
+    const double total = item_ns * static_cast<double>(n), least = 2 * wake_ns_;
+    if (n < 2 || total < 2 * least) {
+      if (n > 0) body(0, n);
+    } else {
+      run(n, least < total ? std::max<int64_t>(1, static_cast<int64_t>(least / item_ns)) : n, body);
+    }
+  }
+
+ private:
+  double wake_ns_;
 };
 
 // No threads but the caller's own.

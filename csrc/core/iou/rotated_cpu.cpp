@@ -36,8 +36,8 @@ struct RotatedTile {
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kRows = 64;               // rows that share one loaded tile
-constexpr int64_t kPairsPerTask = 1 << 12;  // less is not worth waking a thread
+constexpr int64_t kRows = 64;                    // rows that share one loaded tile
+constexpr double kPairNs = 1.5, kPairedNs = 20;  // the cost of a pair on one core, where few overlap
 
 template <class T>
 void load_tile(const Boxes& boxes, int64_t batch, int64_t begin, int n, RotatedTile<T>& tile) {
@@ -58,28 +58,28 @@ void pairwise(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& 
   const int64_t rows = blocks_of(boxes1.count, kRows), columns = blocks_of(boxes2.count, kRotatedTile);
   const auto row_kernel = BOXOPS_BY_ISA(rotated_row<false, T>), guarded = baseline::rotated_row<true, T>;
   const int64_t pairs = std::min(boxes1.count, kRows) * std::min<int64_t>(boxes2.count, kRotatedTile);
-  parallel.run(boxes1.batch * rows * columns, std::max<int64_t>(1, kPairsPerTask / pairs),
-               [&](int64_t begin, int64_t end) {
-                 RotatedTile<T> tile, few;
-                 for (int64_t task = begin; task < end; ++task) {
-                   const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows,
-                                 column = task % columns * kRotatedTile;
-                   const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes2.count - column));
-                   load_tile(boxes2, batch, column, n, tile);
-                   for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i) {
-                     const RotatedBox<T> box = load_rotated_box<T>(boxes1, batch, i);
-                     (tile.huge || is_huge(box) ? guarded : row_kernel)(
-                         box, tile, n, few, out + (batch * boxes1.count + i) * boxes2.count + column);
-                   }
-                 }
-               });
+  parallel.share(boxes1.batch * rows * columns, kPairNs * pairs, [&](int64_t begin, int64_t end) {
+    RotatedTile<T> tile, few;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t batch = task / (rows * columns), row = task / columns % rows * kRows,
+                    column = task % columns * kRotatedTile;
+      const int n = static_cast<int>(std::min<int64_t>(kRotatedTile, boxes2.count - column));
+      load_tile(boxes2, batch, column, n, tile);
+      for (int64_t i = row; i < std::min(row + kRows, boxes1.count); ++i) {
+        const RotatedBox<T> box = load_rotated_box<T>(boxes1, batch, i);
+        (tile.huge || is_huge(box) ? guarded : row_kernel)(box, tile, n, few,
+                                                           out + (batch * boxes1.count + i) * boxes2.count + column);
+      }
+    }
+  });
 }
 
 template <class T>
 void paired(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& parallel) {
   const int64_t columns = blocks_of(boxes1.count, kRotatedTile);
   const auto kernel = BOXOPS_BY_ISA(rotated_paired<false, T>), guarded = baseline::rotated_paired<true, T>;
-  parallel.run(boxes1.batch * columns, kPairsPerTask / kRotatedTile, [&](int64_t begin, int64_t end) {
+  const int64_t pairs = std::min<int64_t>(boxes1.count, kRotatedTile);
+  parallel.share(boxes1.batch * columns, kPairedNs * pairs, [&](int64_t begin, int64_t end) {
     RotatedTile<T> tile1, tile2;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t batch = task / columns, column = task % columns * kRotatedTile;

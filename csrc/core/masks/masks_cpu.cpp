@@ -7,7 +7,7 @@
 namespace boxops::cpu {
 namespace {
 
-constexpr int64_t kRows = 64;  // of an image, below which a second thread does not pay
+constexpr double kByteNs = 0.2;  // the cost of a byte of an image on one core
 
 // One mask, and where its values go in the image.
 template <class T>
@@ -132,7 +132,7 @@ void paste_masks(const PasteInput& input, void* out, const Parallel& parallel) {
   const int64_t bytes = input.has_threshold ? 1 : size_of(input.dtype);
   const int64_t height = input.image_height, image = height * input.image_width * bytes;
   if (image == 0) return;
-  parallel.run(input.boxes.count * height, kRows, [&](int64_t begin, int64_t end) {
+  parallel.share(input.boxes.count * height, kByteNs * input.image_width * bytes, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t i = begin / height, stop = std::min(end, (i + 1) * height);
       Paster<T> paster(input, i, pasted(input, i));
@@ -142,9 +142,10 @@ void paste_masks(const PasteInput& input, void* out, const Parallel& parallel) {
 }
 
 void masks_to_boxes(const MaskBytes& masks, float* boxes, const Parallel& parallel) {
-  parallel.run(masks.count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) box_around(masks, i, boxes + 4 * i);
-  });
+  parallel.share(masks.count, kByteNs * masks.height * masks.width * size_of(masks.dtype),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i) box_around(masks, i, boxes + 4 * i);
+                 });
 }
 
 template void paste_masks<float>(const PasteInput&, void*, const Parallel&);

@@ -51,7 +51,8 @@ int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>&
   std::vector<uint64_t> bits(n * words);
   std::vector<int64_t> counts(groups);
   const auto cluster = BOXOPS_BY_ISA(cluster<T>);
-  parallel.run(groups, 1, [&](int64_t begin, int64_t end) {
+  constexpr double kBoxNs = 50;  // the cost of a box on one core, more in large groups
+  parallel.share(groups, kBoxNs * n / groups, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g)
       counts[g] = cluster(boxes.data() + starts[g], starts[g + 1] - starts[g], options.iou_threshold, words,
                           clusters.data() + starts[g], bits.data() + starts[g] * words);

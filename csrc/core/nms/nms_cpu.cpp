@@ -17,6 +17,7 @@ namespace {
 template <class T>
 struct Ranked : Box<T> {
   using Scalar = T;
+  static constexpr double kBoxNs = 50;          // the cost of a box on one core, in the middle of a wide range
   static constexpr bool kCornersAreAll = true;  // that the IoU needs
   static constexpr T kMost = std::numeric_limits<T>::max() / 8;
   T area;
@@ -45,6 +46,7 @@ struct Ranked : Box<T> {
 // holds for rotated rectangles, only that is used which holds for rounded numbers too: the bounds in intersection().
 template <class T>
 struct RankedRotated : Ranked<T> {
+  static constexpr double kBoxNs = 1000;
   static constexpr bool kCornersAreAll = false;
   RotatedBox<T> box;
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
@@ -75,6 +77,8 @@ struct RankedRotated : Ranked<T> {
 namespace boxops::cpu {
 namespace {
 
+constexpr double kLoadNs = 5;  // the cost of a box on one core
+
 // The candidates of one image by falling score.
 std::vector<int64_t> rank(const NmsInput& input, int64_t batch, std::vector<int64_t> candidates) {
   std::vector<uint64_t> keys(candidates.size());
@@ -102,7 +106,7 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   starts.push_back(n);
 
   std::vector<R> boxes(n);
-  parallel.run(n, 1 << 14, [&](int64_t begin, int64_t end) {
+  parallel.share(n, kLoadNs, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) boxes[i].load(input.boxes, batch, ranked[place.empty() ? i : place[i]]);
   });
   const auto greedy = [&](const R* group, int64_t size, bool* kept) {
@@ -112,7 +116,8 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   if (place.empty()) return greedy(boxes.data(), n, keep);
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
-  parallel.run(static_cast<int64_t>(starts.size()) - 1, 1, [&](int64_t begin, int64_t end) {
+  const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
+  parallel.share(groups, R::kBoxNs * n / groups, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) greedy(boxes.data() + starts[s], starts[s + 1] - starts[s], kept + starts[s]);
   });
   for (int64_t i = 0; i < n; ++i) keep[place[i]] = kept[i];
@@ -153,7 +158,7 @@ int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const
 template <class T>
 void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
                 const Parallel& parallel) {
-  parallel.run(input.boxes.batch, 1, [&](int64_t begin, int64_t end) {
+  parallel.share(input.boxes.batch, Ranked<T>::kBoxNs * input.boxes.count, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       std::vector<int64_t> candidates;
       for (int64_t i = 0; i < input.boxes.count; ++i)

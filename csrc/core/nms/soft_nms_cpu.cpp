@@ -108,7 +108,8 @@ int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept
 
   std::vector<int64_t> taken(boxes.size()), ends(groups);
   std::vector<T> taken_scores(boxes.size());
-  parallel.run(groups, 1, [&](int64_t begin, int64_t end) {
+  constexpr double kBoxNs = 300;  // the cost of a box on one core, more in large groups
+  parallel.share(groups, kBoxNs * boxes.size() / groups, [&](int64_t begin, int64_t end) {
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = starts[g], n = starts[g + 1] - first;
       sort_by_place(boxes.data() + first, n);

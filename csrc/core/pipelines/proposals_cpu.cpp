@@ -67,10 +67,14 @@ void generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, T* 
                         const Parallel& parallel) {
   const int64_t batch = in.deltas.batch;
   std::vector<Candidates<T>> candidates(batch * in.levels);
-  parallel.run(batch * in.levels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) candidates[i] = candidates_of<T>(in, o, i / in.levels, i % in.levels);
-  });
-  parallel.run(batch, 1, [&](int64_t begin, int64_t end) {
+  constexpr double kAnchorNs = 2, kCandidateNs = 100;  // the costs on one core
+  parallel.share(batch * in.levels, kAnchorNs * in.deltas.count / std::max<int64_t>(1, in.levels),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i)
+                     candidates[i] = candidates_of<T>(in, o, i / in.levels, i % in.levels);
+                 });
+  const int64_t most = std::min(in.deltas.count, in.levels * std::min(in.deltas.count, o.pre_nms_top_n));
+  parallel.share(batch, kCandidateNs * most, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
       counts[b] = suppress(candidates.data() + b * in.levels, in.levels, o, boxes + b * o.post_nms_top_n * 4,
                            scores + b * o.post_nms_top_n);

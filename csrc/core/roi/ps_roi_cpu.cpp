@@ -34,7 +34,8 @@ struct Plane {
 template <class T, class Make>
 void fill_lists(std::vector<TapLists<T>>& lists, int64_t bins, int64_t rois, const Parallel& parallel, Make make) {
   lists.resize(bins);
-  parallel.run(bins, std::max<int64_t>(1, 512 / std::max<int64_t>(rois, 1)), [&](int64_t begin, int64_t end) {
+  constexpr double kTapsNs = 50;  // the cost of a RoI's taps on one core
+  parallel.share(bins, kTapsNs * rois, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p)
       for (int64_t k = 0; k < rois; ++k) make(k, p, lists[p]);
   });
@@ -91,7 +92,7 @@ void pool(const Features& features, const Rois& rois, const Bins& bins, const Ps
   with_storage<T>(features.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
     const int64_t work = rois.count / std::max<int64_t>(features.images, 1) * 16;
-    parallel.run(features.images * features.channels, grain_of(work), [&](int64_t begin, int64_t end) {
+    parallel.share(features.images * features.channels, kPixelNs * work, [&](int64_t begin, int64_t end) {
       Plane at = Plane::of(begin, features.channels, bins);
       for (int64_t item = begin; item < end; ++item, at.next(features.channels, bins)) {
         const Group& group = groups.groups[at.image];
@@ -125,7 +126,7 @@ void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const P
   with_storage<T>(gradients.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
     const int64_t work = pixels / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * 16;
-    parallel.run(gradients.images * gradients.channels, grain_of(work), [&](int64_t begin, int64_t end) {
+    parallel.share(gradients.images * gradients.channels, kPixelNs * work, [&](int64_t begin, int64_t end) {
       PlaneSums<T, S> memory;
       Plane at = Plane::of(begin, gradients.channels, bins);
       for (int64_t item = begin; item < end; ++item, at.next(gradients.channels, bins)) {

@@ -48,7 +48,7 @@ template <class T>
 std::vector<AlignPlan<T>> make_plans(const Features& features, const Rois& rois, const Bins& bins,
                                      const Parallel& parallel) {
   std::vector<AlignPlan<T>> plans(rois.count);
-  parallel.run(rois.count, 16, [&](int64_t begin, int64_t end) {
+  parallel.share(rois.count, kPlanNs, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       const Box<T> box = roi_box<T>(rois, k);
       plans[k].make(features.level[level_of(features, box)], box, bins);

@@ -189,8 +189,8 @@ inline void fill_without_image(const Features& features, const Rois& rois, int64
   }
 }
 
-// Items per range of a parallel loop whose items take about `work` steps each: less than this is not worth a thread.
-inline int64_t grain_of(int64_t work) { return std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(work, 1)); }
+// The costs on one core: of a RoI's plan, and of a channel of a pixel read or written, alone and in a vector.
+constexpr double kPlanNs = 1000, kPixelNs = 1, kVectorPixelNs = 0.1;
 
 // One plane of the gradient as sums of T that start at 0: the plane itself, or memory to be rounded into it.
 template <class T, class S>
@@ -227,6 +227,7 @@ void for_each_block(const Features& features, const Rois& rois, const Groups& gr
   with_block<T>(features.channels, [&](auto block) {
     constexpr int B = decltype(block)::value;
     const int64_t blocks = blocks_of(features.channels, B);
+    constexpr double pixel_ns = B == 1 ? kPixelNs : kVectorPixelNs;
     // Items: a group's RoIs in chunks, for enough of them to keep threads busy, times blocks.
     struct Chunk {
       const Group* group;
@@ -240,8 +241,8 @@ void for_each_block(const Features& features, const Rois& rois, const Groups& gr
     int64_t work = 0;
     for (const Plan& plan : plans) work += plan.work;
     const int64_t items = static_cast<int64_t>(chunks.size()) * blocks;
-    parallel.run(
-        items, grain_of(work * features.channels / 4 / std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
+    parallel.share(
+        items, pixel_ns * work * features.channels / std::max<int64_t>(items, 1), [&](int64_t begin, int64_t end) {
           std::vector<T> pixels;
           Tiles<T> tiles;
           std::vector<int32_t> hull_rows, hull_columns;
@@ -312,6 +313,7 @@ void for_each_band(const Features& gradients, const Groups& groups, const std::v
   with_block<T>(gradients.channels, [&](auto block) {
     constexpr int B = decltype(block)::value;
     const int64_t blocks = blocks_of(gradients.channels, B);
+    constexpr double pixel_ns = B == 1 ? kPixelNs : kVectorPixelNs;
     struct Band {
       const Group* group;
       int64_t top, bottom;
@@ -326,8 +328,8 @@ void for_each_band(const Features& gradients, const Groups& groups, const std::v
     for (const Plan& plan : plans) work += plan.work;
     for (const Band& band : bands) work += (band.bottom - band.top) * gradients.level[band.group->level].width;
     const int64_t items = static_cast<int64_t>(bands.size()) * blocks;
-    parallel.run(
-        items, grain_of(work * gradients.channels / 4 / std::max<int64_t>(items, 1)), [&](int64_t begin, int64_t end) {
+    parallel.share(
+        items, pixel_ns * work * gradients.channels / std::max<int64_t>(items, 1), [&](int64_t begin, int64_t end) {
           std::vector<T> pixels;
           Tiles<T> tiles;
           Offsets offsets;

@@ -48,7 +48,7 @@ void roi_pool(const Features& features, const Rois& rois, const Bins& bins, void
               const Parallel& parallel) {
   const Groups groups = Groups::of<T>(features, rois);
   std::vector<PoolPlan> plans(rois.count);
-  parallel.run(rois.count, 16, [&](int64_t begin, int64_t end) {
+  parallel.share(rois.count, kPlanNs, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) plans[k].make(features.level[0], roi_box<T>(rois, k), bins);
   });
   const int64_t count = bins.height * bins.width, height = tile_rows(bins), width = features.level[0].width;
@@ -83,7 +83,7 @@ void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois
   with_storage<T>(gradients.dtype, [&](auto storage) {
     using S = std::remove_pointer_t<decltype(storage)>;
     const int64_t work = plane / 4 + rois.count / std::max<int64_t>(gradients.images, 1) * count;
-    parallel.run(gradients.images * channels, grain_of(work), [&](int64_t begin, int64_t end) {
+    parallel.share(gradients.images * channels, kPixelNs * work, [&](int64_t begin, int64_t end) {
       PlaneSums<T, S> memory;
       for (int64_t item = begin; item < end; ++item) {
         const Group& group = groups.groups[item / channels];

@@ -1,0 +1,60 @@
+// What the bindings' threads have in common.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "common/parallel.h"
+
+namespace boxops {
+
+// BOXOPS_WAKE_US, what waking a thread counts as, in microseconds: more where cores are busy, 0 for threads everywhere.
+inline double wake_ns() {
+  const char* asked = std::getenv("BOXOPS_WAKE_US");
+  return asked && *asked ? std::max(0.0, std::atof(asked)) * 1e3 : kWakeNs;
+}
+
+// Threads that live for one call. Starting one costs some 20 us; in return nothing survives that fork or exit could
+// harm.
+class OwnThreads final : public Parallel {
+ public:
+  explicit OwnThreads(int64_t (*count)())
+      : Parallel(wake_ns()), count_(count) {}  // the most threads, asked at each call
+
+  void run(int64_t n, int64_t grain, Range body) const override {
+    const int64_t workers = std::min(count_(), n / std::max<int64_t>(1, grain));
+    // Ranges are handed out as threads ask for them, so that uneven work evens out.
+    const int64_t step = std::max<int64_t>(1, n / (std::max<int64_t>(1, workers) * 8));
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;  // memory that is not to be had, for example
+    const auto work = [&] {
+      try {
+        for (int64_t begin; (begin = next.fetch_add(step)) < n;) body(begin, std::min(begin + step, n));
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+      }
+    };
+    std::vector<std::thread> others;
+    others.reserve(static_cast<size_t>(std::max<int64_t>(0, workers - 1)));
+    try {
+      for (int64_t i = 1; i < workers; ++i) others.emplace_back(work);
+    } catch (const std::system_error&) {
+      // No more threads to be had; those that run, and this one, do the work.
+    }
+    work();
+    for (std::thread& t : others) t.join();
+    if (error) std::rethrow_exception(error);
+  }
+
+ private:
+  int64_t (*count_)();
+};
+
+}  // namespace boxops
