@@ -39,8 +39,11 @@ class OwnThreads final : public Parallel {
     // Ranges are handed out as threads ask for them, so that uneven work evens out.
     const int64_t step = std::max(grain, n / (workers * 8));
     std::atomic<int64_t> next{0};
+    OneException exception;
     const auto work = [&] {
-      for (int64_t begin; (begin = next.fetch_add(step)) < n;) body(begin, std::min(begin + step, n));
+      exception.run([&] {
+        for (int64_t begin; (begin = next.fetch_add(step)) < n;) body(begin, std::min(begin + step, n));
+      });
     };
     std::vector<std::thread> others;
     others.reserve(workers - 1);
@@ -51,6 +54,7 @@ class OwnThreads final : public Parallel {
     }
     work();
     for (std::thread& t : others) t.join();
+    exception.rethrow();
   }
 };
 

@@ -1,7 +1,9 @@
 // Threads come from the caller: a core function takes a `const Parallel&` and never makes a thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <exception>
 #include <type_traits>
 
 namespace boxops {
@@ -22,11 +24,33 @@ class Range {
 };
 
 // The caller's threads. `run` covers [0, n) with disjoint ranges, each of at least `grain` items
-// but the last, possibly at once, and returns when all are done. The body must not throw.
+// but the last, possibly at once, and returns when all are done. Where the body throws, ranges may be left out, and
+// one exception comes out of `run` when no thread works any more.
 class Parallel {
  public:
   virtual ~Parallel() = default;
   virtual void run(int64_t n, int64_t grain, Range body) const = 0;
+};
+
+// Brings an exception from several threads to the one that waits for them.
+class OneException {
+ public:
+  template <class F>
+  void run(F&& f) noexcept {
+    try {
+      f();
+    } catch (...) {
+      if (!taken_.test_and_set()) exception_ = std::current_exception();
+    }
+  }
+  // When the threads are done.
+  void rethrow() const {
+    if (exception_) std::rethrow_exception(exception_);
+  }
+
+ private:
+  std::atomic_flag taken_ = ATOMIC_FLAG_INIT;
+  std::exception_ptr exception_;
 };
 
 // No threads but the caller's own.
