@@ -33,13 +33,15 @@ class _DLPackOps:
         self._op, self._array = op, array
 
     def __getattr__(self, name: str) -> Any:
+        op = getattr(_numpy_ops.DLPack, name)
+
         def call(*args: Any) -> Any:
-            result = getattr(self._ops(), name)(*args)
+            result = op(self._framework(), *args)
             return tuple(map(self._returned, result)) if isinstance(result, tuple) else self._returned(result)
 
         return call
 
-    def _ops(self) -> Any:
+    def _framework(self) -> Any:
         """On the stream that the framework works on now, where it can be asked for it (CuPy)."""
         current = getattr(getattr(self._namespace, "cuda", None), "get_current_stream", None)
         if current is None:
