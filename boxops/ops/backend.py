@@ -83,26 +83,38 @@ def backend(op: str, *arrays: Any) -> Any:
 _LARGEST = 2**1023  # an integer up to it is a double, if not always the same number
 
 
+def _is_compiling() -> bool:
+    """By torch; numbers may have no value yet."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
+
+
 def _is_symbolic(value: Any) -> bool:
-    """A number that torch traces; it stays as it is."""
+    """A number that torch traces outside of its compiler."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, (torch.SymInt, torch.SymFloat))
 
 
-def _as_lists(value: Any) -> Any:
-    """The numbers of an array in nested lists; anything else as it came."""
+def _is_array(op: str, name: str, value: Any) -> bool:
     if isinstance(value, (int, float, list, tuple, str)) or not hasattr(value, "shape"):
+        return False
+    if _is_compiling() and isinstance(value, (torch := sys.modules["torch"]).Tensor):
+        torch._dynamo.graph_break(msg=f"{op}: expected {name} in Python numbers to compile in one graph, got a tensor")
+    return True
+
+
+def _as_lists(op: str, name: str, value: Any) -> Any:
+    """The numbers of an array in nested lists; anything else as it came."""
+    if not _is_array(op, name, value):
         return value
     return value.tolist() if hasattr(value, "tolist") else np.asarray(value).tolist()
 
 
-def as_number(value: Any) -> Any:
-    """The number of an array that has one element; anything else as it came."""
-    number = _as_lists(value)
-    if number is not value:
-        while isinstance(number, list) and len(number) == 1:
-            number = number[0]
-    return number
+def as_number(op: str, name: str, value: Any) -> Any:
+    """The number of an array that has one element; lists of another array, and anything else as it came."""
+    if not _is_array(op, name, value) or any(side != 1 for side in value.shape):
+        return _as_lists(op, name, value)
+    return value.item() if hasattr(value, "item") else np.asarray(value).item()
 
 
 def _kind(value: Any) -> str:
@@ -116,9 +128,11 @@ def _shown(value: Any) -> str:
 
 def check_number(op: str, name: str, value: Any) -> Any:
     """The value, if it can serve as a number that a double holds."""
-    if isinstance(value, float) or (isinstance(value, int) and -_LARGEST <= value <= _LARGEST) or _is_symbolic(value):
+    if isinstance(value, float) or (isinstance(value, int) and (_is_compiling() or -_LARGEST <= value <= _LARGEST)):
         return value
-    number = as_number(value)
+    if _is_symbolic(value):
+        return value
+    number = as_number(op, name, value)
     if isinstance(number, (str, complex)) or not hasattr(number, "__float__"):
         raise TypeError(f"{op}: expected {name} as a number, got {_kind(value)}")
     try:
@@ -133,9 +147,11 @@ def is_integer(value: Any) -> bool:
 
 def check_integer(op: str, name: str, value: Any) -> Any:
     """The value, if it can serve as an integer that int64 holds."""
-    if (isinstance(value, int) and -(2**63) <= value < 2**63) or _is_symbolic(value):
+    if isinstance(value, int) and (_is_compiling() or -(2**63) <= value < 2**63):
         return value
-    number = as_number(value)
+    if _is_symbolic(value):
+        return value
+    number = as_number(op, name, value)
     if not is_integer(number):
         raise TypeError(f"{op}: expected {name} as an integer, got {_kind(value)}")
     number = operator.index(number)
@@ -145,10 +161,10 @@ def check_integer(op: str, name: str, value: Any) -> Any:
 
 
 def check_flag(op: str, name: str, value: Any) -> bool:
-    try:
-        return bool(as_number(value))
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{op}: expected {name} as a bool, got {_kind(value)}") from None
+    flag = as_number(op, name, value)
+    if isinstance(flag, list) and flag is not value:
+        raise TypeError(f"{op}: expected {name} as a bool, got {_kind(value)}")
+    return bool(flag)
 
 
 def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> int:
@@ -159,7 +175,7 @@ def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> int:
 
 
 def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
-    items = _as_lists(values)
+    items = _as_lists(op, name, values)
     if not isinstance(items, (tuple, list)):
         raise TypeError(f"{op}: expected {name} as {words}, got {_kind(values)}")
     return list(items)
@@ -175,7 +191,7 @@ def check_integers(op: str, name: str, values: Any) -> list[Any]:
 
 def check_pair(op: str, name: str, pair: Any, words: str = "(height, width)", *, integers: bool = False) -> list[Any]:
     """The two numbers of a pair."""
-    sides = _as_lists(pair)
+    sides = _as_lists(op, name, pair)
     if not isinstance(sides, (tuple, list)) or len(sides) != 2:
         raise TypeError(f"{op}: expected {name} = {words}, got {_shown(pair)}")
     check = check_integer if integers else check_number
@@ -191,7 +207,7 @@ def check_pairs(op: str, name: str, pairs: Any, words: str = "(height, width)", 
 
 def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: bool = False) -> list[Any]:
     """The two numbers of a pair, or one number twice."""
-    sides = as_number(value)
+    sides = as_number(op, name, value)
     if not isinstance(sides, (tuple, list)):
         sides = (sides, sides)
     of_numbers = all(is_integer(side) if integers else hasattr(side, "__float__") for side in sides)

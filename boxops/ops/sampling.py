@@ -16,7 +16,7 @@ def _seed(op: str, ops: Any, matches: Any, seed: Any) -> Any:
     """The seed as an array of one int64."""
     if isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
-    elif is_integer(number := as_number(seed)):
+    elif is_integer(number := as_number(op, "seed", seed)):
         seed = (operator.index(number) + 2**63) % 2**64 - 2**63  # any integer: its 64 lowest bits
     if hasattr(ops, "seed_tensor") and (seed is None or isinstance(seed, int) or hasattr(seed, "initial_seed")):
         return ops.seed_tensor(op, matches, seed)
