@@ -16,19 +16,22 @@ CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 
 def _of_models(op: str, name: str, values: Any, dtype: Any = None) -> list[Any]:
     """Of each model the array that came, or a list as a NumPy array; without `dtype` of all models' common one."""
-    try:
-        parts = list(values)
-    except TypeError:
-        raise TypeError(f"{op}: expected {name} as a list of arrays or lists, got {type(values).__name__}") from None
-    made = [m for m, part in enumerate(parts) if isinstance(part, (list, tuple))]
-    try:
-        if dtype is None:
-            given = [np.asarray(part) for part in parts if isinstance(part, (list, tuple, np.ndarray)) and len(part)]
-            dtype = np.result_type(*given) if given else np.int64
-        for m in made:
-            parts[m] = np.asarray(parts[m], dtype)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{op}: expected {name} of numbers in rows of one length, got other lists") from None
+    if not isinstance(values, (list, tuple)) and not hasattr(values, "shape"):
+        raise TypeError(f"{op}: expected {name} as a list of arrays or lists, got {type(values).__name__}")
+    parts = list(values)
+    lists = [m for m, part in enumerate(parts) if isinstance(part, (list, tuple))]
+    for m in lists:
+        try:
+            parts[m] = np.asarray(parts[m])
+        except ValueError:  # rows of different length
+            parts[m] = np.empty(1, object)
+        if parts[m].size and parts[m].dtype.kind not in "biuf":
+            raise ValueError(f"{op}: expected {name} of numbers in rows of one length, got other lists")
+    if dtype is None:
+        given = [part.dtype for part in parts if isinstance(part, np.ndarray) and part.size]
+        dtype = np.result_type(*given) if given else np.int64
+    for m in lists:
+        parts[m] = parts[m].astype(dtype)
     return parts
 
 

@@ -21,7 +21,7 @@ const char* name_of(int64_t measure, double iou_eps) {
   constexpr const char* losses[] = {"", "", "generalized_box_iou_loss", "distance_box_iou_loss",
                                     "complete_box_iou_loss"};
   if (measure < 0 || measure > 4) fail("iou", "measure in 0..4", std::to_string(measure));
-  return iou_eps > 0 && measure > 1 ? losses[measure] : names[measure];
+  return iou_eps != 0 && measure > 1 ? losses[measure] : names[measure];
 }
 
 Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, int64_t format,
