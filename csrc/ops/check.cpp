@@ -154,10 +154,9 @@ Array indices_of(Framework& framework, const char* op, const char* name, const A
   const int64_t numel = array.numel();
   if (numel == 0) return out;
   const StridedView view = view_strided(array);
-  BOXOPS_DISPATCH(
-      op, array.device,
-      cpu::copy_indices(view, array.dtype, numel, out.as<int64_t>(), framework.parallel()),
-      cuda::copy_indices(view, array.dtype, numel, out.as<int64_t>(), framework.stream(array.device)));
+  BOXOPS_DISPATCH(op, array.device,
+                  cpu::copy_indices(view, array.dtype, numel, out.as<int64_t>(), framework.parallel()),
+                  cuda::copy_indices(view, array.dtype, numel, out.as<int64_t>(), framework.stream(array.device)));
   return out;
 }
 

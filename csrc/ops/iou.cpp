@@ -26,11 +26,7 @@ const char* name_of(int64_t measure, double iou_eps) {
 
 Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, int64_t format,
            double iou_eps, double eps) {
-  Call call{name_of(measure, iou_eps),
-            {static_cast<Measure>(measure), paired, iou_eps, eps},
-            {},
-            {},
-            {}};
+  Call call{name_of(measure, iou_eps), {static_cast<Measure>(measure), paired, iou_eps, eps}, {}, {}, {}};
   const char* op = call.op;
   check_boxes(op, "boxes1", boxes1, paired ? "[..., 4]" : "[..., N, 4]");
   check_boxes(op, "boxes2", boxes2, paired ? "[..., 4]" : "[..., M, 4]");

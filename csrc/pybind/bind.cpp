@@ -233,8 +233,8 @@ Array DLPack::empty(const Dims& sizes, DType dtype, Device device) {
   for (int i = sizes.count - 1; i >= 0; --i)
     a.strides.values[i] = stride, stride *= std::max<int64_t>(1, sizes.values[i]);
   try {
-    a.owner = device.type == DeviceType::kCPU ? host_allocate(bytes)
-                                              : cuda_allocate(device, bytes, stream_, keeps_stream_);
+    a.owner =
+        device.type == DeviceType::kCPU ? host_allocate(bytes) : cuda_allocate(device, bytes, stream_, keeps_stream_);
   } catch (const std::bad_alloc&) {
     throw NoMemory(sizes, dtype, device);
   }
@@ -266,9 +266,10 @@ void define_dlpack(py::module_& module) {
     }
   });
   py::class_<DLPackArray>(module, "DLPackArray", py::module_local(), "A result, for your framework's from_dlpack.")
-      .def("__dlpack__", py::overload_cast<const py::object&, const std::optional<std::pair<int64_t, int64_t>>&,
-                                           const std::optional<std::pair<int, int>>&, const std::optional<bool>&>(
-                             &DLPackArray::capsule, py::const_),
+      .def("__dlpack__",
+           py::overload_cast<const py::object&, const std::optional<std::pair<int64_t, int64_t>>&,
+                             const std::optional<std::pair<int, int>>&, const std::optional<bool>&>(
+               &DLPackArray::capsule, py::const_),
            py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
            py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
       .def("__dlpack_device__", &DLPackArray::device)

@@ -48,10 +48,10 @@ namespace cpu {
 BOXOPS_API void copy(const StridedView& from, int64_t numel, void* out, const Parallel& parallel);
 BOXOPS_API void copy_indices(const StridedView& from, DType dtype, int64_t numel, int64_t* out,
                              const Parallel& parallel);
-}
+}  // namespace cpu
 namespace cuda {
 BOXOPS_API int copy(const StridedView& from, int64_t numel, void* out, void* stream);
 BOXOPS_API int copy_indices(const StridedView& from, DType dtype, int64_t numel, int64_t* out, void* stream);
-}
+}  // namespace cuda
 
 }  // namespace boxops
