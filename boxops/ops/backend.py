@@ -161,6 +161,8 @@ def check_integer(op: str, name: str, value: Any) -> Any:
 
 
 def check_flag(op: str, name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
     flag = as_number(op, name, value)
     if isinstance(flag, list) and flag is not value:
         raise TypeError(f"{op}: expected {name} as a bool, got {_kind(value)}")
@@ -191,7 +193,7 @@ def check_integers(op: str, name: str, values: Any) -> list[Any]:
 
 def check_pair(op: str, name: str, pair: Any, words: str = "(height, width)", *, integers: bool = False) -> list[Any]:
     """The two numbers of a pair."""
-    sides = _as_lists(op, name, pair)
+    sides = pair if isinstance(pair, (tuple, list)) else _as_lists(op, name, pair)
     if not isinstance(sides, (tuple, list)) or len(sides) != 2:
         raise TypeError(f"{op}: expected {name} = {words}, got {_shown(pair)}")
     check = check_integer if integers else check_number
@@ -207,7 +209,7 @@ def check_pairs(op: str, name: str, pairs: Any, words: str = "(height, width)", 
 
 def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: bool = False) -> list[Any]:
     """The two numbers of a pair, or one number twice."""
-    sides = as_number(op, name, value)
+    sides = value if isinstance(value, (int, tuple, list)) else as_number(op, name, value)
     if not isinstance(sides, (tuple, list)):
         sides = (sides, sides)
     of_numbers = all(is_integer(side) if integers else hasattr(side, "__float__") for side in sides)
