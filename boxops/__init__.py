@@ -34,14 +34,21 @@ from boxops.ops.soft_nms import soft_nms
 __version__ = "0.1.0"
 
 
+_MODULES = ("reference", "models", "data", "training", "evaluation", "draw", "swap")
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("models", "data", "training", "evaluation", "draw", "swap"):
+    if name in _MODULES:
         return import_module(f"boxops.{name}")
     if name == "provide_torchvision_ops":
         return import_module("boxops.torch_ops.torchvision").provide_torchvision_ops
     if name == "patch_torchvision":
         return import_module("boxops.swap").patch_torchvision
     raise AttributeError(f"module 'boxops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, "patch_torchvision"})
 
 
 __all__ = [

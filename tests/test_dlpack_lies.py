@@ -30,18 +30,36 @@ class DLTensor(ctypes.Structure):
     )
 
 
+class Versioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", DLTensor),
+    )
+
+
 new_capsule = ctypes.pythonapi.PyCapsule_New
 new_capsule.restype, new_capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
 class Liar:
-    """An array of [3, 4] float32 whose DLPack fields are as given, and that answers as given."""
+    """An array of [3, 4] float32 whose DLPack fields are as given, and that answers as given.
+
+    With `major`, `minor` or `flags` among the fields it is of DLPack 1.0, else from before it."""
 
     def __init__(self, fields, **answers):
         self.memory = np.arange(64, dtype=np.float32)
         self.shape, self.strides = (ctypes.c_int64 * 16)(3, 4), (ctypes.c_int64 * 16)(4, 1)
-        self.tensor = DLTensor(self.memory.ctypes.data, 1, 0, 2, 2, 32, 1, self.shape, self.strides, 0, None, None)
+        tensor = DLTensor(self.memory.ctypes.data, 1, 0, 2, 2, 32, 1, self.shape, self.strides, 0, None, None)
+        self.versioned = Versioned(1, 0, None, None, 0, tensor) if {*fields} & {*VERSIONED} else None
+        self.tensor = tensor if self.versioned is None else self.versioned.tensor
         for name, value in fields.items():
+            if name in VERSIONED:
+                setattr(self.versioned, name, value)
+                continue
             if isinstance(value, tuple):
                 value = (ctypes.c_int64 * 16)(*value)
                 self.keep = [*getattr(self, "keep", []), value]
@@ -58,14 +76,18 @@ class Liar:
         return self.answer("device", (1, 0))
 
     def __dlpack__(self, **options):
-        return self.answer("capsule", lambda: new_capsule(ctypes.addressof(self.tensor), b"dltensor", None))
+        if self.versioned is None:
+            return self.answer("capsule", lambda: new_capsule(ctypes.addressof(self.tensor), b"dltensor", None))
+        address = ctypes.addressof(self.versioned)
+        return self.answer("capsule", lambda: new_capsule(address, b"dltensor_versioned", None))
 
     def __array_namespace__(self):
         return self.answer("namespace", types.SimpleNamespace(from_dlpack=np.from_dlpack))
 
 
+VERSIONED = {"major": [0, 1, 2, 2**32 - 1], "minor": [0, 1, 2**32 - 1], "flags": [0, 1, 2, 4, 2**64 - 1]}
 USED = new_capsule(ctypes.addressof(ctypes.c_int64(0)), b"used_dltensor", None)
-OTHER = new_capsule(ctypes.addressof(ctypes.c_int64(0)), b"dltensor_versioned", None)
+OTHER = new_capsule(ctypes.addressof(ctypes.c_int64(0)), b"used_dltensor_versioned", None)
 UNNAMED = new_capsule(ctypes.addressof(ctypes.c_int64(0)), None, None)
 RAISED = (ValueError("no"), BufferError("no"), RuntimeError("no"))
 # Every field alone lies; memory itself cannot be checked, so sizes and strides stay within it unless refused.
@@ -79,6 +101,7 @@ LIES = {
     "device_type": [0, 2, 3, 7, 13, 9999, -1],
     "data": [None],
     "byte_offset": [1, 2, 4, 16],
+    **VERSIONED,
 }
 ANSWERS = {
     "capsule": [None, 3, "dltensor", object(), lambda: USED, lambda: OTHER, lambda: UNNAMED, *RAISED],
@@ -86,9 +109,9 @@ ANSWERS = {
                [1, 0], *RAISED],
     "namespace": [None, 3, np.float64, types.SimpleNamespace(), *RAISED],
 }  # fmt: skip
-EACH_LIE = [({k: v}, {}) for k, vs in LIES.items() for v in vs] + [
-    ({}, {k: v}) for k, vs in ANSWERS.items() for v in vs
-]
+FIELDS = [{k: v} for k, vs in LIES.items() for v in vs]
+EACH_LIE = [*((f, {}) for f in FIELDS), *(({**f, "flags": 1}, {}) for f in FIELDS if "flags" not in f),
+            *(({}, {k: v}) for k, vs in ANSWERS.items() for v in vs)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("fields", "answers"), EACH_LIE, ids=[f"{f or ''}{a or ''}"[:60] for f, a in EACH_LIE])
@@ -123,9 +146,24 @@ def call_liar(op, liar):
         return
     assert isinstance(result, np.ndarray)
     tensor = liar.tensor
+    assert liar.versioned is None or liar.versioned.major == 1
     assert (tensor.lanes, tensor.device_type in (1, 3), tensor.bits % 8) == (1, True, 0)
     if (tensor.code, tensor.bits, tensor.byte_offset % 4) == (2, 32, 0) and op == "box_area" and result.size:
         shape = tuple(tensor.shape[: tensor.ndim])
         strides = [4 * s for s in tensor.strides[: tensor.ndim]] if tensor.strides else None
         boxes = np.ndarray(shape, "f4", liar.memory.data, tensor.byte_offset, strides)
         np.testing.assert_array_equal(result, reference.box_area(boxes))
+
+
+def test_words():
+    """The refusals of what is no DLPack tensor are in our words."""
+    for fields, answers, words in [
+        ({"major": 2}, {}, "a DLPack tensor of version 1, got version 2"),
+        ({}, {"device": "cpu"}, "__dlpack_device__ to give two integers, got 'cpu'"),
+        ({}, {"capsule": 3}, "a fresh DLPack capsule from __dlpack__, got 3"),
+        ({"flags": 1, "data": None}, {}, "a DLPack tensor with memory, got a null pointer"),
+        ({"flags": 1, "shape": None}, {}, "a DLPack tensor with a shape, got none"),
+    ]:
+        with pytest.raises(REFUSALS) as error:
+            boxops.box_area(Liar(fields, **answers))
+        assert str(error.value) == f"box_area: expected {words}"

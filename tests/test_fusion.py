@@ -146,3 +146,55 @@ def test_ensemble_boxes(conf_type, overflow, weights):
         got, want = (np.column_stack(result) for result in (got, want))
         got, want = (rows[np.lexsort(np.round(rows[:, [0, 1, 5]], 3).T)] for rows in (got, want))
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
+LISTS = {
+    "its README": (
+        [[[0.0, 0.51, 0.81, 0.91], [0.1, 0.31, 0.71, 0.61], [0.01, 0.32, 0.83, 0.93], [0.02, 0.53, 0.11, 0.94]],
+         [[0.04, 0.56, 0.84, 0.92], [0.12, 0.33, 0.72, 0.64], [0.38, 0.66, 0.79, 0.95]]],
+        [[0.9, 0.8, 0.2, 0.4], [0.5, 0.8, 0.7]],
+        [[0, 1, 0, 1], [1, 1, 1]],
+    ),
+    "a model without boxes": ([[[0.1, 0.1, 0.2, 0.2]], []], [[0.5], []], [[3], []]),
+    "no boxes": ([[], []], [[], []], [[], []]),
+    "tuples": ([((0, 0, 1, 1), (0, 0, 1, 0.9))], [(1, 0.25)], [(0, 0)]),
+    "integers": ([[[0, 0, 1, 1]], [[0, 0, 1, 1]]], [[1], [1]], [[2], [2]]),
+    "rows and numbers of NumPy": ([[np.array([0, 0, 0.5, 1])]], [[np.float32(0.5)]], [[np.int8(1)]]),
+    "arrays beside lists": ([np.float32([[0, 0, 1, 1]]), [[0, 0, 1, 0.9]]], [[0.5], np.float32([0.75])], [[1], [1]]),
+    "arrays beside nothing": ([np.float64([[0, 0, 1, 1]]), []], [np.array([0.5]), []], [np.array([1], np.int16), []]),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("lists", LISTS.values(), ids=[*LISTS])
+def test_lists(lists):
+    """As ensemble-boxes takes them, to NumPy arrays."""
+    ensemble = pytest.importorskip("ensemble_boxes")
+    for options in ({}, {"weights": np.arange(1, len(lists[0]) + 1), "iou_thr": 0.5, "skip_box_thr": 0.001}):
+        got = boxops.weighted_boxes_fusion(*lists, **options)
+        want = ensemble.weighted_boxes_fusion(*lists, **options)
+        assert [x.shape for x in got] == [(len(want[1]), 4), (len(want[1]),), (len(want[1]),)]
+        assert all(isinstance(x, np.ndarray) for x in got) and got[2].dtype.kind == "i"
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(g.ravel(), np.ravel(w), atol=1e-6)
+        arrays = ([np.asarray(part, dtype).reshape(len(part), *shape) for part in parts]
+                  for parts, dtype, shape in zip(lists, ("f8", "f8", "i8"), ((4,), (), ()), strict=True))  # fmt: skip
+        same(
+            [x.astype(g.dtype) for x, g in zip(boxops.weighted_boxes_fusion(*arrays, **options), got, strict=True)], got
+        )
+
+
+@pytest.mark.parametrize(("name", "value"), [("boxes_list", [[[0, 0, 1]]]), ("boxes_list", [[[0, 0, 1, 1], [0, 1]]]),
+                                             ("boxes_list", [[["a"] * 4]]), ("scores_list", [[None]]),
+                                             ("scores_list", [[[0.5], [0.1, 0.2]]]), ("labels_list", [["cat"]]),
+                                             ("labels_list", [[{}]]), ("labels_list", 7)])  # fmt: skip
+def test_wrong_lists(name, value):
+    lists = {"boxes_list": [[[0, 0, 1, 1]]], "scores_list": [[0.5]], "labels_list": [[1]], name: value}
+    with pytest.raises((ValueError, TypeError), match=rf"^{OP}: expected {name}.* got "):
+        boxops.weighted_boxes_fusion(**lists)
+
+
+def test_lists_and_tensors_do_not_mix():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=f"^{OP}: expected arrays of one kind, got "):
+        boxops.weighted_boxes_fusion([torch.zeros(1, 4)], [[0.5]], [[1]])

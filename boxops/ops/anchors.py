@@ -7,24 +7,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_list, check_number, check_numbers, is_integer
+from boxops.ops.backend import (
+    backend,
+    check_flag,
+    check_list,
+    check_numbers,
+    check_one_or_pair,
+    check_pair,
+    check_pairs,
+)
 
 Array = TypeVar("Array")
-
-
-def check_pair(op: str, name: str, pair: Any, words: str = "(height, width) in integers") -> tuple[Any, Any]:
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(is_integer(side) for side in pair):
-        raise TypeError(f"{op}: expected {name} = {words}, got {pair!r}")
-    return pair[0], pair[1]
-
-
-def check_stride(op: str, stride: Any) -> list[Any]:
-    """(y, x) of a number or a pair."""
-    if isinstance(stride, (tuple, list)):
-        if len(stride) != 2:
-            raise TypeError(f"{op}: expected stride as a number or (y, x), got {stride!r}")
-        return [check_number(op, "stride", side) for side in stride]
-    return [check_number(op, "stride", stride)] * 2
 
 
 def _of_level(op: str, name: str, values: Any, count: int) -> list[Any]:
@@ -68,9 +61,11 @@ def multibox_anchors(
     Source: Zhang et al., Dive into Deep Learning, section 14.4 (``multibox_prior``).
     """
     op, like = "multibox_anchors", _or_float32(like)
-    height, width = check_pair(op, "size", size)
+    height, width = check_pair(op, "size", size, integers=True)
     sizes, ratios = check_numbers(op, "sizes", sizes), check_numbers(op, "ratios", ratios)
-    return backend(op, like).multibox_anchors(like, height, width, sizes, ratios, bool(normalized))
+    return backend(op, like).multibox_anchors(
+        like, height, width, sizes, ratios, check_flag(op, "normalized", normalized)
+    )
 
 
 def grid_anchors(
@@ -109,28 +104,28 @@ def grid_anchors(
     Source: Ren et al., NeurIPS 2015, section 3.1; Lin et al., CVPR 2017, section 4.1.
     """
     op, like = "grid_anchors", _or_float32(like)
-    image = check_pair(op, "image_size", image_size)
+    image = check_pair(op, "image_size", image_size, integers=True)
     if min(image) < 0:
-        raise ValueError(f"{op}: expected image_size = (height, width), both >= 0, got {image}")
-    grids = [check_pair(op, "grid_sizes", grid) for grid in check_list(op, "grid_sizes", grid_sizes)]
+        raise ValueError(f"{op}: expected image_size = (height, width), both >= 0, got {tuple(image)}")
+    grids = check_pairs(op, "grid_sizes", grid_sizes, integers=True)
     if not grids:
         raise ValueError(f"{op}: expected at least one level, got none")
-    level_sizes = [check_numbers(op, "sizes", some) for some in _of_level(op, "sizes", sizes, len(grids))]
+    levels = len(grids) // 2
+    level_sizes = [check_numbers(op, "sizes", some) for some in _of_level(op, "sizes", sizes, levels)]
     level_ratios = [
-        check_numbers(op, "aspect_ratios", some) for some in _of_level(op, "aspect_ratios", aspect_ratios, len(grids))
+        check_numbers(op, "aspect_ratios", some) for some in _of_level(op, "aspect_ratios", aspect_ratios, levels)
     ]
     if strides is None:
-        steps = [side // (cells or 1) for grid in grids for side, cells in zip(image, grid, strict=True)]
+        steps = [side // (cells or 1) for side, cells in zip(image * levels, grids, strict=True)]
     else:
-        words = "an integer or (y, x) in integers"
         steps = [
             side
-            for stride in _of_level(op, "strides", strides, len(grids))
-            for side in check_pair(op, "strides", (stride, stride) if is_integer(stride) else stride, words)
+            for stride in _of_level(op, "strides", strides, levels)
+            for side in check_one_or_pair(op, "strides", stride, "(y, x)", integers=True)
         ]
     return backend(op, like).grid_anchors(
         like,
-        [side for grid in grids for side in grid],
+        grids,
         steps,
         [size for some in level_sizes for size in some],
         [len(some) for some in level_sizes],
@@ -165,10 +160,9 @@ def cell_anchors(
     Source: Redmon, Farhadi, CVPR 2017, section 2.
     """
     op, like = "cell_anchors", _or_float32(like)
-    height, width = check_pair(op, "grid_size", grid_size)
-    sides = []
-    for prior in check_list(op, "priors", priors):
-        if not isinstance(prior, (tuple, list)) or len(prior) != 2:
-            raise TypeError(f"{op}: expected priors as (width, height) pairs, got {prior!r}")
-        sides += [check_number(op, "priors", side) for side in prior]
-    return backend(op, like).cell_anchors(like, height, width, sides, *check_stride(op, stride))
+    height, width = check_pair(op, "grid_size", grid_size, integers=True)
+    sides, (y, x) = (
+        check_pairs(op, "priors", priors, "(width, height)"),
+        check_one_or_pair(op, "stride", stride, "(y, x)"),
+    )
+    return backend(op, like).cell_anchors(like, height, width, sides, y, x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_flag, check_number
 
 Array = TypeVar("Array")
 
@@ -18,7 +18,7 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
         cost: ``[n, m]``, a batch ``[B, n, m]``, or with ``offsets`` a ragged batch ``[R, m]``; any real dtype or
             bool, any strides. Computed in float64. A cost of +inf forbids the pair (-inf when maximizing).
         maximize: look for the greatest total instead.
-        offsets: int64 ``[B + 1]``, rising from 0 to R: problem b has the rows ``offsets[b]`` up to
+        offsets: integers ``[B + 1]``, rising from 0 to R: problem b has the rows ``offsets[b]`` up to
             ``offsets[b + 1]``.
 
     Returns:
@@ -40,7 +40,7 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
     """
     arrays: tuple[Any, ...] = (cost,) if offsets is None else (cost, offsets)
     ops = backend("linear_sum_assignment", *arrays)
-    return ops.linear_sum_assignment(cost, bool(maximize), offsets)
+    return ops.linear_sum_assignment(cost, check_flag("linear_sum_assignment", "maximize", maximize), offsets)
 
 
 def detr_cost(
@@ -65,7 +65,7 @@ def detr_cost(
         boxes: ``[B, Q, 4]``, floating, ``cxcywh``, normalised by the image's size.
         gt_labels: ``[G]`` whole numbers in 0..C - 1, of any real dtype or bool.
         gt_boxes: ``[G, 4]``, floating, ``cxcywh``, normalised.
-        offsets: int64 ``[B + 1]``, rising from 0 to G: image b has the ground truths from ``offsets[b]`` to
+        offsets: integers ``[B + 1]``, rising from 0 to G: image b has the ground truths from ``offsets[b]`` to
             ``offsets[b + 1]``.
         class_weight: finite, like the other weights; of -p, p the softmax probability of the ground truth's label.
         box_weight: of the L1 distance of the four numbers.
@@ -88,4 +88,4 @@ def detr_cost(
     weights = {"class_weight": class_weight, "box_weight": box_weight, "giou_weight": giou_weight}
     numbers = [check_number(op, name, weight) for name, weight in weights.items()]
     arrays = (logits, boxes, gt_labels, gt_boxes, offsets)
-    return backend(op, *arrays).detr_cost(*arrays, *numbers, bool(focal))
+    return backend(op, *arrays).detr_cost(*arrays, *numbers, check_flag(op, "focal", focal))

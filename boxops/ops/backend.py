@@ -1,8 +1,10 @@
-"""Which binding serves an array: torch's operators, the NumPy module, or that module over DLPack."""
+"""Which binding serves an array: torch's operators, the NumPy module, or that module over DLPack; plain arguments."""
 
 from __future__ import annotations
 
+import operator
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ except ImportError as error:
 
 
 class _DLPackOps:
-    """The NumPy binding's ops, with results handed back to the framework that the input came from."""
+    """The ops over DLPack, with results handed back to the framework that the input came from."""
 
     def __init__(self, op: str, array: Any) -> None:
         if not (hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__")):
@@ -28,17 +30,36 @@ class _DLPackOps:
             self._namespace = sys.modules.get(type(array).__module__.partition(".")[0])
         if not hasattr(self._namespace, "from_dlpack"):
             raise TypeError(f"{op}: expected an array whose namespace has from_dlpack, got {type(array).__name__}")
+        self._op, self._array = op, array
 
     def __getattr__(self, name: str) -> Any:
-        op = getattr(_numpy_ops, name)
+        op = getattr(_numpy_ops.DLPack, name)
 
         def call(*args: Any) -> Any:
-            result = op(*args)
-            if isinstance(result, tuple):
-                return tuple(map(self._namespace.from_dlpack, result))
-            return self._namespace.from_dlpack(result)
+            result = op(self._framework(), *args)
+            return tuple(map(self._returned, result)) if isinstance(result, tuple) else self._returned(result)
 
         return call
+
+    def _framework(self) -> Any:
+        """On the stream that the framework works on now, where it can be asked for it (CuPy)."""
+        current = getattr(getattr(self._namespace, "cuda", None), "get_current_stream", None)
+        if current is None:
+            return _numpy_ops.DLPack()
+        kind, index = self._array.__dlpack_device__()
+        return _numpy_ops.DLPack(current(index)) if kind in (2, 13) else _numpy_ops.DLPack()
+
+    def _returned(self, result: Any) -> Any:
+        array = self._namespace.from_dlpack(result)
+        # JAX makes int32 of int64 without a word, unless jax_enable_x64 is set.
+        narrowed = result.dtype == "int64" and str(getattr(array, "dtype", "")).endswith("int32")
+        if narrowed and result.__dlpack_device__()[0] == 1:
+            values = np.from_dlpack(result)
+            if (values != values.astype(np.int32)).any():
+                raise ValueError(
+                    f"{self._op}: expected results that int32 holds (JAX: jax_enable_x64), got larger ones"
+                )
+        return array
 
 
 def backend(op: str, *arrays: Any) -> Any:
@@ -57,11 +78,67 @@ def backend(op: str, *arrays: Any) -> Any:
     return _numpy_ops if isinstance(arrays[0], np.ndarray) else _DLPackOps(op, arrays[0])
 
 
+# Plain arguments. Numbers may also come as an array or tensor of one element, lists and pairs as an array.
+
+_LARGEST = 2**1023  # an integer up to it is a double, if not always the same number
+
+
+def _is_compiling() -> bool:
+    """By torch; numbers may have no value yet."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
+
+
+def _is_symbolic(value: Any) -> bool:
+    """A number that torch traces outside of its compiler."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, (torch.SymInt, torch.SymFloat))
+
+
+def _is_array(op: str, name: str, value: Any) -> bool:
+    if isinstance(value, (int, float, list, tuple, str)) or not hasattr(value, "shape"):
+        return False
+    if _is_compiling() and isinstance(value, (torch := sys.modules["torch"]).Tensor):
+        torch._dynamo.graph_break(msg=f"{op}: expected {name} in Python numbers to compile in one graph, got a tensor")
+    return True
+
+
+def _as_lists(op: str, name: str, value: Any) -> Any:
+    """The numbers of an array in nested lists; anything else as it came."""
+    if not _is_array(op, name, value):
+        return value
+    return value.tolist() if hasattr(value, "tolist") else np.asarray(value).tolist()
+
+
+def as_number(op: str, name: str, value: Any) -> Any:
+    """The number of an array that has one element; lists of another array, and anything else as it came."""
+    if not _is_array(op, name, value) or any(side != 1 for side in value.shape):
+        return _as_lists(op, name, value)
+    return value.item() if hasattr(value, "item") else np.asarray(value).item()
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", ())
+    return f"{type(value).__name__} of shape {[*shape]}" if shape else type(value).__name__
+
+
+def _shown(value: Any) -> str:
+    return _kind(value) if hasattr(value, "shape") else repr(value)
+
+
 def check_number(op: str, name: str, value: Any) -> Any:
-    """The value, if it can serve as a number."""
-    if not isinstance(value, (float, int)) and (isinstance(value, str) or not hasattr(value, "__float__")):
-        raise TypeError(f"{op}: expected {name} as a number, got {type(value).__name__}")
-    return value
+    """The value, if it can serve as a number that a double holds."""
+    if isinstance(value, float) or (isinstance(value, int) and (_is_compiling() or -_LARGEST <= value <= _LARGEST)):
+        return value
+    if _is_symbolic(value):
+        return value
+    number = as_number(op, name, value)
+    if isinstance(number, (str, complex)) or not hasattr(number, "__float__"):
+        raise TypeError(f"{op}: expected {name} as a number, got {_kind(value)}")
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{op}: expected {name} as a number that float64 holds, got a larger one") from None
 
 
 def is_integer(value: Any) -> bool:
@@ -69,17 +146,74 @@ def is_integer(value: Any) -> bool:
 
 
 def check_integer(op: str, name: str, value: Any) -> Any:
-    """The value, if it can serve as an integer."""
-    if not is_integer(value) or isinstance(value, bool):
-        raise TypeError(f"{op}: expected {name} as an integer, got {type(value).__name__}")
-    return value
+    """The value, if it can serve as an integer that int64 holds."""
+    if isinstance(value, int) and (_is_compiling() or -(2**63) <= value < 2**63):
+        return value
+    if _is_symbolic(value):
+        return value
+    number = as_number(op, name, value)
+    if not is_integer(number):
+        raise TypeError(f"{op}: expected {name} as an integer, got {_kind(value)}")
+    number = operator.index(number)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{op}: expected {name} as an integer that int64 holds, got a larger one")
+    return number
+
+
+def check_flag(op: str, name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    flag = as_number(op, name, value)
+    if isinstance(flag, list) and flag is not value:
+        raise TypeError(f"{op}: expected {name} as a bool, got {_kind(value)}")
+    return bool(flag)
+
+
+def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> int:
+    """The place of the value among the known ones."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, known))}, got {_shown(value)}")
+    return known.index(value)
 
 
 def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
-    if not isinstance(values, (tuple, list)):
-        raise TypeError(f"{op}: expected {name} as {words}, got {type(values).__name__}")
-    return list(values)
+    items = _as_lists(op, name, values)
+    if not isinstance(items, (tuple, list)):
+        raise TypeError(f"{op}: expected {name} as {words}, got {_kind(values)}")
+    return list(items)
 
 
 def check_numbers(op: str, name: str, values: Any) -> list[Any]:
     return [check_number(op, name, value) for value in check_list(op, name, values, "numbers in a list or tuple")]
+
+
+def check_integers(op: str, name: str, values: Any) -> list[Any]:
+    return [check_integer(op, name, value) for value in check_list(op, name, values)]
+
+
+def check_pair(op: str, name: str, pair: Any, words: str = "(height, width)", *, integers: bool = False) -> list[Any]:
+    """The two numbers of a pair."""
+    sides = pair if isinstance(pair, (tuple, list)) else _as_lists(op, name, pair)
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2:
+        raise TypeError(f"{op}: expected {name} = {words}, got {_shown(pair)}")
+    check = check_integer if integers else check_number
+    return [check(op, name, side) for side in sides]
+
+
+def check_pairs(op: str, name: str, pairs: Any, words: str = "(height, width)", *, integers: bool = False) -> list[Any]:
+    """The pairs of a list, one after another."""
+    return [
+        side for pair in check_list(op, name, pairs) for side in check_pair(op, name, pair, words, integers=integers)
+    ]
+
+
+def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: bool = False) -> list[Any]:
+    """The two numbers of a pair, or one number twice."""
+    sides = value if isinstance(value, (int, tuple, list)) else as_number(op, name, value)
+    if not isinstance(sides, (tuple, list)):
+        sides = (sides, sides)
+    of_numbers = all(is_integer(side) if integers else hasattr(side, "__float__") for side in sides)
+    if len(sides) != 2 or not of_numbers:
+        kind = "an integer" if integers else "a number"
+        raise TypeError(f"{op}: expected {name} as {kind} or {words}, got {_shown(value)}")
+    return [check_integer(op, name, side) if integers else check_number(op, name, side) for side in sides]

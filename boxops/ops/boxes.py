@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_choice, check_number, check_pair
 
 Array = TypeVar("Array")
 
-_FORMATS = {"xyxy": 0, "xywh": 1, "cxcywh": 2}
+_FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
 def format_number(op: str, name: str, fmt: str) -> int:
     """The number by which the bindings know a format."""
-    number = _FORMATS.get(fmt) if isinstance(fmt, str) else None
-    if number is None:
-        raise ValueError(f"{op}: expected {name} to be one of 'xyxy', 'xywh', 'cxcywh', got {fmt!r}")
-    return number
+    return check_choice(op, name, fmt, _FORMATS)
 
 
 def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
@@ -72,9 +69,7 @@ def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
         ValueError: the last dim is not 4, the dtype is not real, or a size is negative or NaN.
     """
     op = "clip_boxes_to_image"
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise TypeError(f"{op}: expected size = (height, width), got {size!r}")
-    height, width = check_number(op, "height", size[0]), check_number(op, "width", size[1])
+    height, width = check_pair(op, "size", size)
     return backend(op, boxes).clip_boxes(boxes, height, width)
 
 

@@ -6,21 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from boxops.ops.anchors import check_stride
-from boxops.ops.backend import backend, check_number, check_numbers
+from boxops.ops.backend import backend, check_choice, check_number, check_numbers, check_one_or_pair, check_pair
 
 Array = TypeVar("Array")
 
-_CODINGS = {"rcnn": 0, "yolo_v1": 1, "yolo_v2": 2, "yolo_v3": 2}
+_CODINGS = ("rcnn", "yolo_v1", "yolo_v2", "yolo_v3")
 _ONES = [1, 1, 1, 1]
 LARGEST_LOG = math.log(1000 / 16)  # of a ratio, before exp; torchvision's
 
 
 def _check(op: str, weights: Any, variances: Any, coding: Any, stride: Any) -> tuple[int, list[Any], list[Any]]:
     """The coding's number, the weights, and the stride as (y, x), empty for R-CNN."""
-    number = _CODINGS.get(coding) if isinstance(coding, str) else None
-    if number is None:
-        raise ValueError(f"{op}: expected coding to be one of 'rcnn', 'yolo_v1', 'yolo_v2', 'yolo_v3', got {coding!r}")
+    number = min(check_choice(op, "coding", coding, _CODINGS), 2)  # YOLO v2 and v3 have one
     weights = check_numbers(op, "weights", weights)
     if variances is not None:
         if weights != _ONES:
@@ -34,7 +31,7 @@ def _check(op: str, weights: Any, variances: Any, coding: Any, stride: Any) -> t
         raise ValueError(f"{op}: expected no weights or variances for coding {coding!r}, got {weights}")
     if (stride is None) == (number > 0):
         raise ValueError(f"{op}: expected {'a' if number else 'no'} stride for coding {coding!r}, got {stride!r}")
-    return number, weights, [] if stride is None else check_stride(op, stride)
+    return number, weights, [] if stride is None else check_one_or_pair(op, "stride", stride, "(y, x)")
 
 
 def encode_boxes(
@@ -116,9 +113,5 @@ def decode_boxes(
     op = "decode_boxes"
     number, weights, side = _check(op, weights, variances, coding, stride)
     limit = math.inf if clip is None else check_number(op, "clip", clip)
-    limits: list[Any] = []
-    if size is not None:
-        if not isinstance(size, (tuple, list)) or len(size) != 2:
-            raise TypeError(f"{op}: expected size = (height, width), got {size!r}")
-        limits = [check_number(op, "height", size[0]), check_number(op, "width", size[1])]
+    limits = [] if size is None else check_pair(op, "size", size)
     return backend(op, codes, anchors).decode_boxes(codes, anchors, number, weights, side, limit, limits)

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_number
+import numpy as np
+
+from boxops.ops.backend import backend, check_choice, check_flag, check_number, check_numbers
 
 Array = TypeVar("Array")
 
 CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
+
+
+def _of_models(op: str, name: str, values: Any, dtype: Any = None) -> list[Any]:
+    """Of each model the array that came, or a list as a NumPy array; without `dtype` of all models' common one."""
+    if not isinstance(values, (list, tuple)) and not hasattr(values, "shape"):
+        raise TypeError(f"{op}: expected {name} as a list of arrays or lists, got {type(values).__name__}")
+    parts = list(values)
+    lists = [m for m, part in enumerate(parts) if isinstance(part, (list, tuple))]
+    for m in lists:
+        try:
+            parts[m] = np.asarray(parts[m])
+        except ValueError:  # rows of different length
+            parts[m] = np.empty(1, object)
+        if parts[m].size and parts[m].dtype.kind not in "biuf":
+            raise ValueError(f"{op}: expected {name} of numbers in rows of one length, got other lists")
+    if dtype is None:
+        given = [part.dtype for part in parts if isinstance(part, np.ndarray) and part.size]
+        dtype = np.result_type(*given) if given else np.int64
+    for m in lists:
+        parts[m] = parts[m].astype(dtype)
+    return parts
 
 
 def weighted_boxes_fusion(
@@ -32,7 +55,8 @@ def weighted_boxes_fusion(
     heavy model has several boxes in a cluster.
 
     Args:
-        boxes_list: for each model ``[N_m, 4]`` corners, any real dtype and strides.
+        boxes_list: for each model ``[N_m, 4]`` corners, any real dtype and strides; or lists of numbers, as
+            ensemble-boxes takes them, which become NumPy arrays: float64, and labels of their own type.
         scores_list: for each model ``[N_m]``, any real dtype.
         labels_list: for each model ``[N_m]``, all of one dtype, any real one or bool; floats are whole. Boxes of
             different labels never fuse.
@@ -62,13 +86,14 @@ def weighted_boxes_fusion(
     Source: Solovyev et al. 2021, Weighted boxes fusion, section 3, and its package ensemble-boxes.
     """
     op = "weighted_boxes_fusion"
-    if conf_type not in CONF_TYPES:
-        known = ", ".join(map(repr, CONF_TYPES))
-        raise ValueError(f"{op}: expected conf_type to be one of {known}, got {conf_type!r}")
-    boxes, scores, labels = list(boxes_list), list(scores_list), list(labels_list)
+    kind = check_choice(op, "conf_type", conf_type, CONF_TYPES)
+    boxes = _of_models(op, "boxes_list", boxes_list, np.float64)
     if not boxes:
         raise ValueError(f"{op}: expected the boxes of one model at least, got none")
-    numbers = [1.0] * len(boxes) if weights is None else [float(check_number(op, "weights", w)) for w in weights]
+    boxes = [np.empty((0, 4)) if isinstance(some, np.ndarray) and some.shape == (0,) else some for some in boxes]
+    scores = _of_models(op, "scores_list", scores_list, np.float64)
+    labels = _of_models(op, "labels_list", labels_list)
+    numbers = [1.0] * len(boxes) if weights is None else list(map(float, check_numbers(op, "weights", weights)))
     return backend(op, *boxes, *scores, *labels).weighted_boxes_fusion(
         boxes,
         scores,
@@ -76,6 +101,6 @@ def weighted_boxes_fusion(
         numbers,
         check_number(op, "iou_thr", iou_thr),
         check_number(op, "skip_box_thr", skip_box_thr),
-        CONF_TYPES.index(conf_type),
-        bool(allows_overflow),
+        kind,
+        check_flag(op, "allows_overflow", allows_overflow),
     )

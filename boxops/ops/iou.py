@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_choice, check_flag, check_number
 from boxops.ops.boxes import format_number
 
 Array = TypeVar("Array")
@@ -15,7 +15,7 @@ _IOU, _IOA, _GIOU, _DIOU, _CIOU = range(5)
 def _measure(
     op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float
 ) -> Any:
-    number = format_number(op, "fmt", fmt)
+    number, paired = format_number(op, "fmt", fmt), check_flag(op, "paired", paired)
     return backend(op, boxes1, boxes2).iou(
         boxes1, boxes2, measure, paired, number, iou_eps, check_number(op, "eps", eps)
     )
@@ -88,8 +88,7 @@ def complete_box_iou(
 
 
 def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{op}: expected reduction to be one of 'none', 'mean', 'sum', got {reduction!r}")
+    check_choice(op, "reduction", reduction, ("none", "mean", "sum"))
     loss = 1 - _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
     if reduction == "none":
         return loss

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_integer, check_number
+from boxops.ops.backend import backend, check_integer, check_number, check_pair
 
 Array = TypeVar("Array")
 
@@ -38,9 +38,7 @@ def paste_masks(
     Source: He et al. 2017, Mask R-CNN, section 3.1; torchvision, models/detection/roi_heads.py.
     """
     op = "paste_masks"
-    if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
-        raise TypeError(f"{op}: expected image_size = (height, width), got {image_size!r}")
-    height, width = (check_integer(op, "image_size", size) for size in image_size)
+    height, width = check_pair(op, "image_size", image_size, integers=True)
     if threshold is not None:
         threshold = check_number(op, "threshold", threshold)
     return backend(op, masks, boxes).paste_masks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_flag, check_number
 
 Array = TypeVar("Array")
 
@@ -40,11 +40,11 @@ def match_max_iou(
         allow_low_quality: also match every anchor whose IoU with some box is the largest that box has with any
             anchor, equals included, each to its own best box. As in torchvision, a box that no anchor overlaps
             has the largest IoU 0 with all anchors, so that in its image all anchors are matched.
-        offsets: int64 ``[B + 1]``, rising from 0 to G: image b has the boxes offsets[b] to offsets[b + 1].
+        offsets: integers ``[B + 1]``, rising from 0 to G: image b has the boxes offsets[b] to offsets[b + 1].
         ignore_boxes: ``[C, 4]``, any real dtype, COCO's crowds: an anchor that would be -1 becomes -2
             where intersection / anchor's area with one of them is > ``ignore_threshold`` (not >=, as in mmdetection;
             detectron2 has no such rule).
-        ignore_offsets: int64 ``[B + 1]``, as ``offsets``, for ``ignore_boxes``; needed with both of these.
+        ignore_offsets: integers ``[B + 1]``, as ``offsets``, for ``ignore_boxes``; needed with both of these.
         ignore_threshold: >= 0.
 
     Returns:
@@ -64,10 +64,11 @@ def match_max_iou(
     op = "match_max_iou"
     high = check_number(op, "high", high)
     low = high if low is None else check_number(op, "low", low)
+    low_quality = check_flag(op, "allow_low_quality", allow_low_quality)
     ignore_threshold = check_number(op, "ignore_threshold", ignore_threshold)
     more = (offsets, ignore_boxes, ignore_offsets)
     ops = backend(op, anchors, gt_boxes, *(array for array in more if array is not None))
-    return ops.match_max_iou(anchors, gt_boxes, high, low, bool(allow_low_quality), *more, ignore_threshold)
+    return ops.match_max_iou(anchors, gt_boxes, high, low, low_quality, *more, ignore_threshold)
 
 
 def match_greedy(

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_integer, check_list, check_number, check_numbers
+from boxops.ops.backend import (
+    backend,
+    check_flag,
+    check_integer,
+    check_integers,
+    check_number,
+    check_numbers,
+    check_pairs,
+)
 from boxops.ops.codecs import LARGEST_LOG
 
 Array = TypeVar("Array")
@@ -63,15 +71,8 @@ def generate_proposals(
     which this is the fused form.
     """
     op = "generate_proposals"
-    counts = [
-        check_integer(op, "num_anchors_per_level", count)
-        for count in check_list(op, "num_anchors_per_level", num_anchors_per_level)
-    ]
-    sizes: list[float] = []
-    for size in check_list(op, "image_sizes", image_sizes):
-        if not hasattr(size, "__len__") or len(size) != 2:
-            raise TypeError(f"{op}: expected image_sizes = [(height, width), ...], got {size!r} in it")
-        sizes.extend(float(check_number(op, "image_sizes", side)) for side in size)
+    counts = check_integers(op, "num_anchors_per_level", num_anchors_per_level)
+    sizes = [float(side) for side in check_pairs(op, "image_sizes", image_sizes)]
     return backend(op, objectness, deltas, anchors).generate_proposals(
         objectness,
         deltas,
@@ -144,5 +145,5 @@ def detect(
         check_integer(op, "max_detections", max_detections),
         topk_per_class,
         min_size,
-        bool(class_agnostic),
+        check_flag(op, "class_agnostic", class_agnostic),
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_integer, check_number, is_integer
+from boxops.ops.backend import backend, check_flag, check_integer, check_number, check_numbers, check_one_or_pair
 
 Array = TypeVar("Array")
 
@@ -48,9 +48,8 @@ def roi_align(
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
     scale = check_number(op, "spatial_scale", spatial_scale)
-    return ops.roi_align(
-        input, boxes, images, height, width, scale, check_integer(op, "sampling_ratio", sampling_ratio), bool(aligned)
-    )
+    ratio = check_integer(op, "sampling_ratio", sampling_ratio)
+    return ops.roi_align(input, boxes, images, height, width, scale, ratio, check_flag(op, "aligned", aligned))
 
 
 def roi_pool(
@@ -164,8 +163,7 @@ def multiscale_roi_align(
     op = "multiscale_roi_align"
     if not isinstance(features, list | tuple) or not features:
         raise TypeError(f"{op}: expected features as a list of arrays, got {_kind(features)}")
-    if not isinstance(scales, list | tuple):
-        raise TypeError(f"{op}: expected scales as a list of numbers, got {_kind(scales)}")
+    scales = check_numbers(op, "scales", scales)
     boxes, images, ops = _prepared(op, features[0], boxes, *features[1:])
     height, width = _size(op, output_size)
     return ops.multiscale_roi_align(
@@ -174,9 +172,9 @@ def multiscale_roi_align(
         images,
         height,
         width,
-        [check_number(op, "scales", scale) for scale in scales],
+        scales,
         check_integer(op, "sampling_ratio", sampling_ratio),
-        bool(aligned),
+        check_flag(op, "aligned", aligned),
         check_number(op, "canonical_scale", canonical_scale),
         check_integer(op, "canonical_level", canonical_level),
     )
@@ -186,11 +184,8 @@ def _kind(value: Any) -> str:
     return "an empty list" if isinstance(value, list | tuple) and not value else type(value).__name__
 
 
-def _size(op: str, output_size: Any) -> tuple[Any, Any]:
-    pair = (output_size, output_size) if is_integer(output_size) else output_size
-    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(is_integer(side) for side in pair):
-        raise TypeError(f"{op}: expected output_size as an integer or (height, width), got {output_size!r}")
-    return pair[0], pair[1]
+def _size(op: str, output_size: Any) -> list[Any]:
+    return check_one_or_pair(op, "output_size", output_size, "(height, width)", integers=True)
 
 
 def _prepared(op: str, input: Any, boxes: Any, *more: Any) -> tuple[Any, Any, Any]:
@@ -201,6 +196,8 @@ def _prepared(op: str, input: Any, boxes: Any, *more: Any) -> tuple[Any, Any, An
     if len(input.shape) == 4 and len(boxes) != input.shape[0]:
         raise ValueError(f"{op}: expected boxes of {input.shape[0]} images, got {len(boxes)}")
     for image, some in enumerate(boxes):
+        if not hasattr(some, "shape"):
+            raise TypeError(f"{op}: expected boxes of each image as an array, got {type(some).__name__}")
         if len(some.shape) != 2 or some.shape[1] != 4:
             raise ValueError(f"{op}: expected boxes of shape [L, 4], got {[*some.shape]} for image {image}")
     counts = [some.shape[0] for some in boxes]
@@ -210,7 +207,7 @@ def _prepared(op: str, input: Any, boxes: Any, *more: Any) -> tuple[Any, Any, An
         if boxes:
             return torch.cat([*boxes]), torch.cat(images), ops
         return input.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=input.device), ops
-    which, none = np.repeat(np.arange(len(boxes)), counts), np.zeros((0, 4), np.float32)
+    which, none = np.repeat(np.arange(len(boxes), dtype=np.int32), counts), np.zeros((0, 4), np.float32)
     if isinstance(input, np.ndarray):
         return np.concatenate(boxes) if boxes else none, which, ops
     xp = input.__array_namespace__()

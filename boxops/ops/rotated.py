@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_flag, check_number
 
 Array = TypeVar("Array")
 
@@ -34,7 +34,8 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
 
     Source: the area is computed by Green's theorem on the clamped outline (``csrc/core/common/rotated_geometry.h``).
     """
-    return backend("rotated_box_iou", boxes1, boxes2).rotated_box_iou(boxes1, boxes2, bool(paired))
+    paired = check_flag("rotated_box_iou", "paired", paired)
+    return backend("rotated_box_iou", boxes1, boxes2).rotated_box_iou(boxes1, boxes2, paired)
 
 
 def rotated_nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:

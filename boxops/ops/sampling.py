@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_integer, check_number
+from boxops.ops.backend import as_number, backend, check_integer, check_number, is_integer
 
 Array = TypeVar("Array")
 
@@ -15,8 +16,8 @@ def _seed(op: str, ops: Any, matches: Any, seed: Any) -> Any:
     """The seed as an array of one int64."""
     if isinstance(seed, np.random.Generator):
         seed = int(seed.integers(2**63))
-    elif hasattr(seed, "__index__"):
-        seed = (seed.__index__() + 2**63) % 2**64 - 2**63  # any integer: its 64 lowest bits
+    elif is_integer(number := as_number(op, "seed", seed)):
+        seed = (operator.index(number) + 2**63) % 2**64 - 2**63  # any integer: its 64 lowest bits
     if hasattr(ops, "seed_tensor") and (seed is None or isinstance(seed, int) or hasattr(seed, "initial_seed")):
         return ops.seed_tensor(op, matches, seed)
     if seed is None:
@@ -35,7 +36,7 @@ def sample_matches(
     and negatives for the rest of ``size``; within each kind, uniform without replacement.
 
     Args:
-        matches: int64 ``[A]`` or ``[B, A]``: >= 0 for positives, -1 for negatives; other values are never taken.
+        matches: integers ``[A]`` or ``[B, A]``: >= 0 for positives, -1 for negatives; other values are never taken.
         size: how many to take of each image at most, >= 0.
         positive_fraction: in 0..1.
         seed: an integer, a ``torch.Generator`` of the tensors' device or a ``np.random.Generator``. None draws one: for
@@ -65,7 +66,7 @@ def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_
 
     Args:
         loss: ``[A]`` or ``[B, A]``, floating, the loss of each anchor as background.
-        matches: int64, same shape: >= 0 for positives, -1 for negatives; other values are never taken.
+        matches: integers, same shape: >= 0 for positives, -1 for negatives; other values are never taken.
         ratio: >= 0, negatives per positive; ``int(ratio * positives)`` are taken, if there are so many.
         min_negatives: take at least so many, if there are; >= 0.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_number
+from boxops.ops.backend import backend, check_choice, check_number
 
 Array = TypeVar("Array")
 
@@ -52,14 +52,13 @@ def soft_nms(
     Source: Bodla et al. 2017, Soft-NMS: Improving Object Detection With One Line of Code, section 3.
     """
     op = "soft_nms"
-    if method not in METHODS:
-        raise ValueError(f"{op}: expected method to be one of 'linear', 'gaussian', got {method!r}")
+    number = check_choice(op, "method", method, METHODS)
     arrays = (boxes, scores) if idxs is None else (boxes, scores, idxs)
     return backend(op, *arrays).soft_nms(
         boxes,
         scores,
         check_number(op, "iou_threshold", iou_threshold),
-        METHODS.index(method),
+        number,
         check_number(op, "sigma", sigma),
         check_number(op, "score_threshold", score_threshold),
         idxs,

@@ -1,6 +1,7 @@
 #include "boxes/boxes.h"
 
 #include "ops/check.h"
+#include "ops/memory.h"
 #include "ops/ops.h"
 
 namespace boxops::ops {
@@ -33,7 +34,7 @@ Array box_convert(Framework& framework, Array boxes, int64_t from, int64_t to) {
   return out;
 }
 
-Array clip_boxes(Framework& framework, Array boxes, double height, double width) {
+Array clip_boxes(Framework& framework, Array boxes, double height, double width) try {
   const char* op = "clip_boxes_to_image";
   check_boxes(op, "boxes", boxes, "[..., 4]");
   if (!(height >= 0) || !(width >= 0))
@@ -43,6 +44,8 @@ Array clip_boxes(Framework& framework, Array boxes, double height, double width)
   BOXOPS_DISPATCH(op, boxes.device, cpu::clip_boxes(view, height, width, out.data, framework.parallel()),
                   cuda::clip_boxes(view, height, width, out.data, framework.stream(boxes.device)));
   return out;
+} catch (...) {
+  rethrow_named([] { return "clip_boxes_to_image"; });
 }
 
 Array remove_small_boxes(Framework& framework, Array boxes, double min_size) {

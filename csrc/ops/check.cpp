@@ -71,9 +71,8 @@ Ragged check_offsets(Framework& framework, const char* op, const char* name, std
   if (!offsets) return {nullptr, 1, total};
   if (offsets->rank() != 1 || offsets->sizes[0] < 1)
     fail(op, std::string(name) + " of shape [B + 1]", to_string(offsets->sizes));
-  if (offsets->dtype != DType::kInt64) fail(op, std::string(name) + " of dtype int64", name_of(offsets->dtype));
   check_device(op, name, *offsets, rows_name, rows);
-  offsets = contiguous(framework, op, *offsets);
+  offsets = contiguous(framework, op, indices_of(framework, op, name, *offsets));
   const Ragged ragged{offsets->as<int64_t>(), offsets->sizes[0] - 1, total};
   if (offsets->device.type == DeviceType::kCPU) {
     for (int64_t b = 0; b < ragged.batch; ++b)
@@ -154,6 +153,12 @@ Dims broadcast(const char* op, const Array& boxes1, const Array& boxes2, int dro
   return out;
 }
 
+static StridedView view_strided(const Array& array) {
+  StridedView view{array.data, size_of(array.dtype), array.rank(), {}, {}};
+  for (int i = 0; i < array.rank(); ++i) view.sizes[i] = array.sizes[i], view.strides[i] = array.strides[i];
+  return view;
+}
+
 Array contiguous(Framework& framework, const char* op, const Array& array) {
   bool is_contiguous = true;
   int64_t stride = 1;
@@ -163,10 +168,23 @@ Array contiguous(Framework& framework, const char* op, const Array& array) {
   }
   if (is_contiguous || stride == 0) return array;
   Array out = framework.empty(array.sizes, array.dtype, array.device);
-  StridedView view{array.data, size_of(array.dtype), array.rank(), {}, {}};
-  for (int i = 0; i < array.rank(); ++i) view.sizes[i] = array.sizes[i], view.strides[i] = array.strides[i];
+  const StridedView view = view_strided(array);
   BOXOPS_DISPATCH(op, array.device, cpu::copy(view, stride, out.data, framework.parallel()),
                   cuda::copy(view, stride, out.data, framework.stream(array.device)));
+  return out;
+}
+
+Array indices_of(Framework& framework, const char* op, const char* name, const Array& array) {
+  if (array.dtype == DType::kInt64) return array;
+  check_numeric(op, name, array);
+  if (!is_integer(array.dtype)) fail(op, std::string(name) + " of an integer type", name_of(array.dtype));
+  Array out = framework.empty(array.sizes, DType::kInt64, array.device);
+  const int64_t numel = array.numel();
+  if (numel == 0) return out;
+  const StridedView view = view_strided(array);
+  BOXOPS_DISPATCH(op, array.device,
+                  cpu::copy_indices(view, array.dtype, numel, out.as<int64_t>(), framework.parallel()),
+                  cuda::copy_indices(view, array.dtype, numel, out.as<int64_t>(), framework.stream(array.device)));
   return out;
 }
 

@@ -37,8 +37,8 @@ void check_ids(const char* op, const char* name, const Array& a, const Array& bo
 // No value of [N] or [B, N] is a fraction, NaN or infinite. Looked at on the CPU only: a device is not waited for.
 void check_whole(const char* op, const char* name, const Array& a);
 void check_one_device(const char* op, const Array& boxes1, const Array& boxes2);
-// int64 [B + 1] on the device of `rows`, rising from 0 to its number of rows; the values are looked at on the CPU only.
-// `offsets` becomes contiguous and must outlive the result. Without offsets, one item has all rows.
+// Integers [B + 1] on the device of `rows`, rising from 0 to its number of rows; the values are looked at on the CPU
+// only. `offsets` becomes contiguous int64 and must outlive the result. Without offsets, one item has all rows.
 Ragged check_offsets(Framework& framework, const char* op, const char* name, std::optional<Array>& offsets,
                      const char* rows_name, const Array& rows);
 void check_number(const char* op, const char* name, double value);  // not NaN
@@ -50,6 +50,9 @@ Dims broadcast(const char* op, const Array& boxes1, const Array& boxes2, int dro
 
 // `array` itself, or a contiguous copy with the same sizes.
 Array contiguous(Framework& framework, const char* op, const Array& array);
+
+// `array`, of an integer type, itself if it is int64, or a contiguous copy as int64: what kernels read indices from.
+Array indices_of(Framework& framework, const char* op, const char* name, const Array& array);
 
 // [lead..., N, 4] as [B, N, 4], or with `fold` [lead..., 4] as [1, N, 4], broadcast to `lead`. Where the
 // strides allow no such view, `boxes` becomes a copy.

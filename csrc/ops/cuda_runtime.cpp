@@ -1,5 +1,6 @@
 #include "ops/cuda_runtime.h"
 
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -38,24 +39,31 @@ void copy_on_device(const char* op, void* to, const void* from, size_t bytes, vo
   check_cuda(op, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)));
 }
 
-std::shared_ptr<void> cuda_allocate(Device device, int64_t bytes) {
+std::shared_ptr<void> cuda_allocate(Device device, int64_t bytes, void* stream, std::shared_ptr<void> keeps_stream) {
   const DeviceScope scope(device);
   void* data = nullptr;
-  check_cuda("boxops", cudaMallocAsync(&data, static_cast<size_t>(bytes > 0 ? bytes : 1), nullptr));
-  return std::shared_ptr<void>(data, [device](void* p) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  const cudaError_t error = cudaMallocAsync(&data, static_cast<size_t>(bytes > 0 ? bytes : 1), s);
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // so that no later call finds it
+    throw std::bad_alloc();
+  }
+  check_cuda("boxops", error);
+  return std::shared_ptr<void>(data, [device, s, keeps_stream](void* p) {
     const DeviceScope on(device);
-    cudaFreeAsync(p, nullptr);
+    cudaFreeAsync(p, s);
   });
 }
 
-void cuda_stream_waits(Device device, int64_t stream) {
-  if (stream == 0 || stream == 1) return;  // the legacy default stream itself
+void cuda_stream_waits(Device device, int64_t waiting, void* stream) {
+  const auto first = static_cast<cudaStream_t>(stream);
+  const auto second = waiting > 1 ? reinterpret_cast<cudaStream_t>(waiting) : nullptr;  // 1: the legacy default stream
+  if (first == second) return;
   const DeviceScope scope(device);
   cudaEvent_t event;
   check_cuda("boxops", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-  cudaEventRecord(event, nullptr);
-  const auto waiting = stream == 2 ? cudaStreamPerThread : reinterpret_cast<cudaStream_t>(stream);
-  const int error = cudaStreamWaitEvent(waiting, event, 0);
+  int error = cudaEventRecord(event, first);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(second, event, 0);
   cudaEventDestroy(event);
   check_cuda("boxops", error);
 }
@@ -68,8 +76,8 @@ DeviceScope::~DeviceScope() = default;
 void check_cuda(const char*, int) { none(); }
 void copy_to_host(const char*, void*, const void*, size_t, void*) { none(); }
 void copy_on_device(const char*, void*, const void*, size_t, void*) { none(); }
-std::shared_ptr<void> cuda_allocate(Device, int64_t) { none(); }
-void cuda_stream_waits(Device, int64_t) { none(); }
+std::shared_ptr<void> cuda_allocate(Device, int64_t, void*, std::shared_ptr<void>) { none(); }
+void cuda_stream_waits(Device, int64_t, void*) { none(); }
 
 #endif
 

@@ -27,9 +27,10 @@ BOXOPS_API void check_cuda(const char* op, int error);
 BOXOPS_API void copy_to_host(const char* op, void* to, const void* from, size_t bytes, void* stream);  // waits
 BOXOPS_API void copy_on_device(const char* op, void* to, const void* from, size_t bytes, void* stream);
 
-// For bindings of frameworks without an allocator of their own: memory, ordered on the legacy
-// default stream, and a wait of another stream (numbered as in DLPack) for that one.
-BOXOPS_API std::shared_ptr<void> cuda_allocate(Device device, int64_t bytes);
-BOXOPS_API void cuda_stream_waits(Device device, int64_t stream);
+// For bindings of frameworks without an allocator of their own: memory, ordered on a stream that `keeps_stream` keeps
+// (std::bad_alloc if there is none), and a wait of another stream (numbered as in DLPack) for a stream.
+BOXOPS_API std::shared_ptr<void> cuda_allocate(Device device, int64_t bytes, void* stream,
+                                               std::shared_ptr<void> keeps_stream);
+BOXOPS_API void cuda_stream_waits(Device device, int64_t waiting, void* stream);
 
 }  // namespace boxops

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/check.h"
+#include "ops/memory.h"
 #include "ops/ops.h"
 
 namespace boxops::ops {
@@ -16,18 +17,18 @@ struct Call {
   Boxes boxes1, boxes2;
 };
 
-Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, int64_t format,
-           double iou_eps, double eps) {
+// Only the losses have an eps in the IoU; their errors bear their names.
+const char* name_of(int64_t measure, double iou_eps) {
   constexpr const char* names[] = {"box_iou", "box_ioa", "generalized_box_iou", "distance_box_iou", "complete_box_iou"};
   constexpr const char* losses[] = {"", "", "generalized_box_iou_loss", "distance_box_iou_loss",
                                     "complete_box_iou_loss"};
   if (measure < 0 || measure > 4) fail("iou", "measure in 0..4", std::to_string(measure));
-  // Only the losses have an eps in the IoU; their errors bear their names.
-  Call call{iou_eps != 0 && measure > 1 ? losses[measure] : names[measure],
-            {static_cast<Measure>(measure), paired, iou_eps, eps},
-            {},
-            {},
-            {}};
+  return iou_eps != 0 && measure > 1 ? losses[measure] : names[measure];
+}
+
+Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, bool paired, int64_t format,
+           double iou_eps, double eps) {
+  Call call{name_of(measure, iou_eps), {static_cast<Measure>(measure), paired, iou_eps, eps}, {}, {}, {}};
   const char* op = call.op;
   check_boxes(op, "boxes1", boxes1, paired ? "[..., 4]" : "[..., N, 4]");
   check_boxes(op, "boxes2", boxes2, paired ? "[..., 4]" : "[..., M, 4]");
@@ -43,7 +44,7 @@ Call check(Framework& framework, Array& boxes1, Array& boxes2, int64_t measure, 
 }  // namespace
 
 Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, bool paired, int64_t format,
-          double iou_eps, double eps) {
+          double iou_eps, double eps) try {
   const Call call = check(framework, boxes1, boxes2, measure, paired, format, iou_eps, eps);
   Dims sizes = call.lead;
   if (!paired) sizes.push_back(call.boxes1.count), sizes.push_back(call.boxes2.count);
@@ -57,10 +58,12 @@ Array iou(Framework& framework, Array boxes1, Array boxes2, int64_t measure, boo
                     cuda::iou<T>(call.boxes1, call.boxes2, call.options, out.as<T>(), framework.stream(boxes1.device)));
   });
   return out;
+} catch (...) {
+  rethrow_named([&] { return name_of(measure, iou_eps); });
 }
 
 std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array boxes1, Array boxes2, int64_t measure,
-                                      bool paired, int64_t format, double iou_eps, double eps) {
+                                      bool paired, int64_t format, double iou_eps, double eps) try {
   const Call call = check(framework, boxes1, boxes2, measure, paired, format, iou_eps, eps);
   Dims sizes = call.lead, sizes1 = call.lead, sizes2 = call.lead;
   if (!paired) {
@@ -84,6 +87,8 @@ std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array bo
                                           grad2.as<T>(), framework.stream(boxes1.device)));
   });
   return {grad1, grad2};
+} catch (...) {
+  rethrow_named([&] { return name_of(measure, iou_eps); });
 }
 
 }  // namespace boxops::ops

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "ops/check.h"
+#include "ops/memory.h"
 #include "ops/ops.h"
 
 namespace boxops::ops {
@@ -278,7 +279,7 @@ Array roi_pool(Framework& framework, Array input, Array boxes, std::optional<Arr
 
 std::tuple<Array, Array> roi_pool_with_argmax(Framework& framework, Array input, Array boxes,
                                               std::optional<Array> images, int64_t height, int64_t width,
-                                              double spatial_scale) {
+                                              double spatial_scale) try {
   const char* op = "roi_pool";
   const Features features = check_features(op, input, spatial_scale);
   const Rois rois = check_rois(op, boxes, images, "input", input);
@@ -287,6 +288,8 @@ std::tuple<Array, Array> roi_pool_with_argmax(Framework& framework, Array input,
   return {forward(framework, op, boxes, input, features, rois, bins, features.channels, KERNELS(roi_pool),
                   argmax.as<int32_t>()),
           argmax};
+} catch (...) {
+  rethrow_named([] { return "roi_pool"; });
 }
 
 Array roi_align_backward(Framework& framework, Array grad, Array boxes, std::optional<Array> images, int64_t count,

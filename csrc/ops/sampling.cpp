@@ -8,9 +8,10 @@
 namespace boxops::ops {
 namespace {
 
-Matches check(const char* op, const Array& matches) {
+// `matches` becomes int64 and must outlive the result.
+Matches check(Framework& framework, const char* op, Array& matches) {
   if (matches.rank() != 1 && matches.rank() != 2) fail(op, "matches of shape [A] or [B, A]", to_string(matches.sizes));
-  if (matches.dtype != DType::kInt64) fail(op, "matches of dtype int64", name_of(matches.dtype));
+  matches = indices_of(framework, op, "matches", matches);
   const bool batched = matches.rank() == 2;
   return {matches.as<int64_t>(), batched ? matches.sizes[0] : 1, matches.sizes[-1], batched ? matches.strides[0] : 0,
           matches.strides[-1]};
@@ -27,12 +28,12 @@ Array workspace(Framework& framework, const M& matches, int64_t size, Device dev
 std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array matches, int64_t size,
                                                double positive_fraction, Array seed) {
   const char* op = "sample_matches";
-  const Matches in = check(op, matches);
+  const Matches in = check(framework, op, matches);
   if (size < 0) fail(op, "size >= 0", std::to_string(size));
   if (!(positive_fraction >= 0 && positive_fraction <= 1))
     fail(op, "positive_fraction in 0..1", to_string(positive_fraction));
   check_shape(op, "seed", seed, {1}, "[1]");
-  if (seed.dtype != DType::kInt64) fail(op, "seed of dtype int64", name_of(seed.dtype));
+  seed = indices_of(framework, op, "seed", seed);
   const bool here = seed.device.type == DeviceType::kCPU;
   if (!here) check_device(op, "seed", seed, "matches", matches);
   const Seed number{here ? nullptr : seed.as<int64_t>(), here ? *seed.as<int64_t>() : 0};
@@ -54,7 +55,7 @@ std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array match
 Array mine_hard_negatives(Framework& framework, Array loss, Array matches, double ratio, int64_t min_negatives) {
   const char* op = "mine_hard_negatives";
   check_floating(op, "loss", loss);
-  const Matches in = check(op, matches);
+  const Matches in = check(framework, op, matches);
   check_shape(op, "loss", loss, matches.sizes, to_string(matches.sizes).c_str());
   check_device(op, "matches", matches, "loss", loss);
   if (!(ratio >= 0 && std::isfinite(ratio))) fail(op, "a finite ratio >= 0", to_string(ratio));

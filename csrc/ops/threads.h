@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
-#include <exception>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -32,14 +31,11 @@ class OwnThreads final : public Parallel {
     // Ranges are handed out as threads ask for them, so that uneven work evens out.
     const int64_t step = std::max<int64_t>(1, n / (std::max<int64_t>(1, workers) * 8));
     std::atomic<int64_t> next{0};
-    std::atomic<bool> failed{false};
-    std::exception_ptr error;  // memory that is not to be had, for example
+    OneException exception;
     const auto work = [&] {
-      try {
+      exception.run([&] {
         for (int64_t begin; (begin = next.fetch_add(step)) < n;) body(begin, std::min(begin + step, n));
-      } catch (...) {
-        if (!failed.exchange(true)) error = std::current_exception();
-      }
+      });
     };
     std::vector<std::thread> others;
     others.reserve(static_cast<size_t>(std::max<int64_t>(0, workers - 1)));
@@ -50,7 +46,7 @@ class OwnThreads final : public Parallel {
     }
     work();
     for (std::thread& t : others) t.join();
-    if (error) std::rethrow_exception(error);
+    exception.rethrow();
   }
 
  private:

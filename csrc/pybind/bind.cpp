@@ -61,41 +61,140 @@ Array from_numpy(py::array array) {
   return a;
 }
 
-Array from_dlpack(const char* op, const py::object& object) {
-  const auto [type, index] = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+[[noreturn]] void fail(const char* op, const std::string& expected, const std::string& got) {
+  throw Error(std::string(op) + ": expected " + expected + ", got " + got);
+}
+
+constexpr char kOld[] = "dltensor", kVersioned[] = "dltensor_versioned";
+
+// Takes a capsule's tensor over; `owner` lets it go.
+template <class Managed>
+const DLTensor& take_over(const char* op, const py::object& capsule, const char* name, const char* used_name,
+                          std::shared_ptr<void>& owner) {
+  auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), name));
+  PyCapsule_SetName(capsule.ptr(), used_name);
+  owner = std::shared_ptr<void>(managed, [](void* p) {
+    const py::gil_scoped_acquire gil;
+    auto* m = static_cast<Managed*>(p);
+    if (m->deleter) m->deleter(m);
+  });
+  if constexpr (std::is_same_v<Managed, DLManagedTensorVersioned>)
+    if (managed->major != 1) fail(op, "a DLPack tensor of version 1", "version " + std::to_string(managed->major));
+  return managed->dl_tensor;
+}
+
+DType dtype_of(const DLDataType& t) {
+  constexpr char kinds[] = "iufoBcb";
+  if (t.lanes != 1 || t.code >= 7 || t.bits % 8 != 0) return DType::kOther;
+  return t.code == 4 && t.bits == 16 ? DType::kBFloat16 : dtype_of(kinds[t.code], t.bits / 8);
+}
+
+DLDataType dlpack_dtype(DType dtype) {
+  const uint8_t code = dtype == DType::kBool         ? 6
+                       : dtype == DType::kBFloat16   ? 4
+                       : is_floating(dtype)          ? 2
+                       : static_cast<int>(dtype) % 2 ? 0
+                                                     : 1;
+  return {code, static_cast<uint8_t>(8 * size_of(dtype)), 1};
+}
+
+// A result, for the from_dlpack of the caller's framework.
+struct DLPackArray {
+  Array array;
+  void* stream;  // that it is made on
+
+  std::pair<int, int> device() const {
+    return array.device.type == DeviceType::kCPU ? std::pair(1, 0) : std::pair(2, array.device.index);
+  }
+
+  template <class Managed>
+  py::capsule capsule(const char* name) const {
+    struct Export {
+      Array array;
+      Managed managed;
+    };
+    auto* e = new Export{array, {}};
+    if constexpr (std::is_same_v<Managed, DLManagedTensorVersioned>) e->managed.major = 1;
+    e->managed.dl_tensor = {array.data,
+                            {device().first, device().second},
+                            array.rank(),
+                            dlpack_dtype(array.dtype),
+                            e->array.sizes.values,
+                            e->array.strides.values,
+                            0};
+    e->managed.manager_ctx = e;
+    e->managed.deleter = [](Managed* m) { delete static_cast<Export*>(m->manager_ctx); };
+    return py::capsule(&e->managed, name, [](PyObject* c) {
+      const char* unused = PyCapsule_GetName(c);
+      if (std::strncmp(unused, "used", 4) == 0) return;  // taken by a consumer, who calls the deleter
+      auto* m = static_cast<Managed*>(PyCapsule_GetPointer(c, unused));
+      m->deleter(m);
+    });
+  }
+
+  py::capsule capsule(const py::object& waiting, const std::optional<std::pair<int64_t, int64_t>>& max_version,
+                      const std::optional<std::pair<int, int>>& wanted, const std::optional<bool>& copy) const {
+    if ((wanted && *wanted != device()) || copy.value_or(false)) {
+      PyErr_SetString(PyExc_BufferError, "boxops: expected an export of a result as it is, got a request for a copy");
+      throw py::error_already_set();
+    }
+    const int64_t number = waiting.is_none() ? 1 : waiting.cast<int64_t>();
+    if (array.device.type == DeviceType::kCUDA && number != -1) cuda_stream_waits(array.device, number, stream);
+    return max_version && max_version->first >= 1 ? capsule<DLManagedTensorVersioned>(kVersioned)
+                                                  : capsule<DLManagedTensor>(kOld);
+  }
+};
+
+}  // namespace
+
+DLPack::DLPack(const py::object& stream) {
+  const auto number = stream.attr("ptr").cast<uintptr_t>();
+  if (number > 1) stream_ = reinterpret_cast<void*>(number);  // 1 is DLPack's number of the legacy default stream
+  keeps_stream_ = share(stream);
+}
+
+Array DLPack::from_dlpack(const char* op, const py::object& object) const {
+  int type = 0, index = 0;
+  const py::object answer = object.attr("__dlpack_device__")();
+  try {
+    std::tie(type, index) = answer.cast<std::pair<int, int>>();
+  } catch (const py::cast_error&) {
+    throw py::type_error(std::string(op) + ": expected __dlpack_device__ to give two integers, got " +
+                         py::repr(answer).cast<std::string>());
+  }
   const bool on_cpu = type == 1 || type == 3;
   if (!on_cpu && type != 2 && type != 13)
     throw py::type_error(std::string(op) + ": expected arrays on the CPU or a CUDA device, got DLPack device type " +
                          std::to_string(type));
-  const py::object capsule = on_cpu ? object.attr("__dlpack__")() : object.attr("__dlpack__")(py::arg("stream") = 1);
-  auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-  if (managed == nullptr) throw py::error_already_set();
-  PyCapsule_SetName(capsule.ptr(), "used_dltensor");
+  py::dict options;
+  if (!on_cpu) options["stream"] = stream_ == nullptr ? 1 : reinterpret_cast<uintptr_t>(stream_);
+  py::object capsule;
+  try {
+    capsule = object.attr("__dlpack__")(py::arg("max_version") = py::make_tuple(1, 0), **options);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+    capsule = object.attr("__dlpack__")(**options);  // from before version 1.0, without the keyword
+  }
+  const bool versioned = PyCapsule_IsValid(capsule.ptr(), kVersioned);
+  if (!versioned && !PyCapsule_IsValid(capsule.ptr(), kOld))
+    throw py::type_error(std::string(op) + ": expected a fresh DLPack capsule from __dlpack__, got " +
+                         py::repr(capsule).cast<std::string>());
   Array a;
-  a.owner = std::shared_ptr<void>(managed, [](void* p) {
-    const py::gil_scoped_acquire gil;
-    auto* m = static_cast<DLManagedTensor*>(p);
-    if (m->deleter) m->deleter(m);
-  });
-  const DLTensor& t = managed->dl_tensor;
-  const auto refuse = [op](const std::string& expected, const std::string& got) {
-    throw Error(std::string(op) + ": expected " + expected + ", got " + got);
-  };
+  const DLTensor& t =
+      versioned ? take_over<DLManagedTensorVersioned>(op, capsule, kVersioned, "used_dltensor_versioned", a.owner)
+                : take_over<DLManagedTensor>(op, capsule, kOld, "used_dltensor", a.owner);
   if ((t.device.device_type == 1 || t.device.device_type == 3) != on_cpu || (!on_cpu && t.device.device_id != index))
-    refuse("an array on the device that it names",
-           "memory on DLPack device type " + std::to_string(t.device.device_type));
-  if (t.ndim < 0) refuse("a rank >= 0", std::to_string(t.ndim));
+    fail(op, "an array on the device that it names",
+         "memory on DLPack device type " + std::to_string(t.device.device_type));
+  if (t.ndim < 0) fail(op, "a rank >= 0", std::to_string(t.ndim));
   if (t.ndim > kMaxRank)  // before the sizes are read: whoever lies may not have that many
-    refuse("arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(t.ndim));
-  if (t.ndim > 0 && t.shape == nullptr) refuse("a DLPack tensor with a shape", "none");
-  constexpr char kinds[] = "iufoBcb";
-  if (t.dtype.lanes == 1 && t.dtype.code < 7 && t.dtype.bits % 8 == 0)
-    a.dtype = dtype_of(kinds[t.dtype.code], t.dtype.bits / 8);
-  if (t.dtype.lanes == 1 && t.dtype.code == 4 && t.dtype.bits == 16) a.dtype = DType::kBFloat16;
+    fail(op, "arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(t.ndim));
+  if (t.ndim > 0 && t.shape == nullptr) fail(op, "a DLPack tensor with a shape", "none");
+  a.dtype = dtype_of(t.dtype);
   if (!on_cpu) a.device = {DeviceType::kCUDA, index};
   a.data = static_cast<char*>(t.data) + t.byte_offset;
   for (int i = 0; i < t.ndim; ++i) {
-    if (t.shape[i] < 0) refuse("sizes >= 0", std::to_string(t.shape[i]));
+    if (t.shape[i] < 0) fail(op, "sizes >= 0", std::to_string(t.shape[i]));
     a.sizes.push_back(t.shape[i]);
   }
   a.strides = a.sizes;
@@ -103,90 +202,81 @@ Array from_dlpack(const char* op, const py::object& object) {
   for (int i = t.ndim - 1; i >= 0; --i) {
     a.strides.values[i] = t.strides ? t.strides[i] : compact;
     if (__builtin_mul_overflow(compact, std::max<int64_t>(1, t.shape[i]), &compact))
-      refuse("fewer than 2^63 elements", "more");
+      fail(op, "fewer than 2^63 elements", "more");
   }
-  if (a.numel() > 0 && t.data == nullptr) refuse("a DLPack tensor with memory", "a null pointer");
+  if (a.numel() > 0 && t.data == nullptr) fail(op, "a DLPack tensor with memory", "a null pointer");
   const auto address = reinterpret_cast<uintptr_t>(a.data);
   if (a.numel() > 0 && (is_integer(a.dtype) || is_floating(a.dtype)) && address % size_of(a.dtype) != 0)
-    refuse("aligned memory", "an address that is no multiple of the element's size");
+    fail(op, "aligned memory", "an address that is no multiple of the element's size");
   return a;
 }
 
-// A result on a CUDA device, for the caller's from_dlpack.
-struct DLPackArray {
-  Array array;
-
-  py::capsule capsule(const py::object& stream) const {
-    if (!stream.is_none() && stream.cast<int64_t>() != -1) cuda_stream_waits(array.device, stream.cast<int64_t>());
-    struct Export {
-      Array array;
-      DLManagedTensor managed;
-    };
-    auto* e = new Export{array, {}};
-    const int bits = static_cast<int>(8 * size_of(array.dtype));
-    const uint8_t code = array.dtype == DType::kBool         ? 6
-                         : array.dtype == DType::kBFloat16   ? 4
-                         : is_floating(array.dtype)          ? 2
-                         : static_cast<int>(array.dtype) % 2 ? 0
-                                                             : 1;
-    e->managed.dl_tensor = {array.data,
-                            {2, array.device.index},
-                            array.rank(),
-                            {code, static_cast<uint8_t>(bits), 1},
-                            e->array.sizes.values,
-                            e->array.strides.values,
-                            0};
-    e->managed.manager_ctx = e;
-    e->managed.deleter = [](DLManagedTensor* m) { delete static_cast<Export*>(m->manager_ctx); };
-    return py::capsule(&e->managed, "dltensor", [](PyObject* c) {
-      if (!PyCapsule_IsValid(c, "dltensor")) return;  // taken by a consumer, who calls the deleter
-      auto* m = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(c, "dltensor"));
-      m->deleter(m);
-    });
-  }
-};
-
-}  // namespace
-
-Array to_array(const char* op, const py::object& object) {
-  if (py::isinstance<py::array>(object)) {
-    const py::array array = py::reinterpret_borrow<py::array>(object);
-    return from_numpy(array);
-  }
+Array DLPack::to_array(const char* op, const py::object& object) const {
+  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object));
   if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) return from_dlpack(op, object);
   throw py::type_error(std::string(op) + ": expected arrays (NumPy, torch or DLPack), got " +
                        py::type::of(object).attr("__name__").cast<std::string>());
 }
 
-py::object to_object(const Array& array) {
-  if (array.device.type == DeviceType::kCUDA) return py::cast(DLPackArray{array});
+py::object DLPack::to_object(const Array& array) { return py::cast(DLPackArray{array, stream_}); }
+
+py::object Numpy::to_object(const Array& array) {
+  if (array.device.type == DeviceType::kCUDA) return DLPack::to_object(array);
   return py::reinterpret_borrow<py::object>(static_cast<PyObject*>(array.owner.get()));
 }
 
-Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
-  if (device.type == DeviceType::kCPU) {
-    const py::gil_scoped_acquire gil;
-    return from_numpy(
-        py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)));
-  }
+Array DLPack::empty(const Dims& sizes, DType dtype, Device device) {
+  const int64_t bytes = bytes_of(sizes, dtype, device);
   Array a;
   a.dtype = dtype, a.device = device, a.sizes = a.strides = sizes;
   int64_t stride = 1;
-  for (int i = sizes.count - 1; i >= 0; --i) a.strides.values[i] = stride, stride *= sizes[i];
-  a.owner = cuda_allocate(device, stride * size_of(dtype));
+  for (int i = sizes.count - 1; i >= 0; --i)
+    a.strides.values[i] = stride, stride *= std::max<int64_t>(1, sizes.values[i]);
+  try {
+    a.owner =
+        device.type == DeviceType::kCPU ? host_allocate(bytes) : cuda_allocate(device, bytes, stream_, keeps_stream_);
+  } catch (const std::bad_alloc&) {
+    throw NoMemory(sizes, dtype, device);
+  }
   a.data = a.owner.get();
   return a;
 }
 
-const Parallel& Numpy::parallel() { return own_threads(); }
+Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
+  if (device.type == DeviceType::kCUDA) return DLPack::empty(sizes, dtype, device);
+  bytes_of(sizes, dtype, device);
+  const py::gil_scoped_acquire gil;
+  try {
+    return from_numpy(
+        py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)));
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_MemoryError)) throw;
+  }
+  throw NoMemory(sizes, dtype, device);
+}
 
-void define_dlpack_array(py::module_& module) {
-  py::class_<DLPackArray>(module, "DLPackArray", "A result on a CUDA device; hand it to your framework's from_dlpack.")
-      .def(
-          "__dlpack__",
-          [](const DLPackArray& a, const py::object& stream, const py::kwargs&) { return a.capsule(stream); },
-          py::arg("stream") = py::none())
-      .def("__dlpack_device__", [](const DLPackArray& a) { return py::make_tuple(2, a.array.device.index); });
+const Parallel& DLPack::parallel() { return own_threads(); }
+
+void define_dlpack(py::module_& module) {
+  py::register_local_exception_translator([](std::exception_ptr thrown) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const OutOfMemory& error) {
+      PyErr_SetString(PyExc_MemoryError, error.what());
+    }
+  });
+  py::class_<DLPackArray>(module, "DLPackArray", py::module_local(), "A result, for your framework's from_dlpack.")
+      .def("__dlpack__",
+           py::overload_cast<const py::object&, const std::optional<std::pair<int64_t, int64_t>>&,
+                             const std::optional<std::pair<int, int>>&, const std::optional<bool>&>(
+               &DLPackArray::capsule, py::const_),
+           py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
+           py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
+      .def("__dlpack_device__", &DLPackArray::device)
+      .def_property_readonly("dtype", [](const DLPackArray& a) { return name_of(a.array.dtype); });
+  py::class_<DLPack>(module, "DLPack", py::module_local(), "The ops, with results for a framework's from_dlpack.")
+      .def(py::init<>())
+      .def(py::init<const py::object&>(), py::arg("stream"));
 }
 
 }  // namespace boxops::numpy

@@ -1,4 +1,4 @@
-// The DLPack structures (dmlc/dlpack, ABI before 1.0, which every exporter still offers).
+// The DLPack structures (dmlc/dlpack), of version 1.0 and from before it.
 #pragma once
 
 #include <cstdint>
@@ -26,10 +26,18 @@ struct DLTensor {
   uint64_t byte_offset;
 };
 
-struct DLManagedTensor {
+struct DLManagedTensor {  // in a capsule named "dltensor"
   DLTensor dl_tensor;
   void* manager_ctx;
   void (*deleter)(DLManagedTensor*);
+};
+
+struct DLManagedTensorVersioned {  // in a capsule named "dltensor_versioned"
+  uint32_t major, minor;           // of another major version only the fields up to the deleter can be read
+  void* manager_ctx;
+  void (*deleter)(DLManagedTensorVersioned*);
+  uint64_t flags;  // bit 0: read-only, bit 1: a copy
+  DLTensor dl_tensor;
 };
 
 }  // namespace boxops::numpy

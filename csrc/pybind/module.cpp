@@ -3,7 +3,7 @@
 
 namespace boxops::numpy {
 
-void define_dlpack_array(py::module_& module);
+void define_dlpack(py::module_& module);
 void define_anchors(py::module_& module);
 void define_assignment(py::module_& module);
 void define_boxes(py::module_& module);
@@ -21,7 +21,7 @@ void define_soft_nms(py::module_& module);
 
 PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
-  define_dlpack_array(module);
+  define_dlpack(module);
   define_anchors(module);
   define_assignment(module);
   define_boxes(module);

@@ -9,10 +9,6 @@
 #include <fstream>
 #include <sstream>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include "ops/threads.h"
 
 // Declared weak: a CPU-only torch does not have it, and then no CUDA tensor exists to need it.
@@ -42,17 +38,6 @@ DType dtype_of(int32_t number) {
   for (size_t i = 0; i < numbers.size(); ++i)
     if (numbers[i] == number) return static_cast<DType>(i);
   return DType::kOther;
-}
-
-// Asks for large pages, as NumPy does for its arrays: the first touch of a fresh output in pages of
-// 4 KB costs several times what filling it does. Only whole large pages of the output are named.
-void use_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
-#ifdef __linux__
-  constexpr uintptr_t kLarge = 2 << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kLarge - 1) & ~(kLarge - 1);
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kLarge - 1);
-  if (bytes >= 2 * int64_t(kLarge) && end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
 }
 
 // Whether this process was forked and runs the program of its parent. Such a child has a copy of torch's (OpenMP's)
@@ -89,8 +74,16 @@ class TorchThreads final : public Parallel {
   TorchThreads() : Parallel(wake_ns()) {}
   void run(int64_t n, int64_t grain, Range body) const override {
     if (is_forked) return own_.run(n, grain, body);
-    const auto call = [](int64_t begin, int64_t end, void* context) { (*static_cast<Range*>(context))(begin, end); };
-    CHECK(torch_parallel_for, 0, n, grain, call, &body);
+    struct Work {
+      Range body;
+      OneException exception;
+    } work{body, {}};
+    const auto call = [](int64_t begin, int64_t end, void* context) {
+      auto* w = static_cast<Work*>(context);
+      w->exception.run([&] { w->body(begin, end); });
+    };
+    CHECK(torch_parallel_for, 0, n, grain, call, &work);
+    work.exception.rethrow();
   }
 
  private:
@@ -130,11 +123,31 @@ Array Torch::empty(const Dims& sizes, DType dtype, Device device) {
   for (int i = sizes.count - 1; i >= 0; --i) strides.values[i] = stride, stride *= sizes[i] > 1 ? sizes[i] : 1;
   AtenTensorHandle handle;
   const bool on_cpu = device.type == DeviceType::kCPU;
-  CHECK(aoti_torch_empty_strided, sizes.count, sizes.values, strides.values, torch_dtypes()[static_cast<size_t>(dtype)],
-        on_cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(), on_cpu ? 0 : device.index, &handle);
+  const int64_t bytes = bytes_of(sizes, dtype, device);
+  if (aoti_torch_empty_strided(sizes.count, sizes.values, strides.values, torch_dtypes()[static_cast<size_t>(dtype)],
+                               on_cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(),
+                               on_cpu ? 0 : device.index, &handle) != AOTI_TORCH_SUCCESS)
+    throw NoMemory(sizes, dtype, device);
   Array array = to_array(handle);
-  if (on_cpu) use_large_pages(array.data, array.numel() * size_of(dtype));
+  if (on_cpu) use_large_pages(array.data, bytes);
   return array;
+}
+
+namespace {
+
+std::vector<Op>& all_ops() {
+  static std::vector<Op> ops;
+  return ops;
+}
+
+}  // namespace
+
+void remember(const Op& op) { all_ops().push_back(op); }
+
+std::string name_of(Kernel* kernel) {
+  for (const Op& op : all_ops())
+    if (op.kernel == kernel) return op.name();
+  return "boxops";
 }
 
 const Parallel& Torch::parallel() {

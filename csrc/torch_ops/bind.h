@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/memory.h"
 #include "ops/ops.h"
 
 namespace boxops::torch_ops {
@@ -72,6 +73,18 @@ void put(StableIValue* stack, const std::tuple<A...>& results) {
   std::apply([&](const auto&... a) { (put(stack++, a), ...); }, results);
 }
 
+using Kernel = void(StableIValue*, uint64_t, uint64_t);
+
+struct Op {
+  const char* schema;
+  Kernel* kernel;
+  std::string name() const { return std::string(schema).substr(0, std::string(schema).find('(')); }
+};
+
+// For errors: the name under which a kernel was registered.
+void remember(const Op& op);
+std::string name_of(Kernel* kernel);
+
 template <auto op>
 struct Boxed;
 
@@ -84,14 +97,12 @@ struct Boxed<op> {
   static void call(StableIValue* stack, std::index_sequence<I...>) {
     Torch framework;
     std::tuple<Args...> args{Stack<Args>::take(stack[I])...};
-    put(stack, op(framework, std::move(std::get<I>(args))...));
+    try {
+      put(stack, op(framework, std::move(std::get<I>(args))...));
+    } catch (...) {
+      rethrow_named([] { return name_of(&Boxed::call); });
+    }
   }
-};
-
-struct Op {
-  const char* schema;
-  void (*kernel)(StableIValue*, uint64_t, uint64_t);
-  std::string name() const { return std::string(schema).substr(0, std::string(schema).find('(')); }
 };
 
 }  // namespace boxops::torch_ops
@@ -101,7 +112,7 @@ struct Op {
 #define BOXOPS_REGISTER(...)                                        \
   static const Op kOps[] = __VA_ARGS__;                             \
   STABLE_TORCH_LIBRARY_FRAGMENT(boxops, m) {                        \
-    for (const Op& op : kOps) m.def(op.schema);                     \
+    for (const Op& op : kOps) m.def(op.schema), remember(op);       \
   }                                                                 \
   STABLE_TORCH_LIBRARY_IMPL(boxops, CPU, m) {                       \
     for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel); \

@@ -102,23 +102,23 @@ WRONG_VALUES = [
     ("cell_anchors", {**CELL, "stride": 0}, f"stride {POSITIVE} 0"),
     ("cell_anchors", {**CELL, "stride": (1, np.nan)}, f"stride {POSITIVE} nan"),
 ]  # fmt: skip
-INTEGER_PAIR = "(height, width) in integers"
+PAIR = "(height, width)"
 WRONG_TYPES = [
     ("multibox_anchors", {**BOX, "like": [1.0]}, "arrays (NumPy, torch or DLPack), got list"),
-    ("multibox_anchors", {**BOX, "size": 3}, f"size = {INTEGER_PAIR}, got 3"),
-    ("multibox_anchors", {**BOX, "size": (3.0, 4)}, f"size = {INTEGER_PAIR}, got (3.0, 4)"),
+    ("multibox_anchors", {**BOX, "size": 3}, f"size = {PAIR}, got 3"),
+    ("multibox_anchors", {**BOX, "size": (3.0, 4)}, "size as an integer, got float"),
     ("multibox_anchors", {**BOX, "sizes": 0.5}, "sizes as numbers in a list or tuple, got float"),
     ("multibox_anchors", {**BOX, "ratios": ("1",)}, "ratios as a number, got str"),
-    ("grid_anchors", {**ONE, "image_size": None}, f"image_size = {INTEGER_PAIR}, got None"),
-    ("grid_anchors", {**ONE, "grid_sizes": (2, 2)}, f"grid_sizes = {INTEGER_PAIR}, got 2"),
+    ("grid_anchors", {**ONE, "image_size": None}, f"image_size = {PAIR}, got None"),
+    ("grid_anchors", {**ONE, "grid_sizes": (2, 2)}, f"grid_sizes = {PAIR}, got 2"),
     ("grid_anchors", {**ONE, "grid_sizes": 2}, "grid_sizes as a list or tuple, got int"),
     ("grid_anchors", {**ONE, "sizes": (8,)}, "sizes as numbers in a list or tuple, got int"),
-    ("grid_anchors", {**ONE, "strides": (1.5,)}, "strides = an integer or (y, x) in integers, got 1.5"),
-    ("cell_anchors", {**CELL, "grid_size": (1, 2, 3)}, f"grid_size = {INTEGER_PAIR}, got (1, 2, 3)"),
-    ("cell_anchors", {**CELL, "priors": (8, 9)}, "priors as (width, height) pairs, got 8"),
+    ("grid_anchors", {**ONE, "strides": (1.5,)}, "strides as an integer or (y, x), got 1.5"),
+    ("cell_anchors", {**CELL, "grid_size": (1, 2, 3)}, f"grid_size = {PAIR}, got (1, 2, 3)"),
+    ("cell_anchors", {**CELL, "priors": (8, 9)}, "priors = (width, height), got 8"),
     ("cell_anchors", {**CELL, "priors": ((8, "9"),)}, "priors as a number, got str"),
     ("cell_anchors", {**CELL, "stride": (1, 2, 3)}, "stride as a number or (y, x), got (1, 2, 3)"),
-    ("cell_anchors", {**CELL, "stride": None}, "stride as a number, got NoneType"),
+    ("cell_anchors", {**CELL, "stride": None}, "stride as a number or (y, x), got None"),
 ]
 
 

@@ -157,7 +157,7 @@ WRONG_VALUES = [
     (LSA, {"cost": zeros(2, 3, 4), "offsets": offsets(2)}, "cost of shape [R, m], got [2, 3, 4]"),
     (LSA, {"cost": zeros(3, 4, dtype=np.complex64)}, "cost of a real number type, got complex64"),
     (LSA, {"cost": zeros(3, 4), "offsets": zeros(0, dtype=np.int64)}, "offsets of shape [B + 1], got [0]"),
-    (LSA, {"cost": zeros(3, 4), "offsets": offsets(3).astype(np.int32)}, "offsets of dtype int64, got int32"),
+    (LSA, {"cost": zeros(3, 4), "offsets": offsets(3).astype(np.float32)}, "offsets of an integer type, got float32"),
     ("detr_cost", {**COST, "logits": zeros(2, 3)}, "logits of shape [B, Q, C], got [2, 3]"),
     ("detr_cost", {**COST, "logits": zeros(2, 3, 0)}, "logits of at least one class, got [2, 3, 0]"),
     ("detr_cost", {**COST, "logits": zeros(2, 3, 5, dtype=np.int32)}, "logits of a floating type, got int32"),
@@ -170,7 +170,7 @@ WRONG_VALUES = [
     *(("detr_cost", {**COST, name: value}, f"a finite {name}, got {value}")
       for name in ("class_weight", "box_weight", "giou_weight") for value in (np.nan, np.inf, -np.inf)),
     ("detr_cost", {**COST, "offsets": offsets(4)}, "offsets of shape [3], got [2]"),
-    ("detr_cost", {**COST, "offsets": offsets(2, 2).astype(np.int32)}, "offsets of dtype int64, got int32"),
+    ("detr_cost", {**COST, "offsets": offsets(2, 2).astype(np.float32)}, "offsets of an integer type, got float32"),
 ]  # fmt: skip
 NO_IMAGES = {**COST, "logits": zeros(0, 3, 5), "boxes": zeros(0, 3, 4), "offsets": offsets()}
 WRONG_VALUES += [("detr_cost", NO_IMAGES, "no ground truths where there are no images, got 4")]

@@ -137,8 +137,8 @@ WRONG_TYPES = [
     ("encode_boxes", {**ENCODE, "variances": ("a",) * 4}, "variances as a number, got str"),
     ("decode_boxes", {**DECODE, "clip": "4"}, "clip as a number, got str"),
     ("decode_boxes", {**DECODE, "size": 5}, "size = (height, width), got 5"),
-    ("decode_boxes", {**DECODE, "size": (5, None)}, "width as a number, got NoneType"),
-    ("decode_boxes", {**YOLO, "stride": "8"}, "stride as a number, got str"),
+    ("decode_boxes", {**DECODE, "size": (5, None)}, "size as a number, got NoneType"),
+    ("decode_boxes", {**YOLO, "stride": "8"}, "stride as a number or (y, x), got '8'"),
 ]
 
 

@@ -104,8 +104,8 @@ WRONG_TYPES = [
     (_OP, {**_OK, "weights": ["1", 1]}, "weights as a number, got str"),
     (
         _OP,
-        {"boxes_list": [[[0, 0, 1, 1]]], "scores_list": [[1.0]], "labels_list": [[1]]},
-        "arrays (NumPy, torch or DLPack), got list",
+        {"boxes_list": 3, "scores_list": [[1.0]], "labels_list": [[1]]},
+        "boxes_list as a list of arrays or lists, got int",
     ),
 ]
 

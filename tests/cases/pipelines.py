@@ -188,7 +188,7 @@ WRONG_TYPES = [
     ("generate_proposals", {**RPN, "num_anchors_per_level": 5}, "num_anchors_per_level as a list or tuple, got int"),
     ("generate_proposals", {**RPN, "num_anchors_per_level": [2.5, 2.5]},
      "num_anchors_per_level as an integer, got float"),
-    ("generate_proposals", {**RPN, "image_sizes": (8, 9)}, "image_sizes = [(height, width), ...], got 8 in it"),
+    ("generate_proposals", {**RPN, "image_sizes": (8, 9)}, "image_sizes = (height, width), got 8"),
     ("generate_proposals", {**RPN, "image_sizes": [("8", 9)] * 2}, "image_sizes as a number, got str"),
     ("generate_proposals", {**RPN, "pre_nms_top_n": 1.5}, "pre_nms_top_n as an integer, got float"),
     ("generate_proposals", {**RPN, "post_nms_top_n": None}, "post_nms_top_n as an integer, got NoneType"),

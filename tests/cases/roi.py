@@ -270,7 +270,7 @@ def wrong_types():
     yield "ps_roi_align", {**ONE, "sampling_ratio": None}, f"{NUMBERS}, got NoneType"
     op = "multiscale_roi_align"
     yield op, {**TWO, "features": []}, "features as a list of arrays, got an empty list"
-    yield op, {**TWO, "scales": 0.5}, "scales as a list of numbers, got float"
+    yield op, {**TWO, "scales": 0.5}, "scales as numbers in a list or tuple, got float"
     yield op, {**TWO, "scales": [0.5, None]}, "scales as a number, got NoneType"
     yield op, {**TWO, "canonical_level": 4.5}, "canonical_level as an integer, got float"
 

@@ -1,8 +1,10 @@
-// Copies a strided array to a contiguous one, element by element; for layouts kernels cannot walk.
+// Copies a strided array to a contiguous one, element by element: for layouts that kernels cannot walk, and for indices
+// of other integer types than int64.
 #pragma once
 
 #include <cstdint>
 
+#include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/portability.h"
 
@@ -36,11 +38,20 @@ BOXOPS_HD void copy_element(const StridedView& v, void* out, int64_t at) {
   copy_number(v.element_size, v.data, source_of(v, at), out, at);
 }
 
+// An element of an integer dtype; what no int64 holds becomes the largest.
+BOXOPS_HD int64_t load_index(const void* data, DType dtype, int64_t at) {
+  const auto value = load<int64_t>(data, dtype, at);
+  return dtype == DType::kUInt64 && value < 0 ? INT64_MAX : value;
+}
+
 namespace cpu {
 BOXOPS_API void copy(const StridedView& from, int64_t numel, void* out, const Parallel& parallel);
-}
+BOXOPS_API void copy_indices(const StridedView& from, DType dtype, int64_t numel, int64_t* out,
+                             const Parallel& parallel);
+}  // namespace cpu
 namespace cuda {
 BOXOPS_API int copy(const StridedView& from, int64_t numel, void* out, void* stream);
-}
+BOXOPS_API int copy_indices(const StridedView& from, DType dtype, int64_t numel, int64_t* out, void* stream);
+}  // namespace cuda
 
 }  // namespace boxops

@@ -9,4 +9,10 @@ void copy(const StridedView& from, int64_t numel, void* out, const Parallel& par
   });
 }
 
+void copy_indices(const StridedView& from, DType dtype, int64_t numel, int64_t* out, const Parallel& parallel) {
+  parallel.run(numel, 1 << 15, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out[i] = load_index(from.data, dtype, source_of(from, i));
+  });
+}
+
 }  // namespace boxops::cpu

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <exception>
 #include <type_traits>
 
 namespace boxops {
@@ -22,7 +24,7 @@ class Range {
   void (*call_)(void*, int64_t, int64_t);
 };
 
-constexpr double kWakeNs = 100e3;  // torch's pool asleep: 50 us; a thread started: 20 to 50 us
+constexpr double kWakeNs = 50e3;  // torch's pool asleep: 50 us; a thread started: 20 to 50 us
 
 // The caller's threads. A subclass gives `run`; kernels call `share`, the one place that decides whether threads pay.
 class Parallel {
@@ -32,7 +34,8 @@ class Parallel {
   virtual ~Parallel() = default;
 
   // Covers [0, n) with disjoint ranges, possibly at once, and returns when all are done. A range of fewer than `grain`
-  // items is not worth a thread of its own.
+  // items is not worth a thread of its own. Where the body throws, ranges may be left out, and one exception comes out
+  // of `run` when no thread works any more.
   virtual void run(int64_t n, int64_t grain, Range body) const = 0;
 
   // As run, for items that take about `item_ns` nanoseconds each on one core. Threads must gain twice what waking them
@@ -50,6 +53,27 @@ class Parallel {
 
  private:
   double wake_ns_;
+};
+
+// Brings an exception from several threads to the one that waits for them.
+class OneException {
+ public:
+  template <class F>
+  void run(F&& f) noexcept {
+    try {
+      f();
+    } catch (...) {
+      if (!taken_.test_and_set()) exception_ = std::current_exception();
+    }
+  }
+  // When the threads are done.
+  void rethrow() const {
+    if (exception_) std::rethrow_exception(exception_);
+  }
+
+ private:
+  std::atomic_flag taken_ = ATOMIC_FLAG_INIT;
+  std::exception_ptr exception_;
 };
 
 // No threads but the caller's own.
