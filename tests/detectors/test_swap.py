@@ -6,6 +6,7 @@ import io
 import pickle
 import pkgutil
 import threading
+import warnings
 
 import pytest
 from scenes import torch, torchvision
@@ -210,6 +211,29 @@ def test_compile_and_export():
             torch.testing.assert_close(call(BOXES, SCORES), expected)
     for call in (before, under, program.module()):
         torch.testing.assert_close(call(BOXES, SCORES), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript", "dynamo"])
+def test_onnx_export(dynamo):
+    """The same file, to the byte."""
+    pytest.importorskip("onnxscript")
+
+    class Module(torch.nn.Module):
+        def forward(self, boxes, scores, features):
+            kept = ops.batched_nms(boxes, scores, scores.long(), 0.5), ops.nms(boxes, scores, 0.5)
+            return *kept, ops.box_iou(boxes, boxes[:3]), ops.roi_align(features, [boxes], 3, 0.5, 2)
+
+    def exported():
+        file = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that TorchScript is deprecated
+            program = torch.onnx.export(Module(), (BOXES, SCORES, FEATURES), file, dynamo=dynamo, verbose=False)
+        return program.model_proto.SerializeToString() if dynamo else file.getvalue()
+
+    plain = exported()
+    with swap.patch_torchvision():
+        assert exported() == plain
 
 
 def test_operators_by_every_route():
