@@ -76,9 +76,10 @@ def patch_torchvision() -> Patch:
     which it takes signed areas), gradients through a detector's post-processing, box_iou and codecs, ``torch.func``
     and forward mode, ``torch.compile``, export and tracing, and in modules with a step of their own.
 
-    What remains: results agree to float rounding, ``batched_nms`` keeps groups apart exactly where torchvision moves
-    the boxes of up to 1000 apart in rounded coordinates, equal scores go by index, and the images of a batch share one
-    tensor of anchors. On CUDA, ``box_iou`` and its relatives wait for the device, to look at the boxes.
+    What remains: results agree to float rounding, NMS ranks NaN scores last and knows duplicates whose areas overflow,
+    ``batched_nms`` keeps groups apart exactly where torchvision moves the boxes of up to 1000 apart in rounded
+    coordinates, equal scores go by index, and the images of a batch share one tensor of anchors. ``box_iou``, its
+    relatives and losses are served on the CPU only: a look at boxes on a device would wait for it.
 
     Raises:
         RuntimeError: this torchvision lacks something that the patch replaces; nothing is changed then.

@@ -93,7 +93,9 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def _pairwise(measure: str, boxes1: Any, boxes2: Any, *rest: Any, fmt: str = "xyxy") -> Any:
-    if not _are_boxes(boxes1, boxes2) or wants_gradient(boxes1, boxes2) or not regular(boxes1, boxes2, fmt=fmt):
+    if not _are_boxes(boxes1, boxes2) or boxes1.is_cuda or wants_gradient(boxes1, boxes2):
+        return NotImplemented  # a look at boxes on a device would wait for it
+    if not regular(boxes1, boxes2, fmt=fmt):
         return NotImplemented
     return getattr(boxops, measure)(*joint(boxes1, boxes2), *rest, fmt=fmt)
 
@@ -143,7 +145,7 @@ class _Twice(torch.autograd.Function):
 
 
 def _loss(name: str, boxes1: Any, boxes2: Any, reduction: Any, eps: Any) -> Any:
-    if not plain(boxes1, boxes2) or boxes1.dtype != boxes2.dtype or boxes1.shape != boxes2.shape:
+    if not plain(boxes1, boxes2) or boxes1.is_cuda or boxes1.dtype != boxes2.dtype or boxes1.shape != boxes2.shape:
         return NotImplemented
     known = reduction in ("none", "mean", "sum") and numbers(eps)
     flat = name == "generalized_box_iou_loss"  # FCOS's first boxes are points; the others have kinks there

@@ -24,7 +24,7 @@ class Range {
   void (*call_)(void*, int64_t, int64_t);
 };
 
-constexpr double kWakeNs = 50e3;  // torch's pool asleep: 50 us; a thread started: 20 to 50 us
+constexpr double kWakeNs = 100e3;  // torch's pool asleep: 30 to 110 us; a thread started: 20 to 50 us
 
 // The caller's threads. A subclass gives `run`; kernels call `share`, the one place that decides whether threads pay.
 class Parallel {
