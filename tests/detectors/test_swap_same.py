@@ -14,7 +14,7 @@ SCORES = torch.tensor([0.5, 0.9, 0.3, 0.7, 0.2])
 NAN, INF = float("nan"), float("inf")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8]
 
-# NaN and infinity spoil the offsets by which torchvision keeps groups apart, areas that overflow its IoU; its CPU kernel
+# NaN and infinity spoil the offsets by which torchvision keeps groups apart, overflow its IoU; its CPU kernel
 # has no other dtypes.
 NMS_DIFFERS = {"nan", "inf", "huge", *map(str, DTYPES[2:])}
 
