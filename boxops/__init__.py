@@ -34,21 +34,21 @@ from boxops.ops.soft_nms import soft_nms
 __version__ = "0.1.0"
 
 
+# Loaded when they are first asked for, and most of them stand on torch.
 _MODULES = ("reference", "models", "data", "training", "evaluation", "draw", "swap")
+_FUNCTIONS = {"patch_torchvision": "boxops.swap", "provide_torchvision_ops": "boxops.torch_ops.torchvision"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"boxops.{name}")
-    if name == "provide_torchvision_ops":
-        return import_module("boxops.torch_ops.torchvision").provide_torchvision_ops
-    if name == "patch_torchvision":
-        return import_module("boxops.swap").patch_torchvision
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
     raise AttributeError(f"module 'boxops' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, "patch_torchvision"})
+    return sorted({*globals(), *_MODULES, *_FUNCTIONS})
 
 
 __all__ = [
