@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from boxops.benchmarks import models, stages
 from scenes import torch  # noqa: F401  # skips without it
 
-from boxops.benchmarks import models, stages
 from boxops.cli import main
 
 FEW = {"num_classes": 4, "box_batch_size_per_image": 32, "rpn_pre_nms_top_n_test": 50, "rpn_post_nms_top_n_test": 20}
