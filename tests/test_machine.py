@@ -14,15 +14,16 @@ from box_sets import random_boxes
 import boxops
 
 
+def fresh_python(code, *arguments, **environment):
+    """Run outside the clone, whose sources are not built."""
+    command, environment = [sys.executable, "-c", code, *map(str, arguments)], {**os.environ, **environment}
+    away = tempfile.gettempdir()
+    return subprocess.run(command, env=environment, cwd=away, capture_output=True, text=True, timeout=300)
+
+
 def output_of(code, **environment):
-    """What a fresh Python prints, outside the clone."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        cwd=tempfile.gettempdir(),
-        capture_output=True,
-        text=True,
-    )
+    """What a fresh Python prints."""
+    done = fresh_python(code, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -1,11 +1,10 @@
 """Where memory runs out: an error in our words, on every binding and inside of every op, and the process lives."""
 
-import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from test_machine import fresh_python
 
 import boxops
 
@@ -80,7 +79,6 @@ def test_memory_runs_out_anywhere(kind):
     """For a result or inside of an op: an error in our words, and the process lives."""
     if kind == "torch":
         pytest.importorskip("torch")
-    done = subprocess.run([sys.executable, "-c", LIMITED, kind], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "BOXOPS_NUM_THREADS": "1"})  # fmt: skip
+    done = fresh_python(LIMITED, kind, OMP_NUM_THREADS="1", BOXOPS_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("found memory") < 4, done.stdout

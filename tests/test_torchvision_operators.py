@@ -1,8 +1,6 @@
 """torchvision's operators on boxops' kernels: the same results by every route, and torchvision's own again after."""
 
 import io
-import subprocess
-import sys
 import threading
 import time
 
@@ -10,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", exc_type=ImportError)
 torchvision = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
+from test_machine import fresh_python  # noqa: E402
 from torchvision.ops import RoIAlign, nms, roi_align  # noqa: E402  # before anything is overridden
 
 from boxops.torch_ops import torchvision as module  # noqa: E402
@@ -238,7 +237,7 @@ torch.set_warn_always(True)
 import torchvision
 override()()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = fresh_python(code)
     assert done.stdout == "override: expected torchvision's operators (import torchvision first), got none\n"
     assert (done.returncode, "Overriding" in done.stderr) == (0, False), done.stderr
 

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", exc_type=ImportError)
 torchvision = pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
 import torchvision_results  # noqa: E402
+from test_machine import fresh_python  # noqa: E402
 
 import boxops  # noqa: E402
 
@@ -18,9 +19,7 @@ LIBRARY = pathlib.Path(boxops.__file__).parent / "lib" / "libboxops_torch.so"
 
 
 def run(code, *arguments, path=()):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), *sys.path])}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    return fresh_python(code, *arguments, PYTHONPATH=os.pathsep.join([*map(str, path), *sys.path]))
 
 
 @pytest.fixture(scope="module")
