@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from .machine import cores
 
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _models(args: argparse.Namespace, threads: int) -> int:
-    from . import harness, models, report
+    from . import harness, models
 
     try:
         harness.require_device(args.device, args.dtype)
@@ -99,24 +100,28 @@ def _models(args: argparse.Namespace, threads: int) -> int:
     except ValueError as error:
         return _stop(str(error))
     models.show(result)
-    if args.json:
-        report.save(result, args.json)
-        print(f"wrote {args.json}")
+    _save(result, args.json)
     return 1 if any("error" in row for row in result["models"]) else 0
 
 
 def _busy(args: argparse.Namespace, threads: int) -> int:
-    from . import busy, harness, report
+    from . import busy, harness
 
     try:
         result = busy.run(harness.select(args.ops, quick=args.quick), threads, args.quick)
     except ValueError as error:
         return _stop(str(error))
     busy.show(result)
-    if args.json:
-        report.save(result, args.json)
-        print(f"wrote {args.json}")
+    _save(result, args.json)
     return 0
+
+
+def _save(result: dict[str, Any], path: Path | None) -> None:
+    from . import report
+
+    if path:
+        report.save(result, path)
+        print(f"wrote {path}")
 
 
 def _stop(message: str) -> int:
