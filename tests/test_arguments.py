@@ -237,7 +237,7 @@ def compiled(function, *args, **options):
 
 HALF, THREE = np.float64(0.5), np.int64(3)
 COMPILED = {
-    "numbers of NumPy": lambda boxes, scores: boxops.nms_padded(boxes[None], scores[None], HALF, THREE),
+    "other numbers": lambda boxes, scores: boxops.nms_padded(boxes[None], scores[None], HALF, THREE),
     "torch.Size": lambda boxes, scores: boxops.clip_boxes_to_image(boxes, boxes.new_zeros(6, 7).shape),
     "a list": lambda boxes, scores: boxops.clip_boxes_to_image(boxes, [6, 7]),
     "sizes of a tensor": lambda boxes, scores: boxops.nms_padded(boxes[None], scores[None], 0.5, boxes.shape[0]),
