@@ -16,7 +16,7 @@ from torchvision.ops import boxes as box_ops
 
 import boxops
 from boxops.swap.guards import finite, in_place_of, is_size, numbers, plain, regular, threshold, wants_gradient
-from boxops.swap.steps import BATCHED_NMS, joint
+from boxops.swap.steps import BATCHED_NMS
 
 DETECTION = "torchvision.models.detection"
 Images = list[Tensor]
@@ -171,9 +171,8 @@ def _matches(matcher: Any, objects: Tensor, candidates: Tensor) -> Tensor | None
     shaped = all(some.dim() == 2 and some.shape[1] == 4 and len(some) for some in (objects, candidates))
     if not (shaped and numbers(matcher.high_threshold, matcher.low_threshold) and regular(objects)):
         return None
-    objects, candidates = joint(objects.detach(), candidates.detach())
-    low_quality = bool(matcher.allow_low_quality_matches)
-    return boxops.match_max_iou(candidates, objects, matcher.high_threshold, matcher.low_threshold, low_quality)[0]
+    limits = matcher.high_threshold, matcher.low_threshold, bool(matcher.allow_low_quality_matches)
+    return boxops.match_max_iou(candidates.detach(), objects.detach(), *limits)[0]
 
 
 @in_place_of(f"{DETECTION}.rpn.RegionProposalNetwork.assign_targets_to_anchors")

@@ -1,7 +1,7 @@
 """torchvision.ops' Python functions on boxops, under torchvision's signatures.
 
 Each serves where its result is torchvision's in value, dtype and gradient, and else gives NotImplemented. What is an
-operator in torchvision (nms, roi_align, ...) is not here: see operators.py.
+operator in torchvision (nms, roi_align, ...) is not here: see boxops.torch_ops.torchvision.
 """
 
 from __future__ import annotations
@@ -32,12 +32,6 @@ FORMATS = ("xyxy", "xywh", "cxcywh")
 BATCHED_NMS = box_ops.batched_nms
 
 
-def joint(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes in one dtype, as torch's arithmetic promotes them."""
-    dtype = torch.promote_types(boxes.dtype, others.dtype)
-    return boxes.to(dtype), others.to(dtype)
-
-
 def _are_boxes(*boxes: Any) -> bool:
     return plain(*boxes) and all(some.dim() >= 2 and some.shape[-1] == 4 and some.numel() > 0 for some in boxes)
 
@@ -50,11 +44,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     fits = boxes.dtype == scores.dtype and boxes.dim() == 2 and scores.shape == idxs.shape == boxes.shape[:1]
     if not fits or idxs.device != boxes.device or idxs.dtype.is_complex:
         return NotImplemented
-    if idxs.is_floating_point() or idxs.dtype == torch.bool:
-        whole = idxs.long()
-        if not (whole == idxs).all():
-            return NotImplemented
-        idxs = whole
+    if idxs.is_floating_point() and not (idxs.long() == idxs).all():
+        return NotImplemented  # boxops refuses ids that are fractions
     keep = boxops.batched_nms(boxes, scores, idxs, threshold(iou_threshold, boxes))
     if boxes.numel() <= (4000 if boxes.device.type == "cpu" else 100_000):
         return keep
@@ -97,7 +88,7 @@ def _pairwise(measure: str, boxes1: Any, boxes2: Any, *rest: Any, fmt: str = "xy
         return NotImplemented  # a look at boxes on a device would wait for it
     if not regular(boxes1, boxes2, fmt=fmt):
         return NotImplemented
-    return getattr(boxops, measure)(*joint(boxes1, boxes2), *rest, fmt=fmt)
+    return getattr(boxops, measure)(boxes1, boxes2, *rest, fmt=fmt)
 
 
 @in_place_of("torchvision.ops.boxes.box_iou")
