@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boxops.cli.common import SPLITS, UserError, add_data_arguments, key_value, one_line_errors, open_data, user_errors
+from boxops.cli.common import (
+    SPLITS,
+    UserError,
+    add_data_arguments,
+    key_value,
+    one_line_errors,
+    open_splits,
+    user_errors,
+)
 from boxops.training import Options
 
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
@@ -124,13 +132,12 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
         (out / file).unlink(missing_ok=True)
     if args.data not in SPLITS:
         raise UserError(f"--data: expected one of {', '.join(SPLITS)}, got {args.data!r}")
-    split, held_out_split = SPLITS[args.data]
     settings = dict(args.set)
     keypoints = settings.get("num_keypoints", name.startswith(("keypoint_rcnn", "mask_rcnn")) and (
         args.data == "shapes" or name.startswith("keypoint_rcnn") or dict(args.data_option).get("keypoints", False)
     ))  # fmt: skip
     branches = {"masks": name.startswith("mask_rcnn"), "keypoints": bool(keypoints)}
-    data = open_data(args, args.train_split or split, seed=options.seed, **branches)
+    data, seen = open_splits(args, seed=options.seed, **branches)
     preset = args.augment or ("ssd" if name.startswith("ssd") and args.data != "shapes" else "rcnn")
     data.transform = transforms.train(
         preset, keypoint_flip=data.keypoint_flip, vertical_flip=args.vertical_flip, jitter=args.jitter
@@ -149,11 +156,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
     model = models.create(name, len(data.classes) + 1, weights=args.weights, fine_tune=args.fine_tune,
                           backbone_weights=args.backbone_weights, **settings)  # fmt: skip
     held_out = None
-    if args.eval_split != "none":
-        seen = open_data(args, args.eval_split or held_out_split, transform=transforms.evaluate(),
-                         seed=options.seed, classes=data.classes, **branches)  # fmt: skip
-        if seen.classes != data.classes:
-            raise UserError(f"expected held-out data of the classes {data.classes}, got {seen.classes}")
+    if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers)
         held_out = HeldOut(seen, measure, out, options.pictures)
         if first:

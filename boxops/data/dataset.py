@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from boxops.data import segmentation
+from boxops.data.images import image_size, read_image
 from boxops.data.records import BadData, Object, Problem, Record, check, pack, to_coco
 
 Target = dict[str, Any]
@@ -42,6 +43,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         keypoint_names, keypoint_flip: and the permutation of the keypoints in a mirror, or None.
         ids: image ids by index.
         problems: what was found bad and left out when the annotations were read.
+        undivided: the files name no splits: these are all images there are, whatever split was asked for.
     """
 
     classes: list[str]
@@ -50,6 +52,7 @@ class DetectionDataset(torch.utils.data.Dataset):
     keypoint_flip: list[int] | None = None
     has_masks = False
     has_difficult = False
+    undivided = False
 
     def __init__(self, transform: Transform | None, on_bad: str, seed: int) -> None:
         if on_bad not in ("skip", "raise"):
@@ -76,7 +79,7 @@ class DetectionDataset(torch.utils.data.Dataset):
             if not os.path.isfile(image):
                 raise ValueError("expected an image file, got none")
             if size is None:
-                size = _open(image, decode=False).size
+                size = image_size(image)
             objects = []
             for place, raw in raws:
                 with self.skipping(str(file), place):
@@ -126,7 +129,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         record = self._records[index]
         assert record.path is not None
         try:
-            image = _open(record.path).convert("RGB")
+            image = read_image(record.path)
             expected = f"{record.width} x {record.height}"
             if image.size != (record.width, record.height):
                 raise ValueError(f"expected an image of {expected}, as annotated, got {image.width} x {image.height}")
@@ -206,16 +209,6 @@ class DetectionDataset(torch.utils.data.Dataset):
         """The ground truth of all images as COCO's json has it, in pixels of the original images, made without decoding
         them: ids, bbox (x, y, width, height), area, iscrowd, ``ignore`` (VOC's difficult), segmentation, keypoints."""
         return to_coco(self.records(), self.classes, self.category_ids, self.keypoint_names)
-
-
-def _open(path: Path, decode: bool = True) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            if decode:
-                image.load()
-            return image
-    except Exception as error:  # PIL passes on whatever its decoders raise
-        raise ValueError(f"expected an image, got {type(error).__name__}: {error}") from error
 
 
 def _join_keypoints(image: Any, target: Target) -> None:
