@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .checkpoint import load_weights, read
-from .common import MODELS, Detector
+from .common import MODELS, Detector, Padded
 from .faster_rcnn import (
     FasterRCNN,
     faster_rcnn_mobilenet_v2_fpn,
@@ -32,6 +32,7 @@ __all__ = [
     "Detector",
     "FasterRCNN",
     "MaskRCNN",
+    "Padded",
     "create",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_resnet50_c4",

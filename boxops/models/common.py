@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -110,7 +111,7 @@ def _offsets(parts: Sequence[Tensor]) -> Tensor:
 class Detector(nn.Module):
     """Images and targets in, losses or detections out, as torchvision's detectors.
 
-    A subclass gives ``losses`` and ``detections``. Resizing, normalising and padding are torchvision's.
+    A subclass gives ``losses`` and ``padded``. Resizing, normalising and padding are torchvision's.
 
     Args:
         images: tensors ``[3, H, W]``, floating in 0..1, of any sizes.
@@ -146,8 +147,56 @@ class Detector(nn.Module):
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def detections(self, batch: ImageList) -> list[dict[str, Tensor]]:
+    def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
+        """The detections of each image by falling score, filled up to a fixed number: [B, D, ...] by name, and how many
+        are real [B]. Waits for no device."""
         raise NotImplementedError
+
+    def detections(self, batch: ImageList) -> list[dict[str, Tensor]]:
+        return split(*self.padded(batch))
+
+
+class Padded(nn.Module):
+    """A detector with results of fixed size: one graph for ``torch.compile(..., fullgraph=True)`` and ``torch.export``.
+
+    Args:
+        images: a batch ``[B, 3, H, W]``, floating in 0..1.
+
+    Returns:
+        ``boxes`` ``[B, D, 4]`` in the images' pixels, ``scores`` and ``labels`` ``[B, D]``, ``counts`` ``[B]``: the real
+        rows, which come first. Of Mask R-CNN ``masks`` ``[B, D, 1, 28, 28]``, probabilities within the boxes, for
+        :func:`boxops.paste_masks`, and ``keypoint_logits`` ``[B, D, K, 56, 56]``: torchvision's decoding of heatmaps
+        resizes each to its own box, and has no fixed size.
+
+    Shapes are part of the graph: export once for each B, H and W.
+
+        program = torch.export.export(boxops.models.Padded(model), (images,))
+    """
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        transform, original = self.model.transform, (images.shape[-2], images.shape[-1])
+        size = resized(original, transform)
+        images = transform.normalize(images)
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        multiple = transform.size_divisible
+        high, wide = (-(-side // multiple) * multiple for side in size)
+        images = F.pad(images, (0, wide - size[1], 0, high - size[0]))
+        found, counts = self.model.padded(ImageList(images, [size] * len(images)))
+        y, x = original[0] / size[0], original[1] / size[1]
+        found["boxes"] = found["boxes"] * found["boxes"].new_tensor([x, y, x, y])
+        return {**found, "counts": counts}
+
+
+def resized(size: tuple[int, int], transform: GeneralizedRCNNTransform) -> tuple[int, int]:
+    """The (height, width) that the transform gives an image of this size in evaluation."""
+    if transform.fixed_size is not None:
+        return transform.fixed_size[1], transform.fixed_size[0]
+    scale = min(transform.min_size[-1] / min(size), transform.max_size / max(size))
+    return int(size[0] * scale), int(size[1] * scale)
 
 
 def check_targets(targets: Sequence[Target] | None, images: int) -> None:
@@ -178,9 +227,9 @@ def to_original(result: dict[str, Tensor], size: tuple[int, int], original: tupl
     return result
 
 
-def split(counts: Tensor, *padded: Tensor) -> list[tuple[Tensor, ...]]:
+def split(found: dict[str, Tensor], counts: Tensor) -> list[dict[str, Tensor]]:
     """Of each image the rows that are real: the one place where a detector waits for the device."""
-    return [tuple(rows[b, :count] for rows in padded) for b, count in enumerate(counts.tolist())]
+    return [{name: rows[b, :count] for name, rows in found.items()} for b, count in enumerate(counts.tolist())]
 
 
 def mean_over_processes(count: Tensor) -> Tensor:

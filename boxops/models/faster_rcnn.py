@@ -21,7 +21,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, split
+from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector
 from .rpn import BETA, RegionProposalNetwork, Sample
 
 Result = dict[str, Tensor]
@@ -139,8 +139,9 @@ class RoIHeads(nn.Module):
 
     def detections(
         self, logits: Tensor, codes: Tensor, boxes: Tensor, counts: Tensor, batch: ImageList
-    ) -> list[Result]:
-        """The best boxes of each image, from logits [B, P, C], codes [B, P, C, 4] and proposals [B, P, 4]."""
+    ) -> tuple[Result, Tensor]:
+        """The best boxes of each image [B, D, ...] and how many they are [B], from logits [B, P, C], codes
+        [B, P, C, 4] and proposals [B, P, 4]."""
         s = self.settings
         places = torch.arange(boxes.shape[1], device=boxes.device)
         scores = logits.softmax(dim=-1) * (places < counts[:, None])[..., None]  # [B, P, C], padding 0
@@ -156,8 +157,7 @@ class RoIHeads(nn.Module):
             s.box_detections_per_img,
             min_size=1e-2,
         )
-        rows = split(counts, found, scores, labels + 1)
-        return [dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in rows]
+        return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
 
 
 def pool(features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], batch: ImageList, size: int) -> Tensor:
@@ -212,12 +212,16 @@ class FasterRCNN(Detector):
         losses |= self.roi_heads.losses(logits, codes, sample, boxes, matches, truth)
         return losses | self.branch_losses(pooled, batch, sample, boxes, matches, truth)
 
-    def detections(self, batch: ImageList) -> list[Result]:
+    def padded(self, batch: ImageList) -> tuple[Result, Tensor]:
+        found, counts, _ = self.boxes(batch)
+        return found, counts
+
+    def boxes(self, batch: ImageList) -> tuple[Result, Tensor, list[Tensor]]:
+        """What ``padded`` gives, and the levels that further heads pool from."""
         features, pooled = self.features(batch)
         proposals, counts, _ = self.rpn(features, batch, None)
         logits, codes = self.roi_heads(pooled, proposals, batch)
-        results = self.roi_heads.detections(logits, codes, proposals, counts, batch)
-        return self.branch_results(pooled, batch, results)
+        return *self.roi_heads.detections(logits, codes, proposals, counts, batch), pooled
 
     def features(self, batch: ImageList) -> tuple[list[Tensor], list[Tensor]]:
         """The levels that the RPN reads, and those that RoIs are pooled from."""
@@ -229,9 +233,6 @@ class FasterRCNN(Detector):
     ) -> dict[str, Tensor]:
         """What a further head adds: see mask_rcnn.py."""
         return {}
-
-    def branch_results(self, pooled: list[Tensor], batch: ImageList, results: list[Result]) -> list[Result]:
-        return results
 
 
 RESNET = {"norm": "frozen", "freeze": 5}  # on pretrained weights: no norm learns, nor conv1 to layer1

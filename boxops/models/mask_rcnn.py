@@ -68,8 +68,11 @@ class MaskRCNN(FasterRCNN):
             self.roi_heads.keypoint_head = KeypointRCNNHeads(channels, keypoint_layers)
             self.roi_heads.keypoint_predictor = KeypointRCNNPredictor(keypoint_layers[-1], num_keypoints)
 
-    def branch(self, name: str, features: Sequence[Tensor], boxes: Sequence[Tensor], batch: ImageList) -> Tensor:
-        """The logits of "mask" [P, C, 28, 28] or "keypoint" [P, K, 56, 56] in the boxes [P_b, 4] of each image."""
+    def branch(
+        self, name: str, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], batch: ImageList
+    ) -> Tensor:
+        """The logits of "mask" [P, C, 28, 28] or "keypoint" [P, K, 56, 56] in the boxes [P_b, 4] of each image, or
+        [B, P_b, 4] of all."""
         head = self.roi_heads.get_submodule(f"{name}_head")
         predictor = self.roi_heads.get_submodule(f"{name}_predictor")
         logits: Tensor = predictor(head(pool(features, boxes, batch, POOL_SIZE)))
@@ -79,8 +82,8 @@ class MaskRCNN(FasterRCNN):
         self, pooled: Any, batch: Any, sample: Any, boxes: Any, matches: Any, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Only positives have a mask and keypoints to learn; they are the first of each image's sample."""
-        positives = split(sample.positive.sum(dim=1), boxes, matches)
-        boxes, objects = [list(values) for values in zip(*positives, strict=True)]
+        positives = split({"boxes": boxes, "objects": matches}, sample.positive.sum(dim=1))
+        boxes, objects = [some["boxes"] for some in positives], [some["objects"] for some in positives]
         losses = {}
         if self.has_masks:
             masks = of_objects(truth, "masks")
@@ -94,19 +97,34 @@ class MaskRCNN(FasterRCNN):
             )
         return losses
 
-    def branch_results(self, pooled: list[Tensor], batch: ImageList, results: list[Result]) -> list[Result]:
-        boxes = [result["boxes"] for result in results]
-        counts = [len(found) for found in boxes]
+    def detections(self, batch: ImageList) -> list[Result]:
+        """The branches run on the real boxes alone, not on all that ``padded`` has."""
+        found, counts, pooled = self.boxes(batch)
+        results = split(found, counts)
+        boxes, labels = [result["boxes"] for result in results], torch.cat([result["labels"] for result in results])
+        each = [len(some) for some in boxes]
         if self.has_masks:
-            labels = torch.cat([result["labels"] for result in results])
-            masks = own_class(self.branch("mask", pooled, boxes, batch), labels).sigmoid()
-            for result, some in zip(results, masks[:, None].split(counts), strict=True):
+            masks = self.masks(pooled, boxes, labels, batch)
+            for result, some in zip(results, masks.split(each), strict=True):
                 result["masks"] = some
         if self.num_keypoints:
             points, scores = heatmaps_to_keypoints(self.branch("keypoint", pooled, boxes, batch), torch.cat(boxes))
-            for result, some, sure in zip(results, points.split(counts), scores.split(counts), strict=True):
+            for result, some, sure in zip(results, points.split(each), scores.split(each), strict=True):
                 result["keypoints"], result["keypoints_scores"] = some, sure
         return results
+
+    def padded(self, batch: ImageList) -> tuple[Result, Tensor]:
+        found, counts, pooled = self.boxes(batch)
+        boxes, shape = found["boxes"], found["labels"].shape
+        if self.has_masks:
+            found["masks"] = self.masks(pooled, boxes, found["labels"].flatten(), batch).unflatten(0, shape)
+        if self.num_keypoints:
+            found["keypoint_logits"] = self.branch("keypoint", pooled, boxes, batch).unflatten(0, shape)
+        return found, counts
+
+    def masks(self, pooled: list[Tensor], boxes: Tensor | Sequence[Tensor], labels: Tensor, batch: ImageList) -> Tensor:
+        """[P, 1, 28, 28]: probabilities within the boxes, of their own classes [P]."""
+        return own_class(self.branch("mask", pooled, boxes, batch), labels).sigmoid()[:, None]
 
 
 def of_objects(truth: GroundTruth, key: str, *shape: int) -> list[Tensor]:

@@ -19,7 +19,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes, split
+from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class SSD(Detector):
             "classification": (classes * (positive | hard)).sum() / matched,
         }
 
-    def detections(self, batch: ImageList) -> list[dict[str, Tensor]]:
+    def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
         logits, codes, anchors = self.predict(batch)
         boxes = boxops.decode_boxes(codes, anchors, variances=s.variances, size=(s.size, s.size))
@@ -135,8 +135,7 @@ class SSD(Detector):
         found, scores, labels, counts = boxops.detect(
             boxes, scores, s.score_thresh, s.nms_thresh, s.detections_per_img, topk_per_class=s.topk_candidates
         )
-        rows = split(counts, found, scores, labels + 1)
-        return [dict(zip(("boxes", "scores", "labels"), row, strict=True)) for row in rows]
+        return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
 
 
 class VGG(nn.Module):
