@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,6 +18,15 @@ from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmenta
 Colour = tuple[int, int, int]
 LEAST = 640  # pixels of the longer side: smaller images are drawn enlarged, so that labels are readable
 GOLDEN = 0.618034  # steps around the colour wheel that never come near one another
+LONGEST = 40  # characters of a name
+_told: list[str] = []  # the name that was warned of
+# Fonts of many scripts that systems have, by their files' names; PIL knows where to look.
+FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSansCJKsc-Regular.otf", "SourceHanSans-Regular.ttc", "DroidSansFallbackFull.ttf",
+    "DroidSansFallback.ttf", "wqy-microhei.ttc", "wqy-zenhei.ttc", "NanumGothic.ttf", "ipag.ttf", "DejaVuSans.ttf",
+    "PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc", "Arial Unicode.ttf",  # macOS
+    "msyh.ttc", "YuGothM.ttc", "malgun.ttf", "simsun.ttc", "msgothic.ttc", "arial.ttf",  # Windows
+)  # fmt: skip
 
 
 def colour(label: int) -> Colour:
@@ -36,7 +48,8 @@ def draw_detections(
         image: uint8 ``[3, H, W]`` or floating in 0..1, or a PIL image; small ones are enlarged.
         detections: ``boxes`` ``[D, 4]`` in pixels, ``labels`` ``[D]``, and maybe ``scores`` ``[D]`` (ground truth has
             none: all is drawn), ``masks`` ``[D, 1, H, W]`` or ``[D, H, W]``, ``keypoints`` ``[D, K, 3]``.
-        classes: label i is called classes[i - 1].
+        classes: label i is called classes[i - 1]. A name in a script that no font of this system has is drawn as the
+            label, with one warning.
         threshold: the least score.
         title: written above.
     """
@@ -72,34 +85,74 @@ def draw_detections(
                 visibility=kept["keypoints"][..., 2] > 0,
             )
     picture: Image.Image = F.to_pil_image(tensor)
-    texts = [classes[label - 1] if 0 < label <= len(classes) else str(label) for label in labels]
+    height = max(14, round(max(picture.size) / 42))
+    texts = [_drawable(classes[label - 1], label) if 0 < label <= len(classes) else str(label) for label in labels]
     if scores is not None:
         texts = [f"{text} {100 * score:.0f}%" for text, score in zip(texts, kept["scores"].tolist(), strict=True)]
-    height = max(14, round(max(picture.size) / 42))
-    font = ImageFont.load_default(size=height)
-    _write(picture, texts, (kept["boxes"] * factor).tolist(), colours, font)
+    _write(picture, texts, (kept["boxes"] * factor).tolist(), colours, height)
     if title:
         strip = round(1.8 * height)
         picture = ImageOps.expand(picture, (0, strip, 0, 0), "white").crop(
             (0, 0, picture.width, strip + picture.height)
         )
-        ImageDraw.Draw(picture).text((8, strip // 2), title, fill="black", font=font, anchor="lm")
+        _line(ImageDraw.Draw(picture), 8, strip / 2, title, height, "black")
     return picture
 
 
+@cache
+def _load(name: str | None, size: int) -> Any:
+    """The font of that file, or PIL's own; None where the system has none."""
+    try:
+        return ImageFont.load_default(size=size) if name is None else ImageFont.truetype(name, size)
+    except OSError:
+        return None
+
+
+@cache
+def _font_of(character: str) -> tuple[str | None] | None:
+    """The first font with a glyph for it: what a font lacks looks as what no font has."""
+    for name in (None, *FONTS):
+        font = _load(name, 16)
+        if font and (character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask("\U0010ffff"))):
+            return (name,)
+    return None
+
+
+def _drawable(name: str, label: int) -> str:
+    """The name, cut if it is as long as a sentence; or the label where no font has the name's script."""
+    if all(map(_font_of, name)):
+        return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."
+    if not _told:
+        _told.append(name)
+        text = f"no font of this system has the characters of {name!r}: such classes are drawn as their numbers"
+        warnings.warn(text, stacklevel=2)
+    return str(label)
+
+
+def _runs(text: str, size: int) -> list[tuple[str, Any]]:
+    """The text in parts of one font each."""
+    runs = groupby(text, lambda character: _font_of(character) or (None,))
+    return [("".join(part), _load(*font, size)) for font, part in runs]
+
+
+def _line(brush: Any, x: float, middle: float, text: str, size: int, fill: str) -> None:
+    for part, font in _runs(text, size):
+        brush.text((x, middle + 0.36 * size), part, fill=fill, font=font, anchor="ls")  # on one baseline
+        x += font.getlength(part)
+
+
 def _write(
-    picture: Image.Image, texts: Sequence[str], boxes: Sequence[Sequence[float]], colours: Sequence[Colour], font: Any
+    picture: Image.Image, texts: Sequence[str], boxes: Sequence[Sequence[float]], colours: Sequence[Colour], size: int
 ) -> None:
     """Labels on their colours above the boxes, or inside those that begin at the upper edge."""
-    brush = ImageDraw.Draw(picture)
+    brush, high = ImageDraw.Draw(picture), round(1.35 * size)
     for text, (x1, y1, *_), paint in zip(texts, boxes, colours, strict=True):
-        left, top, right, bottom = brush.textbbox((0, 0), text, font=font)
-        wide, high = right - left + 6, bottom - top + 6
+        wide = 6 + sum(font.getlength(part) for part, font in _runs(text, size))
         x = min(max(x1, 0), picture.width - wide)
         y = y1 - high if y1 >= high else y1
         dark = 0.299 * paint[0] + 0.587 * paint[1] + 0.114 * paint[2] < 140
         brush.rectangle((x, y, x + wide, y + high), fill=paint)
-        brush.text((x + 3 - left, y + 3 - top), text, fill="white" if dark else "black", font=font)
+        _line(brush, x + 3, y + high / 2, text, size, "white" if dark else "black")
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], gap: int = 6) -> Image.Image:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 COMMANDS = {
     "bench": ("boxops.benchmarks", "verify every op, then time it against its rivals"),
@@ -26,5 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    status: int = args.run(args)
+    usual = warnings.formatwarning
+    warnings.formatwarning = partial(_in_one_line, usual)
+    try:
+        status: int = args.run(args)
+    finally:
+        warnings.formatwarning = usual
     return status
+
+
+def _in_one_line(usual: Callable[..., str], message: Any, category: Any, filename: str, *place: Any) -> str:
+    """A warning of boxops' own is for the person, who does not care where in the code it came up."""
+    ours = Path(filename).is_relative_to(Path(__file__).parents[1])
+    return f"boxops: {message}\n" if ours else usual(message, category, filename, *place)

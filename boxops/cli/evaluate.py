@@ -8,8 +8,6 @@ from pathlib import Path
 
 from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, one_line_errors, open_data, user_errors
 
-WIDTH = 140  # columns of the table, if need be more than the terminal has
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="last.pt or best.pt of boxops train")
@@ -43,12 +41,11 @@ def run(args: argparse.Namespace) -> int:
         if data.classes != checkpoint["classes"]:
             raise UserError(f"expected data of the classes {checkpoint['classes']}, got {data.classes}")
         print(data.report())
-    metrics = evaluation.evaluate(model, data, metric=args.metric, workers=args.workers)
+    metrics = evaluation.evaluate(model, data, metric=args.metric, workers=args.workers, progress=True)
     console = Console()
-    console = Console(width=max(console.width, WIDTH))
     for part in dict.fromkeys(name.partition("_")[0] for name in metrics):  # boxes, masks, keypoints
         own = {k.removeprefix(f"{part}_"): v for k, v in metrics.items() if k.startswith(f"{part}_")}
-        console.print(f"{part}:", evaluation.table(own))
+        console.print(f"{part}:", evaluation.table(own, console.width))
     if args.json is not None:
         with user_errors():
             args.json.write_text(json.dumps(metrics, indent=1))

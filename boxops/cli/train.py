@@ -157,7 +157,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
                           backbone_weights=args.backbone_weights, **settings)  # fmt: skip
     held_out = None
     if seen is not None:
-        measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers)
+        measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)
         held_out = HeldOut(seen, measure, out, options.pictures)
         if first:
             held_out.save_image()

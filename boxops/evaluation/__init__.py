@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from boxops.evaluation.voc import voc_ap
 
 __all__ = ["Detections", "coco_ap", "evaluate", "evaluate_files", "table", "voc_ap"]
 
+COLUMN = 8  # a measure and the space around it, in characters
 AMP = {None: None, "none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,7 +47,7 @@ def evaluate(
         device: of the model if None.
         amp: ``bf16`` or ``fp16`` for autocast.
         parallel: all processes of torch.distributed call this; each takes a part of the images, all get the result.
-        progress: a bar on stderr.
+        progress: a bar on stderr, where that is a terminal.
         sigmas: of the keypoints, see :func:`coco_ap`.
 
     Returns:
@@ -70,7 +72,7 @@ def evaluate(
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
     part = torch.utils.data.Subset(dataset, range(rank, len(dataset), world))
     batches: Any = torch.utils.data.DataLoader(part, batch_size, num_workers=workers, collate_fn=collate)
-    if progress and rank == 0:
+    if progress and rank == 0 and sys.stderr.isatty():
         batches = _bar(batches)
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     training = model.training
@@ -102,18 +104,31 @@ def _bar(batches: Any) -> Any:
     return track(batches, "evaluation", console=Console(stderr=True), transient=True)
 
 
-def table(metrics: Mapping[str, float]) -> Any:
-    """A ``rich.table.Table``: a row for all classes and one for each, a column for each measure."""
-    from rich import box
-    from rich.table import Table
+def table(metrics: Mapping[str, float], width: int = 80) -> Any:
+    """For ``rich``: a row for all classes and one for each, a column for each measure.
 
-    names = [name for name in metrics if "/" not in name]
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("", no_wrap=True)
-    for name in names:
-        shown.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    What is wider than width comes as several tables, one below the other; long names of classes are cut."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     classes = dict.fromkeys(name.partition("/")[2] for name in metrics if "/" in name)
-    for label, ending in [("all", ""), *((label, f"/{label}") for label in classes)]:
-        values = [metrics.get(name + ending) for name in names]
-        shown.add_row(label, *("" if value is None else "-" if value < 0 else f"{value:.3f}" for value in values))
-    return shown
+    labels = {"all": "", **{label: f"/{label}" for label in classes}}
+    names = [name for name in metrics if "/" not in name]
+    longest = min(max(map(cell_len, labels)), max(width - 2 - 6 * COLUMN, COLUMN))
+    most = max((width - 2 - longest) // COLUMN, 1)
+    tables = []
+    for part in [names[i : i + most] for i in range(0, len(names), most)]:
+        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        shown.add_column("", no_wrap=True, width=longest)
+        for name in part:
+            shown.add_column(name.replace("_", " "), justify="right", no_wrap=True, min_width=5)
+        for label, ending in labels.items():
+            values = [metrics.get(name + ending) for name in part]
+            if any(value is not None for value in values):
+                numbers = ("" if value is None else "-" if value < 0 else f"{value:.3f}" for value in values)
+                shown.add_row(Text(label), *numbers)
+        tables.append(shown)
+    return Group(*tables)

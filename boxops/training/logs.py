@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,29 @@ class Logs:
         try:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.table import Column
         except ImportError:
             return
-        text = TextColumn("{task.fields[text]}")
-        self.progress = Progress(BarColumn(), MofNCompleteColumn(), text, console=Console(stderr=True))
-        self.task = self.progress.add_task("", total=self.total, completed=self.step, text="")
+        text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True))
+        bar = BarColumn(bar_width=None, table_column=Column(ratio=1))  # takes what the numbers leave
+        columns = TextColumn("{task.description}"), bar, MofNCompleteColumn(table_column=Column(no_wrap=True)), text
+        self.progress = Progress(*columns, console=Console(stderr=True), expand=True)
+        self.task = self.progress.add_task("starting", total=self.total, completed=self.step, text="")
         self.progress.start()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """In its context the bar is gone: there is another one."""
+        bar = getattr(self, "progress", None)
+        if bar is not None:
+            bar.update(self.task, visible=False)
+            bar.stop()
+        try:
+            yield
+        finally:
+            if bar is not None:
+                bar.update(self.task, visible=True)
+                bar.start()
 
     def close(self) -> None:
         if self.enabled and self.progress is not None:
@@ -92,13 +110,15 @@ class Logs:
         for name, value in {"loss": loss, **losses, "lr": lr}.items() if self.board else ():
             self.board.add_scalar(f"train/{name}", value, step)
         rate = (step - self.step0) / max(self.training, 1e-9)
-        left = time.strftime("%H:%M:%S", time.gmtime((self.total - step) / rate))
+        left = _duration((self.total - step) / rate)
         each = " ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
-        text = f"epoch {epoch + 1} loss {loss:.3f} ({each}) lr {lr:.2g} {rate:.2f} it/s, {left} left"
         if self.progress is not None:
-            self.progress.update(self.task, completed=step, text=text)
+            parts = f" ({each})" if self.progress.console.width >= 80 + len(each) else ""
+            text = f"loss {loss:.3f}{parts} {rate:.2f} it/s {left} left"
+            self.progress.update(self.task, completed=step, description=f"epoch {epoch + 1}", text=text)
         elif step in (self.step0 + 1, self.total) or time.monotonic() - self.last_line >= self.every:
             self.last_line = time.monotonic()
+            text = f"epoch {epoch + 1} loss {loss:.3f} ({each}) lr {lr:.2g} {rate:.2f} it/s, {left} left"
             self.say(f"step {step}/{self.total} {text}")
 
     def add_metrics(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -123,3 +143,9 @@ class Logs:
                 self.say(f"left out: {problem}")
             elif len(self.problems) == most + 1:
                 self.say("left out: more, which are only counted")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    days, minutes = divmod(minutes, 24 * 60)
+    return f"{days} d " * (days > 0) + f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

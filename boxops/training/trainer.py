@@ -185,7 +185,7 @@ class Trainer:
 
     def _evaluate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> None:
         if self.rank == 0:
-            with self.signals.at_once("in the evaluation"):
+            with self.signals.at_once("in the evaluation"), self.logs.aside():
                 metrics = evaluate(self.trained.eval(), self.epoch)
             self.logs.add_metrics(self.step, self.epoch, metrics)
             score = next(iter(metrics.values()), 0.0)

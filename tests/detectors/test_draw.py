@@ -1,6 +1,7 @@
 import pytest
 from tiny import torch
 
+from boxops import draw
 from boxops.draw import colour, draw_detections, grid
 
 
@@ -42,3 +43,28 @@ def test_small_images_are_enlarged_and_nothing_is_drawn_of_nothing(dtype):
 
 def test_colours_differ():
     assert len({colour(i) for i in range(1, 91)}) == 90
+
+
+def test_a_name_is_drawn_in_the_fonts_that_have_its_script_or_as_its_number(monkeypatch):
+    """Private characters are in no font; the warning comes once, whatever the number of pictures."""
+    monkeypatch.setattr(draw, "_told", [])
+    names, plain = ["\ue123\ue124", "cat"], ["1", "cat"]
+    found = detections(labels=torch.tensor([1, 2]))
+    with pytest.warns(UserWarning, match="no font of this system") as told:
+        drawn = [draw_detections(torch.zeros(3, 640, 640), found, names, 0) for _ in range(2)]
+    assert len(told) == 1
+    expected = draw_detections(torch.zeros(3, 640, 640), found, plain, 0)
+    assert drawn[0].tobytes() == drawn[1].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", ["猫", "ネコ", "고양이", "кошка", "[red]dog[/red]", "{cat}", "a_b<c>&d"])
+def test_every_character_of_a_name_has_a_glyph_or_the_label_is_drawn(name, monkeypatch):
+    monkeypatch.setattr(draw, "_told", [""])  # warned before
+    covered = all(draw._font_of(character) for character in name)
+    assert draw._drawable(name, 7) == (name if covered else "7")
+    assert "".join(text for text, _ in draw._runs(name, 20)) == name
+    assert covered or not name.isascii()
+
+
+def test_a_name_as_long_as_a_sentence_is_cut():
+    assert draw._drawable("a" * 100, 1) == "a" * 37 + "..."
