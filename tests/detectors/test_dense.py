@@ -8,6 +8,7 @@ import re
 import pytest
 import scenes
 from scenes import scene, torch, torchvision
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 
 import boxops
 from boxops import models
@@ -215,6 +216,23 @@ def test_crowds_are_no_background(name):
     assert (crowded[1] == -2).all()
     torch.testing.assert_close(losses[0]["bbox_regression"], losses[1]["bbox_regression"])
     assert losses[0]["classification"] < losses[1]["classification"]
+
+
+@both
+def test_waits_for_the_counts_alone(name, monkeypatch):
+    """Fake tensors have no values: what a GPU's host would have to wait for raises."""
+    ours, _ = tiny(name, detections_per_img=7)
+    batch, targets = ours.transform(*scene())
+    shapes = []
+    monkeypatch.setattr(dense, "split", lambda *padded: shapes.append([[*some.shape] for some in padded]) or [])
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        batch.tensors = mode.from_tensor(batch.tensors)
+        losses = ours.losses(batch, [{key: mode.from_tensor(some) for key, some in t.items()} for t in targets])
+        ours.detections(batch)
+    assert all(isinstance(loss, FakeTensor) for loss in losses.values())
+    assert shapes == [[[3], [3, 7, 4], [3, 7], [3, 7]]]
+    with pytest.raises(DataDependentOutputException), FakeTensorMode() as mode:
+        mode.from_tensor(torch.ones(3)).tolist()
 
 
 @both
