@@ -16,16 +16,21 @@ from .faster_rcnn import (
     faster_rcnn_resnet50_fpn,
     faster_rcnn_timm_fpn,
 )
+from .fcos import FCOS, fcos_mobilenet_v2_fpn, fcos_resnet50_fpn
 from .mask_rcnn import MaskRCNN, keypoint_rcnn_resnet50_fpn, mask_rcnn_mobilenet_v2_fpn, mask_rcnn_resnet50_fpn
+from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16
 
 SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
     "faster_rcnn": "faster_rcnn_mobilenet_v2_fpn",
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
+    "retinanet": "retinanet_mobilenet_v2_fpn",
+    "fcos": "fcos_mobilenet_v2_fpn",
 }
 
 __all__ = [
+    "FCOS",
     "MODELS",
     "SHORT",
     "SSD",
@@ -33,16 +38,22 @@ __all__ = [
     "FasterRCNN",
     "MaskRCNN",
     "Padded",
+    "RetinaNet",
     "create",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_resnet50_c4",
     "faster_rcnn_resnet50_fpn",
     "faster_rcnn_timm_fpn",
+    "fcos_mobilenet_v2_fpn",
+    "fcos_resnet50_fpn",
     "keypoint_rcnn_resnet50_fpn",
     "load_weights",
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
     "read",
+    "retinanet_mobilenet_v2_fpn",
+    "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2",
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
 ]

@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from .checkpoint import load_weights
 
@@ -23,6 +23,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "frozen": FrozenBatchNorm2d,
     "frozen_eps0": partial(FrozenBatchNorm2d, eps=0.0),
 }
+LEGACY_FPN = (r"^(backbone\.fpn\.\w+_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2")  # see Detector.legacy_names
 
 
 def classifier(name: str, norm: str | None, weights: str | Path | None = None, freeze: int = 0) -> nn.Module:
@@ -97,3 +98,12 @@ class TimmFPN(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         features: dict[str, Tensor] = self.fpn(OrderedDict((str(i), f) for i, f in enumerate(self.body(images))))
         return features
+
+
+def resnet_fpn_p6p7(network: nn.Module, channels: int = 256, from_c5: bool = False) -> nn.Module:
+    """A ResNet with FPN from stride 8, and convolutions to 64 and 128, from FPN's last level or, as in the paper, the
+    network's (C5). Lin et al. 2017, "Focal Loss", section 4."""
+    width = network.fc.in_features // 8  # type: ignore[union-attr, operator]
+    levels = {f"layer{i + 2}": str(i) for i in range(3)}
+    more = LastLevelP6P7(width * 8 if from_c5 else channels, channels)
+    return BackboneWithFPN(network, levels, [width << i for i in range(1, 4)], channels, more)  # type: ignore[operator]

@@ -24,8 +24,8 @@ IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard d
 
 Weights = str | Path | None
 MODELS: dict[str, Callable[..., Detector]] = {}  # every builder by its name
-# torchvision's COCO files of Faster, Mask and Keypoint R-CNN, from when FrozenBatchNorm2d added nothing to the variance
-EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95")
+# torchvision's COCO files of the R-CNNs and RetinaNet, from when FrozenBatchNorm2d added nothing to the variance
+EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95", "eeacb38b")
 
 
 def detector(

@@ -184,8 +184,10 @@ class FasterRCNN(Detector):
     ``loss_box_reg`` of the head: the joint training of Ren et al. 2015, section 3.2.
     """
 
-    legacy_names: Sequence[tuple[str, str]] = ((r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
-                    (r"^(backbone\.fpn\.\w+_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"))  # fmt: skip
+    legacy_names: Sequence[tuple[str, str]] = (
+        (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+        backbones.LEGACY_FPN,
+    )
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ MODELS = {
     "tiny_ssd": {},
     "faster_rcnn": SMALL,
     "mask_rcnn": {**SMALL, "num_keypoints": 3},
+    "retinanet": {"min_size": 64, "max_size": 96, "detections_per_img": 20},
+    "fcos": {"min_size": 64, "max_size": 96, "detections_per_img": 20, "score_thresh": 0.05},
 }
 
 
@@ -64,7 +66,7 @@ def test_one_graph_compiles(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny_ssd", "mask_rcnn"])
+@pytest.mark.parametrize("name", ["tiny_ssd", "mask_rcnn", "fcos"])
 def test_one_graph_is_exported_and_loaded_again(name):
     model, images = build(name)
     with torch.no_grad():

@@ -109,6 +109,8 @@ SETTINGS = {
     "faster_rcnn_mobilenet_v2_fpn": {"min_size": 96, "max_size": 128},
     "faster_rcnn_timm_fpn": {"min_size": 64, "max_size": 96, "backbone": "resnet10t"},
     "ssd300_mobilenet_v2": {},
+    "retinanet_mobilenet_v2_fpn": {"min_size": 96, "max_size": 128},
+    "fcos_mobilenet_v2_fpn": {"min_size": 96, "max_size": 128},
 }
 
 
