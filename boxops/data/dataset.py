@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from boxops.data import frames
+from boxops.data.divide import divide
 from boxops.data.images import Enough, decode, factor, image_size, read_header
 from boxops.data.records import BadData, Object, Problem, Record, check, pack, to_coco
 
@@ -202,6 +204,30 @@ class DetectionDataset(torch.utils.data.Dataset):
         lines += [f"  {problem}" for problem in self.problems[:first]]
         more = len(self.problems) - first
         return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+
+    def has_objects(self) -> bool:
+        """Whether there is anything to learn from; crowds alone are nothing."""
+        return any((record.iscrowd == 0).any() for record in self._records)
+
+    def split_off(self, share: float = 0.8) -> tuple[DetectionDataset, DetectionDataset]:
+        """Images to learn from, about that share of all, and held-out ones, by a rule that depends on the files' names
+        alone: see :func:`boxops.data.divide.divide`. Both parts list the problems of the whole.
+
+        Raises:
+            ValueError: share is not between 0 and 1, there are no two different images, or they are generated.
+        """
+        paths = [record.path for record in self._records if record.path is not None]
+        if not len(paths) == len(self._records) > 0:
+            raise ValueError("split_off: expected images in files; generated ones have splits of their own")
+        learn, held_out = divide(paths, share)
+        return self._part(learn), self._part(held_out)
+
+    def _part(self, indices: Sequence[int]) -> DetectionDataset:
+        part = copy.copy(self)
+        part._records = [self._records[index] for index in indices]
+        part._epoch = self._epoch.clone().share_memory_()
+        part.problems, part.undivided = list(self.problems), False
+        return part
 
     def records(self) -> Sequence[Record]:
         """The records of all images, upright; for this it reads the headers of all files, the first time."""
