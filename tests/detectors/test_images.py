@@ -1,5 +1,6 @@
 """Images of all modes and orientations, and their annotations with them; large ones read smaller."""
 
+import argparse
 import io
 import json
 import struct
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from tiny import tiny_ssd  # noqa: F401
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2 import functional as F
 
+from boxops.cli.train import add_arguments, prepare
 from boxops.data import BadData, open_dataset, segmentation, transforms
 from boxops.data.images import factor, image_size, read_image
 
@@ -294,3 +298,33 @@ def test_smaller_before_the_transform(tmp_path):
     data.transform = transforms.train("rcnn", keypoint_flip=[0, 1])
     image, target = data[0]
     assert image.shape == (3, 375, 500) and target["masks"].shape == (1, 375, 500) and len(target["boxes"]) == 1
+
+
+@pytest.mark.parametrize(("fixed", "name", "expected"), [
+    (None, "rcnn", (64, 133)), (None, "ssd", (80, 166.25)),
+    ((30, 30), "ssd", (37.5, float("inf"))), ((30, 30), "none", (30, float("inf"))),
+])  # fmt: skip
+def test_enough_for_a_model(fixed, name, expected):
+    resize = GeneralizedRCNNTransform((48, 64), 133, [0.0] * 3, [1.0] * 3, fixed_size=fixed)
+    assert transforms.enough(resize, name) == expected
+    resize.eval()
+    for size in ((400, 300), (300, 400), (1200, 90), (140, 130)):
+        wanted = resize([torch.zeros(3, *size)])[0].image_sizes[0]
+        smaller = torch.zeros(3, *(-(-side // factor(size, expected)) for side in size))
+        assert all(side >= need for side, need in zip(smaller.shape[1:], wanted, strict=True))
+        assert resize([smaller])[0].image_sizes[0] == pytest.approx(wanted, abs=1)
+
+
+def test_train_reads_no_more_than_the_model_needs(tmp_path, monkeypatch):
+    write(tmp_path / "a", 6, (2000, 1500), scale=50)
+    line = ["tiny_ssd", "--data", "coco", "--eval-split", "none", "--augment", "rcnn", "--workers", "0"]
+    paths = [f"annotations={tmp_path}/a/a.json", f"images={tmp_path}/a"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args([*line, *(word for path in paths for word in ("--data-option", path))])
+    monkeypatch.chdir(tmp_path)
+    trainer, _ = prepare(args)
+    assert trainer.data.enough == (64, float("inf"))
+    image, target = trainer.data[0]
+    assert image.shape == (3, 125, 94) and target["boxes"].shape == (1, 4)
+    trainer.logs.close()
