@@ -77,21 +77,6 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
     return data
 
 
-def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tuple[Any, Any]:
-    """The images to learn from, and the held-out ones or None. The first have no transform yet."""
-    from boxops.data import transforms
-
-    split, held_out_split = SPLITS[args.data]
-    data = open_data(args, args.train_split or split, seed=seed, **branches)
-    if args.eval_split == "none":
-        return data, None
-    held_out = open_data(args, args.eval_split or held_out_split, transform=transforms.evaluate(), seed=seed,
-                         classes=data.classes, **branches)  # fmt: skip
-    if held_out.classes != data.classes:
-        raise UserError(f"expected held-out data of the classes {data.classes}, got {held_out.classes}")
-    return data, held_out
-
-
 def branches(config: dict[str, Any]) -> dict[str, bool]:
     """Whether a model needs masks, and keypoints."""
     return {"masks": config["name"].startswith("mask_rcnn"), "keypoints": bool(config.get("num_keypoints"))}

@@ -6,14 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, one_line_errors, open_data, user_errors
+from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, one_line_errors, user_errors
+from boxops.cli.splits import open_held_out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="last.pt or best.pt of boxops train")
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {splits[1]}" for kind, splits in SPLITS.items())
-    parser.add_argument("--split", metavar="NAME", help=f"by default: {text}")
+    parser.add_argument("--split", metavar="NAME", help=f"by default {text}, or what train holds out of files that "
+                        "name no splits: there a share is train's --split, and all takes all")  # fmt: skip
     parser.add_argument(
         "--metric", default="coco", choices=("coco", "voc"), help="COCO's AP and AR, or VOC's AP (coco)"
     )
@@ -36,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--data: expected one of {', '.join(SPLITS)}, got {args.data!r}")
         _, _, device = start_processes(args.device)
         model, checkpoint = load_model(args.checkpoint, device)
-        data = open_data(args, args.split or SPLITS[args.data][1], transform=transforms.evaluate(),
-                         classes=checkpoint["classes"], **branches(model.config))  # fmt: skip
+        data = open_held_out(args, transform=transforms.evaluate(), classes=checkpoint["classes"],
+                             **branches(model.config))  # fmt: skip
         if data.classes != checkpoint["classes"]:
             raise UserError(f"expected data of the classes {checkpoint['classes']}, got {data.classes}")
         print(data.report())

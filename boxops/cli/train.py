@@ -17,9 +17,9 @@ from boxops.cli.common import (
     add_data_arguments,
     key_value,
     one_line_errors,
-    open_splits,
     user_errors,
 )
+from boxops.cli.splits import open_splits
 from boxops.training import Options
 
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
@@ -48,6 +48,8 @@ A run that was stopped or killed goes on with the same command and --resume."""
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
+    parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images and hold the others out; "
+                        "0.8 where the files hold none out")  # fmt: skip
     parser.add_argument("--augment", choices=("ssd", "rcnn", "none"), help="ssd (photometric, zoom out, crop, flip), "
                         "rcnn (flip) or none; by default the model's own, rcnn for shapes")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
@@ -155,6 +157,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
     torch.manual_seed(options.seed)
     model = models.create(name, len(data.classes) + 1, weights=args.weights, fine_tune=args.fine_tune,
                           backbone_weights=args.backbone_weights, **settings)  # fmt: skip
+    data.enough = transforms.enough(model.transform, preset)  # large photos are read no larger
     held_out = None
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from boxops.data import segmentation
-from boxops.data.images import image_size, read_image
+from boxops.data import frames
+from boxops.data.divide import divide
+from boxops.data.images import Enough, decode, factor, image_size, read_header
 from boxops.data.records import BadData, Object, Problem, Record, check, pack, to_coco
 
 Target = dict[str, Any]
@@ -43,6 +44,8 @@ class DetectionDataset(torch.utils.data.Dataset):
         keypoint_names, keypoint_flip: and the permutation of the keypoints in a mirror, or None.
         ids: image ids by index.
         problems: what was found bad and left out when the annotations were read.
+        enough: (shorter, longer) side of an image in pixels that are of use: samples of larger images are halved as
+            often as the image keeps one of them, with boxes, masks and keypoints. None: samples are of full size.
         undivided: the files name no splits: these are all images there are, whatever split was asked for.
     """
 
@@ -53,6 +56,7 @@ class DetectionDataset(torch.utils.data.Dataset):
     has_masks = False
     has_difficult = False
     undivided = False
+    enough: Enough | None = None
 
     def __init__(self, transform: Transform | None, on_bad: str, seed: int) -> None:
         if on_bad not in ("skip", "raise"):
@@ -62,6 +66,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         self.transform, self.on_bad, self.seed = transform, on_bad, seed
         self.problems: list[Problem] = []
         self._records: list[Record] = []
+        self._upright = False  # whether all records are known to be in the frame of the upright image
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that workers that live on see it change
 
     # For the formats.
@@ -125,26 +130,25 @@ class DetectionDataset(torch.utils.data.Dataset):
         return self._records[index].path
 
     def image(self, index: int) -> Image.Image:
-        """The image in RGB, as stored: EXIF's orientation is ignored, as COCO's annotations do. Raises BadData."""
+        """The image in full, upright and in RGB, see :func:`boxops.data.images.read_image`. Raises BadData."""
+        return self._decode(index, None)[0]
+
+    def load(self, index: int) -> tuple[Image.Image, Record, np.ndarray | None]:
+        """Image, record and masks uint8 [G, H, W], upright, and halved as ``enough`` says."""
+        image, record = self._decode(index, self.enough)
+        halved = factor((record.width, record.height), self.enough)
+        masks = frames.masks(record, halved) if self.has_masks else None
+        return image, frames.smaller(record, halved), masks
+
+    def _decode(self, index: int, enough: Enough | None) -> tuple[Image.Image, Record]:
+        """The image, and the record of the image in full."""
         record = self._records[index]
         assert record.path is not None
         try:
-            image = read_image(record.path)
-            expected = f"{record.width} x {record.height}"
-            if image.size != (record.width, record.height):
-                raise ValueError(f"expected an image of {expected}, as annotated, got {image.width} x {image.height}")
+            image, header = decode(record.path, enough)
+            return image, frames.upright(record, header)
         except ValueError as error:
             raise BadData(Problem(str(record.path), "", str(error))) from error
-        return image
-
-    def load(self, index: int) -> tuple[Image.Image, Record, np.ndarray | None]:
-        """Image, record and masks uint8 [G, H, W]."""
-        image, record = self.image(index), self._records[index]
-        if not self.has_masks:
-            return image, record, None
-        size = record.height, record.width
-        masks = [segmentation.decode(json.loads(text), *size) for text in record.segmentations]
-        return image, record, np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
 
     def set_epoch(self, epoch: int) -> None:
         """Changes the random numbers of the transforms, in running workers too."""
@@ -201,13 +205,44 @@ class DetectionDataset(torch.utils.data.Dataset):
         more = len(self.problems) - first
         return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
 
+    def has_objects(self) -> bool:
+        """Whether there is anything to learn from; crowds alone are nothing."""
+        return any((record.iscrowd == 0).any() for record in self._records)
+
+    def split_off(self, share: float = 0.8) -> tuple[DetectionDataset, DetectionDataset]:
+        """Images to learn from, about that share of all, and held-out ones, by a rule that depends on the files' names
+        alone: see :func:`boxops.data.divide.divide`. Both parts list the problems of the whole.
+
+        Raises:
+            ValueError: share is not between 0 and 1, there are no two different images, or they are generated.
+        """
+        paths = [record.path for record in self._records if record.path is not None]
+        if not len(paths) == len(self._records) > 0:
+            raise ValueError("split_off: expected images in files; generated ones have splits of their own")
+        learn, held_out = divide(paths, share)
+        return self._part(learn), self._part(held_out)
+
+    def _part(self, indices: Sequence[int]) -> DetectionDataset:
+        part = copy.copy(self)
+        part._records = [self._records[index] for index in indices]
+        part._epoch = self._epoch.clone().share_memory_()
+        part.problems, part.undivided = list(self.problems), False
+        return part
+
     def records(self) -> Sequence[Record]:
-        """The records of all images."""
+        """The records of all images, upright; for this it reads the headers of all files, the first time."""
+        if not self._upright:
+            for index, record in enumerate(self._records):
+                with suppress(ValueError):  # said where the image is decoded
+                    if record.path is not None:
+                        self._records[index] = frames.upright(record, read_header(record.path))
+            self._upright = True
         return self._records
 
     def coco(self) -> dict[str, Any]:
-        """The ground truth of all images as COCO's json has it, in pixels of the original images, made without decoding
-        them: ids, bbox (x, y, width, height), area, iscrowd, ``ignore`` (VOC's difficult), segmentation, keypoints."""
+        """The ground truth of all images as COCO's json has it, in pixels of the upright images in full, made without
+        decoding them: ids, bbox (x, y, width, height), area, iscrowd, ``ignore`` (VOC's difficult), segmentation,
+        keypoints."""
         return to_coco(self.records(), self.classes, self.category_ids, self.keypoint_names)
 
 

@@ -76,6 +76,9 @@ class Shapes(DetectionDataset):
     def image_path(self, index: int) -> None:
         """There is none."""
 
+    def has_objects(self) -> bool:
+        return True
+
     def image(self, index: int) -> Image.Image:
         return self.load(index)[0]
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from boxops.data.images import Enough
+
 MEAN = (124, 116, 104)  # of ImageNet, as padding
 PER_OBJECT = ("labels", "iscrowd", "area", "difficult", "keypoints", "visibility")
 
@@ -84,6 +86,20 @@ def train(
     sanitize = v2.SanitizeBoundingBoxes(labels_getter=_per_object)  # drops what a crop left empty, and its labels
     resize = [] if size is None else [v2.Resize(size)]
     return v2.Compose([*presets[name], *resize, sanitize, v2.ToDtype(torch.float32, scale=True)])
+
+
+def enough(resize: Any, name: str) -> Enough:
+    """(shorter, longer) side of the images that a preset needs for a model: see :class:`DetectionDataset`.
+
+    Args:
+        resize: the model's ``transform``, torchvision's GeneralizedRCNNTransform.
+        name: the preset; ``ssd`` cuts parts out, for which a quarter is added: of a photo SSD300 then gets what it had
+            of Pascal VOC's, for which it was made.
+    """
+    part = 1.25 if name == "ssd" else 1.0
+    if resize.fixed_size is not None:
+        return part * max(resize.fixed_size), float("inf")
+    return part * max(resize.min_size), part * resize.max_size
 
 
 def evaluate() -> v2.Compose:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import distributed, nn
 
-from boxops.data import DetectionDataset, collate
+from boxops.data import DetectionDataset, Problem, collate
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
 from boxops.evaluation.voc import voc_ap
@@ -18,6 +20,7 @@ __all__ = ["Detections", "coco_ap", "evaluate", "evaluate_files", "table", "voc_
 
 COLUMN = 8  # a measure and the space around it, in characters
 AMP = {None: None, "none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PIXELS = 8_000_000  # of a batch
 
 
 def evaluate(
@@ -39,10 +42,11 @@ def evaluate(
     Args:
         model: in eval mode, ``model(images)`` gives per image ``boxes``, ``scores``, ``labels``; its mode is put back.
         dataset: with a transform that leaves images in their size, such as :func:`boxops.data.transforms.evaluate`. An
-            image that cannot be read does not count.
+            image that cannot be read does not count, and is warned of.
         metric: ``coco``, see :func:`coco_ap`; ``voc``, AP at IoU 0.5 with the area under the curve, or ``voc2007``
             with 11 points, see :func:`voc_ap`.
         iou_types: of COCO's ``bbox``, ``segm``, ``keypoints``; by default all that data and model have.
+        batch_size: images at a time; of photos of several megapixels fewer.
         workers: processes that read images.
         device: of the model if None.
         amp: ``bf16`` or ``fp16`` for autocast.
@@ -71,15 +75,18 @@ def evaluate(
     found = Detections(dataset.category_ids, wanted)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
     part = torch.utils.data.Subset(dataset, range(rank, len(dataset), world))
-    batches: Any = torch.utils.data.DataLoader(part, batch_size, num_workers=workers, collate_fn=collate)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    sampler = list(_batches([sizes[i] for i in dataset.ids[rank::world]], batch_size))
+    batches: Any = torch.utils.data.DataLoader(part, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
     if progress and rank == 0 and sys.stderr.isatty():
         batches = _bar(batches)
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    problems: dict[Problem, None] = {}
     training = model.training
     model.eval()
     try:
         with torch.inference_mode(), torch.autocast(at.type, AMP[amp], enabled=AMP[amp] is not None):
-            for images, targets, _ in batches:
+            for images, targets, bad in batches:
+                problems.update(dict.fromkeys(bad))
                 ids = [target["image_id"] for target in targets]
                 for i, image in zip(ids, images, strict=True):
                     if (got := (image.shape[-2], image.shape[-1])) != sizes[i]:
@@ -87,6 +94,9 @@ def evaluate(
                 found.update(ids, model([image.to(at) for image in images]))
     finally:
         model.train(training)
+    if problems:
+        told = f"{len(problems)} of {len(part)} images do not count, since they cannot be read"
+        warnings.warn(f"evaluate: {told}; {'; '.join(map(str, islice(problems, 5)))}", stacklevel=2)
     if parallel:
         found.gather()
     kinds = [kind for kind in wanted if kind in found.given]
@@ -95,6 +105,20 @@ def evaluate(
     if metric == "coco":
         return coco_ap(truth, found.rows(), kinds, image_ids=found.images, sigmas=sigmas)
     return voc_ap(truth, found.rows(), image_ids=found.images, eleven_points=metric == "voc2007")
+
+
+def _batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
+    """Batches of batch_size images, of large ones fewer: a photo of 12 megapixels is 144 MB of floating numbers."""
+    batch: list[int] = []
+    pixels = 0
+    for index, (height, width) in enumerate(sizes):
+        if batch and (len(batch) == batch_size or pixels + height * width > PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(index)
+        pixels += height * width
+    if batch:
+        yield batch
 
 
 def _bar(batches: Any) -> Any:
