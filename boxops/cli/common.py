@@ -68,8 +68,19 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
 
     if args.data in ("shapes", "coco"):
         options |= {"masks": masks, "keypoints": keypoints}
+    if args.data == "shapes":
         options.pop("classes", None)
-    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **dict(args.data_option)})
+    options |= dict(args.data_option)
+    if (classes := options.get("classes")) is not None:  # cat,dog; key_value read 1,2 as numbers
+        names = (
+            classes.split(",")
+            if isinstance(classes, str)
+            else classes
+            if isinstance(classes, (list, tuple))
+            else [classes]
+        )
+        options["classes"] = [str(name).strip() for name in names]
+    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **options)
     if masks and not data.has_masks:
         raise UserError(f"expected data with masks for this model, got {args.data} without")
     if keypoints and data.keypoint_names is None:

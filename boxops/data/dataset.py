@@ -43,6 +43,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         keypoint_names, keypoint_flip: and the permutation of the keypoints in a mirror, or None.
         ids: image ids by index.
         problems: what was found bad and left out when the annotations were read.
+        notes: what was not taken word for word, though nothing is bad: coordinates that were scaled, ids numbered.
         undivided: the files name no splits: these are all images there are, whatever split was asked for.
     """
 
@@ -61,6 +62,7 @@ class DetectionDataset(torch.utils.data.Dataset):
             raise ValueError(f"seed: expected an integer of 0 or more, got {seed!r}")
         self.transform, self.on_bad, self.seed = transform, on_bad, seed
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self._records: list[Record] = []
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that workers that live on see it change
 
@@ -197,6 +199,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         """How many images, objects and problems there are, and the first problems."""
         objects = sum(len(record.boxes) for record in self._records)
         lines = [f"{len(self)} images, {objects} objects, {len(self.classes)} classes, {len(self.problems)} problems"]
+        lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  {problem}" for problem in self.problems[:first]]
         more = len(self.problems) - first
         return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
