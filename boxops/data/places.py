@@ -93,11 +93,13 @@ def image_folders(
             raise FileNotFoundError(f"images: expected a folder, got {images}")
     else:
         tops = [*([] if root is None or Path(root).is_file() else [Path(root)]), file.parent]
-        tops += [file.parent.parent] if file.parent.name.lower() == "annotations" else []
+        tops += [up.parent for up in list(file.parents)[:2] if up.name.lower() == "annotations"]
         bases = [top / name for top in tops for name in (".", "images", "data", "JPEGImages")]
         after = [top / name for top in tops for name in ("images", "data", "JPEGImages", ".")]
-    names = [name for group in ALIASES for name in group] if undivided else list(aliases(split))
-    names += [word for name in names if (word := split_word(name, file.stem))] + [file.stem.rsplit("_", 1)[-1]]
+    known = (split, *(name for group in ALIASES for name in group))
+    words = {name: word for name in known if (word := split_word(name, f"{file.parent.name}/{file.stem}"))}
+    names = [*words.values(), *(other for name in words for other in aliases(name))]
+    names = [*(names or (known if undivided else aliases(split))), file.stem.rsplit("_", 1)[-1]]
     names = [name.lower() for name in (*names, *(f"{name}2017" for name in names))]
     below = [child for base in bases for child in _folders(base, names)]
     order = (*after, *below) if images is not None else (*below, *after)
