@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
+
+Id = int | str
 
 
 def numbers(value: Any, count: int | None = None, what: str = "") -> list[float]:
@@ -34,6 +37,24 @@ def integer(value: Any, name: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**63:
         raise ValueError(f"expected {name}, an integer, got {reprlib.repr(value)}")
     return number
+
+
+def identity(value: Any, name: str) -> Id:
+    """The value as an id: an integer, or a text that is none."""
+    if type(value) is int and -(2**63) < value < 2**63:  # of almost all, and there are millions
+        return value
+    if isinstance(value, str) and value:
+        try:
+            return integer(value, name)
+        except ValueError:
+            return value
+    return integer(value, name)
+
+
+def numbered(ids: Collection[Id]) -> dict[Id, int]:
+    """The ids as integers: their own, or if one of them is a text, all counted from 1."""
+    counted = any(isinstance(own, str) for own in ids)
+    return {own: number if counted else int(own) for number, own in enumerate(ids, 1)}
 
 
 def class_list(classes: Any) -> list[str]:

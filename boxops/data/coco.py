@@ -6,18 +6,16 @@ import itertools
 import json
 import reprlib
 from collections import defaultdict
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from boxops.data import segmentation
-from boxops.data.checks import class_list, integer, label_of, numbers
+from boxops.data.checks import Id, class_list, identity, integer, label_of, numbered, numbers
 from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.places import annotation_file, find_images, image_folders
 from boxops.data.records import BadData, Object, Problem
 
 KEYS = ("images", "annotations", "categories")
-Id = int | str  # as a file has it: a text is one that is no number
 
 
 class Coco(DetectionDataset):
@@ -76,12 +74,12 @@ class Coco(DetectionDataset):
         entries = self._entries(file, data["images"])
         folders = image_folders(root, images, split, file, self.undivided)
         paths = find_images("coco", file, (name for name, _ in entries.values()), folders)
-        numbered = _numbered(entries)
-        if entries and numbered[next(iter(entries))] != next(iter(entries)):
+        number = numbered(entries)
+        if any(isinstance(image_id, str) for image_id in entries):
             self.notes.append(f"{file}: ids of images are texts; they are numbered from 1 here")
         for image_id, (name, size) in entries.items():
             path = paths.get(name, folders[0] / name)
-            self.add(file, path, numbered[image_id], size, by_image.pop(image_id, ()))
+            self.add(file, path, number[image_id], size, by_image.pop(image_id, ()))
         for image_id, things in by_image.items():
             for place, _ in things:
                 self.report_problem(Problem(str(file), place, f"expected the id of an image, got {image_id}"))
@@ -92,7 +90,7 @@ class Coco(DetectionDataset):
         try:
             if not categories:
                 raise ValueError("expected at least one with id and name, got []")
-            ids = [_id(_field(raw, "id"), "id") for raw in categories]
+            ids = [identity(_field(raw, "id"), "id") for raw in categories]
             names = [_name(raw) for raw in categories]
             wanted = classes is not None and names[0] in classes and names[0] not in names[1:]
             if not wanted and _is_group(categories, ids[0], data["annotations"]):
@@ -106,7 +104,7 @@ class Coco(DetectionDataset):
                 raise ValueError(f"expected the classes {self.classes}, got {unknown} too")
         except ValueError as error:
             raise BadData(Problem(str(file), "categories", str(error))) from error
-        number = _numbered(ids)
+        number = numbered(ids)
         own = {name: number[category] for name, category in zip(names, ids, strict=True)}
         others = itertools.count(max(own.values()) + 1)  # for classes that the file lacks
         self.category_ids = [own[name] if name in own else next(others) for name in self.classes]
@@ -126,10 +124,10 @@ class Coco(DetectionDataset):
         for k, raw in enumerate(annotations):
             place = _place("annotations", k, raw)
             with self.skipping(str(file), place):
-                image = _id(_field(raw, "image_id"), "image_id")
+                image = identity(_field(raw, "image_id"), "image_id")
                 own = raw.get("id")
                 if own is not None:
-                    own = _id(own, "id")
+                    own = identity(own, "id")
                     if own in seen:
                         raise ValueError(f"expected every annotation id once, got {own} again")
                     seen.add(own)
@@ -148,7 +146,7 @@ class Coco(DetectionDataset):
         entries: dict[Id, tuple[str, tuple[int, int] | None]] = {}
         for k, raw in enumerate(images):
             with self.skipping(str(file), _place("images", k, raw)):
-                image_id = _id(_field(raw, "id"), "id")
+                image_id = identity(_field(raw, "id"), "id")
                 name = raw.get("file_name")
                 if not name and isinstance(url := raw.get("coco_url"), str):  # LVIS
                     name = "/".join(url.split("/")[-2:])
@@ -162,7 +160,7 @@ class Coco(DetectionDataset):
         return entries
 
     def parse(self, raw: Any) -> Object:
-        label = label_of(self._labels, _id(_field(raw, "category_id"), "category_id"))
+        label = label_of(self._labels, identity(_field(raw, "category_id"), "category_id"))
         shape = raw.get("segmentation")
         if self.has_masks or not raw.get("bbox"):
             shape = _polygons(shape)
@@ -202,23 +200,6 @@ def _field(raw: Any, key: str) -> Any:
 
 def _place(name: str, k: int, raw: Any) -> str:
     return f"{name}[{k}]" + (f" (id {raw['id']})" if isinstance(raw, dict) and raw.get("id") is not None else "")
-
-
-def _id(value: Any, name: str) -> Id:
-    if type(value) is int and -(2**63) < value < 2**63:  # of almost all, and there are millions
-        return value
-    if isinstance(value, str) and value:
-        try:
-            return integer(value, name)
-        except ValueError:
-            return value
-    return integer(value, name)
-
-
-def _numbered(ids: Collection[Id]) -> dict[Id, int]:
-    """The ids as integers: their own, or if one of them is a text, all counted from 1."""
-    counted = any(isinstance(own, str) for own in ids)
-    return {own: number if counted else int(own) for number, own in enumerate(ids, 1)}
 
 
 def _name(raw: Any) -> str:

@@ -56,13 +56,8 @@ class Columns:
             raise ValueError(f"expected {self.names}, got {','.join(row)[:80]!r}")
         box = [row[k] for k in self.box]
         label = row[self.label] if self.label is not None else self.only if any(box) else ""
-        return (
-            row[self.image],
-            label,
-            box,
-            [row[k] for k in self.size],
-            row[self.crowd] if self.crowd is not None else "",
-        )
+        crowd = row[self.crowd] if self.crowd is not None else ""
+        return row[self.image], label, box, [row[k] for k in self.size], crowd
 
     def corners(self, box: Sequence[float]) -> list[float]:
         """x1, y1, x2, y2 of the numbers in the box's columns."""
@@ -82,7 +77,8 @@ def find(rows: Sequence[Sequence[str]], classes: Sequence[str] | None) -> tuple[
         raise ValueError(f"expected rows of {COLUMNS}, got none")
     if _is_header(rows[0]):
         return _named(rows[0], classes), 1
-    boxes = {names: sum(_is_box(_named(names.split(",")), row) for row in rows) for names in USUAL}
+    usual = {names: _named(names.split(",")) for names in USUAL}
+    boxes = {names: sum(_is_box(layout, row) for row in rows) for names, layout in usual.items()}
     best = max(USUAL, key=lambda names: boxes[names])  # of several the first
     found = _named(best.split(","), classes)
     if best != COLUMNS or list(boxes.values()).count(boxes[best] or -1) > 1:

@@ -49,7 +49,8 @@ def annotation_file(
         return folder, True
     ending = "*" + "".join(f"[{letter}{letter.upper()}]" for letter in suffix)
     places = ("", "*/", "*/annotations/", "annotations/*/")
-    files = sorted({file for place in places for file in folder.glob(place + ending)})
+    inside = {file.relative_to(folder) for place in places for file in folder.glob(place + ending)}
+    files = [folder / file for file in sorted(inside) if not any(part.startswith(".") for part in file.parts)]
 
     def chosen(files: list[Path]) -> list[Path]:
         for start in preferred:
@@ -171,11 +172,12 @@ class _Listed:
     def find(self, folder: Path, name: str) -> Path | None:
         """The one file of that name, or if there is none the one image with a name such as this and an ending."""
         if folder not in self.folders:
-            self.folders[folder] = names = defaultdict(list)
+            names: dict[str, list[str]] = defaultdict(list)
             for own in os.listdir(folder) if os.path.isdir(folder) else ():
                 names[own.lower()].append(own)
                 if is_image_name(own):
                     names["/" + os.path.splitext(own.lower())[0]].append(own)
+            self.folders[folder] = names
         names = self.folders[folder]
         same = names.get(name.lower()) or ([] if is_image_name(name) else names.get("/" + name.lower(), []))
         path = folder / (name if name in same else same[0] if len(same) == 1 else "")

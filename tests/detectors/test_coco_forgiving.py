@@ -1,11 +1,13 @@
 """COCO json as tools export it: what has one meaning is read, and files and images are found where they put them."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
 from data_files import BOX, POLYGON, open_coco, write_images
 
+from boxops.cli import common
 from boxops.data import BadData, open_dataset, segmentation
 
 
@@ -100,7 +102,7 @@ def test_same_objects(tmp_path, name):
 
 
 def test_ids_that_are_other_texts(tmp_path):
-    name = {1: "b7", 2: "12", 7: "cat-1", 9: "dog-1"}
+    name = {1: "1", 2: "b7", 7: "cat-1", 9: "dog-1"}
     data = edited(tmp_path, both(
         each("images", id=name.get), each("categories", id=name.get),
         each("annotations", id=lambda i: f"a{i}", image_id=name.get, category_id=name.get),
@@ -296,15 +298,15 @@ def test_no_image_is_there(tmp_path):
 
 @pytest.mark.parametrize(("option", "classes"), [
     ("classes=cat", ["cat"]), ("classes=cat, dog", ["cat", "dog"]), ("classes=['cat','dog']", ["cat", "dog"]),
-    ("classes=7", ["7"]), ("classes=0,1", ["0", "1"]),
+    ("classes=07", ["07"]), ("classes=0,1.0", ["0", "1.0"]),
 ])  # fmt: skip
 def test_classes_of_the_command_line(monkeypatch, option, classes):
-    from argparse import Namespace
-
-    from boxops.cli import common
-
     seen = {}
     monkeypatch.setattr("boxops.data.open_dataset", lambda *args, **options: seen.update(options))
-    args = Namespace(data="csv", root=None, on_bad="skip", data_option=[common.key_value(option)])
+    args = Namespace(data="coco", root=None, on_bad="skip", annotations=None, images=None)
+    args.data_option = [common.key_value(option)]
     common.open_data(args, "train", masks=False, keypoints=False, classes=["other"])
     assert seen["classes"] == classes
+    args.data_option = []
+    common.open_data(args, "val", masks=False, keypoints=False, classes=["other"])
+    assert seen["classes"] == ["other"]
