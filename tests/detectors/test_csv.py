@@ -61,6 +61,8 @@ def test_notes(tmp_path):
     )
     (note,) = open_csv(tmp_path, "a.jpg,1,2,3,4,5\n", classes=["1"]).notes  # the last could be the class as well
     assert "read as image,category,xmin" in note
+    data = open_csv(tmp_path, "a.jpg,4,6,20,15,0\n", classes=["0"])  # as class 4 it would have no box
+    assert data[0][1]["boxes"].tolist() == [[4, 6, 20, 15]] and "xmax,ymax,class" in data.notes[0]
     data = open_csv(tmp_path, SAME["without classes"], classes=None)
     assert data.classes == ["object"] and "all objects are 'object'" in data.report()
 
@@ -183,6 +185,9 @@ def test_layouts(tmp_path, name):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(SAME["our own"])
     (tmp_path / "classes.csv").write_text("cat,0\n")  # keras-retinanet's second file is none of boxes
+    hidden = tmp_path / ".ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / file.replace("/", "_")).write_text(SAME["our own"])
     data = open_dataset("csv", tmp_path, split=split)
     assert data.undivided == undivided and data.image_path(0) == tmp_path / image and data.image(0).size == SIZE
     for options in (
