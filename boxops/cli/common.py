@@ -43,10 +43,12 @@ def user_errors() -> Iterator[None]:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """``key=value``, the value as Python would read it, or else as text."""
+    """``key=value``, the value as Python would read it, or else as text; ``classes=cat,dog`` is a list of names."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"expected key=value, got {text!r}")
+    if key == "classes" and not value.startswith("["):
+        return key, [name.strip() for name in value.split(",")]
     try:
         return key, ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
     except (ValueError, SyntaxError):
@@ -68,6 +70,7 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
 
     if args.data in ("shapes", "coco"):
         options |= {"masks": masks, "keypoints": keypoints}
+    if args.data == "shapes":
         options.pop("classes", None)
     data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **dict(args.data_option)})
     if masks and not data.has_masks:

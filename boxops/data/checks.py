@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+Id = int | str
+
 
 def numbers(value: Any, count: int | None = None, what: str = "") -> list[float]:
-    """The value as a list of finite numbers, or a ValueError that says what came."""
+    """The value as a list of finite numbers, or a ValueError that says what came. A text may be a number."""
+    if isinstance(value, (list, tuple)) and str in map(type, value):
+        with suppress(ValueError):
+            value = [float(x) if isinstance(x, str) else x for x in value]
     good = isinstance(value, (list, tuple)) and (count is None or len(value) == count)
     good = good and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in value)
     if not good or not all(abs(x) < 1e9 for x in value):  # never of a NaN
@@ -20,9 +28,46 @@ def numbers(value: Any, count: int | None = None, what: str = "") -> list[float]
 
 
 def integer(value: Any, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
+    """The value as an integer, which files may write as 1, 1.0, "1" or "1.0"."""
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d{1,19}(\.0*)?\s*", value):
+        number = int(value.partition(".")[0])
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    if not isinstance(number, int) or isinstance(number, bool) or abs(number) >= 2**63:
         raise ValueError(f"expected {name}, an integer, got {reprlib.repr(value)}")
-    return value
+    return number
+
+
+def identity(value: Any, name: str) -> Id:
+    """The value as an id: an integer, or a text that is none."""
+    if type(value) is int and -(2**63) < value < 2**63:  # of almost all, and there are millions
+        return value
+    if isinstance(value, str) and value:
+        try:
+            return integer(value, name)
+        except ValueError:
+            return value
+    return integer(value, name)
+
+
+def numbered(ids: Collection[Id]) -> dict[Id, int]:
+    """The ids as integers: their own, or if one of them is a text, all counted from 1."""
+    counted = any(isinstance(own, str) for own in ids)
+    return {own: number if counted else int(own) for number, own in enumerate(ids, 1)}
+
+
+def class_list(classes: Any) -> list[str]:
+    """The argument ``classes`` of a data set as a list of names, each once."""
+    if isinstance(classes, str):
+        raise ValueError(
+            f"classes: expected a list of names, as {classes.split(',')}, got a text, {classes!r}, whose letters would "
+            "be the names"
+        )
+    names = list(classes)
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"classes: expected a list of names, each once, got {reprlib.repr(names)}")
+    return names
 
 
 def clip(box: Any, width: int, height: int) -> tuple[list[float], float]:

@@ -44,6 +44,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         keypoint_names, keypoint_flip: and the permutation of the keypoints in a mirror, or None.
         ids: image ids by index.
         problems: what was found bad and left out when the annotations were read.
+        notes: what was not taken word for word, though nothing is bad: coordinates that were scaled, ids numbered.
         enough: (shorter, longer) side of an image in pixels that are of use: samples of larger images are halved as
             often as the image keeps one of them, with boxes, masks and keypoints. None: samples are of full size.
         undivided: the files name no splits: these are all images there are, whatever split was asked for.
@@ -65,6 +66,7 @@ class DetectionDataset(torch.utils.data.Dataset):
             raise ValueError(f"seed: expected an integer of 0 or more, got {seed!r}")
         self.transform, self.on_bad, self.seed = transform, on_bad, seed
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
         self._records: list[Record] = []
         self._upright = False  # whether all records are known to be in the frame of the upright image
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # so that workers that live on see it change
@@ -201,6 +203,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         """How many images, objects and problems there are, and the first problems."""
         objects = sum(len(record.boxes) for record in self._records)
         lines = [f"{len(self)} images, {objects} objects, {len(self.classes)} classes, {len(self.problems)} problems"]
+        lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  {problem}" for problem in self.problems[:first]]
         more = len(self.problems) - first
         return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))

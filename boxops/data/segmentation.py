@@ -37,6 +37,20 @@ def check(value: Any, height: int, width: int) -> None:
         raise ValueError(f"expected polygons or run lengths as segmentation, got {reprlib.repr(value)}")
 
 
+def box(value: Any) -> list[float]:
+    """The least box x1, y1, x2, y2 around a segmentation. Raises ValueError where there is none."""
+    if isinstance(value, list) and value:
+        points = [x for polygon in value for x in numbers(polygon, what=" for a polygon")]
+        xs, ys = points[::2], points[1::2]
+        if xs and ys:
+            return [min(xs), min(ys), max(xs), max(ys)]
+    if isinstance(value, dict) and isinstance(size := value.get("size"), list) and len(size) == 2:
+        check(value, *size)
+        x, y, width, height = mask_api().toBbox(_runs(value, *size)).reshape(-1).tolist()
+        return [x, y, x + width, y + height]
+    raise ValueError(f"expected polygons or run lengths to have a box of, got {reprlib.repr(value)}")
+
+
 def _check_polygon(polygon: Any, height: int, width: int) -> None:
     points = np.array(numbers(polygon, what=" for a polygon"))
     if len(points) < 6 or len(points) % 2:
@@ -69,11 +83,15 @@ def _uncompress(text: str) -> list[int]:
 
 def decode(value: Any, height: int, width: int) -> np.ndarray:
     """The mask of a checked segmentation, uint8 [H, W] of 0 and 1."""
-    api = mask_api()
+    runs = _runs(value, height, width)
+    return mask_api().decode(mask_api().merge(runs) if isinstance(runs, list) else runs)
+
+
+def _runs(value: Any, height: int, width: int) -> Any:
+    """A checked segmentation as the C code has it: a list of run lengths for polygons, else one."""
     if isinstance(value, dict) and isinstance(value["counts"], str):
-        return api.decode({**value, "counts": value["counts"].encode()})
-    runs = api.frPyObjects(value, height, width)
-    return api.decode(api.merge(runs) if isinstance(runs, list) else runs)
+        return {**value, "counts": value["counts"].encode()}
+    return mask_api().frPyObjects(value, height, width)
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
