@@ -11,6 +11,7 @@ from torch import distributed, nn
 from boxops.data import DetectionDataset, collate
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
+from boxops.evaluation.labels import by_name, categories_of
 from boxops.evaluation.voc import voc_ap
 
 __all__ = ["Detections", "coco_ap", "evaluate", "evaluate_files", "table", "voc_ap"]
@@ -24,6 +25,7 @@ def evaluate(
     *,
     metric: str = "coco",
     iou_types: Iterable[str] | None = None,
+    labels: Sequence[str] | Mapping[int, int | None] | None = None,
     batch_size: int = 4,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -41,6 +43,11 @@ def evaluate(
         metric: ``coco``, see :func:`coco_ap`; ``voc``, AP at IoU 0.5 with the area under the curve, or ``voc2007``
             with 11 points, see :func:`voc_ap`.
         iou_types: of COCO's ``bbox``, ``segm``, ``keypoints``; by default all that data and model have.
+        labels: what the model's labels mean: names, label i being labels[i - 1], found by name among
+            ``dataset.classes``; or ``{label: category id}``. Detections of other names, and of labels with None, do not
+            count. If None, as many classes as the data has are its classes in their order (as training on it gives),
+            and a model of 91 is one of COCO's, as torchvision's are, by COCO's names. Of a model that does not say how
+            many it has, labels beyond the data's classes are category ids.
         workers: processes that read images.
         device: of the model if None.
         amp: ``bf16`` or ``fp16`` for autocast.
@@ -52,8 +59,8 @@ def evaluate(
         The numbers in 0..1 by name, ``box_AP`` (``VOC_AP``) first; -1 where there is nothing to find.
 
     Raises:
-        ValueError: the model does not give what iou_types ask for, an image is of another size than annotated, or an
-            argument is out of range.
+        ValueError: the model does not give what iou_types ask for, or has other classes than the data; an image is of
+            another size than annotated; or an argument is out of range.
     """
     if metric not in ("coco", "voc", "voc2007"):
         raise ValueError(f"evaluate: expected metric to be coco, voc or voc2007, got {metric!r}")
@@ -66,7 +73,11 @@ def evaluate(
         wanted = [kind for kind, (_, key, _) in TYPES.items() if (key in keys and metric == "coco") or kind == "bbox"]
     else:
         wanted = list(iou_types)
-    found = Detections(dataset.category_ids, wanted)
+    if labels is None:
+        categories = categories_of(model, dataset)
+    else:
+        categories = labels if isinstance(labels, Mapping) else by_name(labels, dataset)
+    found = Detections(dataset.category_ids, wanted, categories)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
     part = torch.utils.data.Subset(dataset, range(rank, len(dataset), world))
     batches: Any = torch.utils.data.DataLoader(part, batch_size, num_workers=workers, collate_fn=collate)
