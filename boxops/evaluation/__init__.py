@@ -11,10 +11,10 @@ from torch import distributed, nn
 from boxops.data import DetectionDataset, collate
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
-from boxops.evaluation.labels import by_name, categories_of
-from boxops.evaluation.voc import voc_ap
+from boxops.evaluation.labels import by_name, categories_of, differences
+from boxops.evaluation.voc import check_metric, voc_ap
 
-__all__ = ["Detections", "coco_ap", "evaluate", "evaluate_files", "table", "voc_ap"]
+__all__ = ["Detections", "by_name", "coco_ap", "differences", "evaluate", "evaluate_files", "table", "voc_ap"]
 
 AMP = {None: None, "none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -62,8 +62,7 @@ def evaluate(
         ValueError: the model does not give what iou_types ask for, or has other classes than the data; an image is of
             another size than annotated; or an argument is out of range.
     """
-    if metric not in ("coco", "voc", "voc2007"):
-        raise ValueError(f"evaluate: expected metric to be coco, voc or voc2007, got {metric!r}")
+    check_metric(metric)
     if amp not in AMP:
         raise ValueError(f"evaluate: expected amp to be bf16, fp16 or none, got {amp!r}")
     truth = dataset.coco()

@@ -1,4 +1,4 @@
-"""What the labels of a model mean in a data set: the model may have more classes, or its own order or numbers of them."""
+"""What a model's labels mean in a data set: it may have more classes, in its own order or with its own numbers."""
 
 from __future__ import annotations
 
