@@ -117,7 +117,7 @@ class Finder:
             with torch.inference_mode():
                 (found,) = self.model([F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True).to(self.device)])
         except (RuntimeError, MemoryError) as error:  # of an image that is too large
-            raise Unreadable(str(error)) from error
+            raise Unreadable(error) from error
         return found, as_rows(found, self.classes, self.args.threshold, rles=self.args.json is not None)
 
 

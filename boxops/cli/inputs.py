@@ -25,7 +25,10 @@ PATIENCE = 30.0, 1800.0  # seconds until a server says something, and for the wh
 
 
 class Unreadable(Exception):
-    """An input that nothing can be found in."""
+    """An input that nothing can be found in, and why, in one line."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(" ".join(str(error).split()) or type(error).__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Input:
                 for number, seconds, image in video.frames(file, every):
                     yield {"frame": number, "time": round(seconds, 3)}, image
         except (OSError, ValueError) as error:
-            raise Unreadable(str(error)) from error
+            raise Unreadable(error) from error
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
