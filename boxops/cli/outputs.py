@@ -24,14 +24,14 @@ def place(inputs: list[Input], out: Path, several: bool) -> list[Path]:
     and where that does not do, NAME-1, NAME-2, ...
     """
     suffix = out.suffix.lower()
+    what = f"{len(inputs)} images" if several else "a video" if inputs[0].video else "an image"
     if not several and not out.is_dir() and suffix:
         expected = (".mp4",) if inputs[0].video else PICTURES
         if suffix not in expected:
-            what = "a video" if inputs[0].video else "an image"
             raise UserError(f"--out: expected {', '.join(expected)} or a folder for {what}, got {out}")
         return [out]
     if (several and suffix in PICTURES + VIDEOS and not out.is_dir()) or out.is_file():
-        raise UserError(f"--out: expected a folder for {len(inputs)} images, got {out}")
+        raise UserError(f"--out: expected a folder for {what}, got {out}")
     taken: set[str] = set()
     places = []
     for one in inputs:

@@ -11,6 +11,8 @@ from typing import IO, Any
 from PIL import Image
 
 TICK = Fraction(1, 1000)  # the second's parts that times are written in
+# Containers with their pictures inside; playlists (HLS, DASH, concat) would open what a stranger's file names.
+FORMATS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf"}
 
 
 def pyav() -> Any:
@@ -32,7 +34,7 @@ def frames(file: str | Path | IO[bytes], every: int = 1) -> Iterator[tuple[int, 
     av = pyav()
     number = -1
     try:
-        with av.open(file if hasattr(file, "read") else str(file)) as container:
+        with av.open(file if hasattr(file, "read") else str(file), options=FORMATS) as container:
             if not container.streams.video:
                 raise ValueError("expected a video, got a file without one")
             stream = container.streams.video[0]
@@ -51,7 +53,7 @@ def frames(file: str | Path | IO[bytes], every: int = 1) -> Iterator[tuple[int, 
 
 def comment(file: str | Path) -> str | None:
     """What :func:`writer` was told to note in the file."""
-    with pyav().open(str(file)) as container:
+    with pyav().open(str(file), options=FORMATS) as container:
         text: str | None = container.metadata.get("comment")
     return text
 

@@ -78,6 +78,5 @@ def categories_of(model: nn.Module, dataset: DetectionDataset) -> Categories | N
     if said == len(coco_names()) + 1:
         return by_name(coco_names(), dataset)
     raise ValueError(
-        f"expected a model of {own} classes with the background, as the data has, got one of {said}: "
-        "labels= says what its labels mean"
+        f"expected a model of {own} classes with the background, as the data has, got one of {said} without names"
     )

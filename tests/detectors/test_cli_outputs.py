@@ -107,7 +107,7 @@ def test_own_files_are_replaced(here, out):
         ("a.png --out a.png.bak", "expected .jpg"),
         ("a.png b.png --out x.png", "--out: expected a folder for 2 images, got x.png"),
         ("a.png b.png --out file", "--out: expected a folder for 2 images, got file"),
-        ("a.png --out file", "--out: expected a folder"),
+        ("a.png --out file", "--out: expected a folder for an image, got file"),
         ("a.png --out file/x.png", "--out: expected a folder to write to, got .*file"),
         ("a.png --json folder", "--json: expected a file, got the folder folder"),
         ("a.png --out x.png --json x.png", "--json: expected outputs of different names, got x.png twice"),
@@ -190,6 +190,16 @@ def test_videos_beside_images(here, capsys):
     assert sorted(os.listdir("drawn")) == ["x.jpg", "x.mp4"]
     assert [row["image"] for row in found()] == ["in/x.mp4", "in/x.mp4", "in/x.png"]
     assert "broken.mp4: left out, expected a video, got" in capsys.readouterr().out
+
+
+def test_a_playlist_opens_nothing(here, capsys):
+    """A file that calls itself a video may be a list of files and addresses to play."""
+    clip("clip.mp4", frames=2)
+    path = Path("clip.mp4").absolute()
+    Path("list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n")
+    Path("concat.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    assert detect("list.mp4", "concat.mp4", "--json", "found.json") == 1
+    assert found() == [] and capsys.readouterr().out.count("left out, expected a video") == 2
 
 
 def test_frames_before_a_broken_one_stay(here, capsys, monkeypatch):
