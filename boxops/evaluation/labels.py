@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -46,9 +47,14 @@ def by_name(names: Sequence[str], dataset: DetectionDataset) -> Categories:
     """The categories of a model whose label i is names[i - 1].
 
     Raises:
-        ValueError: the data set has a class that the model has not; says which names only one of them has.
+        ValueError: the data set has a class that the model has not (says which names only one of them has), or, in
+            another order than the model's, one name twice.
     """
+    if list(names) == dataset.classes:
+        return dict(enumerate(dataset.category_ids, 1))
     ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+    if len(ids) < len(dataset.classes):
+        raise ValueError(f"expected classes of different names in the data, got {reprlib.repr(dataset.classes)}")
     if set(ids) - set(names):
         raise ValueError(f"expected a model of the data's classes, got other names: {differences(names, list(ids))}")
     return {label: ids.get(name) for label, name in enumerate(names, 1)}

@@ -107,6 +107,30 @@ def test_classes_are_found_by_name(tmp_path, names, only):
     assert {metrics[f"box_AP/{name}"] for name in own.values()} == {metrics["box_AP"]} == {1.0}
 
 
+@pytest.mark.parametrize("only", NAMES)
+def test_ids_in_no_order(tmp_path, only):
+    """The numbers of a class are those of its name, as the second opinion has it."""
+    data = annotated(tmp_path, NAMES)
+    model = Perfect(data, lambda c: data.category_ids.index(c) + 1)
+    for found in model.found:
+        own = found["labels"] == data.category_ids.index(only[0]) + 1
+        found |= {key: values[own] for key, values in found.items()}
+    rows = evaluation.Detections(data.category_ids, categories=dict(enumerate(data.category_ids, 1)))
+    rows.update(data.ids, model([None] * 2))
+    metrics = evaluation.coco_ap(data.coco(), rows.rows())
+    assert {name: metrics[f"box_AP/{name}"] for _, name in NAMES} == {name: float(name == only[1]) for _, name in NAMES}
+    assert metrics["box_AP"] == pytest.approx(pycocotools(data.coco(), rows.rows(), "bbox")[0])
+    assert evaluation.voc_ap(data.coco(), rows.rows())[f"VOC_AP/{only[1]}"] == 1
+
+
+def test_one_name_twice(tmp_path):
+    data = annotated(tmp_path, [(0, "dog"), (1, "dog"), (2, "cat")])
+    model = Perfect(data, lambda c: c + 1)
+    assert evaluation.evaluate(model, data, labels=["dog", "dog", "cat"])["box_AP"] == 1
+    with pytest.raises(ValueError, match=r"expected classes of different names in the data, got .*'dog', 'dog', 'cat'"):
+        evaluation.evaluate(model, data, labels=["cat", "dog"])
+
+
 def test_detections_of_other_classes_do_not_count(tmp_path):
     data = annotated(tmp_path, NAMES)
     names = ["zebra", "cat", "dog", "bird"]
