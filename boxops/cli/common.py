@@ -27,6 +27,9 @@ def one_line_errors(run: Callable[[argparse.Namespace], int]) -> Callable[[argpa
         except UserError as error:
             print(f"boxops {args.command}: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print(f"boxops {args.command}: stopped", file=sys.stderr)
+            return 130
 
     return guarded
 
@@ -55,9 +58,9 @@ def key_value(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--data", required=True, metavar="KIND", help="shapes (generated), coco, voc or csv")
+    group.add_argument("--data", required=required, metavar="KIND", help="shapes (generated), coco, voc or csv")
     group.add_argument("--root", metavar="DIR", help="the folder of the data")
     group.add_argument("--on-bad", default="skip", choices=("skip", "raise"), help="bad annotations and images (skip)")
     group.add_argument("--data-option", type=key_value, action="append", default=[], metavar="KEY=VALUE",
@@ -82,4 +85,5 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
 
 def branches(config: dict[str, Any]) -> dict[str, bool]:
     """Whether a model needs masks, and keypoints."""
-    return {"masks": config["name"].startswith("mask_rcnn"), "keypoints": bool(config.get("num_keypoints"))}
+    keypoints = config["name"].startswith("keypoint_rcnn") or bool(config.get("num_keypoints"))
+    return {"masks": config["name"].startswith("mask_rcnn"), "keypoints": keypoints}

@@ -1,122 +1,130 @@
-"""`boxops detect`: detections of images as pictures and JSON."""
+"""`boxops detect`: detections of images and videos as pictures, videos and JSON."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections import Counter
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boxops.cli.common import UserError, key_value, one_line_errors, user_errors
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+from boxops.cli.common import UserError, one_line_errors, user_errors
+from boxops.cli.inputs import Input, Unreadable, find_inputs
+from boxops.cli.models import add_model_arguments, open_model
+from boxops.cli.outputs import open_output, place, protect, save_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-    parser.add_argument("--checkpoint", metavar="FILE", help="last.pt or best.pt of boxops train")
-    parser.add_argument("--model", metavar="NAME", help="with --weights: a model such as faster_rcnn_resnet50_fpn")
-    parser.add_argument("--weights", metavar="FILE_OR_URL", help="its weights, as torchvision's of COCO")
-    parser.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
-                        help="with --model: its options, as num_classes=21")  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="PATH", help="the picture; of several images, their folder")
+    parser.add_argument("images", nargs="+", help="images, videos, folders of images, patterns such as "
+                        "'photos/**/*.jpg', addresses (http, https, file)")  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="PATH", help="the picture, or the .mp4 of a video; or the folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the detections: boxes are x1, y1, x2, y2")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that boxops did not make; never inputs")
     parser.add_argument("--threshold", type=float, default=0.5, help="the least score (0.5)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda; auto is a GPU if there is one")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of videos each Nth frame (1)")
+    add_model_arguments(parser)
 
 
 @one_line_errors
 def run(args: argparse.Namespace) -> int:
     with user_errors():
-        files = find_images(args.images)
-        if args.out is None and args.json is None:
-            raise UserError("expected --out PICTURE, --json FILE or both, got neither")
-        several = len(files) > 1 or any(path.is_dir() for path in args.images)
-        if several and args.out is not None and args.out.suffix.lower() in SUFFIXES:
-            raise UserError(f"--out: expected a folder for {len(files)} images, got {args.out}")
-        twice = [stem for stem, count in Counter(file.stem for file in files).items() if count > 1]
-        if twice and args.out is not None:
-            raise UserError(f"--out: expected images of different names, got {twice[0]} twice")
-        model, classes, device = load(args)
-
-    import torch
-    from PIL import Image
-    from torchvision.transforms.v2 import functional as F
-
-    from boxops.draw import draw_detections
-
-    told, failed = [], 0
-    for file in files:
-        try:
-            with Image.open(file) as opened:
-                picture = opened.convert("RGB")
-        except Exception as error:  # whatever its decoders raise
-            if len(files) == 1:
-                raise UserError(f"{file}: expected an image, got: {error}") from error
-            print(f"{file}: left out, expected an image, got: {error}")
-            failed += 1
-            continue
-        with torch.inference_mode():
-            (found,) = model([F.to_dtype(F.pil_to_tensor(picture), torch.float32, scale=True).to(device)])
-        rows = as_rows(found, classes, args.threshold)
-        told.append({"image": str(file), "detections": rows})
-        texts = [f"{row['class']} {row['score']:.2f}" for row in rows]
-        print(f"{file}: {', '.join(texts) or 'nothing found'}")
-        if args.out is not None:
+        inputs, outs = prepare(args)
+        finder = Finder(args, *open_model(args))
+    failed = 0
+    try:
+        with progress(len(inputs)) as show:
+            for i, (one, out) in enumerate(zip(inputs, outs, strict=True)):
+                error = finder.look_at(one, out, partial(show, i))
+                if error is not None and len(inputs) == 1 and not finder.told:
+                    raise UserError(f"{one.name}: {error}") from error
+                if error is not None:
+                    failed += 1
+                    print(f"{one.name}: left out, {error}")
+    finally:  # stopped, or a full disk: what was found until then is not lost
+        if args.json is not None and (finder.told or failed):
             with user_errors():
-                target = args.out / f"{file.stem}.jpg" if several else args.out
-                target.parent.mkdir(parents=True, exist_ok=True)
-                draw_detections(picture, found, classes, args.threshold).save(target, quality=92)
-    if args.json is not None:
-        with user_errors():
-            args.json.write_text(json.dumps(told, indent=1))
+                save_json(finder.told, args.json)
     return 1 if failed else 0
 
 
-def find_images(paths: list[Path]) -> list[Path]:
-    """The files, and those in folders that are images by their names."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise UserError(f"{path}: expected a folder with images, got none of {', '.join(SUFFIXES)}")
-            files += inside
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UserError(f"{path}: expected an image or a folder, got no such file")
-    return files
+def prepare(args: argparse.Namespace) -> tuple[list[Input], list[Path | None]]:
+    """The inputs and the output of each, after all checks that take no model."""
+    if args.out is None and args.json is None:
+        raise UserError("expected --out PICTURE, --json FILE or both, got neither")
+    if not 0 <= args.threshold <= 1:
+        raise UserError(f"--threshold: expected a score of 0 to 1, got {args.threshold:g}")
+    if args.every < 1:
+        raise UserError(f"--every: expected 1 or more, got {args.every}")
+    inputs = find_inputs(args.images)
+    several = len(inputs) > 1 or len(args.images) > 1 or Path(args.images[0]).is_dir()
+    places = [] if args.out is None else place(inputs, args.out, several)
+    planned = [("--out", path) for path in places] + ([("--json", args.json)] if args.json else [])
+    read = [args.checkpoint, args.weights, *(one.path for one in inputs if not one.remote)]
+    protect(planned, read, args.overwrite)
+    if any(one.video for one in inputs):
+        from boxops.data import video
+
+        try:
+            video.pyav()
+        except ImportError as error:
+            raise UserError(str(error)) from error
+    return inputs, [*places] or [None] * len(inputs)
 
 
-def load(args: argparse.Namespace) -> tuple[Any, list[str], Any]:
-    """Model, names of its classes, device."""
-    from boxops.training.parts import start_processes
+class Finder:
+    """Finds objects in one input after the other.
 
-    _, _, device = start_processes(args.device)
-    if (args.checkpoint is None) == (args.model is None):
-        raise UserError("expected either --checkpoint FILE or --model NAME --weights FILE_OR_URL")
-    if args.checkpoint is not None:
-        from boxops.training import load_model
+    ``told`` has for each image, and each frame of a video, what the JSON says of it.
+    """
 
-        model, checkpoint = load_model(args.checkpoint, device)
-        return model, list(checkpoint["classes"]), device
-    if args.weights is None:
-        raise UserError("--model: expected --weights FILE_OR_URL with it, got none")
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, KeypointRCNN_ResNet50_FPN_Weights
+    def __init__(self, args: argparse.Namespace, model: Any, classes: list[str], device: Any) -> None:
+        self.args, self.model, self.classes, self.device = args, model, classes, device
+        self.told: list[dict[str, Any]] = []
 
-    from boxops import models
+    def look_at(self, one: Input, out: Path | None, show: Callable[[str], None]) -> Unreadable | None:
+        """What was wrong with the input, if anything. The frames of a video that come before a broken one stay."""
+        from boxops.draw import draw_detections
 
-    person = models.SHORT.get(args.model, args.model).startswith("keypoint_rcnn")
-    known = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1 if person else FasterRCNN_ResNet50_FPN_Weights.COCO_V1
-    names = list(known.meta["categories"])  # with the background in front
-    model = models.create(args.model, weights=args.weights, **{"num_classes": len(names), **dict(args.set)})
-    same = model.config["num_classes"] == len(names)
-    return model.to(device).eval(), names[1:] if same else [], device
+        before = len(self.told)
+        wrong = None
+        with open_output(out) as add:
+            try:
+                for where, image in one.frames(self.args.every):
+                    show(f"{one.name} {where['time']:.0f} s" if where else one.name)
+                    found, rows = self.find(image)
+                    self.told.append({"image": one.name, **where, "detections": rows})
+                    if out is not None:
+                        picture = draw_detections(image, found, self.classes, self.args.threshold)
+                        add(picture, where.get("time", 0.0))
+            except Unreadable as error:
+                wrong = error
+        seen = self.told[before:]
+        if seen and one.video:
+            print(f"{one.name}: {sum(len(told['detections']) for told in seen)} objects in {len(seen)} frames")
+        elif seen:
+            texts = [f"{row['class']} {row['score']:.2f}" for row in seen[0]["detections"]]
+            print(f"{one.name}: {', '.join(texts) or 'nothing found'}")
+        return wrong
+
+    def find(self, image: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What the model gives for an image, and the rows of it."""
+        import torch
+        from torchvision.transforms.v2 import functional as F
+
+        try:
+            with torch.inference_mode():
+                (found,) = self.model([F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True).to(self.device)])
+        except (RuntimeError, MemoryError) as error:  # of an image that is too large
+            raise Unreadable(error) from error
+        return found, as_rows(found, self.classes, self.args.threshold, rles=self.args.json is not None)
 
 
-def as_rows(found: dict[str, Any], classes: list[str], threshold: float) -> list[dict[str, Any]]:
+def as_rows(found: dict[str, Any], classes: list[str], threshold: float, rles: bool) -> list[dict[str, Any]]:
+    """The detections as the JSON has them, with masks as COCO's run lengths if asked for."""
+    from boxops.data import segmentation
+
     rows = []
     for i, (score, label) in enumerate(zip(found["scores"].tolist(), found["labels"].tolist(), strict=True)):
         if score < threshold:
@@ -125,9 +133,31 @@ def as_rows(found: dict[str, Any], classes: list[str], threshold: float) -> list
         row = {"class": name, "label": label, "score": round(score, 4), "box": _rounded(found["boxes"][i])}
         if "keypoints" in found:
             row["keypoints"] = [_rounded(point) for point in found["keypoints"][i]]
+        if rles and "masks" in found:
+            row["mask"] = segmentation.encode((found["masks"][i, 0] > 0.5).cpu().numpy())
         rows.append(row)
     return rows
 
 
 def _rounded(values: Any) -> list[float]:
     return [round(value, 2) for value in values.tolist()]
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int, str], None]]:
+    """On a terminal, a function that shows how many inputs are done, and what is looked at now."""
+    if not sys.stderr.isatty():
+        yield lambda done, text: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("", total=total)
+
+        def show(done: int, text: str) -> None:
+            bar.update(task, completed=done, description=escape(text))
+
+        yield show

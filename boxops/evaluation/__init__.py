@@ -14,9 +14,10 @@ from torch import distributed, nn
 from boxops.data import DetectionDataset, Problem, collate
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
-from boxops.evaluation.voc import voc_ap
+from boxops.evaluation.labels import by_name, categories_of, differences
+from boxops.evaluation.voc import check_metric, voc_ap
 
-__all__ = ["Detections", "coco_ap", "evaluate", "evaluate_files", "table", "voc_ap"]
+__all__ = ["Detections", "by_name", "coco_ap", "differences", "evaluate", "evaluate_files", "table", "voc_ap"]
 
 COLUMN = 8  # a measure and the space around it, in characters
 AMP = {None: None, "none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,6 +30,7 @@ def evaluate(
     *,
     metric: str = "coco",
     iou_types: Iterable[str] | None = None,
+    labels: Sequence[str] | Mapping[int, int | None] | None = None,
     batch_size: int = 4,
     workers: int = 0,
     device: torch.device | str | None = None,
@@ -47,6 +49,11 @@ def evaluate(
             with 11 points, see :func:`voc_ap`.
         iou_types: of COCO's ``bbox``, ``segm``, ``keypoints``; by default all that data and model have.
         batch_size: images at a time; of photos of several megapixels fewer.
+        labels: what the model's labels mean: names, label i being labels[i - 1], found by name among
+            ``dataset.classes``; or ``{label: category id}``. Detections of other names, and of labels with None, do not
+            count. If None, as many classes as the data has are its classes in their order (as training on it gives),
+            and a model of 91 is one of COCO's, as torchvision's are, by COCO's names. Of a model that does not say how
+            many it has, labels beyond the data's classes are category ids.
         workers: processes that read images.
         device: of the model if None.
         amp: ``bf16`` or ``fp16`` for autocast.
@@ -58,11 +65,10 @@ def evaluate(
         The numbers in 0..1 by name, ``box_AP`` (``VOC_AP``) first; -1 where there is nothing to find.
 
     Raises:
-        ValueError: the model does not give what iou_types ask for, an image is of another size than annotated, or an
-            argument is out of range.
+        ValueError: the model does not give what iou_types ask for, or has other classes than the data; an image is of
+            another size than annotated; or an argument is out of range.
     """
-    if metric not in ("coco", "voc", "voc2007"):
-        raise ValueError(f"evaluate: expected metric to be coco, voc or voc2007, got {metric!r}")
+    check_metric(metric)
     if amp not in AMP:
         raise ValueError(f"evaluate: expected amp to be bf16, fp16 or none, got {amp!r}")
     truth = dataset.coco()
@@ -72,7 +78,11 @@ def evaluate(
         wanted = [kind for kind, (_, key, _) in TYPES.items() if (key in keys and metric == "coco") or kind == "bbox"]
     else:
         wanted = list(iou_types)
-    found = Detections(dataset.category_ids, wanted)
+    if labels is None:
+        categories = categories_of(model, dataset)
+    else:
+        categories = labels if isinstance(labels, Mapping) else by_name(labels, dataset)
+    found = Detections(dataset.category_ids, wanted, categories)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
     part = torch.utils.data.Subset(dataset, range(rank, len(dataset), world))
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,13 +27,22 @@ class Detections:
     """Detections of images as COCO's rows, gathered from all processes.
 
     Args:
-        category_ids: label i is category_ids[i - 1].
+        category_ids: of the data's classes, in their order.
         iou_types: of ``bbox``, ``segm`` and ``keypoints``, what to keep; what a model does not give is left out.
+        categories: the category id of each label, None for labels whose detections are left out. If not given, label i
+            is category_ids[i - 1]; or where labels exceed their number and all are category ids, labels are these.
     """
 
-    def __init__(self, category_ids: Sequence[int], iou_types: Iterable[str] = ("bbox",)) -> None:
-        self.category_ids, self.iou_types = category_ids, check_types(iou_types)
-        self.images: dict[int, list[Row]] = {}
+    def __init__(
+        self,
+        category_ids: Sequence[int],
+        iou_types: Iterable[str] = ("bbox",),
+        categories: Mapping[int, int | None] | None = None,
+    ) -> None:
+        self.iou_types = check_types(iou_types)
+        positions, ids = dict(enumerate(category_ids, 1)), {i: i for i in category_ids}
+        self._meanings = [positions, ids] if categories is None else [categories]  # those that fit all labels so far
+        self.images: dict[int, list[Row]] = {}  # category_id is the label as the model gave it
         self.given: set[str] = set()  # types that the model gives
 
     def update(self, image_ids: Sequence[int], detections: Sequence[Mapping[str, Tensor]]) -> None:
@@ -42,14 +53,21 @@ class Detections:
             kinds = [kind for kind in self.iou_types if TYPES[kind][0] in found]
             self.given.update(kinds)
             labels, scores = found["labels"].tolist(), found["scores"].tolist()
-            if not all(0 < label <= len(self.category_ids) for label in labels):
-                raise ValueError(f"expected labels of 1 to {len(self.category_ids)}, got {sorted(set(labels))}")
+            self._narrow(set(labels))
             columns = {TYPES[kind][1]: _column(kind, found[TYPES[kind][0]].detach().cpu()) for kind in kinds}
             self.images[image_id] = [
-                {"image_id": image_id, "category_id": self.category_ids[label - 1], "score": score}
+                {"image_id": image_id, "category_id": label, "score": score}
                 | {key: column[d] for key, column in columns.items()}
                 for d, (label, score) in enumerate(zip(labels, scores, strict=True))
             ]
+
+    def _narrow(self, labels: set[int]) -> None:
+        fitting = [meaning for meaning in self._meanings if labels <= meaning.keys()]
+        if not fitting:
+            known = sorted(self._meanings[0])
+            some = f"{known[0]} to {known[-1]}" if known == [*range(known[0], known[-1] + 1)] else reprlib.repr(known)
+            raise ValueError(f"expected labels of {some}, got {sorted(labels)}")
+        self._meanings = fitting
 
     def gather(self) -> None:
         """Collective: every process then has the detections of all."""
@@ -58,9 +76,18 @@ class Detections:
         for images, given in parts:
             self.images |= images
             self.given |= given
+        self._narrow({row["category_id"] for rows in self.images.values() for row in rows})
 
     def rows(self) -> list[Row]:
-        return [row for image in sorted(self.images) for row in self.images[image]]
+        """As COCO's result files have them, by image."""
+        meaning, *others = self._meanings
+        rows = [row for image in sorted(self.images) for row in self.images[image]]
+        if any(other[label] != meaning[label] for other in others for label in {row["category_id"] for row in rows}):
+            warnings.warn(
+                "labels are taken for places in the data's classes, but could be its category ids: say which they are",
+                stacklevel=3,
+            )
+        return [{**row, "category_id": own} for row in rows if (own := meaning[row["category_id"]]) is not None]
 
 
 def _column(kind: str, values: Tensor) -> list[Any]:

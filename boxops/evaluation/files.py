@@ -10,6 +10,7 @@ from typing import Any
 
 from boxops.data import BadData, Problem, segmentation
 from boxops.evaluation.coco import TYPES, check_types, coco_ap
+from boxops.evaluation.voc import check_metric, voc_ap
 
 PARTS = {"images": ("id", "height", "width"), "annotations": ("id", "image_id", "category_id"),
          "categories": ("id", "name")}  # fmt: skip
@@ -20,26 +21,31 @@ def evaluate_files(
     results: str | Path,
     iou_types: Iterable[str] | None = None,
     *,
+    metric: str = "coco",
     image_ids: Iterable[int] | None = None,
     sigmas: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """COCO's metrics of a result file (a list of ``image_id``, ``category_id``, ``score`` and ``bbox``,
+    """Average precision of a result file (a list of ``image_id``, ``category_id``, ``score`` and ``bbox``,
     ``segmentation`` or ``keypoints``).
 
     Args:
         annotations, results: the files.
         iou_types: of ``bbox``, ``segm``, ``keypoints``; by default what the first result has.
+        metric: ``coco``, ``voc`` or ``voc2007``, which are of boxes alone; see :func:`evaluate`.
         image_ids, sigmas: see :func:`coco_ap`.
 
     Raises:
         BadData: a ValueError; a file is none of COCO's, or an entry is corrupt or of other images or categories.
         OSError: a file cannot be read.
     """
+    check_metric(metric)
     truth, rows = _load(annotations), _load(results)
     _check_truth(annotations, truth)
     if not isinstance(rows, list):
         raise _bad(results, "", f"expected a list of detections, got {type(rows).__name__}")
-    if iou_types is None:
+    if metric != "coco":
+        iou_types = ["bbox"]
+    elif iou_types is None:
         iou_types = [
             kind for kind, (_, key, _) in TYPES.items() if rows and isinstance(rows[0], dict) and key in rows[0]
         ]
@@ -53,6 +59,8 @@ def evaluate_files(
         needed = ["image_id", "category_id", "score", *(TYPES[kind][1] for kind in kinds)]
         _check(results, f"entry {i}", row, kinds, sizes, categories, needed)
     ids = None if image_ids is None else set(image_ids)
+    if metric != "coco":
+        return voc_ap(truth, rows, image_ids=ids, eleven_points=metric == "voc2007")
     return coco_ap(truth, rows, kinds, image_ids=ids, sigmas=sigmas)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from boxops.models.checkpoint import read
 
@@ -43,12 +46,52 @@ def load(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+# Options that make a builder open a file or an address. A checkpoint's own weights replace all that they would give.
+OPENING = ("weights", "backbone_weights", "fine_tune", "pretrained")
+
+
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Any, dict[str, Any]]:
-    """The model of a checkpoint, in evaluation mode, and the checkpoint."""
+    """The model of a checkpoint, in evaluation mode, and the checkpoint.
+
+    A checkpoint may come from anyone: its options make nothing be opened or downloaded, and the model is built only if
+    the checkpoint has weights for all of it.
+
+    Raises:
+        ValueError: the file is corrupt, another kind of checkpoint, or its options and weights are of no model here.
+        OSError: it is missing or unreadable.
+    """
     from boxops import models
 
     checkpoint = load(path)
+    config, classes, weights = (checkpoint[key] for key in ("model", "classes", "weights"))
     create: Callable[..., Any] = models.create
-    model = create(**checkpoint["model"])
-    models.load_weights(model, checkpoint["weights"])
+    try:
+        if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"expected classes to be names, got {reprlib.repr(classes)}")
+        if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError(f"expected weights to be tensors by name, got {reprlib.repr(weights)}")
+        if not isinstance(config, dict) or not isinstance(config.get("name"), str):
+            raise ValueError(f"expected model to be a name and options, got {reprlib.repr(config)}")
+        options = {key: value for key, value in config.items() if key not in OPENING}
+        _check_words(options)
+        with torch.device("meta"):  # takes no memory, whatever sizes the options say
+            wanted = sum(value.numel() for value in create(**options).state_dict().values())
+        given = sum(value.numel() for value in weights.values())
+        if wanted > 2 * given:
+            raise ValueError(f"expected weights of {wanted:.3g} numbers for {reprlib.repr(options)}, got {given:.3g}")
+        model = create(**options)
+        models.load_weights(model, weights)
+    except Exception as error:  # whatever modules say of sizes that they cannot have
+        raise ValueError(f"{path}: expected a checkpoint of a model of boxops, got: {error}") from error
     return model.to(device).eval(), checkpoint
+
+
+def _check_words(options: Any) -> None:
+    """Texts among a model's options are plain words: timm, for one, takes hf-hub:... and local-dir:... as names."""
+    if isinstance(options, dict):
+        options = [*options, *options.values()]
+    if isinstance(options, list | tuple):
+        for value in options:
+            _check_words(value)
+    elif isinstance(options, str) and re.search(r"[:/\\]", options):
+        raise ValueError(f"expected options without files and addresses, got {options!r}")

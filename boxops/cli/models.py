@@ -1,0 +1,47 @@
+"""The flags of a trained model, for detect and evaluate, and the model that they name. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from boxops.cli.common import UserError, key_value
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--checkpoint", metavar="FILE", help="last.pt or best.pt of boxops train")
+    group.add_argument("--model", metavar="NAME", help="with --weights: a model such as faster_rcnn_resnet50_fpn")
+    group.add_argument("--weights", metavar="FILE_OR_URL", help="its weights, as torchvision's of COCO")
+    group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
+                       help="with --model: its options, as num_classes=21")  # fmt: skip
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda; auto is a GPU if there is one")
+
+
+def open_model(args: argparse.Namespace) -> tuple[Any, list[str], Any]:
+    """Model in evaluation mode, names of its classes ([] where they are not known), device."""
+    if (args.checkpoint is None) == (args.model is None):
+        raise UserError("expected either --checkpoint FILE or --model NAME --weights FILE_OR_URL")
+    if args.checkpoint is not None:
+        for option in ("weights", "set"):
+            if getattr(args, option):
+                raise UserError(f"--{option}: expected it with --model, got --checkpoint, which has its own")
+    elif args.weights is None:
+        raise UserError("--model: expected --weights FILE_OR_URL with it, got none")
+
+    from boxops.training.parts import start_processes
+
+    _, _, device = start_processes(args.device)
+    if args.checkpoint is not None:
+        from boxops.training import load_model
+
+        model, checkpoint = load_model(args.checkpoint, device)
+        return model, list(checkpoint["classes"]), device
+
+    from boxops import models
+    from boxops.evaluation.labels import coco_names
+
+    person = models.SHORT.get(args.model, args.model).startswith("keypoint_rcnn")
+    names = ["person"] if person else coco_names()
+    model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
+    return model.to(device).eval(), names if model.config["num_classes"] == len(names) + 1 else [], device
