@@ -56,8 +56,8 @@ A run that was stopped or killed goes on with the same command and --resume."""
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
     group.add_argument("--size", type=int, help="SSD: side of its input; R-CNN: the shorter side")
-    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="ImageNet weights of the backbone")
-    group.add_argument("--weights", metavar="FILE_OR_URL", help="weights of the whole model")
+    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet")
+    group.add_argument("--weights", metavar="FILE_OR_URL", help="the whole model's, or DEFAULT: torchvision's")
     group.add_argument("--fine-tune", action="store_true", help="of --weights take what fits: other classes")
     group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
                        help="any option of the model, as norm=frozen, freeze=2, score_thresh=0.1")  # fmt: skip
@@ -121,7 +121,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
     from boxops.evaluation import evaluate
     from boxops.training import HeldOut, Trainer
 
-    name = models.SHORT.get(args.model, args.model)
+    name = models.full_name(args.model)
     if name not in models.MODELS:
         raise UserError(f"expected a model of {', '.join([*models.SHORT, *models.MODELS])}, got {args.model!r}")
     options = options_of(args, name)

@@ -12,14 +12,24 @@ from .common import MODELS, Detector, Padded
 from .faster_rcnn import (
     FasterRCNN,
     faster_rcnn_mobilenet_v2_fpn,
+    faster_rcnn_mobilenet_v3_large_320_fpn,
+    faster_rcnn_mobilenet_v3_large_fpn,
     faster_rcnn_resnet50_c4,
     faster_rcnn_resnet50_fpn,
+    faster_rcnn_resnet50_fpn_v2,
     faster_rcnn_timm_fpn,
 )
 from .fcos import FCOS, fcos_mobilenet_v2_fpn, fcos_resnet50_fpn
-from .mask_rcnn import MaskRCNN, keypoint_rcnn_resnet50_fpn, mask_rcnn_mobilenet_v2_fpn, mask_rcnn_resnet50_fpn
+from .mask_rcnn import (
+    MaskRCNN,
+    keypoint_rcnn_resnet50_fpn,
+    mask_rcnn_mobilenet_v2_fpn,
+    mask_rcnn_resnet50_fpn,
+    mask_rcnn_resnet50_fpn_v2,
+)
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
-from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16
+from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
+from .weights import categories, torchvision_name
 
 SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
@@ -39,34 +49,46 @@ __all__ = [
     "MaskRCNN",
     "Padded",
     "RetinaNet",
+    "categories",
     "create",
     "faster_rcnn_mobilenet_v2_fpn",
+    "faster_rcnn_mobilenet_v3_large_320_fpn",
+    "faster_rcnn_mobilenet_v3_large_fpn",
     "faster_rcnn_resnet50_c4",
     "faster_rcnn_resnet50_fpn",
+    "faster_rcnn_resnet50_fpn_v2",
     "faster_rcnn_timm_fpn",
     "fcos_mobilenet_v2_fpn",
     "fcos_resnet50_fpn",
+    "full_name",
     "keypoint_rcnn_resnet50_fpn",
     "load_weights",
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
+    "mask_rcnn_resnet50_fpn_v2",
     "read",
     "retinanet_mobilenet_v2_fpn",
     "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large",
 ]
 
 
+def full_name(name: str) -> str:
+    """The name in MODELS of a detector: of its short name, or as torchvision spells it (fasterrcnn_resnet50_fpn)."""
+    return ({torchvision_name(known): known for known in MODELS} | SHORT).get(name, name)
+
+
 def create(name: str, *num_classes: int, **options: Any) -> Detector:
-    """The detector of that name, long or short; ``create(**model.config)`` builds a model like it.
+    """The detector of that name, long, short or torchvision's; ``create(**model.config)`` builds a model like it.
 
     Raises:
         ValueError: the name is unknown.
         TypeError: an option is.
     """
-    builder = MODELS.get(SHORT.get(name, name))
+    builder = MODELS.get(full_name(name))
     if builder is None:
         raise ValueError(f"expected a model among {', '.join([*SHORT, *MODELS])}, got {name!r}")
     return builder(*num_classes, **options)

@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import torch
 from torch import Tensor, nn
+
+from .weights import check_hash, fetch
 
 State = Mapping[str, Tensor]
 
@@ -17,26 +21,41 @@ def read(source: str | Path) -> dict[str, Any]:
     """A checkpoint as it was saved, on the CPU.
 
     Args:
-        source: a file or a URL. Downloads go to torch.hub's folder, and where the file's name ends in ``-HASH.pth``,
-            as torchvision's do, the hash is checked.
+        source: a file or a URL. Downloads are kept in torch.hub's folder, one file for each address. Where the name at
+            an address ends in ``-HASH.pth``, as torchvision's do, the sha256 must begin with HASH. Of files that are
+            not given as a URL (``file://`` is one) it is not checked: they may have been changed on purpose.
 
     Raises:
-        ValueError: the file is corrupt, of another format, or holds more than tensors and plain values (it is read
-            with ``weights_only=True``: nothing in it is executed).
-        OSError: the file is missing or unreadable.
+        ValueError: the file is corrupt, of another format or another hash, or holds more than tensors and plain values
+            (it is read with ``weights_only=True``: nothing in it is executed).
+        OSError: the file is missing or unreadable, or cannot be downloaded.
     """
+    address = str(source)
+    if re.match(r"https?://", address):
+        return fetch(address, lambda file: _load(file, address))
+    if address.startswith("file://"):
+        file = Path(url2pathname(urlsplit(address).path))
+        check_hash(file, file.name, address)
+        return _load(file, address)
+    return _load(Path(source), source)
+
+
+FOREIGN = {  # how files begin that were meant to be something else
+    b"<": "a web page, as of a login or an error",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
+
+
+def _load(file: Path, source: object) -> dict[str, Any]:
     try:
-        if re.match(r"(https?|file)://", str(source)):
-            hashed = re.search(r"-[a-f0-9]{8,}\.", str(source)) is not None
-            loaded = torch.hub.load_state_dict_from_url(
-                str(source), map_location="cpu", check_hash=hashed, weights_only=True
-            )
-        else:
-            loaded = torch.load(source, map_location="cpu", weights_only=True)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # whatever a corrupt file makes zipfile, pickle or torch say
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        with open(file, "rb") as opened:
+            start = opened.read(64).lstrip()
+        known = [what for mark, what in FOREIGN.items() if start.startswith(mark)]
+        reason = (known or (str(error) or type(error).__name__).splitlines())[0]
         raise ValueError(f"{source}: expected a checkpoint of tensors and plain values, got: {reason}") from error
     if not isinstance(loaded, dict):
         raise ValueError(f"{source}: expected a dict of weights, got {type(loaded).__name__}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,21 +16,23 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from .checkpoint import load_weights
+from .weights import Weights as Weights
+from .weights import address
 
 Target = dict[str, Any]
 PER_OBJECT = ("boxes", "labels", "masks", "keypoints")
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of the backbones' images
 
-Weights = str | Path | None
 MODELS: dict[str, Callable[..., Detector]] = {}  # every builder by its name
 # torchvision's COCO files of the R-CNNs and RetinaNet, from when FrozenBatchNorm2d added nothing to the variance
 EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95", "eeacb38b")
 
 
 def detector(
-    pretrained: Mapping[str, Any] | None = None, num_classes: int = 91
+    pretrained: Mapping[str, Any] = {}, num_classes: int = 91, *, pretrained_backbone: Mapping[str, Any] = {}
 ) -> Callable[[Callable[..., Detector]], Callable[..., Detector]]:
-    """Makes a builder of a function; ``pretrained`` are the options it takes by default where it is given weights."""
+    """Makes a builder of a function; ``pretrained`` are the options it takes by default where it is given weights, and
+    ``pretrained_backbone`` where those are of the backbone only."""
 
     def decorate(build: Callable[..., Detector]) -> Callable[..., Detector]:
         @wraps(build)
@@ -43,14 +44,18 @@ def detector(
             fine_tune: bool = False,
             **options: Any,
         ) -> Detector:
-            if weights is not None or backbone_weights is not None:
-                options = {**(pretrained or {}), **options}
-            if options.get("norm") == "frozen" and any(mark in str(weights) for mark in EPS_0):
+            source = address(build.__name__, weights)
+            if source is not None:
+                backbone_weights = None  # all of them come from the source
+                options = {**pretrained, **options}
+            elif backbone_weights is not None:
+                options = {**pretrained, **pretrained_backbone, **options}
+            if options.get("norm") == "frozen" and any(mark in str(source) for mark in EPS_0):
                 options["norm"] = "frozen_eps0"
             model = build(num_classes, backbone_weights, **options)
             model.config = {"name": build.__name__, "num_classes": num_classes, **options}
-            if weights is not None:
-                load_weights(model, weights, fine_tune=fine_tune)
+            if source is not None:
+                load_weights(model, source, fine_tune=fine_tune)
             return model
 
         builder.__doc__ = f"{build.__doc__}\n\n{BUILDER}"
@@ -62,8 +67,9 @@ def detector(
 
 BUILDER = """    Args:
         num_classes: with the background.
-        weights: a file or a URL of the whole model's weights, see :func:`boxops.models.load_weights`.
-        backbone_weights: a file or a URL of the backbone's ImageNet weights.
+        weights: the whole model's: a file, a URL (see :func:`boxops.models.read`), or by torchvision's names "DEFAULT",
+            "COCO_V1" or a member of its enum, where it has the model.
+        backbone_weights: the backbone's of ImageNet, likewise: "DEFAULT", "IMAGENET1K_V1", ...; not read with weights.
         fine_tune: take from weights what fits, so that heads of another number of classes begin anew.
         options: norm and freeze of the backbone (see backbones.py), and the numbers of the method.
     """

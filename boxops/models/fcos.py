@@ -174,4 +174,4 @@ def fcos_mobilenet_v2_fpn(
     """FCOS on MobileNetV2 with FPN from stride 8: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
     small: dict[str, Any] = {"min_size": 320, "max_size": 640, "anchor_sizes": (8, 16, 32, 64)}
-    return FCOS(backbones.mobilenet_v2_fpn(network), num_classes, Settings(**(small | settings)))
+    return FCOS(backbones.mobilenet_fpn(network, (6, 13, 18), 128), num_classes, Settings(**(small | settings)))

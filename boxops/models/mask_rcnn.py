@@ -7,7 +7,7 @@ D detections, K keypoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ import boxops
 
 from . import backbones
 from .common import GroundTruth, Weights, detector, mean_over_processes, split
-from .faster_rcnn import MOBILENET, RESNET, SMALL, FasterRCNN, Result, Settings, TwoMLPHead, pool
+from .faster_rcnn import MOBILENET, RESNET, RESNET_V2, SMALL, FasterRCNN, Settings
+from .roi_heads import ConvHead, Result, TwoMLPHead, pool
 
 POOL_SIZE = 14  # bins of a RoI; masks have twice as many pixels along each axis, heatmaps four times. Figure 4, right
 
@@ -33,6 +34,7 @@ class MaskRCNN(FasterRCNN):
     Args:
         backbone, num_classes, settings: as for :class:`FasterRCNN`, like the further ones.
         mask_layers: channels of the mask head's convolutions; none: no mask branch.
+        mask_norm: what normalises after each of them; None: nothing.
         keypoint_layers: channels of the keypoint head's convolutions.
         num_keypoints: keypoints of an object; 0: no keypoint branch.
 
@@ -54,6 +56,7 @@ class MaskRCNN(FasterRCNN):
         settings: Settings = Settings(),  # noqa: B008  # it is frozen
         *,
         mask_layers: Sequence[int] = (256,) * 4,
+        mask_norm: Callable[..., nn.Module] | None = None,
         keypoint_layers: Sequence[int] = (512,) * 8,
         num_keypoints: int = 0,
         **options: Any,
@@ -62,7 +65,7 @@ class MaskRCNN(FasterRCNN):
         channels = int(backbone.out_channels)  # type: ignore[arg-type]
         self.has_masks, self.num_keypoints = len(mask_layers) > 0, num_keypoints
         if mask_layers:
-            self.roi_heads.mask_head = MaskRCNNHeads(channels, mask_layers, dilation=1)
+            self.roi_heads.mask_head = MaskRCNNHeads(channels, mask_layers, 1, mask_norm)
             self.roi_heads.mask_predictor = MaskRCNNPredictor(mask_layers[-1], mask_layers[-1], num_classes)
         if num_keypoints:
             self.roi_heads.keypoint_head = KeypointRCNNHeads(channels, keypoint_layers)
@@ -178,6 +181,18 @@ def mask_rcnn_resnet50_fpn(
     return MaskRCNN(backbones.resnet_fpn(network), num_classes, Settings(**settings))
 
 
+@detector(pretrained=RESNET_V2)
+def mask_rcnn_resnet50_fpn_v2(
+    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+) -> MaskRCNN:
+    """Mask R-CNN with batch norm and deeper heads: loads torchvision's ``maskrcnn_resnet50_fpn_v2``."""
+    network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
+    backbone = backbones.resnet_fpn(network, norm="batch")
+    head = ConvHead(backbone.out_channels)  # type: ignore[arg-type]
+    numbers = Settings(**settings)
+    return MaskRCNN(backbone, num_classes, numbers, mask_norm=nn.BatchNorm2d, box_head=head, rpn_convs=2)
+
+
 @detector(pretrained=RESNET, num_classes=2)
 def keypoint_rcnn_resnet50_fpn(
     num_classes: int,
@@ -204,7 +219,7 @@ def mask_rcnn_mobilenet_v2_fpn(
 ) -> MaskRCNN:
     """Mask R-CNN on MobileNetV2 with FPN from stride 8, with keypoints if there are any: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    backbone = backbones.mobilenet_v2_fpn(network)
+    backbone = backbones.mobilenet_fpn(network, (6, 13, 18), 128)
     return MaskRCNN(
         backbone,
         num_classes,

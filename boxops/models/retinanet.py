@@ -158,5 +158,5 @@ def retinanet_mobilenet_v2_fpn(
     """RetinaNet on MobileNetV2 with FPN from stride 8: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
     small: dict[str, Any] = {"min_size": 320, "max_size": 640, "anchor_sizes": octaves(32, 64, 128, 256)}
-    backbone = backbones.mobilenet_v2_fpn(network)
+    backbone = backbones.mobilenet_fpn(network, (6, 13, 18), 128)
     return RetinaNet(backbone, num_classes, Settings(**(small | settings)), norm=partial(nn.GroupNorm, 32))

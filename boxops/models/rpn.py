@@ -27,9 +27,9 @@ BETA = 1 / 9  # where smooth L1 turns linear; section 3.1.2 with the sigma of th
 class RPNHead(nn.Module):
     """An objectness logit and a box code for each anchor of each cell."""
 
-    def __init__(self, channels: int, num_anchors: int) -> None:
+    def __init__(self, channels: int, num_anchors: int, convs: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Sequential(Conv2dNormActivation(channels, channels, 3, norm_layer=None))
+        self.conv = nn.Sequential(*(Conv2dNormActivation(channels, channels, 3, norm_layer=None) for _ in range(convs)))
         self.cls_logits = nn.Conv2d(channels, num_anchors, 1)
         self.bbox_pred = nn.Conv2d(channels, num_anchors * 4, 1)
         for layer in self.modules():
@@ -46,13 +46,13 @@ class RPNHead(nn.Module):
 
 
 class RegionProposalNetwork(nn.Module):
-    def __init__(self, channels: int, settings: Settings) -> None:
+    def __init__(self, channels: int, settings: Settings, convs: int = 1) -> None:
         super().__init__()
         self.settings = settings
         anchors = {len(sizes) * len(settings.aspect_ratios) for sizes in settings.anchor_sizes}
         if len(anchors) != 1:
             raise ValueError(f"expected anchor_sizes with as many sizes on every level, got {settings.anchor_sizes}")
-        self.head = RPNHead(channels, anchors.pop())
+        self.head = RPNHead(channels, anchors.pop(), convs)
 
     def forward(
         self, features: Sequence[Tensor], batch: ImageList, truth: GroundTruth | None

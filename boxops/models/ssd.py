@@ -6,8 +6,9 @@ Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016. Modules and numbers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import Conv2dNormActivation
 
 import boxops
 
 from . import backbones
+from .backbones import small_normal, xavier
 from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
 
 
@@ -56,16 +59,30 @@ class Settings:
         return boxops.box_convert(boxes, "cxcywh", "xyxy")
 
 
-class Head(nn.Module):
-    """A 3x3 convolution on each map: ``columns`` numbers for each of its anchors."""
+def convolution(channels: int, outputs: int) -> nn.Module:
+    conv = nn.Conv2d(channels, outputs, 3, padding=1)
+    xavier(conv)
+    return conv
 
-    def __init__(self, channels: Sequence[int], anchors: Sequence[int], columns: int) -> None:
+
+def depthwise(channels: int, outputs: int, norm: str) -> nn.Module:
+    """SSDLite's: a 3x3 convolution of each channel by itself, then one of 1x1. Sandler et al. 2018, section 6.2."""
+    options: dict[str, Any] = {"norm_layer": backbones.NORMS[norm], "activation_layer": nn.ReLU6}
+    each = Conv2dNormActivation(channels, channels, 3, groups=channels, **options)
+    layers = nn.Sequential(each, nn.Conv2d(channels, outputs, 1))
+    small_normal(layers)
+    return layers
+
+
+class Head(nn.Module):
+    """A ``layer(channels, outputs)`` on each map: ``columns`` numbers for each of its anchors."""
+
+    def __init__(
+        self, channels: Sequence[int], anchors: Sequence[int], columns: int, layer: Callable[[int, int], nn.Module]
+    ) -> None:
         super().__init__()
         self.columns = columns
-        self.module_list = nn.ModuleList(
-            nn.Conv2d(c, a * columns, 3, padding=1) for c, a in zip(channels, anchors, strict=True)
-        )
-        xavier(self)
+        self.module_list = nn.ModuleList(layer(c, a * columns) for c, a in zip(channels, anchors, strict=True))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         outputs = [conv(feature) for conv, feature in zip(self.module_list, features, strict=True)]
@@ -83,6 +100,7 @@ class SSD(Detector):
         num_classes: with the background, which is 0.
         settings: the numbers of the method.
         normalization: mean and standard deviation of the backbone's images.
+        layer: what the heads are on each map, of channels and outputs.
 
     The losses are ``classification`` (softmax, with the hardest negatives, 3 for each positive) and ``bbox_regression``
     (smooth L1), both per matched anchor: equations 1 to 3.
@@ -94,6 +112,7 @@ class SSD(Detector):
         num_classes: int,
         settings: Settings = Settings(),
         normalization: tuple[list[float], list[float]] = IMAGENET,
+        layer: Callable[[int, int], nn.Module] = convolution,
     ) -> None:
         s = settings
         size = (s.size, s.size)
@@ -102,7 +121,7 @@ class SSD(Detector):
         anchors = [2 + 2 * len(ratios) for ratios in s.aspect_ratios]
         channels: Sequence[int] = backbone.out_channels  # type: ignore[assignment]
         heads = {"classification_head": num_classes, "regression_head": 4}
-        self.head = nn.ModuleDict({name: Head(channels, anchors, columns) for name, columns in heads.items()})
+        self.head = nn.ModuleDict({name: Head(channels, anchors, columns, layer) for name, columns in heads.items()})
 
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor, Tensor]:
         """Class logits [B, A, C], codes [B, A, 4] and the anchors [A, 4]."""
@@ -138,98 +157,16 @@ class SSD(Detector):
         return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
 
 
-class VGG(nn.Module):
-    """VGG16 with the maps of SSD300: conv4_3 (normalised), fc7 as a convolution, and conv8_2 to conv11_2. Section 3."""
-
-    out_channels = (512, 1024, 512, 256, 256, 256)
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        layers = list(network.features)  # type: ignore[arg-type]
-        pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        layers[pools[2]].ceil_mode = True  # 75 -> 38 cells, as in the paper
-        self.features = nn.Sequential(*layers[: pools[3]])  # to conv4_3
-        self.scale_weight = nn.Parameter(torch.full((512,), 20.0))  # of the channels of conv4_3; section 3.1
-        fc = nn.Sequential(
-            nn.MaxPool2d(3, stride=1, padding=1),
-            nn.Conv2d(512, 1024, 3, padding=6, dilation=6),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(1024, 1024, 1),
-            nn.ReLU(inplace=True),
-        )
-        strided: dict[str, Any] = {"stride": 2, "padding": 1}
-        self.extra = nn.ModuleList(
-            [
-                nn.Sequential(*layers[pools[3] : -1], fc),
-                narrow_wide(1024, 256, 512, **strided),
-                narrow_wide(512, 128, 256, **strided),
-                narrow_wide(256, 128, 256),
-                narrow_wide(256, 128, 256),
-            ]
-        )
-        xavier(fc)
-        xavier(self.extra[1:])
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:  # [B, 3, 300, 300] -> 38, 19, 10, 5, 3, 1 cells
-        x = self.features(images)
-        maps = [self.scale_weight[:, None, None] * F.normalize(x)]
-        for block in self.extra:
-            x = block(x)
-            maps.append(x)
-        return {str(i): x for i, x in enumerate(maps)}
-
-
-class MobileNetV2(nn.Module):
-    """MobileNetV2 with maps of SSD300's sizes: two of its expansions and its end, and three smaller ones beyond.
-
-    The expansions have six times the channels of the blocks' ends; Sandler et al. 2018, section 6.2, read them too.
-    """
-
-    out_channels = (192, 576, 1280, 512, 256, 256)
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.features = network.features
-        strided: dict[str, Any] = {"stride": 2, "padding": 1}
-        self.extra = nn.ModuleList(
-            [narrow_wide(1280, 256, 512, **strided), narrow_wide(512, 128, 256, **strided), narrow_wide(256, 128, 256)]
-        )
-        xavier(self.extra)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:  # [B, 3, 300, 300] -> 38, 19, 10, 5, 3, 1 cells
-        x, maps = images, []
-        for i, block in enumerate(self.features):  # type: ignore[arg-type]
-            if i in (7, 14):  # its first layer expands, the second has stride 2
-                x = block.conv[0](x)
-                maps.append(x)
-                x = block.conv[1:](x)
-            else:
-                x = block(x)
-        maps.append(x)
-        for block in self.extra:
-            x = block(x)
-            maps.append(x)
-        return {str(i): x for i, x in enumerate(maps)}
-
-
-def narrow_wide(channels: int, narrow: int, wide: int, **conv: Any) -> nn.Sequential:
-    relu = nn.ReLU(inplace=True)
-    return nn.Sequential(nn.Conv2d(channels, narrow, 1), relu, nn.Conv2d(narrow, wide, 3, **conv), relu)
-
-
-def xavier(module: nn.Module) -> None:
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-
 @detector(pretrained={"freeze": 5})
 def ssd300_vgg16(num_classes: int, backbone_weights: Weights, freeze: int = 0, **settings: Any) -> SSD:
     """SSD300 on VGG16, as in the paper; loads torchvision's ``ssd300_vgg16``."""
+    if backbone_weights == "DEFAULT":
+        backbone_weights = "IMAGENET1K_FEATURES"  # torchvision's V1 is of another normalization
     network = backbones.classifier("vgg16", None, backbone_weights, freeze)
     mean = [0.48235, 0.45882, 0.40784]
-    return SSD(VGG(network), num_classes, Settings(**settings), (mean, [1 / 255] * 3))  # this VGG reads 0..255
+    return SSD(
+        backbones.VGG16Maps(network), num_classes, Settings(**settings), (mean, [1 / 255] * 3)
+    )  # this VGG reads 0..255
 
 
 @detector(pretrained={"norm": "frozen", "freeze": 2})
@@ -238,4 +175,35 @@ def ssd300_mobilenet_v2(
 ) -> SSD:
     """SSD300 on MobileNetV2: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    return SSD(MobileNetV2(network), num_classes, Settings(**settings))
+    return SSD(backbones.MobileNetV2Maps(network), num_classes, Settings(**settings))
+
+
+LITE: dict[str, Any] = {
+    "size": 320,
+    "steps": None,
+    "scales": (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
+    "aspect_ratios": ((2, 3),) * 6,
+    "score_thresh": 0.001,
+    "nms_thresh": 0.55,
+    "detections_per_img": 300,
+    "topk_candidates": 300,
+}
+
+
+@detector(pretrained_backbone={"reduced_tail": False})
+def ssdlite320_mobilenet_v3_large(
+    num_classes: int,
+    backbone_weights: Weights,
+    norm: str = "batch_lite",
+    freeze: int = 0,
+    reduced_tail: bool = True,
+    **settings: Any,
+) -> SSD:
+    """SSDLite on MobileNetV3-Large; loads torchvision's ``ssdlite320_mobilenet_v3_large``, whose last stages are half
+    as wide as those of ImageNet's weights (``reduced_tail``)."""
+    network = backbones.classifier("mobilenet_v3_large", norm, backbone_weights, freeze, reduced_tail=reduced_tail)
+    if backbone_weights is None:
+        small_normal(network)
+    maps = backbones.MobileNetV3Maps(network, norm)
+    layer = partial(depthwise, norm=norm)
+    return SSD(maps, num_classes, Settings(**(LITE | settings)), ([0.5] * 3, [0.5] * 3), layer)

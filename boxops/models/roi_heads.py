@@ -1,0 +1,163 @@
+"""The second stage of Faster R-CNN: what the proposals show, and where it is exactly.
+
+Girshick, "Fast R-CNN", ICCV 2015. Shapes: B images, P proposals, S of them sampled, K RoIs of all images, C classes
+with the background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.image_list import ImageList
+
+import boxops
+
+from .common import GroundTruth
+from .rpn import BETA, Sample
+
+if TYPE_CHECKING:
+    from .faster_rcnn import Settings
+
+Result = dict[str, Tensor]
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+class TwoMLPHead(nn.Module):
+    def __init__(self, in_features: int, hidden: int = 1024) -> None:
+        super().__init__()
+        self.fc6 = nn.Linear(in_features, hidden)
+        self.fc7 = nn.Linear(hidden, hidden)
+        self.out_features = hidden
+
+    def forward(self, pooled: Tensor) -> Tensor:  # [K, channels, 7, 7] -> [K, hidden]
+        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+
+
+class ConvHead(FastRCNNConvFCHead):
+    """Four convolutions with batch norm and a linear layer, of torchvision's "v2" models."""
+
+    def __init__(self, channels: int, pool_size: int = 7, hidden: int = 1024) -> None:
+        super().__init__((channels, pool_size, pool_size), [channels] * 4, [hidden], norm_layer=nn.BatchNorm2d)
+        self.out_features = hidden
+
+
+class ResNetTail(nn.Module):
+    """The last stage of a ResNet on each RoI, then its mean. He et al. 2016, appendix A."""
+
+    def __init__(self, layer4: nn.Module, out_features: int = 2048) -> None:
+        super().__init__()
+        self.layer4 = layer4
+        self.out_features = out_features
+
+    def forward(self, pooled: Tensor) -> Tensor:  # [K, 1024, 14, 14] -> [K, 2048]
+        features: Tensor = self.layer4(pooled)
+        return features.mean(dim=(2, 3))
+
+
+class FastRCNNPredictor(nn.Module):
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(in_features, num_classes)
+        self.bbox_pred = nn.Linear(in_features, num_classes * 4)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:  # [K, features] -> [K, C], [K, C, 4]
+        return self.cls_score(features).float(), self.bbox_pred(features).view(len(features), -1, 4).float()
+
+
+class RoIHeads(nn.Module):
+    """Classifies the proposals and refines their boxes. Girshick 2015, sections 2.1 and 2.3."""
+
+    def __init__(self, box_head: nn.Module, num_classes: int, pool_size: int, settings: Settings) -> None:
+        super().__init__()
+        self.settings, self.pool_size = settings, pool_size
+        self.box_head = box_head
+        self.box_predictor = FastRCNNPredictor(int(box_head.out_features), num_classes)  # type: ignore[arg-type]
+
+    def forward(
+        self, features: Sequence[Tensor], boxes: Tensor, batch: ImageList, real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits [B, P, C] and codes [B, P, C, 4] of boxes [B, P, 4], of which real [B, P] are no padding."""
+        pooled = pool(features, boxes, batch, self.pool_size)
+        if real is not None and any(
+            isinstance(part, BATCH_NORMS) and part.training for part in self.box_head.modules()
+        ):
+            pooled = pooled[real.flatten()]  # padding has no part in the statistics; on a GPU the host waits here
+            logits, codes = (
+                rows.new_zeros(*real.shape, *rows.shape[1:]).index_put((real,), rows)
+                for rows in self.box_predictor(self.box_head(pooled))
+            )
+            return logits, codes
+        logits, codes = self.box_predictor(self.box_head(pooled))
+        return logits.unflatten(0, boxes.shape[:2]), codes.unflatten(0, boxes.shape[:2])
+
+    def sample(self, boxes: Tensor, counts: Tensor, truth: GroundTruth) -> tuple[Sample, Tensor, Tensor]:
+        """Which proposals train the head, their boxes [B, S, 4], and the object of each [B, S]; the objects
+        themselves are proposals too."""
+        s, device = self.settings, boxes.device
+        most = max(len(image["labels"]) for image in truth.images)
+        objects = torch.arange(most, device=device).expand(len(boxes), -1)  # [B, most]
+        boxes = torch.cat([boxes, truth.take(truth.boxes, objects.minimum(truth.offsets.diff()[:, None]))], dim=1)
+        places = torch.arange(boxes.shape[1] - most, device=device)
+        real = torch.cat([places < counts[:, None], objects < truth.offsets.diff()[:, None]], dim=1)
+        matches, _ = boxops.match_max_iou(
+            boxes, truth.boxes, s.box_fg_iou_thresh, s.box_bg_iou_thresh, offsets=truth.offsets, **truth.crowds
+        )
+        matches = matches.where(real, -2)
+        sample = Sample(matches, s.box_batch_size_per_image, s.box_positive_fraction)
+        return sample, sample.of(boxes), sample.of(matches)
+
+    def losses(
+        self, logits: Tensor, codes: Tensor, sample: Sample, boxes: Tensor, matches: Tensor, truth: GroundTruth
+    ) -> dict[str, Tensor]:
+        """Class and box loss of the sampled boxes [B, S, 4] with their objects [B, S]."""
+        labels = truth.take(truth.labels, matches) * sample.positive  # 0: background
+        classes = F.cross_entropy(
+            logits.flatten(0, 1), labels.flatten().where(sample.real.flatten(), -100), reduction="sum"
+        )
+        codes = codes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)  # those of the own class
+        wanted = torch.where(sample.positive[..., None], truth.take(truth.boxes, matches), boxes)
+        # A padded row's box is empty and its code NaN: it is left out, not multiplied by 0.
+        wanted = boxops.encode_boxes(wanted, boxes, self.settings.bbox_reg_weights)
+        regression = F.smooth_l1_loss(
+            codes, wanted.where(sample.positive[..., None], codes), reduction="sum", beta=BETA
+        )
+        return {"loss_classifier": classes / sample.total, "loss_box_reg": regression / sample.total}
+
+    def detections(
+        self, logits: Tensor, codes: Tensor, boxes: Tensor, counts: Tensor, batch: ImageList
+    ) -> tuple[Result, Tensor]:
+        """The best boxes of each image [B, D, ...] and how many they are [B], from logits [B, P, C], codes
+        [B, P, C, 4] and proposals [B, P, 4]."""
+        s = self.settings
+        places = torch.arange(boxes.shape[1], device=boxes.device)
+        scores = logits.softmax(dim=-1) * (places < counts[:, None])[..., None]  # [B, P, C], padding 0
+        decoded = [
+            boxops.decode_boxes(some[:, 1:], box[:, None], s.bbox_reg_weights, size=size)
+            for some, box, size in zip(codes, boxes, batch.image_sizes, strict=True)
+        ]
+        found, scores, labels, counts = boxops.detect(
+            torch.stack(decoded),  # [B, P, C - 1, 4]
+            scores[..., 1:],
+            s.box_score_thresh,
+            s.box_nms_thresh,
+            s.box_detections_per_img,
+            min_size=1e-2,
+        )
+        return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
+
+
+def pool(features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], batch: ImageList, size: int) -> Tensor:
+    """RoIAlign of boxes [B, P, 4], or of a list with those of each image: [B * P, channels, size, size]."""
+    levels: dict[float, Tensor] = {}  # by scale; of two with one scale, as MobileNetV3 has, RoIs belong to the first
+    for feature in features:
+        levels.setdefault(2.0 ** round(math.log2(feature.shape[-2] / batch.tensors.shape[-2])), feature)
+    boxes = list(boxes)
+    if len(features) == 1:  # section 3.1 of the C4 models: no levels, and as many samples as the RoI is large
+        return boxops.roi_align(features[0], boxes, size, next(iter(levels)), 0)
+    return boxops.multiscale_roi_align([*levels.values()], boxes, size, [*levels], 2)
