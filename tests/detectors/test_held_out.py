@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -68,10 +69,11 @@ def test_divide_depends_on_names_alone(tmp_path):
     there = write_files(tmp_path / "b" / "c", contents)
     random.Random(0).shuffle(there)
     assert set(names(here, divide(here, 0.7)[0])) == set(names(there, divide(there, 0.7)[0]))
-    deeper = [*write_files(tmp_path / "d" / "one", contents), *write_files(tmp_path / "d" / "two", contents)]
-    other = [*write_files(tmp_path / "e" / "one", contents), *write_files(tmp_path / "e" / "two", contents)][::-1]
-    first, second = ({paths[i].parts[-2:] for i in divide(paths, 0.7)[0]} for paths in (deeper, other))
-    assert first == second
+    others = {name: content * 2 for name, content in contents.items()}
+    deeper = [*write_files(tmp_path / "d" / "one", contents), *write_files(tmp_path / "d" / "two", others)]
+    other = [*write_files(tmp_path / "e" / "one", contents), *write_files(tmp_path / "e" / "two", others)][::-1]
+    first, second = ({paths[i].parts[-2:] for i in divide(paths, 0.7125)[0]} for paths in (deeper, other))
+    assert first == second and len(first) == 57
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,7 +99,7 @@ def test_one_image_cannot_be_divided(tmp_path):
 
 def test_same_content(tmp_path):
     big = bytes(range(256)) * 100
-    late = big[:9000] + b"!" + big[9001:]  # between the samples
+    late = big[:5000] + b"!" + big[5001:]  # between the samples
     files = {"a": big, "b": late, "c": big, "d": big[1:], "e": b"", "f": b"", "g": b"xy"}
     paths = write_files(tmp_path, files)
     (tmp_path / "link").symlink_to(paths[1])
@@ -267,8 +269,6 @@ def test_nothing_to_learn_from(tmp_path):
     ("--train-split dev", "expected rows of .*dev.csv, got no such file"),
 ])  # fmt: skip
 def test_errors(tmp_path, capsys, monkeypatch, line, text):
-    import re
-
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path, "train", ["1.png", "2.png"])
     assert main(["train", "tiny_ssd", "--data", "csv", "--root", ".", *line.split()]) == 2

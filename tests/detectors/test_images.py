@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 from boxops.cli.train import add_arguments, prepare
 from boxops.data import BadData, open_dataset, segmentation, transforms
 from boxops.data.images import factor, image_size, read_image
+from boxops.evaluation import _batches
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
 WIDE = np.linspace(0, 65535, 1200).astype(np.uint16).reshape(30, 40)
@@ -313,6 +314,12 @@ def test_enough_for_a_model(fixed, name, expected):
         smaller = torch.zeros(3, *(-(-side // factor(size, expected)) for side in size))
         assert all(side >= need for side, need in zip(smaller.shape[1:], wanted, strict=True))
         assert resize([smaller])[0].image_sizes[0] == pytest.approx(wanted, abs=1)
+
+
+def test_batches_of_large_photos_are_evaluated_one_by_one():
+    photo, small = (3000, 4000), (480, 640)
+    assert list(_batches([small] * 5 + [photo] * 2 + [small], 4)) == [[0, 1, 2, 3], [4], [5], [6], [7]]
+    assert list(_batches([(1500, 2000)] * 3, 4)) == [[0, 1], [2]] and list(_batches([], 4)) == []
 
 
 def test_train_reads_no_more_than_the_model_needs(tmp_path, monkeypatch):
