@@ -1,0 +1,278 @@
+"""YOLO's text files: one per image, a row per object."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxops.data.dataset import DetectionDataset, Transform
+from boxops.data.find import IMAGES, SPLITS, files_in, folders_in
+from boxops.data.images import image_size
+from boxops.data.records import BadData, Object, Problem
+from boxops.data.splits import aliases
+
+NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
+SLACK = 0.01  # what a number may leave 0..1 by, as in ultralytics: rounding
+
+
+class Yolo(DetectionDataset):
+    """Rows ``class x y width height``, of the centre, or ``class x1 y1 x2 y2 x3 y3 ...`` of a polygon, as parts of the
+    image's sides (ultralytics, darknet; LabelImg's and CVAT's YOLO).
+
+    ``data.yaml`` (docs.ultralytics.com, datasets/detect) or darknet's ``*.data`` says where the images of a split are,
+    a folder, a list of folders or a file of names, and what the classes are called. Without one, a split is
+    ``images/{split}``, ``{split}/images``, ``{split}`` or the file ``{split}.txt``; where there is none of these, the
+    set is ``undivided``: all of ``images`` or of root. Labels are in ``labels`` where the images are in ``images``, or
+    beside the images. An image without labels is one without objects.
+
+    Args:
+        root: the folder, or data.yaml; with ``images`` it may be None.
+        annotations: data.yaml where it is elsewhere, or the folder of all labels.
+        images: the folder of the images, in one set then, ``undivided``.
+        classes: names of classes 0, 1, ...; by default of data.yaml, ``classes.txt`` or ``obj.names``.
+        masks: whether samples and ``coco()`` have masks: the polygons.
+
+    A polygon's box is the least around it. Of rows with keypoints (``kpt_shape`` in data.yaml) only the boxes are read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        *,
+        split: str = "train",
+        transform: Transform | None = None,
+        on_bad: str = "skip",
+        seed: int = 0,
+        annotations: str | Path | None = None,
+        images: str | Path | None = None,
+        classes: list[str] | None = None,
+        masks: bool = False,
+    ) -> None:
+        super().__init__(transform, on_bad, seed)
+        self.has_masks = masks
+        given = None if annotations is None else Path(annotations)
+        labels = given if given is not None and given.is_dir() else None
+        description = None if given == labels else given
+        root = root if root is not None else description.parent if description is not None else images
+        if root is None:
+            raise ValueError("yolo: expected root, or annotations and images, got neither")
+        base = Path(root)
+        if base.is_file():
+            description, base = description or base, base.parent
+        description = description or _find_description(base)
+        about = {} if description is None else _read_description(description)
+        if images is not None and not Path(images).is_dir():
+            raise FileNotFoundError(f"yolo: expected a folder as images, got {images}")
+        if images is not None:
+            paths, self.undivided = list(_walk(Path(images))), True
+        elif description is not None and any(name in about for name in SPLITS):
+            paths = _described(about, description, split)
+        else:
+            paths, self.undivided = _in_folders(base, split)
+        found = [(path, _label_file(path, labels)) for path in paths]
+        if not any(file.is_file() for _, file in found):
+            at = f"{found[0][1]}, ..., got none for any of {len(found)} images" if found else f"{base}, got no image"
+            raise BadData(f"yolo: expected labels in {at}")
+        folders = dict.fromkeys([base, base / "labels", *(file.parent for _, file in found)])
+        self.classes = list(classes) if classes is not None else _class_names(about, description, list(folders))
+        self.category_ids = list(range(1, len(self.classes) + 1))
+        shape = about.get("kpt_shape")
+        self._columns = 4 + int(shape[0]) * int(shape[1]) if shape else None
+        for number, (path, file) in enumerate(found, 1):
+            with self.skipping(str(path), ""):
+                size = image_size(path)
+                self.add(file, path, number, size, [(place, (size, row)) for place, row in self._rows(file)])
+        self.finish()
+
+    def _rows(self, file: Path) -> Iterator[tuple[str, list[str]]]:
+        seen = set()
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines() if file.is_file() else []
+        for number, line in enumerate(lines, 1):
+            row = line.split()
+            if tuple(row) in seen:
+                self.report_problem(Problem(str(file), f"row {number}", f"expected every row once, got {line!r} again"))
+            elif row:
+                seen.add(tuple(row))
+                yield f"row {number}", row
+
+    def parse(self, raw: Any) -> Object:
+        size, cells = raw
+        try:
+            label, *values = [float(cell) for cell in cells]
+        except ValueError:
+            raise ValueError(f"expected numbers, got {reprlib.repr(' '.join(cells))}") from None
+        if not 0 <= label < len(self.classes) or label != int(label):
+            raise ValueError(f"expected a class of 0..{len(self.classes) - 1}, got {cells[0]}")
+        if self._columns is not None and len(values) == self._columns:
+            values = values[:4]
+        count = len(values)
+        if count != 4 and (self._columns is not None or count < 6 or count % 2):
+            expected = "the points of a polygon" if self._columns is None else f"{self._columns} numbers with keypoints"
+            raise ValueError(
+                f"expected class and x, y, width, height, or class and {expected}, got {count + 1} numbers"
+            )
+        if not all(-SLACK <= value <= 1 + SLACK for value in values):
+            raise ValueError(f"expected parts of the image's sides, 0..1, got {reprlib.repr(' '.join(cells[1:]))}")
+        if count == 4:
+            (x, y), (width, height) = np.array(values[:2]) * size, np.array(values[2:]) * size
+            return Object(int(label) + 1, [x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+        points = np.array(values).reshape(-1, 2) * size
+        box = [*points.min(0).tolist(), *points.max(0).tolist()]
+        if not self.has_masks:
+            return Object(int(label) + 1, box)
+        (x, y), (x2, y2) = points.T, np.roll(points, 1, 0).T
+        return Object(
+            int(label) + 1, box, area=float(abs((x * y2 - x2 * y).sum()) / 2), segmentation=[points.ravel().tolist()]
+        )
+
+
+def _find_description(root: Path) -> Path | None:
+    files = files_in(root, ".yaml", ".yml") or files_in(root, ".data")
+    usual = [file for file in files if file.name in ("data.yaml", "dataset.yaml", "data.yml", "obj.data")]
+    files = usual[:1] or [
+        file for file in files if file.suffix == ".data" or {"names", "nc"} & set(_read_description(file))
+    ]
+    if len(files) > 1:
+        raise ValueError(
+            f"yolo: expected one data.yaml in {root}, got {', '.join(file.name for file in files)}: name it"
+        )
+    return files[0] if files else None
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    """The keys of data.yaml, or of darknet's lines key = value; all values are texts, or lists and dicts of texts."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix.lower() == ".data":
+            pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
+            return {key.strip(): value.strip() for key, _, value in pairs}
+    except UnicodeDecodeError as error:
+        raise BadData(Problem(str(file), "", f"expected text, got {error}")) from error
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError(f"yolo: {file} needs PyYAML (pip install pyyaml)") from error
+    try:
+        found = yaml.load(text, Loader=yaml.BaseLoader)  # texts only, and no objects: a class "no" is not False
+    except yaml.YAMLError as error:
+        raise BadData(Problem(str(file), "", f"expected yaml, got {' '.join(str(error).split())}")) from error
+    if not isinstance(found, dict):
+        raise BadData(Problem(str(file), "", f"expected keys such as names and train, got {type(found).__name__}"))
+    return found
+
+
+def _class_names(about: dict[str, Any], file: Path | None, folders: list[Path]) -> list[str]:
+    names = about.get("names")
+    if isinstance(names, dict):
+        try:
+            names = {int(key): name for key, name in names.items()}
+        except ValueError:
+            raise BadData(
+                Problem(str(file), "names", f"expected numbers of classes, got {reprlib.repr(list(names))}")
+            ) from None
+        if sorted(names) != list(range(len(names))):
+            raise BadData(
+                Problem(str(file), "names", f"expected classes 0..{len(names) - 1}, got {reprlib.repr(sorted(names))}")
+            )
+        names = [names[key] for key in range(len(names))]
+    count = about.get("nc", about.get("classes"))
+    if isinstance(names, list) and names:
+        if count is not None and str(count) != str(len(names)):
+            raise BadData(Problem(str(file), "names", f"expected {count} names, as many as classes, got {len(names)}"))
+        return [str(name) for name in names]
+    listed = None
+    if isinstance(names, str) and names and file is not None:
+        listed = _resolve(names, [file.parent])
+    listed = listed or next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
+    if listed is None and isinstance(count, str) and count.isdecimal():
+        return [f"class_{k}" for k in range(int(count))]
+    if listed is None:
+        raise FileNotFoundError(f"yolo: expected the classes' names in data.yaml or {' or '.join(NAMES)} in "
+                                f"{folders[0]}, or as classes=[...], got none")  # fmt: skip
+    return [line.strip() for line in listed.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]
+
+
+def _described(about: dict[str, Any], file: Path, split: str) -> list[Path]:
+    """The images of a split that data.yaml describes."""
+    told = {key: value for key, value in about.items() if value not in ("", "null", "~", [])}
+    name = next((name for name in aliases(split) if name in told), None)
+    if name is None:
+        there = ", ".join(name for name in told if name in SPLITS)
+        raise FileNotFoundError(f"yolo: expected the split {split} in {file}, got {there or 'none'}")
+    bases = [file.parent / str(told.get("path", ".")).replace("\\", "/"), file.parent]
+    paths: list[Path] = []
+    for entry in told[name] if isinstance(told[name], list) else [told[name]]:
+        place = _resolve(str(entry), bases, aliases(split))
+        if place is None:
+            raise FileNotFoundError(f"yolo: expected the images of {name} in {entry}, as {file} says, got no such file "
+                                    f"or folder in {bases[0]}")  # fmt: skip
+        paths += _walk(place) if place.is_dir() else _listed(place, bases)
+    return list(dict.fromkeys(paths))
+
+
+def _resolve(entry: str, bases: list[Path], folders: tuple[str, ...] = ()) -> Path | None:
+    """Where the file or folder is. A path that holds elsewhere, or Roboflow's ``../train/images``, is taken without its
+    beginning, down to a file's name or to a folder called as one of those given."""
+    parts = [part for part in entry.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    for base in bases:
+        if (found := base / entry.strip().replace("\\", "/")).exists():
+            return found
+    for skipped in range(1, len(parts)):
+        rest = "/".join(parts[skipped:])
+        for base in bases:
+            found = base / rest
+            if found.is_file() or (found.is_dir() and (skipped < len(parts) - 1 or rest.lower() in folders)):
+                return found
+    return None
+
+
+def _listed(file: Path, bases: list[Path]) -> Iterator[Path]:
+    for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        if line.strip():
+            yield _resolve(line, [file.parent, *bases]) or file.parent / line.strip()
+
+
+def _in_folders(root: Path, split: str) -> tuple[list[Path], bool]:
+    """The images of a split without a description, and whether there are no splits."""
+    below = folders_in(root)
+    images = folders_in(below["images"]) if "images" in below else {}
+    parts = {
+        name: images[name] if name in images else below[name] for name in (*below, *images) if name in (*SPLITS, split)
+    }
+    lists = {file.stem: file for file in files_in(root, ".txt") if file.stem in SPLITS}
+    for name in aliases(split):
+        if name in parts:
+            return list(_walk(parts[name])), False
+        if name in lists:
+            return list(_listed(lists[name], [root])), False
+    if parts or lists:
+        raise FileNotFoundError(f"yolo: expected the split {split} in {root}, got {', '.join((*parts, *lists))}")
+    paths = list(_walk(below.get("images", root)))
+    if not paths:
+        raise FileNotFoundError(f"yolo: expected data.yaml or images in {root}, got "
+                                f"{'none' if root.is_dir() else 'no such folder'}")  # fmt: skip
+    return paths, True
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in those below."""
+    for place, below, _ in os.walk(folder):
+        below.sort()
+        yield from files_in(Path(place), *IMAGES)
+
+
+def _label_file(image: Path, labels: Path | None) -> Path:
+    """The text file of an image: ``labels`` takes the place of the last folder ``images`` of its path."""
+    beside = image.with_name(f"{image.stem}.txt")
+    if labels is not None:
+        return labels / beside.name
+    at = next((k for k in reversed(range(len(image.parts) - 1)) if image.parts[k].lower() == "images"), None)
+    if at is None:
+        return beside
+    swapped = [Path(*image.parts[:at], name, *beside.parts[at + 1 :]) for name in ("labels", "Labels")]
+    return next((file for file in [*swapped, beside] if file.is_file()), swapped[0])
