@@ -6,7 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, one_line_errors, open_data, user_errors
+from boxops.cli.common import (
+    SPLITS,
+    UserError,
+    add_data_arguments,
+    branches,
+    data_kind,
+    one_line_errors,
+    open_data,
+    user_errors,
+)
 
 WIDTH = 140  # columns of the table, if need be more than the terminal has
 
@@ -34,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
         from boxops.training import load_model
         from boxops.training.parts import start_processes
 
-        if args.data not in SPLITS:
-            raise UserError(f"--data: expected one of {', '.join(SPLITS)}, got {args.data!r}")
+        data_kind(args)
         _, _, device = start_processes(args.device)
         model, checkpoint = load_model(args.checkpoint, device)
         data = open_data(args, args.split or SPLITS[args.data][1], transform=transforms.evaluate(),

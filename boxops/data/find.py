@@ -12,6 +12,7 @@ from boxops.data.splits import ALIASES
 
 IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 ANNOTATIONS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label")  # folders, as people call them
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 SPLITS = tuple(name for names in ALIASES for name in names)
 MOST = 20_000  # entries of a folder that are looked at to recognise a format
 KINDS = {
@@ -58,16 +59,16 @@ def kind_of(root: str | Path | None, annotations: str | Path | None = None) -> s
         ValueError: nothing is recognised, or several formats are.
     """
     if root is None and annotations is None:
-        raise ValueError("data: expected root or annotations, got neither")
+        raise ValueError("auto: expected root or annotations, got neither")
     place = Path(annotations if annotations is not None else root)  # type: ignore[arg-type]
     if not place.exists():
-        raise FileNotFoundError(f"data: expected annotations in {place}, got no such file or folder")
+        raise FileNotFoundError(f"auto: expected annotations in {place}, got no such file or folder")
     found = _look(place) if place.is_dir() else _look_at([place])
     if len(found) == 1:
         return next(iter(found))
     if found:
         several = " and ".join(f"{kind} ({file})" for kind, file in found.items())
-        raise ValueError(f"data: expected annotations of one format in {place}, got {several}: name the kind (--data)")
+        raise ValueError(f"auto: expected annotations of one format in {place}, got {several}: name the kind (--data)")
     below = [
         f"{path} has {', '.join(kinds)}: is this the root?"
         for path in islice(folders_in(place).values(), 20)
@@ -75,7 +76,7 @@ def kind_of(root: str | Path | None, annotations: str | Path | None = None) -> s
     ]
     told = "; ".join(below) or ", ".join(sorted(islice(_names(place), MOST))[:5]) or "an empty folder"
     expected = "; ".join(f"{kind}: {text}" for kind, text in KINDS.items())
-    raise ValueError(f"data: expected annotations in {place} ({expected}), got none of these; {told}")
+    raise ValueError(f"auto: expected annotations in {place} ({expected}), got none of these; {told}")
 
 
 def _look(root: Path) -> dict[str, Path]:
@@ -84,12 +85,8 @@ def _look(root: Path) -> dict[str, Path]:
     if "imagesets" in below:
         return {"voc": below["imagesets"]}
     parts = [below[name] for name in SPLITS if name in below]
-    inner = [
-        folder
-        for place in (root, *parts)
-        for name, folder in folders_in(place).items()
-        if name in ANNOTATIONS or (place == root and name == "obj_train_data")
-    ]
+    usual = (*ANNOTATIONS, *IMAGE_FOLDERS, "obj_train_data")
+    inner = [folder for place in (root, *parts) for name, folder in folders_in(place).items() if name in usual]
     deep = [folder for place in inner for name, folder in folders_in(place).items() if name in (*SPLITS, *ANNOTATIONS)]
     found: dict[str, Path] = {}
     for place in (root, *inner, *parts, *deep):

@@ -11,12 +11,11 @@ from xml.etree import ElementTree
 
 from boxops.data.checks import label_of
 from boxops.data.dataset import DetectionDataset, Transform
-from boxops.data.find import ANNOTATIONS, IMAGES, SPLITS, files_in, folders_in, has_files
+from boxops.data.find import ANNOTATIONS, IMAGE_FOLDERS, IMAGES, SPLITS, files_in, folders_in, has_files
 from boxops.data.records import BadData, Object, Problem
 from boxops.data.splits import aliases
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 
 
 class Voc(DetectionDataset):
@@ -185,7 +184,7 @@ def _find(root: Path | None, annotations: str | Path | None, split: str) -> _Fil
 def _xml_folder(base: Path) -> Path | None:
     """The folder's xml files are in a folder of it with a usual name, or in itself."""
     below = folders_in(base)
-    found = (_xml_folder(below[name]) for name in ANNOTATIONS if name in below)
+    found = (_xml_folder(below[name]) for name in (*ANNOTATIONS, *IMAGE_FOLDERS) if name in below)
     return next((folder for folder in found if folder), base if has_files(base, ".xml") else None)
 
 
@@ -206,7 +205,7 @@ class _Images:
         """By the xml's name; then by <filename>, which may be a path of Windows, or have a wrong suffix or none."""
         named = re.split(r"[\\/]", filename.strip())[-1]
         own = self.names.get(named) if Path(named).stem == stem else None  # of a.jpg and a.png
-        tries = [own, self.stems.get(stem), self.names.get(named), self.stems.get(stem.lower())]
+        tries = [own, self.stems.get(stem), self.stems.get(stem.lower()), self.names.get(named)]
         tries += [self.stems.get(name) for name in (Path(named).stem, named, Path(named).stem.lower(), named.lower())]
         path = next((path for path in tries if path is not None), None)
         if path is None:
@@ -240,9 +239,10 @@ def _number(parent: ElementTree.Element, tag: str) -> float:
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     """Width and height, or None where the file does not tell them."""
     size = tree.find("size")
-    if size is None or not all((size.findtext(side) or "").strip() for side in ("width", "height")):
+    if size is None:
         return None
-    width, height = (int(_number(size, side)) for side in ("width", "height"))
+    told = [tag for tag in ("width", "height") if (size.findtext(tag) or "").strip()]
+    width, height = [*(int(_number(size, tag)) for tag in told), 0, 0][:2]
     return (width, height) if width > 0 and height > 0 else None
 
 

@@ -209,8 +209,8 @@ def _described(about: dict[str, Any], file: Path, split: str) -> list[Path]:
     for entry in told[name] if isinstance(told[name], list) else [told[name]]:
         place = _resolve(str(entry), bases, aliases(split))
         if place is None:
-            raise FileNotFoundError(f"yolo: expected the images of {name} in {entry}, as {file} says, got no such file "
-                                    f"or folder in {bases[0]}")  # fmt: skip
+            text = f"expected the images in {entry}, got no such file or folder in {bases[0]}"
+            raise BadData(Problem(str(file), name, text))
         paths += _walk(place) if place.is_dir() else _listed(place, bases)
     return list(dict.fromkeys(paths))
 
