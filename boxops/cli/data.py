@@ -34,12 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @one_line_errors
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     with user_errors():
+        from rich.console import Console
+
+        from boxops.data.find import IMAGES
+
         for flag, file in (("--out", args.out), ("--json", args.json)):
             if file is not None and file.exists() and not args.overwrite:
                 raise UserError(f"{flag}: expected a new file, got {file}, which exists: --overwrite writes over it")
+        if args.out is not None and args.out.suffix.lower() not in IMAGES:
+            raise UserError(f"--out: expected the name of a picture, such as {SHEET}, got {args.out}")
         root = Path(args.root)
         if root.suffix.lower() == ".json" and args.annotations is None:
             args.root, args.annotations = str(root.parent), str(root)

@@ -87,7 +87,7 @@ def _look(root: Path) -> dict[str, Path]:
     parts = [below[name] for name in SPLITS if name in below]
     usual = (*ANNOTATIONS, *IMAGE_FOLDERS, "obj_train_data")
     inner = [folder for place in (root, *parts) for name, folder in folders_in(place).items() if name in usual]
-    deep = [folder for place in inner for name, folder in folders_in(place).items() if name in (*SPLITS, *ANNOTATIONS)]
+    deep = [folder for place in inner for folder in islice(folders_in(place).values(), 10)]
     found: dict[str, Path] = {}
     for place in (root, *inner, *parts, *deep):
         for kind, file in _look_at(place / name for name in islice(_names(place), MOST)).items():
@@ -97,10 +97,10 @@ def _look(root: Path) -> dict[str, Path]:
 
 def _look_at(files: Iterator[Path] | list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    asked = dict.fromkeys((".json", ".yaml", ".yml", ".txt"), 5)  # so many files of a suffix are opened, no more
+    asked = dict.fromkeys((".json", ".yaml", ".yml", ".txt"), 20)  # so many files of a suffix are opened, no more
     for file in files:
         suffix = file.suffix.lower()
-        kind = {".xml": "voc", ".csv": "csv", ".data": "yolo"}.get(suffix, "")
+        kind = {".xml": "voc", ".csv": "csv", ".data": "yolo", ".names": "yolo", ".labels": "yolo"}.get(suffix, "")
         if asked.get(suffix) and ("coco" if suffix == ".json" else "yolo") not in found:
             kind = _by_content(file, suffix)
             asked[suffix] -= 1

@@ -266,7 +266,7 @@ def test_large_folders_are_not_read_through(tmp_path, monkeypatch):
     monkeypatch.setattr(find, "_by_content", lambda file, suffix: opened.append(file) or "")
     with pytest.raises(ValueError, match="auto"):
         kind_of(tmp_path)
-    assert len(opened) == 10  # once more for the error, which says what is in the folders
+    assert len(opened) == 40  # once more for the error, which says what is in the folders
 
 
 def test_options_of_a_kind(tmp_path):
