@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def kind_of(root: str | Path | None, annotations: str | Path | None = None) -> s
     place = Path(annotations if annotations is not None else root)  # type: ignore[arg-type]
     if not place.exists():
         raise FileNotFoundError(f"auto: expected annotations in {place}, got no such file or folder")
-    found = _look(place) if place.is_dir() else _look_at([place])
+    found = _look(place) if place.is_dir() else _look_at(place.parent, [place.name])
     if len(found) == 1:
         return next(iter(found))
     if found:
@@ -86,26 +86,27 @@ def _look(root: Path) -> dict[str, Path]:
         return {"voc": below["imagesets"]}
     parts = [below[name] for name in SPLITS if name in below]
     usual = (*ANNOTATIONS, *IMAGE_FOLDERS, "obj_train_data")
-    inner = [folder for place in (root, *parts) for name, folder in folders_in(place).items() if name in usual]
+    inside = [below, *(folders_in(part) for part in parts)]
+    inner = [folder for folders in inside for name, folder in folders.items() if name in usual]
     deep = [folder for place in inner for folder in islice(folders_in(place).values(), 10)]
     found: dict[str, Path] = {}
     for place in (root, *inner, *parts, *deep):
-        for kind, file in _look_at(place / name for name in islice(_names(place), MOST)).items():
+        for kind, file in _look_at(place, islice(_names(place), MOST)).items():
             found.setdefault(kind, file)
     return found
 
 
-def _look_at(files: Iterator[Path] | list[Path]) -> dict[str, Path]:
+def _look_at(folder: Path, names: Iterable[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     asked = dict.fromkeys((".json", ".yaml", ".yml", ".txt"), 20)  # so many files of a suffix are opened, no more
-    for file in files:
-        suffix = file.suffix.lower()
+    for name in names:
+        suffix = os.path.splitext(name)[1].lower()
         kind = {".xml": "voc", ".csv": "csv", ".data": "yolo", ".names": "yolo", ".labels": "yolo"}.get(suffix, "")
         if asked.get(suffix) and ("coco" if suffix == ".json" else "yolo") not in found:
-            kind = _by_content(file, suffix)
+            kind = _by_content(folder / name, suffix)
             asked[suffix] -= 1
         if kind:
-            found.setdefault(kind, file)
+            found.setdefault(kind, folder / name)
     return found
 
 

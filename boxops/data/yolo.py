@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from boxops.data.checks import label_of
 from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.find import IMAGES, SPLITS, files_in, folders_in
 from boxops.data.images import image_size
@@ -34,7 +35,8 @@ class Yolo(DetectionDataset):
         root: the folder, or data.yaml; with ``images`` it may be None.
         annotations: data.yaml where it is elsewhere, or the folder of all labels.
         images: the folder of the images, in one set then, ``undivided``.
-        classes: names of classes 0, 1, ...; by default of data.yaml, ``classes.txt`` or ``obj.names``.
+        classes: the names in the order of the labels; by default as in data.yaml, ``classes.txt`` or ``obj.names``.
+            Where no file names them, these are the names of 0, 1, ...
         masks: whether samples and ``coco()`` have masks: the polygons.
 
     A polygon's box is the least around it. Of rows with keypoints (``kpt_shape`` in data.yaml) only the boxes are read.
@@ -79,14 +81,24 @@ class Yolo(DetectionDataset):
             at = f"{found[0][1]}, ..., got none for any of {len(found)} images" if found else f"{base}, got no image"
             raise BadData(f"yolo: expected labels in {at}")
         folders = dict.fromkeys([base, base / "labels", *(file.parent for _, file in found)])
-        self.classes = list(classes) if classes is not None else _class_names(about, description, list(folders))
+        names = _class_names(about, description, list(folders)) or list(classes or ())
+        if not names:
+            raise FileNotFoundError(f"yolo: expected the classes' names in data.yaml or {' or '.join(NAMES)} in "
+                                    f"{base}, or as classes=[...], got none")  # fmt: skip
+        if len(set(names)) < len(names):
+            raise BadData(f"yolo: expected every class's name once in {description or base}, got {reprlib.repr(names)}")
+        self.names = names
+        self.classes = list(classes) if classes is not None else names
         self.category_ids = list(range(1, len(self.classes) + 1))
+        self._labels = {name: label for label, name in enumerate(self.classes, 1)}
         shape = about.get("kpt_shape")
         self._columns = 4 + int(shape[0]) * int(shape[1]) if shape else None
         for number, (path, file) in enumerate(found, 1):
             with self.skipping(str(path), ""):
                 size = image_size(path)
                 self.add(file, path, number, size, [(place, (size, row)) for place, row in self._rows(file)])
+        if labels is None:
+            self._report_unseen(dict(found))
         self.finish()
 
     def _rows(self, file: Path) -> Iterator[tuple[str, list[str]]]:
@@ -100,14 +112,25 @@ class Yolo(DetectionDataset):
                 seen.add(tuple(row))
                 yield f"row {number}", row
 
+    def _report_unseen(self, found: dict[Path, Path]) -> None:
+        """Labels without an image, where all images of a folder are of this split."""
+        own = set(found.values())
+        for images, labels in {path.parent: file.parent for path, file in found.items()}.items():
+            if images != labels and all(path in found for path in files_in(images, *IMAGES)):
+                lost = [file for file in files_in(labels, ".txt") if file not in own and file.name not in NAMES]
+                if lost:
+                    text = f"expected an image for each file, got none for {len(lost)}, such as {lost[0].name}"
+                    self.report_problem(Problem(str(labels), "", text))
+
     def parse(self, raw: Any) -> Object:
         size, cells = raw
         try:
             label, *values = [float(cell) for cell in cells]
         except ValueError:
             raise ValueError(f"expected numbers, got {reprlib.repr(' '.join(cells))}") from None
-        if not 0 <= label < len(self.classes) or label != int(label):
-            raise ValueError(f"expected a class of 0..{len(self.classes) - 1}, got {cells[0]}")
+        if not 0 <= label < len(self.names) or label != int(label):
+            raise ValueError(f"expected a class of 0..{len(self.names) - 1}, got {cells[0]}")
+        label = label_of(self._labels, self.names[int(label)])
         if self._columns is not None and len(values) == self._columns:
             values = values[:4]
         count = len(values)
@@ -120,11 +143,11 @@ class Yolo(DetectionDataset):
             raise ValueError(f"expected parts of the image's sides, 0..1, got {reprlib.repr(' '.join(cells[1:]))}")
         if count == 4:
             (x, y), (width, height) = np.array(values[:2]) * size, np.array(values[2:]) * size
-            return Object(int(label) + 1, [x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+            return Object(label, [x - width / 2, y - height / 2, x + width / 2, y + height / 2])
         points = np.array(values).reshape(-1, 2) * size
         box = [*points.min(0).tolist(), *points.max(0).tolist()]
         if not self.has_masks:
-            return Object(int(label) + 1, box)
+            return Object(label, box)
         (x, y), (x2, y2) = points.T, np.roll(points, 1, 0).T
         return Object(
             int(label) + 1, box, area=float(abs((x * y2 - x2 * y).sum()) / 2), segmentation=[points.ravel().tolist()]
@@ -192,8 +215,7 @@ def _class_names(about: dict[str, Any], file: Path | None, folders: list[Path]) 
     if listed is None and isinstance(count, str) and count.isdecimal():
         return [f"class_{k}" for k in range(int(count))]
     if listed is None:
-        raise FileNotFoundError(f"yolo: expected the classes' names in data.yaml or {' or '.join(NAMES)} in "
-                                f"{folders[0]}, or as classes=[...], got none")  # fmt: skip
+        return []
     return [line.strip() for line in listed.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]
 
 

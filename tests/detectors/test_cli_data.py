@@ -58,7 +58,8 @@ def test_splits_and_problems(tmp_path, folder, capsys):
     truncate(root / "JPEGImages/f.jpg")
     for name in "def":
         thing = voc_object("[b]dog" if name == "d" else "cat")
-        (root / f"Annotations/{name}.xml").write_text(f"<annotation>{thing if name != 'e' else ''}</annotation>")
+        size = "<size><width>40</width><height>30</height></size>"
+        (root / f"Annotations/{name}.xml").write_text(f"<annotation>{size}{thing * (name != 'e')}</annotation>")
     assert check(root, "--json", "all.json", "--out", "sheet.png") == 1
     out = capsys.readouterr().out
     rows = tables(out)

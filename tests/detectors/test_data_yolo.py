@@ -165,6 +165,14 @@ def test_bad_row(tmp_path, row, text):
         open_dataset("yolo", tmp_path, on_bad="raise")
 
 
+def test_labels_without_image(tmp_path):
+    write(tmp_path, {"data.yaml": YAML + "train: images/train\n", "images/train/a.jpg": None, "labels/train/a.txt": ROW,
+                     "labels/train/x.txt": ROW, "labels/train/classes.txt": "cat\n"})  # fmt: skip
+    (problem,) = open_dataset("yolo", tmp_path).problems
+    text = "expected an image for each file, got none for 1, such as x.txt"
+    assert str(problem) == f"{tmp_path}/labels/train: {text}"
+
+
 def test_keypoints_are_left_out(tmp_path):
     row = f"{ROW} 0.1 0.1 0.2 0.2"  # with an even number of values, as of a polygon
     write(tmp_path, {"images/a.jpg": None, "labels/a.txt": f"{row}\n0 0 0 1 1 1 0\n",
@@ -189,6 +197,7 @@ def test_missing_and_broken_images(tmp_path):
     ("- a\n", r"data.yaml: expected keys such as names and train, got list"),
     ("names: [a]\nnc: 2\n", r"data.yaml, names: expected 2 names, as many as classes, got 1"),
     ("names: {1: a, 2: b}\n", r"data.yaml, names: expected classes 0..1, got \[1, 2\]"),
+    ("names: [a, a]\ntrain: images\n", r"expected every class's name once in .*data.yaml, got \['a', 'a'\]"),
     ("names: {a: 0}\n", r"data.yaml, names: expected numbers of classes, got \['a'\]"),
     ("names: [a]\ntrain: no/where\n", r"data.yaml, train: expected the images in no/where, got no such file or folder"),
     ("names: [a]\nval: images\n", r"expected the split train in .*data.yaml, got val"),
@@ -208,7 +217,13 @@ def test_names(tmp_path):
         {"images/a.jpg": None, "labels/a.txt": ROW, "data.yaml": "train: images\nnames: [no, 1, 'on: x', 人]\n"},
     )
     assert open_dataset("yolo", tmp_path).classes == ["no", "1", "on: x", "人"]
-    assert open_dataset("yolo", tmp_path, classes=["a"]).classes == ["a"]
+    data = open_dataset("yolo", tmp_path, classes=["人", "no"])  # as a checkpoint has them: in another order
+    assert data.classes == ["人", "no"] and data[0][1]["labels"].tolist() == [2]
+    (problem,) = open_dataset("yolo", tmp_path, classes=["人"]).problems
+    assert "expected a category of ['人'], got 'no'" in problem.text
+    write(tmp_path, {"data.yaml": "train: images\n"})
+    data = open_dataset("yolo", tmp_path, classes=["a"])
+    assert data.classes == ["a"] and data[0][1]["labels"].tolist() == [1]
     write(tmp_path, {"data.yaml": "train: images\nnc: 3\n"})
     assert open_dataset("yolo", tmp_path).classes == ["class_0", "class_1", "class_2"]
 
