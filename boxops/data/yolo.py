@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from boxops.data.find import IMAGES, SPLITS, files_in, folders_in
 from boxops.data.images import image_size
 from boxops.data.records import BadData, Object, Problem
 from boxops.data.splits import aliases
+from boxops.data.yolo_files import NAMES, class_names, described, find_description, listed, read_description, walk
 
-NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 SLACK = 0.01  # what a number may leave 0..1 by, as in ultralytics: rounding
 
 
@@ -66,14 +65,14 @@ class Yolo(DetectionDataset):
         base = Path(root)
         if base.is_file():
             description, base = description or base, base.parent
-        description = description or _find_description(base)
-        about = {} if description is None else _read_description(description)
+        description = description or find_description(base)
+        about = {} if description is None else read_description(description)
         if images is not None and not Path(images).is_dir():
             raise FileNotFoundError(f"yolo: expected a folder as images, got {images}")
         if images is not None:
-            paths, self.undivided = list(_walk(Path(images))), True
+            paths, self.undivided = list(walk(Path(images))), True
         elif description is not None and any(name in about for name in SPLITS):
-            paths = _described(about, description, split)
+            paths = described(about, description, split)
         else:
             paths, self.undivided = _in_folders(base, split)
         found = [(path, _label_file(path, labels)) for path in paths]
@@ -81,7 +80,7 @@ class Yolo(DetectionDataset):
             at = f"{found[0][1]}, ..., got none for any of {len(found)} images" if found else f"{base}, got no image"
             raise BadData(f"yolo: expected labels in {at}")
         folders = dict.fromkeys([base, base / "labels", *(file.parent for _, file in found)])
-        names = _class_names(about, description, list(folders)) or list(classes or ())
+        names = class_names(about, description, list(folders)) or list(classes or ())
         if not names:
             raise FileNotFoundError(f"yolo: expected the classes' names in data.yaml or {' or '.join(NAMES)} in "
                                     f"{base}, or as classes=[...], got none")  # fmt: skip
@@ -154,111 +153,6 @@ class Yolo(DetectionDataset):
         )
 
 
-def _find_description(root: Path) -> Path | None:
-    files = files_in(root, ".yaml", ".yml") or files_in(root, ".data")
-    usual = [file for file in files if file.name in ("data.yaml", "dataset.yaml", "data.yml", "obj.data")]
-    files = usual[:1] or [
-        file for file in files if file.suffix == ".data" or {"names", "nc"} & set(_read_description(file))
-    ]
-    if len(files) > 1:
-        raise ValueError(
-            f"yolo: expected one data.yaml in {root}, got {', '.join(file.name for file in files)}: name it"
-        )
-    return files[0] if files else None
-
-
-def _read_description(file: Path) -> dict[str, Any]:
-    """The keys of data.yaml, or of darknet's lines key = value; all values are texts, or lists and dicts of texts."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix.lower() == ".data":
-            pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
-            return {key.strip(): value.strip() for key, _, value in pairs}
-    except UnicodeDecodeError as error:
-        raise BadData(Problem(str(file), "", f"expected text, got {error}")) from error
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError(f"yolo: {file} needs PyYAML (pip install pyyaml)") from error
-    try:
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # texts only, and no objects: a class "no" is not False
-    except yaml.YAMLError as error:
-        raise BadData(Problem(str(file), "", f"expected yaml, got {' '.join(str(error).split())}")) from error
-    if not isinstance(found, dict):
-        raise BadData(Problem(str(file), "", f"expected keys such as names and train, got {type(found).__name__}"))
-    return found
-
-
-def _class_names(about: dict[str, Any], file: Path | None, folders: list[Path]) -> list[str]:
-    names = about.get("names")
-    if isinstance(names, dict):
-        try:
-            names = {int(key): name for key, name in names.items()}
-        except ValueError:
-            raise BadData(
-                Problem(str(file), "names", f"expected numbers of classes, got {reprlib.repr(list(names))}")
-            ) from None
-        if sorted(names) != list(range(len(names))):
-            raise BadData(
-                Problem(str(file), "names", f"expected classes 0..{len(names) - 1}, got {reprlib.repr(sorted(names))}")
-            )
-        names = [names[key] for key in range(len(names))]
-    count = about.get("nc", about.get("classes"))
-    if isinstance(names, list) and names:
-        if count is not None and str(count) != str(len(names)):
-            raise BadData(Problem(str(file), "names", f"expected {count} names, as many as classes, got {len(names)}"))
-        return [str(name) for name in names]
-    listed = None
-    if isinstance(names, str) and names and file is not None:
-        listed = _resolve(names, [file.parent])
-    listed = listed or next((folder / name for folder in folders for name in NAMES if (folder / name).is_file()), None)
-    if listed is None and isinstance(count, str) and count.isdecimal():
-        return [f"class_{k}" for k in range(int(count))]
-    if listed is None:
-        return []
-    return [line.strip() for line in listed.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]
-
-
-def _described(about: dict[str, Any], file: Path, split: str) -> list[Path]:
-    """The images of a split that data.yaml describes."""
-    told = {key: value for key, value in about.items() if value not in ("", "null", "~", [])}
-    name = next((name for name in aliases(split) if name in told), None)
-    if name is None:
-        there = ", ".join(name for name in told if name in SPLITS)
-        raise FileNotFoundError(f"yolo: expected the split {split} in {file}, got {there or 'none'}")
-    bases = [file.parent / str(told.get("path", ".")).replace("\\", "/"), file.parent]
-    paths: list[Path] = []
-    for entry in told[name] if isinstance(told[name], list) else [told[name]]:
-        place = _resolve(str(entry), bases, aliases(split))
-        if place is None:
-            text = f"expected the images in {entry}, got no such file or folder in {bases[0]}"
-            raise BadData(Problem(str(file), name, text))
-        paths += _walk(place) if place.is_dir() else _listed(place, bases)
-    return list(dict.fromkeys(paths))
-
-
-def _resolve(entry: str, bases: list[Path], folders: tuple[str, ...] = ()) -> Path | None:
-    """Where the file or folder is. A path that holds elsewhere, or Roboflow's ``../train/images``, is taken without its
-    beginning, down to a file's name or to a folder called as one of those given."""
-    parts = [part for part in entry.strip().replace("\\", "/").split("/") if part not in ("", ".")]
-    for base in bases:
-        if (found := base / entry.strip().replace("\\", "/")).exists():
-            return found
-    for skipped in range(1, len(parts)):
-        rest = "/".join(parts[skipped:])
-        for base in bases:
-            found = base / rest
-            if found.is_file() or (found.is_dir() and (skipped < len(parts) - 1 or rest.lower() in folders)):
-                return found
-    return None
-
-
-def _listed(file: Path, bases: list[Path]) -> Iterator[Path]:
-    for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
-        if line.strip():
-            yield _resolve(line, [file.parent, *bases]) or file.parent / line.strip()
-
-
 def _in_folders(root: Path, split: str) -> tuple[list[Path], bool]:
     """The images of a split without a description, and whether there are no splits."""
     below = folders_in(root)
@@ -269,23 +163,16 @@ def _in_folders(root: Path, split: str) -> tuple[list[Path], bool]:
     lists = {file.stem: file for file in files_in(root, ".txt") if file.stem in SPLITS}
     for name in aliases(split):
         if name in parts:
-            return list(_walk(parts[name])), False
+            return list(walk(parts[name])), False
         if name in lists:
-            return list(_listed(lists[name], [root])), False
+            return list(listed(lists[name], [root])), False
     if parts or lists:
         raise FileNotFoundError(f"yolo: expected the split {split} in {root}, got {', '.join((*parts, *lists))}")
-    paths = list(_walk(below.get("images", root)))
+    paths = list(walk(below.get("images", root)))
     if not paths:
         raise FileNotFoundError(f"yolo: expected data.yaml or images in {root}, got "
                                 f"{'none' if root.is_dir() else 'no such folder'}")  # fmt: skip
     return paths, True
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """The images in a folder and in those below."""
-    for place, below, _ in os.walk(folder):
-        below.sort()
-        yield from files_in(Path(place), *IMAGES)
 
 
 def _label_file(image: Path, labels: Path | None) -> Path:
