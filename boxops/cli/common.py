@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-SPLITS = {"shapes": ("train", "val"), "coco": ("train", "val"), "voc": ("trainval", "test"), "csv": ("train", "val")}
+SPLITS = {
+    "shapes": ("train", "val"),
+    "coco": ("train", "val"),
+    "voc": ("trainval", "test"),
+    "yolo": ("train", "val"),
+    "csv": ("train", "val"),
+}
 
 
 class UserError(Exception):
@@ -58,24 +64,60 @@ def key_value(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--data", required=required, metavar="KIND", help="shapes (generated), coco, voc or csv")
     group.add_argument("--root", metavar="DIR", help="the folder of the data")
+    add_format_arguments(group)
     group.add_argument("--on-bad", default="skip", choices=("skip", "raise"), help="bad annotations and images (skip)")
+
+
+def add_format_arguments(group: Any) -> None:
+    """What the files are and where, without the root."""
+    group.add_argument("--data", metavar="KIND", help="coco, voc, yolo or csv, by default what the files look like; or "
+                       "shapes (generated)")  # fmt: skip
+    group.add_argument("--images", metavar="DIR", help="the folder of the images, where it is elsewhere")
+    group.add_argument("--annotations", metavar="PATH", help="their file, or the folder of the xml or label files")
     group.add_argument("--data-option", type=key_value, action="append", default=[], metavar="KEY=VALUE",
-                       help="of the kind: annotations=FILE, images=DIR, masks=true, length=500, ...")  # fmt: skip
+                       help="of the kind: masks=true, one_based=true, length=500, ...")  # fmt: skip
+
+
+def data_kind(args: argparse.Namespace) -> str:
+    """The kind of the data, recognised where it is not named; it is put into the flags."""
+    if args.data == "shapes" and (args.images or args.annotations):
+        flag = "--images" if args.images else "--annotations"
+        raise UserError(f"{flag}: expected data in files, got --data shapes, which are generated")
+    if args.data in (None, "auto"):
+        from boxops.data import kind_of
+
+        annotations = data_options(args).get("annotations")
+        if args.root is None and annotations is None:
+            raise UserError(
+                f"--data or --root: expected a kind of {', '.join(SPLITS)} or the folder of your data, got neither"
+            )
+        args.data = kind_of(args.root, annotations)
+    elif args.data not in SPLITS:
+        raise UserError(f"--data: expected one of {', '.join(SPLITS)}, got {args.data!r}")
+    kind: str = args.data
+    return kind
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The kind's own options of the flags."""
+    given = {"images": args.images, "annotations": args.annotations}
+    return {name: value for name, value in given.items() if value is not None} | dict(args.data_option)
 
 
 def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: bool, **options: Any) -> Any:
     """The data set of the flags, with the masks and keypoints that the model asks for."""
     from boxops.data import open_dataset
 
+    if args.data in ("shapes", "coco", "yolo"):
+        options["masks"] = masks
     if args.data in ("shapes", "coco"):
-        options |= {"masks": masks, "keypoints": keypoints}
+        options["keypoints"] = keypoints
     if args.data == "shapes":
         options.pop("classes", None)
-    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **dict(args.data_option)})
+    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **data_options(args)})
     if masks and not data.has_masks:
         raise UserError(f"expected data with masks for this model, got {args.data} without")
     if keypoints and data.keypoint_names is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, one_line_errors, user_errors
+from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, data_kind, one_line_errors, user_errors
 from boxops.cli.models import add_model_arguments, open_model
 from boxops.cli.outputs import protect, save_json
 from boxops.cli.splits import open_held_out
@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   boxops evaluate --model faster_rcnn_resnet50_fpn --weights FILE_OR_URL --data coco --root DIR
   boxops evaluate --results results.json --annotations instances.json"""
     add_model_arguments(parser)
-    add_data_arguments(parser, required=False)
+    add_data_arguments(parser)
     text = ", ".join(f"{kind} {splits[1]}" for kind, splits in SPLITS.items())
     parser.add_argument("--split", metavar="NAME", help=f"by default {text}, or what train holds out of files that "
                         "name no splits: there a share is train's --split, and all takes all")  # fmt: skip
-    parser.add_argument("--results", metavar="FILE", help="COCO's json of detections, instead of a model")
-    parser.add_argument("--annotations", metavar="FILE", help="with --results: COCO's json of the objects")
+    parser.add_argument("--results", metavar="FILE", help="COCO's json of detections of --annotations' images, instead "
+                        "of a model")  # fmt: skip
     parser.add_argument("--metric", default="coco", choices=("coco", "voc", "voc2007"),
                         help="COCO's AP and AR, or VOC's AP (coco)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
@@ -71,10 +71,7 @@ def of_file(args: argparse.Namespace) -> dict[str, float]:
 
 def of_model(args: argparse.Namespace) -> dict[str, float]:
     with user_errors():
-        if args.annotations is not None:
-            raise UserError("--annotations: expected --results FILE with it, got none")
-        if args.data not in SPLITS:
-            raise UserError(f"--data: expected one of {', '.join(SPLITS)}, got {args.data!r}")
+        data_kind(args)
         from boxops import evaluation
         from boxops.data import transforms
 

@@ -1,4 +1,4 @@
-"""`boxops train`: trains a detector on shapes, COCO, VOC or CSV data."""
+"""`boxops train`: trains a detector on shapes, COCO, VOC, YOLO or CSV data."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from boxops.cli.common import (
     SPLITS,
     UserError,
     add_data_arguments,
+    data_kind,
     key_value,
     one_line_errors,
     user_errors,
@@ -132,8 +133,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
         )
     for file in ("last.pt", "log.csv", "metrics.csv") if args.overwrite and not args.resume else ():
         (out / file).unlink(missing_ok=True)
-    if args.data not in SPLITS:
-        raise UserError(f"--data: expected one of {', '.join(SPLITS)}, got {args.data!r}")
+    data_kind(args)
     settings = dict(args.set)
     keypoints = settings.get("num_keypoints", name.startswith(("keypoint_rcnn", "mask_rcnn")) and (
         args.data == "shapes" or name.startswith("keypoint_rcnn") or dict(args.data_option).get("keypoints", False)

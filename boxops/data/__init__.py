@@ -1,18 +1,27 @@
-"""Detection data sets: COCO json, Pascal VOC xml, CSV rows and generated shapes behind one class."""
+"""Detection data sets: COCO json, Pascal VOC xml, YOLO text, CSV rows and generated shapes behind one class."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from boxops.data import transforms
 from boxops.data.coco import Coco
 from boxops.data.dataset import BadData, DetectionDataset, Problem, collate
+from boxops.data.find import kind_of
 from boxops.data.shapes import Shapes
 from boxops.data.table import Table
 from boxops.data.voc import Voc
+from boxops.data.yolo import Yolo
 
-KINDS: dict[str, Callable[..., DetectionDataset]] = {"shapes": Shapes, "coco": Coco, "voc": Voc, "csv": Table}
+KINDS: dict[str, Callable[..., DetectionDataset]] = {
+    "shapes": Shapes,
+    "coco": Coco,
+    "voc": Voc,
+    "yolo": Yolo,
+    "csv": Table,
+}
 
 
 def open_dataset(
@@ -28,22 +37,28 @@ def open_dataset(
     """Opens a data set by the name of its kind.
 
     Args:
-        kind: ``shapes``, ``coco``, ``voc`` or ``csv``.
+        kind: ``shapes``, ``coco``, ``voc``, ``yolo``, ``csv``, or ``auto``: what the files look like,
+            see :func:`kind_of`.
         root: the folder of the data; ``shapes`` has none.
         split: ``train``, ``val`` or what the files call it.
         transform: ``f(image, target) -> (image, target)``, such as :func:`boxops.data.transforms.train` gives.
         on_bad: ``skip`` leaves bad annotations and images out, listed in ``problems``; ``raise`` stops at the first.
         seed: of the transforms' random numbers, and of the shapes.
-        options: of the kind: see :class:`Shapes`, :class:`Coco`, :class:`Voc`, :class:`Table`.
+        options: of the kind: see :class:`Shapes`, :class:`Coco`, :class:`Voc`, :class:`Yolo`, :class:`Table`.
 
     Raises:
         BadData: a file as a whole cannot be read, no image is left, or on_bad is ``raise`` and something is bad.
         FileNotFoundError: annotations or the folder of images are not where they were expected.
         TypeError: the kind has no such option.
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or what the files are is not clear.
     """
+    if kind == "auto":
+        kind = kind_of(root, options.get("annotations"))
     if kind not in KINDS:
-        raise ValueError(f"open_dataset: expected a kind of {', '.join(KINDS)}, got {kind!r}")
+        raise ValueError(f"open_dataset: expected a kind of {', '.join(KINDS)} or auto, got {kind!r}")
+    known = [*inspect.signature(KINDS[kind]).parameters][5:]
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(f"{kind}: expected options of {', '.join(known)}, got {', '.join(unknown)}")
     return KINDS[kind](root, split=split, transform=transform, on_bad=on_bad, seed=seed, **options)
 
 
@@ -55,7 +70,9 @@ __all__ = [
     "Shapes",
     "Table",
     "Voc",
+    "Yolo",
     "collate",
+    "kind_of",
     "open_dataset",
     "transforms",
 ]
