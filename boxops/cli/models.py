@@ -41,7 +41,6 @@ def open_model(args: argparse.Namespace) -> tuple[Any, list[str], Any]:
     from boxops import models
     from boxops.evaluation.labels import coco_names
 
-    person = models.SHORT.get(args.model, args.model).startswith("keypoint_rcnn")
-    names = ["person"] if person else coco_names()
+    names = models.categories(models.full_name(args.model))[1:] or coco_names()  # without the background
     model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
     return model.to(device).eval(), names if model.config["num_classes"] == len(names) + 1 else [], device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ALIASES = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
+ALIASES = (("train", "training"), ("trainval",), ("val", "valid", "validation", "dev"), ("test", "testing"))
 
 
 def aliases(split: str) -> tuple[str, ...]:

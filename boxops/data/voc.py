@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from boxops.data.checks import label_of
+from boxops.data.checks import class_list, label_of
 from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.find import ANNOTATIONS, IMAGE_FOLDERS, IMAGES, SPLITS, files_in, folders_in, has_files
 from boxops.data.records import BadData, Object, Problem
@@ -60,7 +60,7 @@ class Voc(DetectionDataset):
             raise ValueError("voc: expected root or annotations, got neither")
         files = _find(None if root is None else Path(root), annotations, split)
         self.undivided = files.undivided
-        self.classes = list(classes) if classes is not None else _class_names(files.everything)
+        self.classes = class_list(classes) if classes is not None else _class_names(files.everything)
         self.category_ids = list(range(1, len(self.classes) + 1))
         self._labels = {name: label for label, name in enumerate(self.classes, 1)}
         if images is not None and not Path(images).is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from boxops.data.checks import label_of
+from boxops.data.checks import class_list, label_of
 from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.find import IMAGES, SPLITS, files_in, folders_in
 from boxops.data.images import image_size
@@ -87,7 +87,7 @@ class Yolo(DetectionDataset):
         if len(set(names)) < len(names):
             raise BadData(f"yolo: expected every class's name once in {description or base}, got {reprlib.repr(names)}")
         self.names = names
-        self.classes = list(classes) if classes is not None else names
+        self.classes = class_list(classes) if classes is not None else names
         self.category_ids = list(range(1, len(self.classes) + 1))
         self._labels = {name: label for label, name in enumerate(self.classes, 1)}
         shape = about.get("kpt_shape")
