@@ -25,11 +25,13 @@ from boxops.training import Options
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
 # large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here.
 DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("ssd", "mobilenet"), {"batch_size": 4, "optimizer": "adamw", "lr": 2e-3, "channels_last": True}),
+    (("ssd", "mobilenet"), {"batch_size": 4, "optimizer": "adamw", "lr": 1e-3, "channels_last": True}),
     (("mobilenet",), {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "channels_last": True}),
-    (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 1e-3}),
+    (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 5e-4}),
     ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),
 ]
+# AdamW takes steps of one size whatever the gradients' is: at the new layers' rate a few dozen silence pretrained ones.
+PRETRAINED_ADAMW = {"backbone_lr": 0.1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +50,8 @@ A run that was stopped or killed goes on with the same command and --resume."""
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
-    parser.add_argument("--augment", choices=("ssd", "rcnn", "none"), help="ssd (photometric, zoom out, crop, flip), "
-                        "rcnn (flip) or none; by default the model's own, rcnn for shapes")  # fmt: skip
+    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), default="rcnn",
+                        help="rcnn (flip), ssd (photometric, zoom out, crop, flip; for long runs) or none (rcnn)")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
@@ -77,8 +79,11 @@ A run that was stopped or killed goes on with the same command and --resume."""
 
 
 def options_of(args: argparse.Namespace, name: str) -> Options:
+    """The flags given, and the defaults of the model: others on pretrained weights than without."""
     given = {option.name: getattr(args, option.name) for option in fields(Options) if hasattr(args, option.name)}
     usual = next(values for parts, values in DEFAULTS if all(part in name for part in parts))
+    if (args.weights or args.backbone_weights) and {**usual, **given}.get("optimizer") == "adamw":
+        usual = {**usual, **PRETRAINED_ADAMW}
     return Options(**{**usual, **given})
 
 
@@ -138,9 +143,8 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
     ))  # fmt: skip
     branches = {"masks": name.startswith("mask_rcnn"), "keypoints": bool(keypoints)}
     data, seen = open_splits(args, seed=options.seed, **branches)
-    preset = args.augment or ("ssd" if name.startswith("ssd") and args.data != "shapes" else "rcnn")
     data.transform = transforms.train(
-        preset, keypoint_flip=data.keypoint_flip, vertical_flip=args.vertical_flip, jitter=args.jitter
+        args.augment, keypoint_flip=data.keypoint_flip, vertical_flip=args.vertical_flip, jitter=args.jitter
     )
     first = os.environ.get("RANK", "0") == "0"
     if first:

@@ -67,8 +67,8 @@ class Collapse:
             self.say(f"warning: no detections in any of {images} held-out images; more epochs, or {HELP}")
         elif len(tops) >= IMAGES and same(torch.tensor(tops)) and not same(self._truth()):
             box = ", ".join(f"{side:.2f}" for side in torch.tensor(tops).median(dim=0).values.tolist())
-            self.say(f"warning: detections do not depend on the image: the surest box of nearly all {images} is ({box}) "
-                     f"of its width and height; {HELP}")  # fmt: skip
+            self.say("warning: detections do not depend on the image: the surest box of nearly all "
+                     f"{images} is ({box}) of its width and height; {HELP}")  # fmt: skip
 
     def _truth(self) -> Tensor:
         """The largest object of each image, as the detections."""
