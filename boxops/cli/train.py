@@ -50,8 +50,8 @@ A run that was stopped or killed goes on with the same command and --resume."""
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
-    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), default="rcnn",
-                        help="rcnn (flip), ssd (photometric, zoom out, crop, flip; for long runs) or none (rcnn)")  # fmt: skip
+    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), default="rcnn", help="rcnn (flip), ssd (photo"
+                        "metric, zoom out, crop, flip: for long runs) or none (rcnn)")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
