@@ -23,15 +23,15 @@ from boxops.cli.common import (
 from boxops.training import Options
 
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
-# large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here.
+# large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size
+# however small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
+SMALL = {"batch_size": 4, "optimizer": "adamw", "channels_last": True}
 DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("ssd", "mobilenet"), {"batch_size": 4, "optimizer": "adamw", "lr": 1e-3, "channels_last": True}),
-    (("mobilenet",), {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "channels_last": True}),
+    (("ssd", "mobilenet"), {**SMALL, "lr": 1e-3, "backbone_lr": 0.1}),
+    (("mobilenet",), {**SMALL, "lr": 5e-4, "backbone_lr": 0.2}),
     (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 5e-4}),
     ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),
 ]
-# AdamW takes steps of one size whatever the gradients' is: at the new layers' rate a few dozen silence pretrained ones.
-PRETRAINED_ADAMW = {"backbone_lr": 0.1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,11 +79,10 @@ A run that was stopped or killed goes on with the same command and --resume."""
 
 
 def options_of(args: argparse.Namespace, name: str) -> Options:
-    """The flags given, and the defaults of the model: others on pretrained weights than without."""
     given = {option.name: getattr(args, option.name) for option in fields(Options) if hasattr(args, option.name)}
     usual = next(values for parts, values in DEFAULTS if all(part in name for part in parts))
-    if (args.weights or args.backbone_weights) and {**usual, **given}.get("optimizer") == "adamw":
-        usual = {**usual, **PRETRAINED_ADAMW}
+    if not (args.weights or args.backbone_weights):  # nothing is pretrained
+        usual = {**usual, "backbone_lr": 1.0}
     return Options(**{**usual, **given})
 
 

@@ -62,9 +62,9 @@ def test_warmup_is_a_tenth_of_a_short_run(total, rising):
     [
         ("ssd300_mobilenet_v2", [], 1e-3, 1),
         ("ssd300_mobilenet_v2", ["--backbone-weights", "f"], 1e-3, 0.1),
-        ("faster_rcnn_mobilenet_v2_fpn", ["--weights", "f"], 5e-4, 0.1),
+        ("faster_rcnn_mobilenet_v2_fpn", ["--weights", "f"], 5e-4, 0.2),
         ("faster_rcnn_mobilenet_v2_fpn", ["--weights", "f", "--backbone-lr", "0.3"], 5e-4, 0.3),
-        ("ssd300_mobilenet_v2", ["--backbone-weights", "f", "--optimizer", "sgd", "--lr", "0.01"], 0.01, 1),
+        ("ssd300_mobilenet_v2", ["--backbone-weights", "f", "--optimizer", "sgd", "--lr", "0.01"], 0.01, 0.1),
         ("faster_rcnn_resnet50_fpn", ["--backbone-weights", "f"], 5e-3, 1),
         ("ssd300_vgg16", ["--backbone-weights", "f"], 5e-4, 1),
     ],
