@@ -49,6 +49,8 @@ class Collapse:
 
         def look(_: nn.Module, inputs: tuple[Any, ...], detections: Any) -> None:
             nonlocal images
+            if not inputs or not isinstance(detections, list):
+                return
             for image, found in zip(inputs[0], detections, strict=True):
                 images += 1
                 if len(found["scores"]):
