@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from boxops import box_iou
 
 IMAGES = 8  # fewer say nothing
-SAME_IOU, SAME_SHARE = 0.8, 0.9  # boxes are the same if so many lie so close to their median
+SAME_IOU, SAME_SHARE = 0.9, 0.9  # boxes are the same if so many lie so close to their median
 RISE, STEPS = 1.25, 8  # losses rise if an epoch of so many steps has so many times the least mean of those before
 HELP = "a lower lr, a lower backbone_lr or a longer warmup may help"
 
