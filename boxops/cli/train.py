@@ -28,6 +28,7 @@ from boxops.training import Options
 SMALL = {"batch_size": 4, "optimizer": "adamw", "channels_last": True}
 DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("ssd", "mobilenet"), {**SMALL, "lr": 1e-3, "backbone_lr": 0.1}),
+    (("faster", "mobilenet"), {**SMALL, "batch_size": 2, "lr": 5e-4, "backbone_lr": 0.2}),
     (("mobilenet",), {**SMALL, "lr": 5e-4, "backbone_lr": 0.2}),
     (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 5e-4}),
     ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),
