@@ -24,11 +24,14 @@ from boxops.cli.splits import open_splits
 from boxops.training import Options
 
 # By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
-# large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here.
+# large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size
+# however small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
+SMALL = {"batch_size": 4, "optimizer": "adamw", "channels_last": True}
 DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("ssd", "mobilenet"), {"batch_size": 4, "optimizer": "adamw", "lr": 2e-3, "channels_last": True}),
-    (("mobilenet",), {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "channels_last": True}),
-    (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 1e-3}),
+    (("ssd", "mobilenet"), {**SMALL, "lr": 1e-3, "backbone_lr": 0.1}),
+    (("faster", "mobilenet"), {**SMALL, "batch_size": 2, "lr": 5e-4, "backbone_lr": 0.2}),
+    (("mobilenet",), {**SMALL, "lr": 5e-4, "backbone_lr": 0.2}),
+    (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 5e-4}),
     ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),
 ]
 
@@ -51,8 +54,8 @@ A run that was stopped or killed goes on with the same command and --resume."""
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
     parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images and hold the others out; "
                         "0.8 where the files hold none out")  # fmt: skip
-    parser.add_argument("--augment", choices=("ssd", "rcnn", "none"), help="ssd (photometric, zoom out, crop, flip), "
-                        "rcnn (flip) or none; by default the model's own, rcnn for shapes")  # fmt: skip
+    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), default="rcnn", help="rcnn (flip), ssd (photo"
+                        "metric, zoom out, crop, flip: for long runs) or none (rcnn)")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
@@ -82,6 +85,8 @@ A run that was stopped or killed goes on with the same command and --resume."""
 def options_of(args: argparse.Namespace, name: str) -> Options:
     given = {option.name: getattr(args, option.name) for option in fields(Options) if hasattr(args, option.name)}
     usual = next(values for parts, values in DEFAULTS if all(part in name for part in parts))
+    if not (args.weights or args.backbone_weights):  # nothing is pretrained
+        usual = {**usual, "backbone_lr": 1.0}
     return Options(**{**usual, **given})
 
 
@@ -140,9 +145,8 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
     ))  # fmt: skip
     branches = {"masks": name.startswith("mask_rcnn"), "keypoints": bool(keypoints)}
     data, seen = open_splits(args, seed=options.seed, **branches)
-    preset = args.augment or ("ssd" if name.startswith("ssd") and args.data != "shapes" else "rcnn")
     data.transform = transforms.train(
-        preset, keypoint_flip=data.keypoint_flip, vertical_flip=args.vertical_flip, jitter=args.jitter
+        args.augment, keypoint_flip=data.keypoint_flip, vertical_flip=args.vertical_flip, jitter=args.jitter
     )
     first = os.environ.get("RANK", "0") == "0"
     if first:

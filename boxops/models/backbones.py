@@ -170,19 +170,24 @@ class VGG16Maps(nn.Module):
 class MobileNetV2Maps(nn.Module):
     """MobileNetV2 with maps of SSD300's sizes: two of its expansions and its end, and three smaller ones beyond.
 
-    The expansions have six times the channels of the blocks' ends; Sandler et al. 2018, section 6.2, read them too.
+    The expansions have six times the channels of the blocks' ends; Sandler et al. 2018, section 6.2, read them too. All
+    maps are normalised as the paper's first one is (section 3.1), and the new layers by the batch: as they come, 1280
+    channels of large values make a head's first steps so rough that the backbone learns to silence them for good.
     """
 
     out_channels = (192, 576, 1280, 512, 256, 256)
+    scale = 4.0  # length of every cell's features
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.features = network.features
-        strided: dict[str, Any] = {"stride": 2, "padding": 1}
         self.extra = nn.ModuleList(
-            [narrow_wide(1280, 256, 512, **strided), narrow_wide(512, 128, 256, **strided), narrow_wide(256, 128, 256)]
+            [
+                nn.Sequential(*normed(1280, 256, 1), *normed(256, 512, 3, stride=2, padding=1)),
+                nn.Sequential(*normed(512, 128, 1), *normed(128, 256, 3, stride=2, padding=1)),
+                nn.Sequential(*normed(256, 128, 1), nn.Conv2d(128, 256, 3), nn.ReLU(inplace=True)),  # one cell: no norm
+            ]
         )
-        xavier(self.extra)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:  # [B, 3, 300, 300] -> 38, 19, 10, 5, 3, 1 cells
         x, maps = images, []
@@ -197,7 +202,7 @@ class MobileNetV2Maps(nn.Module):
         for block in self.extra:
             x = block(x)
             maps.append(x)
-        return {str(i): x for i, x in enumerate(maps)}
+        return {str(i): self.scale * F.normalize(x) for i, x in enumerate(maps)}
 
 
 class MobileNetV3Maps(SSDLiteFeatureExtractorMobileNet):
@@ -208,6 +213,10 @@ class MobileNetV3Maps(SSDLiteFeatureExtractorMobileNet):
         super().__init__(blocks, 13, NORMS[norm])  # block 13's first layer expands, the second has stride 2
         wide = blocks[13].block[0].out_channels
         self.out_channels = (wide, blocks[16].out_channels, 512, 256, 256, 128)
+
+
+def normed(channels: int, out: int, size: int, **conv: Any) -> list[nn.Module]:
+    return [nn.Conv2d(channels, out, size, bias=False, **conv), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
 
 
 def narrow_wide(channels: int, narrow: int, wide: int, **conv: Any) -> nn.Sequential:

@@ -21,9 +21,10 @@ class Options:
     accumulate: int = _option(1, "batches whose gradients are summed for one step")
     optimizer: str = _option("sgd", "sgd has Nesterov momentum 0.9", ("sgd", "adamw"))
     lr: float = _option(0.01, "learning rate")
-    backbone_lr: float = _option(1.0, "the pretrained network's learning rate, as a factor")
+    backbone_lr: float = _option(1.0, "factor of the pretrained network's learning rate; 1 where no weights are given")
     weight_decay: float = _option(5e-4, "not on biases and norms")
-    warmup: int = _option(100, "steps in which the learning rate rises to its full value")
+    warmup: int | None = _option(None, "steps in which the learning rate rises to its full value (default: a tenth of "
+                                       "the run's, at most 1000)")  # fmt: skip
     schedule: str = _option("cosine", "how the learning rate falls", ("cosine", "multistep", "constant"))
     clip: float = _option(10.0, "greatest norm of the gradients; 0: any")
     amp: str = _option("none", "mixed precision", ("none", "bf16", "fp16"))

@@ -74,7 +74,7 @@ def make_optimizer(model: nn.Module, o: Options) -> Optimizer:
 
 def make_schedule(optimizer: Optimizer, o: Options, total: int) -> LambdaLR:
     """The learning rate by steps: a linear warm-up, then a half cosine to 0, or a tenth from 2/3 and 8/9 on."""
-    warmup = min(o.warmup, total // 2)
+    warmup = min(total // 10, 1000) if o.warmup is None else min(o.warmup, total // 2)
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -14,6 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from boxops.training.checkpoint import load, save
+from boxops.training.collapse import Collapse
 from boxops.training.logs import Logs
 from boxops.training.options import Options
 from boxops.training.parts import (
@@ -87,6 +88,7 @@ class Trainer:
         if resume and (self.out / "last.pt").exists():
             self._resume(self.out / "last.pt")
         self.logs = Logs(self.out, self.step, self.done > 0, self.total, o.log_seconds, enabled=self.rank == 0)
+        self.collapse = Collapse(data, self.logs.say)
 
     def run(self) -> None:
         """Trains to the end."""
@@ -113,11 +115,13 @@ class Trainer:
             self.schedule.step()
             now = time.monotonic()
             self.logs.add_step(self.step, self.epoch, rate, losses, now - begin)
+            self.collapse.add_step(losses)
             begin = now
             due = o.checkpoint_steps and self.step % o.checkpoint_steps == 0
             if due or self.signals.stop or now - self.saved > o.checkpoint_seconds:
                 self.save("last.pt")
             self.signals.check(f"at step {self.step} of {self.total}")
+        self.collapse.end_epoch(self.epoch)
         last = self.step >= self.total
         if self.evaluate and (last or (o.eval_every and (self.epoch + 1) % o.eval_every == 0)):
             self.save("last.pt")  # a resume comes back to the evaluation
@@ -185,7 +189,7 @@ class Trainer:
 
     def _evaluate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> None:
         if self.rank == 0:
-            with self.signals.at_once("in the evaluation"), self.logs.aside():
+            with self.signals.at_once("in the evaluation"), self.logs.aside(), self.collapse.watch(self.trained):
                 metrics = evaluate(self.trained.eval(), self.epoch)
             self.logs.add_metrics(self.step, self.epoch, metrics)
             score = next(iter(metrics.values()), 0.0)

@@ -41,6 +41,17 @@ def small():
     return models.create("ssd", 5)
 
 
+@pytest.mark.parametrize("brightness", [0.01, 1, 100])
+def test_small_ssds_features_are_of_one_length(small, brightness):
+    """However large they come: the heads' steps are then of one size. One image is enough for the norms."""
+    with torch.no_grad():
+        maps = small.train().backbone(brightness * torch.rand(1, 3, 300, 300))
+    assert [features.shape[-1] for features in maps.values()] == [38, 19, 10, 5, 3, 1]
+    for features in maps.values():
+        lengths = features.norm(dim=1)
+        torch.testing.assert_close(lengths, torch.full_like(lengths, 4))
+
+
 @pytest.mark.slow
 def test_faster_rcnn_trains_as_torchvisions(faster_rcnn):
     scenes.assert_same_training(*faster_rcnn, *scene())

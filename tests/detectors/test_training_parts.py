@@ -1,8 +1,10 @@
+import argparse
 from itertools import chain
 
 import pytest
 from tiny import torch
 
+from boxops.cli.train import add_arguments, options_of
 from boxops.training import Options
 from boxops.training.parts import make_optimizer, make_schedule, order
 
@@ -45,6 +47,33 @@ def test_schedules(kind, last):
     assert rates[9] == pytest.approx(1)
     assert rates[-1] == pytest.approx(last, abs=1e-3)
     assert sorted(rates[9:], reverse=True) == rates[9:]
+
+
+@pytest.mark.parametrize(("total", "rising"), [(330, 33), (50_000, 1000), (9, 0)])
+def test_warmup_is_a_tenth_of_a_short_run(total, rising):
+    optimizer = make_optimizer(torch.nn.Linear(1, 1), Options(lr=1.0))
+    factor = make_schedule(optimizer, Options(schedule="constant"), total).lr_lambdas[0]
+    rates = [factor(step) for step in range(rising + 2)]
+    assert rates == pytest.approx([(step + 1) / (rising + 1) for step in range(rising)] + [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "rate", "backbone"),
+    [
+        ("ssd300_mobilenet_v2", [], 1e-3, 1),
+        ("ssd300_mobilenet_v2", ["--backbone-weights", "f"], 1e-3, 0.1),
+        ("faster_rcnn_mobilenet_v2_fpn", ["--weights", "f"], 5e-4, 0.2),
+        ("faster_rcnn_mobilenet_v2_fpn", ["--weights", "f", "--backbone-lr", "0.3"], 5e-4, 0.3),
+        ("ssd300_mobilenet_v2", ["--backbone-weights", "f", "--optimizer", "sgd", "--lr", "0.01"], 0.01, 0.1),
+        ("faster_rcnn_resnet50_fpn", ["--backbone-weights", "f"], 5e-3, 1),
+        ("ssd300_vgg16", ["--backbone-weights", "f"], 5e-4, 1),
+    ],
+)
+def test_rates_by_default(model, flags, rate, backbone):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = options_of(parser.parse_args([model, "--data", "voc", *flags]), model)
+    assert (options.lr, options.backbone_lr) == (rate, backbone)
 
 
 @pytest.mark.parametrize(
