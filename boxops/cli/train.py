@@ -161,7 +161,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
     torch.manual_seed(options.seed)
     model = models.create(name, len(data.classes) + 1, weights=args.weights, fine_tune=args.fine_tune,
                           backbone_weights=args.backbone_weights, **settings)  # fmt: skip
-    data.enough = transforms.enough(model.transform, preset)  # large photos are read no larger
+    data.enough = transforms.enough(model.transform, args.augment)  # large photos are read no larger
     held_out = None
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)
