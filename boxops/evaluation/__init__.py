@@ -9,6 +9,7 @@ import torch
 from torch import distributed, nn
 
 from boxops.data import DetectionDataset, collate
+from boxops.data.loader import Loader
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
 from boxops.evaluation.voc import voc_ap
@@ -69,7 +70,7 @@ def evaluate(
     found = Detections(dataset.category_ids, wanted)
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
     part = torch.utils.data.Subset(dataset, range(rank, len(dataset), world))
-    batches: Any = torch.utils.data.DataLoader(part, batch_size, num_workers=workers, collate_fn=collate)
+    batches: Any = Loader(part, batch_size, num_workers=workers, collate_fn=collate)
     if progress and rank == 0:
         batches = _bar(batches)
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
