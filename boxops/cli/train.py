@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import sys
@@ -139,6 +140,9 @@ def named_flags(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] in dict(args.data_option):
+            raise UserError(f"--data-option {unknown[1]}: {args.data} has no such option") from error
         name, colon, rest = str(error).partition(":")
         raise UserError(flags.get(name, name) + colon + rest) from error
 
