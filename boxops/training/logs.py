@@ -28,8 +28,9 @@ class Table:
         self.columns = rows[0]
         done = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= step]
         self.seconds = float(done[-1][self.columns.index("seconds")]) if done else 0.0
-        with atomic(path, "w") as file:
-            csv.writer(file, lineterminator="\n").writerows([rows[0], *done] if done else [])
+        if done != rows[1:] or not done:
+            with atomic(path, "w") as file:
+                csv.writer(file, lineterminator="\n").writerows([rows[0], *done] if done else [])
         self.columns = self.columns if done else []
 
     def add(self, row: Mapping[str, Any]) -> None:

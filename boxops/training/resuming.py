@@ -51,7 +51,7 @@ def check(
 
 def check_model(path: Path, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raises ValueError where a model's options, or some of them, are not those of the run."""
-    for name in sorted({*config, *given}, key=lambda key: key != "name"):
+    for name in dict.fromkeys(["name", *given, *config]):
         old, new = _plain(config.get(name, "the default")), _plain(given.get(name, "the default"))
         if old != new and name != "num_classes":  # these are compared by name
             raise ValueError(other(path, "model" if name == "name" else name, old, new))

@@ -44,6 +44,7 @@ class Running:
             except BaseException as error:
                 print("Traceback", repr(error))
                 os._exit(1)
+        self.wait_for(lambda: os.getpgid(self.pid) == self.pid)
 
     def wait_for(self, condition, seconds=60):
         end = time.monotonic() + seconds
