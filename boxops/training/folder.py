@@ -88,7 +88,8 @@ class RunFolder:
         if self._lock is not None:
             with suppress(OSError):
                 os.unlink(self._lock.name)
-            self._lock.close()
+            with suppress(OSError):  # a full disk, which had no room for what it tells
+                self._lock.close()
         if self._made:
             with suppress(OSError):  # it is in use
                 self.path.rmdir()

@@ -66,6 +66,8 @@ class Logs:
             self.board = SummaryWriter(str(out), purge_step=step + 1)
         except ImportError:
             self.say("no TensorBoard logs: pip install tensorboard")
+        except OSError as error:
+            self.say(f"no TensorBoard logs: {error.strerror or error}")
         if sys.stderr.isatty():
             self._bar()
 

@@ -238,7 +238,9 @@ def test_files_that_cannot_grow(tmp_path, small_files, capsys):
     """Checkpoints and logs alike: the run reaches its end and says what is missing."""
     small_files(300)
     run = trainer(tmp_path)
-    with pytest.raises(TrainingError, match=r"last\.pt: File too large; not saved \(File too large\), nothing is saved"):
+    with pytest.raises(
+        TrainingError, match=r"last\.pt: File too large; not saved \(File too large\), nothing is saved"
+    ):
         run.run()
     small_files(-1)
     err = capsys.readouterr().err
