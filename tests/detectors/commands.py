@@ -32,7 +32,7 @@ class Running:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
-            sys.stdout = sys.stderr = log = open(self.log, "w", buffering=1)
+            sys.stdout = sys.stderr = log = open(self.log, "w", buffering=1)  # noqa: SIM115
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

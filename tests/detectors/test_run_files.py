@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from commands import LONG, QUICK, Running, needs_fork
+from test_training import trainer
 from tiny import torch
 
 from boxops.cli import main
 from boxops.training import RunFolder, Trainer, TrainingError, checkpoint
 from boxops.training.checkpoint import load
 from boxops.training.logs import Table
-from test_training import trainer
 
 
 def snapshot(folder):
@@ -258,7 +258,7 @@ def test_a_row_is_written_whole_or_not(tmp_path, small_files):
     size = (tmp_path / "log.csv").stat().st_size
     for room in range(6):  # "2,0.25" needs 7
         small_files(size + room)
-        with pytest.raises(OSError, match="File too large|No space left"):
+        with pytest.raises(OSError, match=r"File too large|No space left"):
             table.add({"step": 2, "loss": 0.25})
         assert (tmp_path / "log.csv").read_text() == "step,loss\n1,0.5\n"
     small_files(-1)
