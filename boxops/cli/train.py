@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
+import signal
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +19,9 @@ from boxops.cli.common import (
     SPLITS,
     UserError,
     add_data_arguments,
+    branches,
     data_kind,
+    data_options,
     key_value,
     one_line_errors,
     user_errors,
@@ -46,15 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 In the run's folder: last.pt, best.pt, log.csv, metrics.csv, TensorBoard's logs, and in samples/ pictures of detections.
 A run that was stopped or killed goes on with the same command and --resume."""
-    parser.add_argument("model", help="ssd, faster_rcnn or mask_rcnn (MobileNetV2: learn on a CPU), or a long name: "
-                        "ssd300_vgg16, faster_rcnn_resnet50_fpn, ...; an unknown one lists all")  # fmt: skip
+    parser.add_argument("model", help="ssd, faster_rcnn, mask_rcnn, retinanet, fcos (MobileNetV2: learn on a CPU), or a "
+                        "long name: ssd300_vgg16, faster_rcnn_resnet50_fpn, ...; an unknown one lists all")  # fmt: skip
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
     parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images and hold the others out; "
                         "0.8 where the files hold none out")  # fmt: skip
-    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), default="rcnn", help="rcnn (flip), ssd (photo"
+    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), help="rcnn (flip), ssd (photo"
                         "metric, zoom out, crop, flip: for long runs) or none (rcnn)")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
@@ -82,90 +88,213 @@ A run that was stopped or killed goes on with the same command and --resume."""
         group.add_argument("--" + option.name.replace("_", "-"), **flag)
 
 
-def options_of(args: argparse.Namespace, name: str) -> Options:
-    given = {option.name: getattr(args, option.name) for option in fields(Options) if hasattr(args, option.name)}
-    usual = next(values for parts, values in DEFAULTS if all(part in name for part in parts))
-    if not (args.weights or args.backbone_weights):  # nothing is pretrained
-        usual = {**usual, "backbone_lr": 1.0}
-    return Options(**{**usual, **given})
-
-
 @one_line_errors
 def run(args: argparse.Namespace) -> int:
     with user_errors():
-        from boxops.training import Interrupted, TrainingError
+        from boxops.training import RunFolder, TrainingError
+        from boxops.training.signals import early
 
-        trainer, out = prepare(args)
-    again = shlex.join(["boxops", *sys.argv[1:], *["--resume"] * ("--resume" not in sys.argv)]).replace(
-        " --overwrite", ""
-    )
+    folder = RunFolder(args.out or Path("runs") / args.model, first=is_first(), overwrite=args.overwrite)
+    trainer = None
     try:
-        trainer.run()
-    except (Interrupted, KeyboardInterrupt) as error:
-        if trainer.rank == 0:
-            print(
-                f"boxops train: {error or 'stopped'}; saved in {out / 'last.pt'}; go on with: {again}", file=sys.stderr
-            )
-        return 143 if trainer.signals.name == "SIGTERM" else 130
+        with folder:
+            with early(), named_flags(args), user_errors():
+                trainer = prepare(args, folder)
+            trainer.run()
+    except KeyboardInterrupt as error:
+        return stopped(error, trainer)
     except (TrainingError, OSError) as error:
         raise UserError(f"{error}") from error
     except ValueError as error:  # a sample that cannot be read, with the traceback of the worker in front
         if args.on_bad == "raise" and type(error).__name__ == "BadData":
             raise UserError(str(error).strip().splitlines()[-1]) from error
         raise
-    if trainer.rank == 0 and (out / "image.jpg").exists():
-        image, checkpoint = shlex.quote(str(out / "image.jpg")), shlex.quote(str(out / "last.pt"))
+    if trainer.rank == 0 and (folder.path / "image.jpg").exists():
+        image, checkpoint = shlex.quote(str(folder.path / "image.jpg")), shlex.quote(str(folder.path / "last.pt"))
         print(f"done; see detections: boxops detect --checkpoint {checkpoint} {image} --out detections.jpg")
     return 0
 
 
-def prepare(args: argparse.Namespace) -> tuple[Any, Path]:
+def is_first() -> bool:
+    """Of several processes one speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tell(text: str) -> None:
+    if is_first():
+        with suppress(OSError):  # a terminal that was closed
+            print(text, file=sys.stderr, flush=True)
+
+
+def stopped(error: KeyboardInterrupt, trainer: Any) -> int:
+    """What the signal left behind; the exit status."""
+    told = [f"boxops train: {error or 'stopped'}"]
+    if trainer is not None:
+        told.append(trainer.kept)
+        if trainer.saved_step is not None:
+            words = [word for word in sys.argv[1:] if word not in ("--overwrite", "--resume")]
+            told.append(f"go on with: {shlex.join(['boxops', *words, '--resume'])}")
+    tell("; ".join(told))
+    return 128 + int(getattr(error, "number", signal.SIGINT))
+
+
+@contextmanager
+def named_flags(args: argparse.Namespace) -> Iterator[None]:
+    """Errors that begin with the name of an option get its flag instead: ``lr: ...`` is ``--lr: ...``."""
+    names = [*(option.name for option in fields(Options)), "data", "augment", "vertical_flip", "jitter"]
+    flags = {key: f"--set {key}" for key, _ in args.set} | {name: "--" + name.replace("_", "-") for name in names}
+    flags |= {"size": "--size"} if args.size is not None else {}
+    try:
+        yield
+    except UserError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] in dict(args.data_option):
+            raise UserError(f"--data-option {unknown[1]}: {args.data} has no such option") from error
+        name, colon, rest = str(error).partition(":")
+        raise UserError(flags.get(name, name) + colon + rest) from error
+
+
+def prepare(args: argparse.Namespace, folder: Any) -> Any:
+    """The Trainer. Everything is opened and checked before the folder is touched."""
     import torch
 
     from boxops import models
     from boxops.data import transforms
     from boxops.evaluation import evaluate
     from boxops.training import HeldOut, Trainer
+    from boxops.training.parts import check_amp, find_device
 
     name = models.full_name(args.model)
     if name not in models.MODELS:
         raise UserError(f"expected a model of {', '.join([*models.SHORT, *models.MODELS])}, got {args.model!r}")
-    options = options_of(args, name)
-    out = args.out or Path("runs") / args.model
-    if (out / "last.pt").exists() and not args.resume and not args.overwrite:
-        raise UserError(
-            f"{out} has a run: --resume goes on with it, --overwrite begins anew, --out takes another folder"
-        )
-    for file in ("last.pt", "log.csv", "metrics.csv") if args.overwrite and not args.resume else ():
-        (out / file).unlink(missing_ok=True)
-    data_kind(args)
-    settings = dict(args.set)
-    keypoints = settings.get("num_keypoints", name.startswith(("keypoint_rcnn", "mask_rcnn")) and (
-        args.data == "shapes" or name.startswith("keypoint_rcnn") or dict(args.data_option).get("keypoints", False)
-    ))  # fmt: skip
-    branches = {"masks": name.startswith("mask_rcnn"), "keypoints": bool(keypoints)}
-    data, seen = open_splits(args, seed=options.seed, **branches)
+    check_flags(args)
+    former = open_folder(args, folder)
+    options = options_of(args, name, former.get("options", {}))
+    check_amp(options.amp, find_device(options.device))
+    config = check_model(args, name, former, folder)
+    settings = augmentation(args, name, former, folder)
+    data, seen = open_splits(args, seed=options.seed, **branches(config))
     data.transform = transforms.train(
-        args.augment, keypoint_flip=data.keypoint_flip, vertical_flip=args.vertical_flip, jitter=args.jitter
+        settings["augment"],
+        keypoint_flip=data.keypoint_flip,
+        vertical_flip=settings["vertical_flip"],
+        jitter=settings["jitter"],
     )
-    first = os.environ.get("RANK", "0") == "0"
-    if first:
-        print(data.report(), file=sys.stderr)
-    if data.keypoint_names is not None and branches["keypoints"]:
-        settings.setdefault("num_keypoints", len(data.keypoint_names))
-    if args.size is not None:
-        key = {"min_size": args.size, "max_size": 2 * args.size}
-        if name.startswith("ssd"):
-            key = {"size": args.size, **({"steps": None} if args.size != 300 else {})}
-        settings = {**key, **settings}
+    tell(data.report())
+    if data.keypoint_names is not None and branches(config)["keypoints"] and not former:
+        config["num_keypoints"] = dict(args.set).get("num_keypoints", len(data.keypoint_names))
     torch.manual_seed(options.seed)
-    model = models.create(name, len(data.classes) + 1, weights=args.weights, fine_tune=args.fine_tune,
-                          backbone_weights=args.backbone_weights, **settings)  # fmt: skip
-    data.enough = transforms.enough(model.transform, args.augment)  # large photos are read no larger
+    if former:
+        model = models.create(**config)
+    else:
+        model = models.create(**{**config, "num_classes": len(data.classes) + 1}, weights=args.weights,
+                              fine_tune=args.fine_tune, backbone_weights=args.backbone_weights)  # fmt: skip
+    data.enough = transforms.enough(model.transform, settings["augment"])  # large photos are read no larger
     held_out = None
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)
-        held_out = HeldOut(seen, measure, out, options.pictures)
-        if first:
-            held_out.save_image()
-    return Trainer(model, data, options, out, held_out, resume=args.resume), out
+        held_out = HeldOut(seen, measure, folder.path, options.pictures)
+    trainer = Trainer(model, data, options, folder, held_out, resume=bool(former), settings=settings)
+    if trainer.finished:
+        tell(f"{folder.path}: the run is done, {trainer.step} of {trainer.total} steps; more --epochs or --steps go on")
+    elif held_out is not None and is_first():
+        held_out.save_image()
+    return trainer
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """What can be told from the flags alone."""
+    if args.overwrite and args.resume:
+        raise UserError("--overwrite: begins anew, but --resume goes on: expected one of them, got both")
+    data_kind(args)
+    if args.data != "shapes" and args.root is None and not {"annotations", "images"} & data_options(args).keys():
+        raise UserError(f"--root: expected the folder of the data for --data {args.data}, got none")
+    if args.fine_tune and args.weights is None:
+        raise UserError("--fine-tune: expected --weights with it, got none")
+    if args.size is not None and args.size < 1:
+        raise UserError(f"--size: expected 1 or more, got {args.size}")
+
+
+def open_folder(args: argparse.Namespace, folder: Any) -> dict[str, Any]:
+    """The checkpoint to go on from, or {} for a new run."""
+    from boxops.training.checkpoint import load
+
+    try:
+        folder.open()
+    except OSError as error:
+        raise UserError(f"--out: {error}") from error
+    out, last = folder.path, folder.path / "last.pt"
+    if args.resume and last.exists():
+        for flag in ("weights", "backbone_weights"):
+            if getattr(args, flag) is not None:
+                tell(f"--{flag.replace('_', '-')}: not read, since the run goes on from {last}")
+        return load(last)
+    if args.resume and folder.has_run:
+        raise UserError(f"--resume: expected {last}, got only best.pt, which has nothing to go on from; --overwrite "
+                        "begins anew, --out takes another folder")  # fmt: skip
+    if args.resume:
+        tell(f"--resume: {out} has no run yet, so one begins")
+    elif folder.has_run and not args.overwrite:
+        raise UserError(
+            f"{out} has a run: --resume goes on with it, --overwrite begins anew, --out takes another folder"
+        )
+    return {}
+
+
+def options_of(args: argparse.Namespace, name: str, former: Mapping[str, Any]) -> Options:
+    """What is given, else what the run to go on with has, else what is usual for the model."""
+    given = {option.name: getattr(args, option.name) for option in fields(Options) if hasattr(args, option.name)}
+    usual = next(values for parts, values in DEFAULTS if all(part in name for part in parts))
+    if not (args.weights or args.backbone_weights):  # nothing is pretrained
+        usual = {**usual, "backbone_lr": 1.0}
+    known = {option.name: former[option.name] for option in fields(Options) if option.name in former}
+    if "epochs" in given:
+        known.pop("steps", None)  # the older limit
+    return Options(**{**usual, **known, **given})
+
+
+def check_model(args: argparse.Namespace, name: str, former: Mapping[str, Any], folder: Any) -> dict[str, Any]:
+    """The model's name and options, checked; for a run to go on with, its own."""
+    from boxops.cli import model_options
+    from boxops.training.resuming import check_model
+
+    settings, known = dict(args.set), model_options.hints(name) or {}
+    key = "size" if "size" in known else "min_size"
+    if args.size is not None:
+        if settings.get(key, args.size) != args.size:
+            raise UserError(f"--size: expected one size, got {args.size} and --set {key}={settings[key]}")
+        settings[key] = args.size
+        if key == "min_size":
+            settings.setdefault("max_size", 2 * args.size)
+    if "steps" in known and settings.get("size", 300) != 300:
+        settings.setdefault("steps", None)  # those by default are SSD300's
+    if former:
+        last, config = folder.path / "last.pt", dict(former["model"])
+        asked = {"name": name, **settings}
+        check_model(last, {key: value for key, value in config.items() if key in asked}, asked)
+        return config
+    model_options.check(name, settings)
+    person = name.startswith("keypoint_rcnn")
+    points = name.startswith("mask_rcnn") and (args.data == "shapes" or dict(args.data_option).get("keypoints", False))
+    if (person or points) and "num_keypoints" in known:
+        settings.setdefault("num_keypoints", 17)  # until the data are read
+    return {"name": name, **settings}
+
+
+def augmentation(args: argparse.Namespace, name: str, former: Mapping[str, Any], folder: Any) -> dict[str, Any]:
+    """How the images vary, and what they are: kept in the checkpoints, since a run goes on with it."""
+    from boxops.training.resuming import other
+
+    given = {"data": args.data, "augment": args.augment, "vertical_flip": args.vertical_flip, "jitter": args.jitter}
+    asked = {key: value for key, value in given.items() if value}  # the others are not given
+    settings = {**given, "augment": "rcnn", **former.get("settings", {})}
+    for key, value in asked.items() if former.get("settings") else ():
+        if settings[key] != value:
+            raise UserError(other(folder.path / "last.pt", key, settings[key], value))
+    settings |= asked
+    preset = settings["augment"]
+    if settings["jitter"] and preset != "rcnn":
+        raise UserError(f"--jitter: expected --augment rcnn with it, got {preset}")
+    if settings["vertical_flip"] and preset == "none":
+        raise UserError("--vertical-flip: expected --augment rcnn or ssd with it, got none")
+    return settings

@@ -12,6 +12,7 @@ import torch
 from torch import distributed, nn
 
 from boxops.data import DetectionDataset, Problem, collate
+from boxops.data.loader import Loader
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
 from boxops.evaluation.labels import by_name, categories_of, differences
@@ -87,7 +88,7 @@ def evaluate(
     part = torch.utils.data.Subset(dataset, range(rank, len(dataset), world))
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     sampler = list(_batches([sizes[i] for i in dataset.ids[rank::world]], batch_size))
-    batches: Any = torch.utils.data.DataLoader(part, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
+    batches: Any = Loader(part, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
     if progress and rank == 0 and sys.stderr.isatty():
         batches = _bar(batches)
     problems: dict[Problem, None] = {}

@@ -138,8 +138,9 @@ class Detector(nn.Module):
         self.transform = transform
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
+        check_images(images)
         if self.training:
-            check_targets(targets, len(images))
+            targets = check_targets(targets, len(images), getattr(self, "config", {}).get("num_classes"))
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         images = [image.as_subclass(Tensor) for image in images]
         batch, resized = self.transform(images, targets if self.training else None)
@@ -205,20 +206,56 @@ def resized(size: tuple[int, int], transform: GeneralizedRCNNTransform) -> tuple
     return int(size[0] * scale), int(size[1] * scale)
 
 
-def check_targets(targets: Sequence[Target] | None, images: int) -> None:
+def check_images(images: Sequence[Tensor]) -> None:
+    """Raises ValueError: no images, or one that is no floating tensor [3, H, W]."""
+    if len(images) == 0:
+        raise ValueError("expected one image or more, got none")
+    for i, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            raise ValueError(f"expected tensors [3, H, W] as images, got {type(image).__name__} for image {i}")
+        if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise ValueError(f"expected a list of images [3, H, W], got {[*image.shape]} for image {i}")
+        if not image.is_floating_point():
+            raise ValueError(f"expected floating images in 0..1, got {image.dtype} for image {i}; torchvision's "
+                             "transforms.v2.ToDtype(torch.float32, scale=True) converts them")  # fmt: skip
+
+
+def check_targets(targets: Sequence[Target] | None, images: int, num_classes: int | None = None) -> Sequence[Target]:
+    """The targets, integer labels as int64 and integer boxes as float32.
+
+    Raises ValueError: not a target for each image, or boxes and labels that nothing can be learnt from; says which.
+    """
     if targets is None or len(targets) != images:
         raise ValueError(f"expected a target for each of {images} images, got {targets and len(targets)}")
+    checked = []
     for i, target in enumerate(targets):
-        boxes = target["boxes"]
-        if boxes.ndim != 2 or boxes.shape[1] != 4 or target["labels"].shape != boxes.shape[:1]:
-            shapes = f"{[*boxes.shape]} and {[*target['labels'].shape]}"
+        for key in ("boxes", "labels"):
+            if key not in target:
+                raise ValueError(
+                    f"expected boxes and labels for image {i}, got {', '.join(map(str, target)) or 'none'}"
+                )
+            if not isinstance(target[key], Tensor):
+                raise ValueError(f"expected {key} as a tensor for image {i}, got {type(target[key]).__name__}")
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
+            shapes = f"{[*boxes.shape]} and {[*labels.shape]}"
             raise ValueError(f"expected boxes [G, 4] and labels [G] for image {i}, got {shapes}")
-    boxes = torch.cat([target["boxes"] for target in targets])
-    bad = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    if bad.any():  # all images at once: on a GPU the host waits here, this one time
-        images_of = torch.arange(images).repeat_interleave(torch.tensor([len(t["boxes"]) for t in targets]))
-        i, box = int(images_of[bad.cpu()][0]), boxes[bad][0].tolist()
-        raise ValueError(f"expected boxes with x1 < x2 and y1 < y2 for image {i}, got {box}")
+        if len(labels) and (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
+            raise ValueError(f"expected integer labels for image {i}, got {labels.dtype}")
+        boxes = boxes if boxes.is_floating_point() else boxes.float()
+        checked.append({**target, "boxes": boxes, "labels": labels.long()})
+    boxes, labels = (torch.cat([target[key] for target in checked]) for key in ("boxes", "labels"))
+    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    strange = (labels < 1) | (labels > (labels if num_classes is None else num_classes - 1))
+    if (empty | strange).any():  # all images at once: on a GPU the host waits here, this one time
+        images_of = torch.arange(images).repeat_interleave(torch.tensor([len(t["boxes"]) for t in checked]))
+        if empty.any():
+            i, box = int(images_of[empty.cpu()][0]), boxes[empty][0].tolist()
+            raise ValueError(f"expected boxes with x1 < x2 and y1 < y2 for image {i}, got {box}")
+        i, label = int(images_of[strange.cpu()][0]), int(labels[strange][0])
+        most = "more" if num_classes is None else num_classes - 1
+        raise ValueError(f"expected labels of 1 to {most} for image {i} (0 is the background), got {label}")
+    return checked
 
 
 def to_original(result: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> dict[str, Tensor]:

@@ -10,12 +10,13 @@ from boxops.training.options import Options
 
 _LAZY = {
     "Interrupted": "signals",
+    "RunFolder": "folder",
     "Trainer": "trainer",
     "TrainingError": "trainer",
     "load_model": "checkpoint",
     "HeldOut": "held_out",
 }
-__all__ = ["HeldOut", "Interrupted", "Options", "Trainer", "TrainingError", "load_model"]
+__all__ = ["HeldOut", "Interrupted", "Options", "RunFolder", "Trainer", "TrainingError", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

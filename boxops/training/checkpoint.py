@@ -6,7 +6,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,18 +18,30 @@ from boxops.models.checkpoint import read
 
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file to write that takes the place of ``path`` when all is on the disk, whenever the process is killed."""
+    """A file to write that takes the place of ``path`` when all is on the disk, whenever the process is killed.
+
+    Where that fails nothing of it is left, and ``path`` is as it was.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, mode, newline=None if "b" in mode else "") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, mode, newline=None if "b" in mode else "") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def save(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Raises OSError where it cannot be written."""
     with atomic(path) as file:
-        torch.save(checkpoint, file)
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch's writer hides what the file said
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load(path: str | Path) -> dict[str, Any]:

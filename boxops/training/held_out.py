@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ class HeldOut:
         metrics = self.measure(model, self.data)
         if self.chosen:
             file = self.out / "samples" / f"epoch_{epoch + 1:03}.jpg"
-            file.parent.mkdir(exist_ok=True)
-            self.draw(model).save(file, quality=90)
+            try:
+                file.parent.mkdir(exist_ok=True)
+                self.draw(model).save(file, quality=90)
+            except OSError as error:  # a full disk: the metrics count more
+                print(f"{file}: not written, {error.strerror or error}", file=sys.stderr)
         return metrics
 
     @torch.no_grad()

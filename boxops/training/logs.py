@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +28,22 @@ class Table:
         self.columns = rows[0]
         done = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= step]
         self.seconds = float(done[-1][self.columns.index("seconds")]) if done else 0.0
-        with atomic(path, "w") as file:
-            csv.writer(file, lineterminator="\n").writerows([rows[0], *done] if done else [])
+        if done != rows[1:] or not done:
+            with atomic(path, "w") as file:
+                csv.writer(file, lineterminator="\n").writerows([rows[0], *done] if done else [])
         self.columns = self.columns if done else []
 
     def add(self, row: Mapping[str, Any]) -> None:
-        with open(self.path, "a", newline="") as file:
-            if not self.columns:
-                self.columns = list(row)
-                csv.writer(file, lineterminator="\n").writerow(self.columns)
-            csv.writer(file, lineterminator="\n").writerow([row.get(column, "") for column in self.columns])
+        """Adds a whole row, or none where there is no room (OSError)."""
+        text, columns = io.StringIO(), self.columns or list(row)
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([columns] * (not self.columns) + [[row.get(column, "") for column in columns]])
+        with open(self.path, "ab", buffering=0) as file:
+            end, data = file.seek(0, os.SEEK_END), text.getvalue().encode()
+            if file.write(data) < len(data):
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self.columns = columns
 
 
 class Logs:
@@ -43,6 +52,7 @@ class Logs:
     def __init__(self, out: Path, step: int, amid: bool, total: int, every: float, enabled: bool) -> None:
         self.enabled, self.step0, self.step, self.total, self.every = enabled, step, step, total, every
         self.problems: dict[str, None] = {}
+        self.lost: set[str] = set()  # logs that could not be written
         if not enabled:
             return
         self.steps, self.metrics = Table(out / "log.csv", step), Table(out / "metrics.csv", step - amid)
@@ -56,6 +66,8 @@ class Logs:
             self.board = SummaryWriter(str(out), purge_step=step + 1)
         except ImportError:
             self.say("no TensorBoard logs: pip install tensorboard")
+        except OSError as error:
+            self.say(f"no TensorBoard logs: {error.strerror or error}")
         if sys.stderr.isatty():
             self._bar()
 
@@ -89,16 +101,39 @@ class Logs:
 
     def close(self) -> None:
         if self.enabled and self.progress is not None:
-            self.progress.stop()
+            with suppress(OSError):
+                self.progress.stop()
         if self.enabled and self.board is not None:
-            self.board.close()
+            with suppress(OSError):
+                self.board.close()
 
     def say(self, text: str) -> None:
-        """A line for the person, above the bar."""
-        if self.enabled and getattr(self, "progress", None) is not None:
-            self.progress.console.print(text, markup=False, highlight=False)
-        elif self.enabled:
-            print(text, file=sys.stderr, flush=True)
+        """A line for the person, above the bar; a terminal that was closed hears none."""
+        with suppress(OSError):
+            if self.enabled and getattr(self, "progress", None) is not None:
+                self.progress.console.print(text, markup=False, highlight=False)
+            elif self.enabled:
+                print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """A log that cannot be written is said once, and the run goes on."""
+        try:
+            yield
+        except OSError as error:
+            if name not in self.lost:
+                self.lost.add(name)
+                self.say(f"{name}: lines are missing from step {self.step} on, {error.strerror or error}")
+
+    def _add_scalars(self, values: Mapping[str, float], step: int) -> None:
+        if self.board is None:
+            return
+        try:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+        except OSError as error:  # its thread has ended
+            self.board = None
+            self.say(f"TensorBoard: no more logs from step {step} on, {error.strerror or error}")
 
     def add_step(self, step: int, epoch: int, lr: float, losses: Mapping[str, float], seconds: float) -> None:
         """Once after each step; seconds: what it took."""
@@ -106,9 +141,9 @@ class Logs:
             return
         self.step, loss = step, sum(losses.values())
         self.training += seconds
-        self.steps.add({"step": step, "epoch": epoch, "lr": lr, "loss": loss, **losses, "seconds": self._seconds()})
-        for name, value in {"loss": loss, **losses, "lr": lr}.items() if self.board else ():
-            self.board.add_scalar(f"train/{name}", value, step)
+        with self._writing("log.csv"):
+            self.steps.add({"step": step, "epoch": epoch, "lr": lr, "loss": loss, **losses, "seconds": self._seconds()})
+        self._add_scalars({f"train/{name}": value for name, value in {"loss": loss, **losses, "lr": lr}.items()}, step)
         rate = (step - self.step0) / max(self.training, 1e-9)
         left = _duration((self.total - step) / rate)
         each = " ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in losses.items())
@@ -124,11 +159,11 @@ class Logs:
     def add_metrics(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         if not self.enabled:
             return
-        self.metrics.add({"step": step, "epoch": epoch, **metrics, "seconds": self._seconds()})
+        with self._writing("metrics.csv"):
+            self.metrics.add({"step": step, "epoch": epoch, **metrics, "seconds": self._seconds()})
         main = [f"{name} {value:.3f}" for name, value in metrics.items() if "/" not in name and value >= 0]
         self.say(f"epoch {epoch + 1} on held-out images: {', '.join(main[:6])}")
-        for name, value in metrics.items() if self.board else ():
-            self.board.add_scalar(f"metrics/{name}", value, step)
+        self._add_scalars({f"metrics/{name}": value for name, value in metrics.items()}, step)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self.start, 2)

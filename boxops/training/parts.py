@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -17,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from boxops.data import collate
+from boxops.data.loader import Loader
 from boxops.training.options import Options
 
 PRETRAINED = ("backbone.body.", "backbone.features.")
@@ -39,21 +39,14 @@ def seed_of(*numbers: int) -> int:
 
 
 def make_loader(data: Any, batches: Sequence[list[int]], workers: int, device: torch.device) -> Any:
-    return torch.utils.data.DataLoader(
+    return Loader(
         data,
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=leave_signals,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
-
-
-def leave_signals(_: int) -> None:
-    """In a worker: the main process decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def make_optimizer(model: nn.Module, o: Options) -> Optimizer:
@@ -72,8 +65,11 @@ def make_optimizer(model: nn.Module, o: Options) -> Optimizer:
     return torch.optim.SGD(settings, lr=o.lr, momentum=0.9, nesterov=True)
 
 
-def make_schedule(optimizer: Optimizer, o: Options, total: int) -> LambdaLR:
-    """The learning rate by steps: a linear warm-up, then a half cosine to 0, or a tenth from 2/3 and 8/9 on."""
+def make_schedule(optimizer: Optimizer, o: Options, total: int, done: int = 0) -> LambdaLR:
+    """The learning rate by steps: a linear warm-up, then a half cosine to 0, or a tenth from 2/3 and 8/9 on.
+
+    The optimizer's rates are the full ones. It depends on the step alone: a resume needs only how many are done.
+    """
     warmup = min(total // 10, 1000) if o.warmup is None else min(o.warmup, total // 2)
 
     def factor(step: int) -> float:
@@ -86,7 +82,9 @@ def make_schedule(optimizer: Optimizer, o: Options, total: int) -> LambdaLR:
             return 0.1 ** ((share >= 2 / 3) + (share >= 8 / 9))
         return 1.0
 
-    return LambdaLR(optimizer, factor)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return LambdaLR(optimizer, factor, last_epoch=done - 1)
 
 
 def make_average(model: nn.Module, decay: float, steps: Callable[[], int]) -> AveragedModel:
@@ -100,14 +98,38 @@ def make_average(model: nn.Module, decay: float, steps: Callable[[], int]) -> Av
     return average
 
 
+def find_device(device: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: there is no such device, or not here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type == "meta":
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:1, got {device!r}")
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if chosen.type not in ("cpu", here and here.type):
+        raise ValueError(f"device: expected cpu{f' or {here.type}' if here else ''}, all that torch sees, got {device}")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: expected one of {torch.cuda.device_count()} GPUs, the first cuda:0, got {device}")
+    return chosen
+
+
+def check_amp(amp: str, device: torch.device) -> None:
+    """float16 on a CPU is what torch computes ten times slower than float32, where it does at all."""
+    if amp == "fp16" and device.type == "cpu":
+        raise ValueError("amp: expected a GPU for fp16, got cpu; bf16 works on both")
+
+
 def start_processes(device: str) -> tuple[int, int, torch.device]:
     """Rank, number of processes and device of this one, as torchrun's environment says."""
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: expected cpu, since torch sees no GPU, got {device}")
+    chosen = find_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", local if world > 1 else chosen.index or 0)
         torch.cuda.set_device(chosen)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from boxops.training import resuming
 from boxops.training.checkpoint import load, save
 from boxops.training.collapse import Collapse
+from boxops.training.folder import RunFolder
 from boxops.training.logs import Logs
 from boxops.training.options import Options
 from boxops.training.parts import (
+    check_amp,
     make_average,
     make_loader,
     make_optimizer,
@@ -43,17 +47,23 @@ class Trainer:
         model: in training, ``model(images, targets)`` gives a dict of losses; ``model.config`` goes into checkpoints.
         data: a :class:`boxops.data.DetectionDataset`, with ``classes`` and ``category_ids``.
         options: see :class:`Options`.
-        out: the folder of checkpoints and logs.
+        out: the folder of checkpoints and logs, or a :class:`RunFolder` that says more. From here to the end of ``run``
+            no other process can train there.
         evaluate: ``evaluate(model, epoch) -> {name: number}``; the first number decides which epoch is the best.
         resume: go on where ``out/last.pt`` was written. On a CPU the result is what it would have been without a break.
+            ``resuming.py`` says which options may be others than the run's; those take effect.
+        settings: plain values that are kept in the checkpoints: what else a resume should know.
 
     Each step seeds torch from (seed, process, step), and the data its samples from (seed, epoch, index): a resume
     needs no state of random numbers. Under torchrun there is one Trainer a process.
 
+    A checkpoint that cannot be written is said, and the run goes on to the next one; ``kept`` tells what last.pt holds.
+
     Raises:
-        ValueError: last.pt is of a run with other images at a step, or the options do not fit the machine.
-        TrainingError: the losses were not finite ``bad_steps`` times in a row.
-        Interrupted: on SIGINT or SIGTERM, after the run was saved.
+        ValueError: last.pt is of a run that cannot go on so (says what differs), another process trains there, or the
+            options do not fit the machine.
+        TrainingError: the losses were not finite ``bad_steps`` times in a row, or the last checkpoint was not written.
+        Interrupted: on SIGINT, SIGTERM or SIGHUP, after the step, when the run was saved.
     """
 
     def __init__(
@@ -61,44 +71,89 @@ class Trainer:
         model: Any,
         data: Any,
         options: Options,
-        out: str | Path,
+        out: str | Path | RunFolder,
         evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
         resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         o = self.options = options
-        self.data, self.out, self.evaluate = data, Path(out), evaluate
+        self.folder = out if isinstance(out, RunFolder) else RunFolder(out)
+        self.data, self.out, self.evaluate, self.settings = data, self.folder.path, evaluate, dict(settings or {})
         self.rank, self.world, self.device = start_processes(o.device)
+        check_amp(o.amp, self.device)
         self.step = self.epoch = self.done = self.bad = 0  # done: steps in this epoch
         self.best, self.signals = -1.0, Signals()
+        self.saved_step: int | None = None  # which last.pt holds
+        self.unsaved: dict[str, str] = {}  # checkpoints that could not be written, and why
         steps_per_epoch = len(order(len(data), o, 0, world=self.world)) // o.accumulate
         self.total = min(o.epochs * steps_per_epoch, o.steps or o.epochs * steps_per_epoch)
         model = model.to(self.device, memory_format=torch.channels_last if o.channels_last else torch.preserve_format)
         parallel: dict[str, Any] = {"find_unused_parameters": o.find_unused}
+        synced = o.sync_bn and self.device.type == "cuda" and self.world > 1
         if self.device.type == "cuda" and self.world > 1:
             parallel["device_ids"] = [self.device]
-            if o.sync_bn:
-                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if synced:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model = model
         self.run_model = DistributedDataParallel(model, **parallel) if self.world > 1 else model
         self.average = make_average(model, o.ema, lambda: self.step) if o.ema else None
         self.optimizer = make_optimizer(model, o)
-        self.schedule = make_schedule(self.optimizer, o, self.total)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=o.amp == "fp16")
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.folder.first = self.rank == 0
+        self.folder.open()
+        if self.world > 1:
+            distributed.barrier()  # the first process may have put a run back
         if resume and (self.out / "last.pt").exists():
-            self._resume(self.out / "last.pt")
+            changes = self._resume(self.out / "last.pt")
+        else:
+            changes = []
+            self.folder.begin()
+        self._agree()
+        self.schedule = make_schedule(self.optimizer, o, self.total, self.step)
         self.logs = Logs(self.out, self.step, self.done > 0, self.total, o.log_seconds, enabled=self.rank == 0)
         self.collapse = Collapse(data, self.logs.say)
+        for change in changes:
+            self.logs.say(change)
+        if o.sync_bn and not synced:
+            self.logs.say(f"sync_bn: left out: it needs several processes on GPUs, got {self.world} on {self.device}")
+
+    def _agree(self) -> None:
+        """All processes begin at one step: a folder that only some of them see would train them apart."""
+        if self.world == 1:
+            return
+        steps: list[int] = [0] * self.world
+        distributed.all_gather_object(steps, self.step)
+        if len({*steps}) > 1:
+            raise ValueError(f"{self.out}: expected all processes to go on from one step, got {steps}: "
+                             "do they see the same folder?")  # fmt: skip
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.total and not self.done
+
+    @property
+    def kept(self) -> str:
+        """What is on the disk of this run."""
+        last = self.out / "last.pt"
+        if self.saved_step is None:
+            held = "nothing is saved yet"
+        else:
+            held = f"saved in {last}" if self.saved_step == self.step else f"{last} is of step {self.saved_step}"
+        return f"not saved ({self.unsaved['last.pt']}), {held}" if "last.pt" in self.unsaved else held
 
     def run(self) -> None:
         """Trains to the end."""
         self.saved = time.monotonic()
         try:
             with self.signals:
-                while self.step < self.total or self.done:
+                while not self.finished:
                     self._epoch()
         finally:
             self.logs.close()
+            self.folder.close()
+        if self.unsaved:
+            what = "; ".join(f"{self.out / name}: {reason}" for name, reason in self.unsaved.items())
+            raise TrainingError(f"all {self.total} steps are done, but not all is saved: {what}; {self.kept}")
 
     def _epoch(self) -> None:
         o = self.options
@@ -197,7 +252,12 @@ class Trainer:
                 self.best = score
                 self.save("best.pt")
         if self.world > 1:
-            distributed.barrier()
+            try:
+                distributed.barrier()
+            except RuntimeError:  # the first process left, by the signal that came here too
+                self.signals.stop |= self.signals.came
+                self.signals.check("in the evaluation")
+                raise
 
     @property
     def trained(self) -> nn.Module:
@@ -214,16 +274,29 @@ class Trainer:
             "model": self.model.config,
             "classes": list(self.data.classes),
             "category_ids": list(self.data.category_ids),
+            "options": asdict(self.options),
+            "settings": self.settings,
             "weights": self.trained.state_dict(),
         }
         if name == "last.pt":
             state = {name: getattr(self, name) for name in ("step", "epoch", "done", "best", "bad")}
-            state |= {name: getattr(self, name).state_dict() for name in ("optimizer", "schedule", "scaler")}
+            state |= {name: getattr(self, name).state_dict() for name in ("optimizer", "scaler")}
             if self.average is not None:
                 state |= {"weights": self.model.state_dict(), "averaged": int(self.average.n_averaged)}
             checkpoint["training"] = {**state, "order": self._order()}
             self.saved = time.monotonic()
-        save(self.out / name, checkpoint)
+        with self.signals.held():
+            try:
+                save(self.out / name, checkpoint)
+            except OSError as error:
+                self.unsaved[name] = error.strerror or str(error)
+                self.logs.say(f"{self.out / name}: not written at step {self.step}, {self.unsaved[name]}; "
+                              f"the run goes on and tries again; {self.kept}")  # fmt: skip
+                return
+            self.unsaved.pop(name, None)
+            if name == "last.pt":
+                self.saved_step = self.step
+                self.folder.saved()
 
     def _order(self) -> dict[str, Any]:
         """What the order of the images depends on."""
@@ -231,20 +304,27 @@ class Trainer:
         images = o.batch_size * self.world * o.accumulate
         return {"seed": o.seed, "images a step": images, "samples": o.samples, "images": len(self.data)}
 
-    def _resume(self, path: Path) -> None:
+    def _resume(self, path: Path) -> list[str]:
+        """Goes on from a checkpoint; what is another option now than it was."""
         checkpoint = load(path)
-        state = checkpoint.get("training", {})
-        if state.get("order") != self._order() or checkpoint["classes"] != list(self.data.classes):
-            raise ValueError(f"{path}: expected a run of {self._order()} and these classes, got {state.get('order')}")
-        self.trained.load_state_dict(checkpoint["weights"])
-        if self.average is not None:
-            self.model.load_state_dict(state["weights"])
-            self.average.n_averaged.fill_(state["averaged"])
-        for name in ("optimizer", "schedule", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
-        self.step, self.epoch, self.done, self.best, self.bad = (
-            state[name] for name in ("step", "epoch", "done", "best", "bad")
+        changes = resuming.check(
+            path, checkpoint, self.model.config, self.data, self.options, self._order(), self.world
         )
+        state = checkpoint["training"]
+        self.trained.load_state_dict(checkpoint["weights"])
+        self.model.load_state_dict(state.get("weights", checkpoint["weights"]))
+        if self.average is not None:
+            self.average.n_averaged.fill_(state.get("averaged", 0))
+        own = [{**group} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, given in zip(self.optimizer.param_groups, own, strict=True):  # its state, these options
+            group.update({key: given[key] for key in given if key != "params"})
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        for name in ("step", "epoch", "done", "best", "bad"):
+            setattr(self, name, state[name])
+        self.saved_step = self.step
+        return changes
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -84,7 +84,7 @@ def test_train_then_detect_then_evaluate(tmp_path, monkeypatch, capsys):
     [
         ("train unet --data shapes", "expected a model of ssd, .*tiny_ssd, got 'unet'"),
         ("train tiny_ssd --data cifar", "expected one of shapes, coco, voc, yolo, csv, got 'cifar'"),
-        ("train tiny_ssd --data coco", "coco: expected root"),
+        ("train tiny_ssd --data coco", "--root: expected the folder of the data for --data coco, got none"),
         ("train tiny_ssd --data voc --root nowhere", "voc: expected .*trainval.txt"),
         ("train tiny_ssd --data shapes --set steps2=1", "steps2"),
         ("train tiny_ssd --data shapes --lr -1", "lr: expected a number of 0 or more, got -1"),

@@ -196,6 +196,33 @@ def bad_targets():
     yield r"x1 < x2 and y1 < y2 for image 2, got \[1.0, 2.0, 1.0, 5.0\]", images, [*targets[:2], empty]
     odd = {"boxes": torch.tensor([[1.0, 2, float("nan"), 5]]), "labels": torch.tensor([1])}
     yield "x1 < x2 and y1 < y2 for image 0", images, [odd, *targets[1:]]
+    first, *others = targets
+    for label in (0, -1, 5):
+        wrong = {**first, "labels": torch.tensor([1, 2, label, 4])}
+        yield rf"labels of 1 to 4 for image 2 \(0 is the background\), got {label}", images, [first, others[0], wrong]
+    for key, value, words in (
+        ("labels", first["labels"].float(), "integer labels for image 0, got torch.float32"),
+        ("labels", first["labels"].numpy(), "labels as a tensor for image 0, got ndarray"),
+        ("boxes", first["boxes"].tolist(), "boxes as a tensor for image 0, got list"),
+    ):
+        yield words, images, [{**first, key: value}, *others]
+    yield "expected boxes and labels for image 0, got labels", images, [{"labels": first["labels"]}, *others]
+    yield "expected one image or more, got none", [], []
+    yield "floating images in 0..1, got torch.uint8 for image 0", [(i * 255).byte() for i in images], targets
+    yield r"a list of images \[3, H, W\], got \[1, 96, 128\] for image 0", [images[0][:1], *images[1:]], targets
+    yield r"a list of images \[3, H, W\], got \[96, 128\] for image 0", images[0], targets
+    yield r"tensors \[3, H, W\] as images, got ndarray for image 0", [image.numpy() for image in images], targets
+
+
+def test_integers_of_any_size(small):
+    """int32 labels and int64 boxes are what they say."""
+    images, targets = scene()
+    whole = [{"boxes": t["boxes"].round() + torch.tensor([0, 0, 1, 1]), "labels": t["labels"]} for t in targets]
+    small.train()
+    expected = small(images, whole)
+    losses = small(images, [{"boxes": t["boxes"].long(), "labels": t["labels"].int()} for t in whole])
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
 
 
 @pytest.mark.parametrize(("words", "images", "targets"), [*bad_targets()])

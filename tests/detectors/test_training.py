@@ -75,9 +75,9 @@ def test_resume_amid_an_epoch_is_exact(tmp_path, options):
 
 def test_resume_refuses_other_data(tmp_path):
     trainer(tmp_path, steps=1).run()
-    with pytest.raises(ValueError, match=r"images a step.: 2"):
+    with pytest.raises(ValueError, match=r"batch_size: the run in .* has 4 images a step, got 2 x 1"):
         trainer(tmp_path, resume=True, batch_size=2)
-    with pytest.raises(ValueError, match=r"images.: 11"):
+    with pytest.raises(ValueError, match=r"data: the run in .* has 10 images, got 11"):
         trainer(tmp_path, resume=True, data=shapes(11))
     trainer(tmp_path, resume=True, batch_size=2, accumulate=2)
 
