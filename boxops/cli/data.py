@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_all(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """The splits by name, and what was found bad in them."""
-    from boxops.data import BadData
+    from boxops.data import BadData, NoSuchSplit
 
     splits: dict[str, Any] = {}
     problems: dict[Any, None] = {}
@@ -75,7 +75,7 @@ def open_all(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, s
     for name in (args.split,) if args.split else ("train", "val", "test", "trainval"):
         try:
             data = open_data(args, name, masks=False, keypoints=False)
-        except FileNotFoundError as error:  # no such split
+        except NoSuchSplit as error:
             missing = missing or error
             continue
         except BadData as error:

@@ -79,8 +79,8 @@ class Finder:
     ``told`` has for each image, and each frame of a video, what the JSON says of it.
     """
 
-    def __init__(self, args: argparse.Namespace, model: Any, classes: list[str], device: Any) -> None:
-        self.args, self.model, self.classes, self.device = args, model, classes, device
+    def __init__(self, args: argparse.Namespace, model: Any, checkpoint: dict[str, Any], device: Any) -> None:
+        self.args, self.model, self.classes, self.device = args, model, list(checkpoint["classes"]), device
         self.told: list[dict[str, Any]] = []
 
     def look_at(self, one: Input, out: Path | None, show: Callable[[str], None]) -> Unreadable | None:

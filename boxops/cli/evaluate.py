@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {splits[1]}" for kind, splits in SPLITS.items())
-    parser.add_argument("--split", metavar="NAME", help=f"by default {text}, or what train holds out of files that "
-                        "name no splits: there a share is train's --split, and all takes all")  # fmt: skip
+    parser.add_argument("--split", metavar="NAME", help=f"by default {text}; of files that name no splits what the "
+                        "checkpoint's run held out of them. A share is train's --split; all takes all")  # fmt: skip
     parser.add_argument("--results", metavar="FILE", help="COCO's json of detections of --annotations' images, instead "
                         "of a model")  # fmt: skip
     parser.add_argument("--metric", default="coco", choices=("coco", "voc", "voc2007"),
@@ -75,8 +75,9 @@ def of_model(args: argparse.Namespace) -> dict[str, float]:
         from boxops import evaluation
         from boxops.data import transforms
 
-        model, names, _ = open_model(args)
-        data = open_held_out(args, transform=transforms.evaluate(), **branches(model.config))
+        model, checkpoint, _ = open_model(args)
+        names, divided = list(checkpoint["classes"]), checkpoint.get("settings", {}).get("divided")
+        data = open_held_out(args, divided, transform=transforms.evaluate(), **branches(model.config))
         print(data.report())
         labels = evaluation.by_name(names, data) if names else None
         if names and (other := evaluation.differences(names, data.classes)):

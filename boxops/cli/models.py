@@ -18,8 +18,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda; auto is a GPU if there is one")
 
 
-def open_model(args: argparse.Namespace) -> tuple[Any, list[str], Any]:
-    """Model in evaluation mode, names of its classes ([] where they are not known), device."""
+def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
+    """Model in evaluation mode, its checkpoint, device; "classes" of the checkpoint is [] where they are not known."""
     if (args.checkpoint is None) == (args.model is None):
         raise UserError("expected either --checkpoint FILE or --model NAME --weights FILE_OR_URL")
     if args.checkpoint is not None:
@@ -36,11 +36,12 @@ def open_model(args: argparse.Namespace) -> tuple[Any, list[str], Any]:
         from boxops.training import load_model
 
         model, checkpoint = load_model(args.checkpoint, device)
-        return model, list(checkpoint["classes"]), device
+        return model, checkpoint, device
 
     from boxops import models
     from boxops.evaluation.labels import coco_names
 
     names = models.categories(models.full_name(args.model))[1:] or coco_names()  # without the background
     model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
-    return model.to(device).eval(), names if model.config["num_classes"] == len(names) + 1 else [], device
+    known = model.config["num_classes"] == len(names) + 1
+    return model.to(device).eval(), {"classes": names if known else []}, device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -24,7 +24,7 @@ def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tup
     said. Splits that were named and are not there, held-out classes that are not learnt and data without objects are
     errors; held-out images that are learnt from too are warned of.
     """
-    from boxops.data import transforms
+    from boxops.data import NoSuchSplit, transforms
 
     @cache
     def opened(split: str) -> Any:
@@ -39,14 +39,14 @@ def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tup
         return _learnable(_first(opened, trains)), None
     if share is not None:
         return _split_off(_first(opened, trains), share, "as --split says")
-    missing: FileNotFoundError | None = None
+    missing: Exception | None = None
     for train, other in pairs:
         try:
             data = opened(train)
             if data.undivided:
                 return _split_off(data, SHARE, "since the files name no splits")
             held_out = _with_classes(args, other, data.classes, opened, seed=seed, **branches)
-        except FileNotFoundError as error:
+        except NoSuchSplit as error:
             missing = missing or error
             continue
         held_out.transform = transforms.evaluate()
@@ -64,11 +64,11 @@ def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tup
     return _split_off(_first(opened, trains), SHARE, f"since there are none: {missing}")
 
 
-def open_held_out(args: argparse.Namespace, **options: Any) -> Any:
-    """What `boxops train` would hold out with the same flags of the data, with the options of :func:`open_data`.
+def open_held_out(args: argparse.Namespace, divided: Sequence[Any] | None = None, **options: Any) -> Any:
+    """The images to evaluate on, with the options of :func:`open_data`.
 
-    ``args.split`` is None, the name of a split, a share as train's ``--split``, or ``all`` for all images of files that
-    name no splits.
+    ``args.split`` is None, the name of a split, a share as train's ``--split``, or ``all``. ``divided`` is that of the
+    run that the model comes from: of as many images, its held-out ones are taken, unless a split is named.
     """
 
     @cache
@@ -79,14 +79,12 @@ def open_held_out(args: argparse.Namespace, **options: Any) -> Any:
     share = None if args.split is None else share_of(args.split)
     if share is not None:
         return _held_out(_first(opened, trains), share, "as --split says")
-    try:
-        data = _first(opened, [args.split] if args.split else [other for _, other in pairs])
-    except FileNotFoundError as error:
-        if args.split:
-            raise
-        return _held_out(_first(opened, trains), SHARE, f"since there are no others: {error}")
-    if data.undivided and args.split != "all":
-        return _held_out(data, SHARE, "since the files name no splits; --split all takes all")
+    if args.split is not None:
+        return opened(args.split)
+    others = list(dict.fromkeys(other for _, other in pairs))
+    data = _first(opened, [*others, *trains] if divided else others)
+    if divided and len(data) == divided[1]:
+        return _held_out(data, divided[0], "as in the run of the checkpoint; --split all takes all")
     return data
 
 
@@ -113,11 +111,13 @@ def _names(kind: str, train: str | None, other: str | None) -> tuple[list[str], 
 
 
 def _first(opened: Open, names: Iterable[str]) -> Any:
-    missing: FileNotFoundError | None = None
+    from boxops.data import NoSuchSplit
+
+    missing: Exception | None = None
     for name in names:
         try:
             return opened(name)
-        except FileNotFoundError as error:
+        except NoSuchSplit as error:
             missing = missing or error
     assert missing is not None
     raise missing
@@ -125,7 +125,12 @@ def _first(opened: Open, names: Iterable[str]) -> Any:
 
 def _with_classes(args: argparse.Namespace, split: str, classes: list[str], opened: Open, **options: Any) -> Any:
     """The split, its labels those of the classes."""
-    data = opened(split)
+    from boxops.data import BadData
+
+    try:
+        data = opened(split)
+    except BadData:  # of itself it may have no classes: background alone
+        data = open_data(args, split, classes=classes, **options)
     if more := [name for name in data.classes if name not in classes]:
         raise UserError(
             f"held-out data has the classes {_listed(more)} that training data lacks; training data has "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import signal
 import sys
@@ -52,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 In the run's folder: last.pt, best.pt, log.csv, metrics.csv, TensorBoard's logs, and in samples/ pictures of detections.
 A run that was stopped or killed goes on with the same command and --resume."""
-    parser.add_argument("model", help="ssd, faster_rcnn, mask_rcnn, retinanet, fcos (MobileNetV2: learn on a CPU), or a "
-                        "long name: ssd300_vgg16, faster_rcnn_resnet50_fpn, ...; an unknown one lists all")  # fmt: skip
+    parser.add_argument("model", help="ssd, faster_rcnn, mask_rcnn, retinanet, fcos (MobileNetV2: learn on a CPU) or "
+                        "a long name as faster_rcnn_resnet50_fpn; an unknown one lists all")  # fmt: skip
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
@@ -147,9 +146,6 @@ def named_flags(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown and unknown[1] in dict(args.data_option):
-            raise UserError(f"--data-option {unknown[1]}: {args.data} has no such option") from error
         name, colon, rest = str(error).partition(":")
         raise UserError(flags.get(name, name) + colon + rest) from error
 
@@ -194,6 +190,7 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)
         held_out = HeldOut(seen, measure, folder.path, options.pictures)
+    settings["divided"] = data.divided and list(data.divided)  # for `boxops evaluate`
     trainer = Trainer(model, data, options, folder, held_out, resume=bool(former), settings=settings)
     if trainer.finished:
         tell(f"{folder.path}: the run is done, {trainer.step} of {trainer.total} steps; more --epochs or --steps go on")

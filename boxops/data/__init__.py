@@ -11,6 +11,7 @@ from boxops.data.coco import Coco
 from boxops.data.dataset import BadData, DetectionDataset, Problem, collate
 from boxops.data.find import kind_of
 from boxops.data.shapes import Shapes
+from boxops.data.splits import NoSuchSplit
 from boxops.data.table import Table
 from boxops.data.voc import Voc
 from boxops.data.yolo import Yolo
@@ -48,7 +49,7 @@ def open_dataset(
 
     Raises:
         BadData: a file as a whole cannot be read, no image is left, or on_bad is ``raise`` and something is bad.
-        FileNotFoundError: annotations or the folder of images are not where they were expected.
+        FileNotFoundError: annotations or images are not where they were expected; NoSuchSplit: those of this split.
         TypeError: the kind has no such option.
         ValueError: an argument is out of range, or what the files are is not clear.
     """
@@ -66,6 +67,7 @@ __all__ = [
     "BadData",
     "Coco",
     "DetectionDataset",
+    "NoSuchSplit",
     "Problem",
     "Shapes",
     "Table",

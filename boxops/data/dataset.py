@@ -48,6 +48,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         enough: (shorter, longer) side of an image in pixels that are of use: samples of larger images are halved as
             often as the image keeps one of them, with boxes, masks and keypoints. None: samples are of full size.
         undivided: the files name no splits: these are all images there are, whatever split was asked for.
+        divided: of a part that :meth:`split_off` made, the share to learn from and how many images there were.
     """
 
     classes: list[str]
@@ -57,6 +58,7 @@ class DetectionDataset(torch.utils.data.Dataset):
     has_masks = False
     has_difficult = False
     undivided = False
+    divided: tuple[float, int] | None = None
     enough: Enough | None = None
 
     def __init__(self, transform: Transform | None, on_bad: str, seed: int) -> None:
@@ -223,10 +225,11 @@ class DetectionDataset(torch.utils.data.Dataset):
         if not len(paths) == len(self._records) > 0:
             raise ValueError("split_off: expected images in files; generated ones have splits of their own")
         learn, held_out = divide(paths, share)
-        return self._part(learn), self._part(held_out)
+        return self._part(learn, share), self._part(held_out, share)
 
-    def _part(self, indices: Sequence[int]) -> DetectionDataset:
+    def _part(self, indices: Sequence[int], share: float) -> DetectionDataset:
         part = copy.copy(self)
+        part.divided = (share, len(self))
         part._records = [self._records[index] for index in indices]
         part._epoch = self._epoch.clone().share_memory_()
         part.problems, part.undivided = list(self.problems), False

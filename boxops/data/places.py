@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
-from boxops.data.splits import ALIASES, aliases
+from boxops.data.records import BadData
+from boxops.data.splits import ALIASES, NoSuchSplit, aliases
 
 
 def annotation_file(
@@ -71,7 +72,7 @@ def annotation_file(
             return found[0], True
     if len(found) != 1:
         got = ", ".join(map(str, found or files[:5])) or "none"
-        raise FileNotFoundError(
+        raise (FileNotFoundError if found else NoSuchSplit)(
             f"{kind}: expected one file of the split {split!r} in {root}, as {', '.join(examples)}, got {got}"
         )
     return found[0], False
@@ -123,7 +124,7 @@ def find_images(kind: str, file: Path, names: Iterable[str], folders: Sequence[P
     case or no ending: the longest end of the path that is one file in a folder is taken, unless another name means it.
 
     Raises:
-        FileNotFoundError: none is found.
+        BadData: none is found.
     """
     names = list(dict.fromkeys(names))
     found: dict[str, Path] = {}
@@ -142,9 +143,7 @@ def find_images(kind: str, file: Path, names: Iterable[str], folders: Sequence[P
         found |= {name: place for name, place in guesses.items() if len(meant[place]) == 1}
     if names and not found:
         places = ", ".join(map(str, folders))
-        raise FileNotFoundError(
-            f"{kind}: expected the images of {file}, as {names[0]!r}, in {places}, got none of them"
-        )
+        raise BadData(f"{kind}: expected the images of {file}, as {names[0]!r}, in {places}, got none of them")
     return found
 
 

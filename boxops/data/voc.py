@@ -13,7 +13,7 @@ from boxops.data.checks import class_list, label_of
 from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.find import ANNOTATIONS, IMAGE_FOLDERS, IMAGES, SPLITS, files_in, folders_in, has_files
 from boxops.data.records import BadData, Object, Problem
-from boxops.data.splits import aliases
+from boxops.data.splits import NoSuchSplit, aliases
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -160,7 +160,7 @@ def _find(root: Path | None, annotations: str | Path | None, split: str) -> _Fil
         listings = {file.stem: file for file in files_in(folder, ".txt")}
         name = next((name for name in aliases(split) if name in listings), None)
         if name is None:
-            raise FileNotFoundError(f"voc: expected the images of the split in {folder / split}.txt, got "
+            raise NoSuchSplit(f"voc: expected the images of the split in {folder / split}.txt, got "
                                     f"{', '.join(listings) or 'none'}")  # fmt: skip
         if xmls is None:
             raise FileNotFoundError(f"voc: expected xml files in {root / 'Annotations'}, got none")
@@ -173,7 +173,7 @@ def _find(root: Path | None, annotations: str | Path | None, split: str) -> _Fil
     if parts:
         name = next((name for name in aliases(split.lower()) if name in parts), None)
         if name is None:
-            raise FileNotFoundError(f"voc: expected the split {split} in {root}, got {', '.join(parts)}")
+            raise NoSuchSplit(f"voc: expected the split {split} in {root}, got {', '.join(parts)}")
         return _Files(root, parts[name], list(parts.values()))
     if xmls is None:
         raise FileNotFoundError(f"voc: expected {root}/ImageSets/Main/{split}.txt or *.xml in {root} or its folder "

@@ -14,7 +14,7 @@ from boxops.data.dataset import DetectionDataset, Transform
 from boxops.data.find import IMAGES, SPLITS, files_in, folders_in
 from boxops.data.images import image_size
 from boxops.data.records import BadData, Object, Problem
-from boxops.data.splits import aliases
+from boxops.data.splits import NoSuchSplit, aliases
 from boxops.data.yolo_files import NAMES, class_names, described, find_description, listed, read_description, walk
 
 SLACK = 0.01  # what a number may leave 0..1 by, as in ultralytics: rounding
@@ -167,7 +167,7 @@ def _in_folders(root: Path, split: str) -> tuple[list[Path], bool]:
         if name in lists:
             return list(listed(lists[name], [root])), False
     if parts or lists:
-        raise FileNotFoundError(f"yolo: expected the split {split} in {root}, got {', '.join((*parts, *lists))}")
+        raise NoSuchSplit(f"yolo: expected the split {split} in {root}, got {', '.join((*parts, *lists))}")
     paths = list(walk(below.get("images", root)))
     if not paths:
         raise FileNotFoundError(f"yolo: expected data.yaml or images in {root}, got "

@@ -10,7 +10,7 @@ from typing import Any
 
 from boxops.data.find import IMAGES, SPLITS, files_in
 from boxops.data.records import BadData, Problem
-from boxops.data.splits import aliases
+from boxops.data.splits import NoSuchSplit, aliases
 
 NAMES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 
@@ -86,7 +86,7 @@ def described(about: dict[str, Any], file: Path, split: str) -> list[Path]:
     name = next((name for name in aliases(split) if name in told), None)
     if name is None:
         there = ", ".join(name for name in told if name in SPLITS)
-        raise FileNotFoundError(f"yolo: expected the split {split} in {file}, got {there or 'none'}")
+        raise NoSuchSplit(f"yolo: expected the split {split} in {file}, got {there or 'none'}")
     bases = [file.parent / str(told.get("path", ".")).replace("\\", "/"), file.parent]
     paths: list[Path] = []
     for entry in told[name] if isinstance(told[name], list) else [told[name]]:

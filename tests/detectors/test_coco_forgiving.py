@@ -284,7 +284,7 @@ def test_names_that_could_be_two_images_are_not_guessed(tmp_path):
 
 
 def test_no_image_is_there(tmp_path):
-    with pytest.raises(FileNotFoundError) as raised:
+    with pytest.raises(BadData) as raised:
         edited(tmp_path, each("images", file_name=lambda name: f"x/{name}.jpg"), on_bad="raise")
     assert str(raised.value) == (
         f"coco: expected the images of {tmp_path}/instances.json, as 'x/1.jpg.jpg', in {tmp_path}/images, {tmp_path}, "

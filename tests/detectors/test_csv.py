@@ -211,5 +211,5 @@ def test_two_files_of_a_split(tmp_path):
 
 
 def test_no_image_is_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"expected the images of .*train.csv, as 'x/1.jpg', in .*, got none"):
+    with pytest.raises(BadData, match=r"expected the images of .*train.csv, as 'x/1.jpg', in .*, got none"):
         open_csv(tmp_path, HEADER + "x/1.jpg,cat,4,6,20,15\nx/2.jpg,cat,4,6,20,15\n")

@@ -152,7 +152,7 @@ def test_the_files_are_not_changed_by_transforms():
 
 
 @pytest.mark.parametrize(("options", "text"), [
-    ({"kind": "yolo"}, "expected a kind of shapes, coco, voc, csv, got 'yolo'"),
+    ({"kind": "tfds"}, "expected a kind of shapes, coco, voc, yolo, csv or auto, got 'tfds'"),
     ({"on_bad": "ignore"}, "on_bad: expected 'skip' or 'raise', got 'ignore'"),
     ({"seed": -1}, "seed: expected an integer of 0 or more, got -1"),
     ({"length": 0}, "expected length and max_objects of 1 or more, got 0, 6"),

@@ -124,7 +124,8 @@ def test_ids_in_no_order(tmp_path, only):
 
 
 def test_one_name_twice(tmp_path):
-    data = annotated(tmp_path, [(0, "dog"), (1, "dog"), (2, "cat")])
+    data = annotated(tmp_path, [(0, "dog"), (1, "hound"), (2, "cat")])
+    data.classes[1] = "dog"  # no file that is read has this
     model = Perfect(data, lambda c: c + 1)
     assert evaluation.evaluate(model, data, labels=["dog", "dog", "cat"])["box_AP"] == 1
     with pytest.raises(ValueError, match=r"expected classes of different names in the data, got .*'dog', 'dog', 'cat'"):

@@ -17,7 +17,7 @@ from PIL import Image
 from boxops.cli import main
 from boxops.cli.common import UserError
 from boxops.cli.splits import open_held_out, open_splits
-from boxops.data import open_dataset
+from boxops.data import BadData, open_dataset
 from boxops.data.divide import divide, same_content, shared
 
 NO_BRANCHES = {"masks": False, "keypoints": False}
@@ -140,28 +140,31 @@ def test_no_held_out_split(tmp_path, capsys):
     assert (len(learn), len(held_out)) == (8, 2) and not images_of(learn) & images_of(held_out)
     err = capsys.readouterr().err
     assert "held out: 2 of 10 images, by a fixed rule (--split 0.8), since there are none: csv: expected" in err
-    assert "val.csv, got no such file" in err and err.count("\n") == 1
+    assert "expected one file of the split 'val'" in err and err.count("\n") == 1
     assert held_out[0][0].dtype.is_floating_point and learn.transform is None
-    same = open_held_out(flags(tmp_path), classes=["cat"], **NO_BRANCHES)
+    same = open_held_out(flags(tmp_path), learn.divided, classes=["cat"], **NO_BRANCHES)
     assert images_of(same) == images_of(held_out)
-    assert "since there are no others: csv: expected" in capsys.readouterr().err
+    assert "as in the run of the checkpoint; --split all takes all" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="expected one file of the split 'val'"):
+        open_held_out(flags(tmp_path), **NO_BRANCHES)
     half = open_held_out(flags(tmp_path, split="0.5"), **NO_BRANCHES)
     assert images_of(half) == images_of(open_splits(flags(tmp_path, split="0.5"), seed=0, **NO_BRANCHES)[1])
 
 
-def test_files_that_name_no_splits(tmp_path, capsys, monkeypatch):
-    write_csv(tmp_path, "train", [f"{k}.png" for k in range(10)])
-    monkeypatch.setattr("boxops.data.Table.undivided", True)
+def test_files_that_name_no_splits(tmp_path, capsys):
+    write_csv(tmp_path, "labels", [f"{k}.png" for k in range(10)])
     for given in ({}, {"eval_split": "train"}, {"train_split": "train", "eval_split": "train"}):
         learn, held_out = open_splits(flags(tmp_path, **given), seed=0, **NO_BRANCHES)
         assert (len(learn), len(held_out)) == (8, 2) and not images_of(learn) & images_of(held_out)
         assert "since the files name no splits" in capsys.readouterr().err
     assert open_splits(flags(tmp_path, eval_split="none"), seed=0, **NO_BRANCHES)[1] is None
-    assert images_of(open_held_out(flags(tmp_path, split="train"), **NO_BRANCHES)) == images_of(held_out)
-    assert "--split all takes all" in capsys.readouterr().err
-    (tmp_path / "train.csv").rename(tmp_path / "all.csv")
-    assert len(open_held_out(flags(tmp_path, split="all"), **NO_BRANCHES)) == 10
-    assert capsys.readouterr().err == ""
+    assert learn.divided == held_out.divided == (0.8, 10)
+    same = open_held_out(flags(tmp_path), [0.8, 10], **NO_BRANCHES)
+    assert images_of(same) == images_of(held_out)
+    for given, divided in (({}, None), ({"split": "all"}, (0.8, 10)), ({"split": "test"}, (0.8, 10)), ({}, (0.8, 11))):
+        capsys.readouterr()
+        assert len(open_held_out(flags(tmp_path, **given), divided, **NO_BRANCHES)) == 10  # another set, or asked for
+        assert capsys.readouterr().err == ""
 
 
 def test_one_coco_file_for_every_split(tmp_path, capsys):
@@ -251,7 +254,9 @@ def test_classes(tmp_path):
 def test_nothing_to_learn_from(tmp_path):
     write_csv(tmp_path, "train", ["1.png", "2.png", "3.png"], objects=False)
     for given in ({}, {"eval_split": "none"}, {"split": "0.5"}, {"data_option": [("classes", ["cat"])]}):
-        with pytest.raises(UserError, match="expected objects to learn from, got none in"):
+        with pytest.raises(
+            (UserError, BadData), match=r"expected objects (to learn from, got none in|or classes, got neither)"
+        ):
             open_splits(flags(tmp_path, **given), seed=0, **NO_BRANCHES)
     (tmp_path / "train.csv").open("a").write("1.png,cat,9,9,9,9\n")
     with pytest.raises(UserError, match=r"the first of 1 problems: .*train.csv, row 4: expected a box with"):
@@ -265,8 +270,8 @@ def test_nothing_to_learn_from(tmp_path):
     ("--split 1.5", "--split: expected a share to learn from, between 0 and 1, without --eval-split, got 1.5"),
     ("--split val", "--split: expected a share to learn from, between 0 and 1"),
     ("--split 0.8 --eval-split val", "got --eval-split val too"),
-    ("--eval-split dev", "expected rows of .*dev.csv, got no such file"),
-    ("--train-split dev", "expected rows of .*dev.csv, got no such file"),
+    ("--eval-split dev", "expected one file of the split 'dev' in .*, as dev.csv"),
+    ("--train-split dev", "expected one file of the split 'dev' in .*, as dev.csv"),
 ])  # fmt: skip
 def test_errors(tmp_path, capsys, monkeypatch, line, text):
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ from boxops.cli.train import add_arguments, prepare
 from boxops.data import BadData, open_dataset, segmentation, transforms
 from boxops.data.images import factor, image_size, read_image
 from boxops.evaluation import _batches
+from boxops.training import RunFolder
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
 WIDE = np.linspace(0, 65535, 1200).astype(np.uint16).reshape(30, 40)
@@ -330,8 +331,9 @@ def test_train_reads_no_more_than_the_model_needs(tmp_path, monkeypatch):
     add_arguments(parser)
     args = parser.parse_args([*line, *(word for path in paths for word in ("--data-option", path))])
     monkeypatch.chdir(tmp_path)
-    trainer, _ = prepare(args)
+    trainer = prepare(args, RunFolder(tmp_path / "run"))
     assert trainer.data.enough == (64, float("inf"))
     image, target = trainer.data[0]
     assert image.shape == (3, 125, 94) and target["boxes"].shape == (1, 4)
     trainer.logs.close()
+    trainer.folder.close()

@@ -72,7 +72,7 @@ def test_warmup_is_a_tenth_of_a_short_run(total, rising):
 def test_rates_by_default(model, flags, rate, backbone):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    options = options_of(parser.parse_args([model, "--data", "voc", *flags]), model)
+    options = options_of(parser.parse_args([model, "--data", "voc", *flags]), model, {})
     assert (options.lr, options.backbone_lr) == (rate, backbone)
 
 
