@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -154,6 +155,7 @@ def table(metrics: Mapping[str, float], width: int = 80) -> Any:
     names = [name for name in metrics if "/" not in name]
     longest = min(max(map(cell_len, labels)), max(width - 2 - 6 * COLUMN, COLUMN))
     most = max((width - 2 - longest) // COLUMN, 1)
+    most = math.ceil(len(names) / math.ceil(len(names) / most))  # tables of one width
     tables = []
     for part in [names[i : i + most] for i in range(0, len(names), most)]:
         shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
