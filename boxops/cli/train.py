@@ -190,7 +190,8 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)
         held_out = HeldOut(seen, measure, folder.path, options.pictures)
-    settings["divided"] = data.divided and list(data.divided)  # for `boxops evaluate`
+    if data.divided is not None:  # for `boxops evaluate`
+        settings["divided"] = list(data.divided)
     trainer = Trainer(model, data, options, folder, held_out, resume=bool(former), settings=settings)
     if trainer.finished:
         tell(f"{folder.path}: the run is done, {trainer.step} of {trainer.total} steps; more --epochs or --steps go on")
