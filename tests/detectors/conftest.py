@@ -1,4 +1,19 @@
+import signal
+
 import pytest
+
+
+@pytest.fixture
+def heard():
+    """A suite that runs in the background or under nohup ignores SIGINT or SIGHUP, and so would the runs in it."""
+    from boxops.training.signals import STOPPING
+
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number in before:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

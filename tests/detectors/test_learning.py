@@ -7,7 +7,7 @@ import sys
 import pytest
 
 pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
-FLOOR = 0.5  # AP50 on the test images after 3 epochs; 15 epochs reach 0.9
+FLOOR = 0.7  # AP50 on the test images after 100 steps: 0.85 was seen; 15 epochs reach 0.9
 
 
 def boxops(folder, *arguments):
@@ -23,17 +23,16 @@ def test_ssd_learns_blood_cells(data, tmp_path):
     out = tmp_path / "ssd"
     backbone = data / "backbones" / "mobilenet_v2-b0353104.pth"
     bccd = ["--data", "voc", "--root", data / "bccd"]
-    recipe = ["--epochs", 3, "--eval-every", 0, "--warmup", 20, "--augment", "rcnn", "--vertical-flip", "--workers", 1]
-    recipe += ["--batch-size", 8, "--lr", 1e-3]
+    recipe = ["--epochs", 2, "--samples", 200, "--eval-every", 0, "--workers", 1]  # the rest by default
     boxops(tmp_path, "train", "ssd", *bccd, "--backbone-weights", backbone, *recipe, "--out", out)
     with open(out / "log.csv") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
-    assert len(losses) == 3 * 37
+    assert len(losses) == 2 * 50
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
     with open(out / "metrics.csv") as file:
         (metrics,) = csv.DictReader(file)
     assert float(metrics["box_AP50"]) > FLOOR
-    assert (out / "samples" / "epoch_003.jpg").stat().st_size > 10_000
+    assert (out / "samples" / "epoch_002.jpg").stat().st_size > 10_000
 
     told = boxops(
         tmp_path, "detect", "--checkpoint", out / "last.pt", out / "image.jpg", "--out", tmp_path / "found.jpg"

@@ -12,16 +12,7 @@ from boxops.training import Trainer, checkpoint, signals, trainer
 from boxops.training.checkpoint import load
 from boxops.training.signals import Interrupted, Signals
 
-
-@pytest.fixture(autouse=True)
-def heard():
-    """A suite that runs in the background or under nohup ignores SIGINT or SIGHUP, and so would the runs."""
-    before = {number: signal.getsignal(number) for number in signals.STOPPING}
-    for number in before:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("heard")
 
 
 @needs_fork

@@ -103,7 +103,7 @@ def test_signal_saves_and_resumes(tmp_path, workers):
     assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
 
 
-def test_signal_in_the_evaluation(tmp_path):
+def test_signal_in_the_evaluation(tmp_path, heard):
     def evaluate(model, epoch):
         if not (tmp_path / "again").exists():
             (tmp_path / "again").touch()
