@@ -148,9 +148,8 @@ class Yolo(DetectionDataset):
         if not self.has_masks:
             return Object(label, box)
         (x, y), (x2, y2) = points.T, np.roll(points, 1, 0).T
-        return Object(
-            int(label) + 1, box, area=float(abs((x * y2 - x2 * y).sum()) / 2), segmentation=[points.ravel().tolist()]
-        )
+        area = float(abs((x * y2 - x2 * y).sum()) / 2)
+        return Object(label, box, area=area, segmentation=[points.ravel().tolist()])
 
 
 def _in_folders(root: Path, split: str) -> tuple[list[Path], bool]:

@@ -132,7 +132,7 @@ def test_polygons_are_masks(tmp_path):
     data = open_dataset("yolo", tmp_path, masks=True)
     target = data[0][1]
     assert target["masks"].sum().item() == 300 and target["area"].tolist() == [300]
-    assert target["masks"][0, :15, :20].all()
+    assert target["masks"][0, :15, :20].all() and target["labels"].tolist() == [1]
     (problem,) = data.problems
     assert problem.place == "row 2" and "expected polygons or run lengths" in problem.text
 
