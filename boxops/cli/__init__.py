@@ -14,8 +14,8 @@ COMMANDS = {
     "bench": ("boxops.benchmarks", "verify every op, then time it against its rivals"),
     "data": ("boxops.cli.data", "check a data set: what it holds, what is wrong in it"),
     "train": ("boxops.cli.train", "train a detector on your images, or on generated ones"),
-    "detect": ("boxops.cli.detect", "find objects in images; a picture or JSON comes out"),
-    "evaluate": ("boxops.cli.evaluate", "COCO or VOC average precision of a checkpoint"),
+    "detect": ("boxops.cli.detect", "find objects in images and videos; pictures or JSON come out"),
+    "evaluate": ("boxops.cli.evaluate", "COCO or VOC average precision of a model or a result file"),
 }
 
 

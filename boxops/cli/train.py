@@ -46,11 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = """Trains a detector and says how to use it. Nothing but a model and data is needed:
 
   boxops train ssd --data shapes --epochs 3
-  boxops train faster_rcnn --data coco --root DIR --backbone-weights FILE_OR_URL
-  torchrun --nproc-per-node 4 -m boxops train mask_rcnn_resnet50_fpn --data coco --root DIR
+  boxops train faster_rcnn --root DIR --backbone-weights FILE_OR_URL
+  torchrun --nproc-per-node 4 -m boxops train mask_rcnn_resnet50_fpn --root DIR
 
-In the run's folder: last.pt, best.pt, log.csv, metrics.csv, TensorBoard's logs, and in samples/ pictures of detections.
-A run that was stopped or killed goes on with the same command and --resume."""
+In the run's folder: last.pt, best.pt, log.csv, metrics.csv, TensorBoard's logs,
+and in samples/ pictures of detections. A run that was stopped or killed goes on
+with the same command and --resume."""
     parser.add_argument("model", help="ssd, faster_rcnn, mask_rcnn, retinanet, fcos (MobileNetV2: learn on a CPU) or "
                         "a long name as faster_rcnn_resnet50_fpn; an unknown one lists all")  # fmt: skip
     add_data_arguments(parser)
