@@ -72,7 +72,7 @@ Array channel_mapping(Framework& framework, const Array& pooled) {
   torch::stable::zero_(first);
   std::array<StableIValue, 3> stack{torch::stable::detail::from(row), torch::stable::detail::from(int64_t(0)),
                                     torch::stable::detail::from(std::nullopt)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::cumsum", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::cumsum", "", stack.data(), TORCH_ABI_VERSION));
   Tensor out(to_handle(mapping));
   torch::stable::copy_(out, torch::stable::view(torch::stable::detail::to<Tensor>(stack[0]),
                                                 {row_sizes[0], row_sizes[1], row_sizes[2]}));
