@@ -169,7 +169,7 @@ def test_structured_edges_of_a_model(tmp_path, monkeypatch):
 
 def test_bing_with_a_folder_of_filters(tmp_path, capfd):
     """Filters made here; the trained ones are in OpenCV's sources alone."""
-    with pytest.raises(FileNotFoundError, match="a folder with ObjNessB2W8MAXBGR.wS1.yml.gz as its model, got"):
+    with pytest.raises(FileNotFoundError, match=r"a folder with ObjNessB2W8MAXBGR\.wS1\.yml\.gz as its"):
         Proposals("bing", cache=None)(picture())
     ring = np.full((8, 8), -0.1, np.float32)
     ring[[0, -1]] = ring[:, [0, -1]] = 0.1
