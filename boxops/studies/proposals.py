@@ -13,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def prepare(args: argparse.Namespace) -> tuple[Any, dict[str, Find]]:
     names, trained = [name.strip() for name in args.methods.split(",") if name.strip()], dict(args.trained)
     if unused := [name for name in trained if name not in names]:
         raise UserError(f"--trained: expected a method of {', '.join(names)}, got {unused[0]}")
+    if not names and args.checkpoint is None:
+        raise UserError("--methods: expected names, got none")
     methods = {}
     for name in names:
         given = {"model": trained[name]} if name in trained else {}
@@ -194,9 +197,9 @@ def measure(data: Any, finders: Mapping[str, Find], most: int) -> dict[str, Any]
             start = time.perf_counter()
             find(image)
             seconds[name].append(time.perf_counter() - start)
-    found = {}
+    found, of_objects = {}, np.zeros((0, len(counts)))
     for name, parts in overlaps.items():
-        of_objects = np.concatenate([np.zeros((0, len(counts))), *parts])  # [G, N]
+        of_objects = np.concatenate([of_objects[:0], *parts])  # [G, N]
         if not len(of_objects):
             raise UserError(f"expected objects to find, got none in {images} images")
         found[name] = {
@@ -262,12 +265,11 @@ def write(results: Mapping[str, Any], files: Mapping[str, Path]) -> None:
             columns = [*(found["recall"][f"{iou:g}"] for iou in IOUS), found["average_recall"]]
             for count, *values in zip(results["counts"], *columns, strict=True):
                 table.writerow([name, count, *(f"{value:.4f}" for value in values)])
-    for kind in ("png", "svg"):
-        with atomic(files[kind]) as file:
-            draw(results, file, kind)
+    with ExitStack() as stack:
+        draw(results, {kind: stack.enter_context(atomic(files[kind])) for kind in ("png", "svg")})
 
 
-def draw(results: Mapping[str, Any], file: Any, kind: str) -> None:
+def draw(results: Mapping[str, Any], files: Mapping[str, Any]) -> None:
     """Recall at each IoU, and average recall, over the number of proposals."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -283,7 +285,8 @@ def draw(results: Mapping[str, Any], file: Any, kind: str) -> None:
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})
+        for kind, file in files.items():
+            figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})
 
 
 def is_study(file: Path) -> bool:
