@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-STUDIES: dict[str, tuple[str, str]] = {}  # each a module with add_arguments(parser) and run(args)
+STUDIES: dict[str, tuple[str, str]] = {
+    "proposals": ("boxops.studies.proposals", "recall of proposals, method by method, over their number"),
+}  # each a module with add_arguments(parser) and run(args)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
