@@ -116,8 +116,9 @@ def truth_of(*images):
     targets = []
     for objects in images:
         boxes, labels, crowds = ([thing[i] for thing in objects] for i in range(3))
-        targets.append({"boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                        "labels": torch.tensor(labels, dtype=torch.int64), "iscrowd": torch.tensor(crowds)})  # fmt: skip
+        boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor(labels, dtype=torch.int64)
+        targets.append({"boxes": boxes, "labels": labels, "iscrowd": torch.tensor(crowds)})
     return GroundTruth.of(targets)
 
 

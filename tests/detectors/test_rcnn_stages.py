@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from boxops.models.rows import Rows
 from boxops.training.checkpoint import load, load_model
 
 pytest.importorskip("sklearn")
-from sklearn.linear_model import Ridge  # noqa: E402
-from sklearn.svm import LinearSVC  # noqa: E402
+from sklearn.linear_model import Ridge
+from sklearn.svm import LinearSVC
 
 TRAIN = ["train", "tiny_rcnn", *DATA, "--workers", "0", "--device", "cpu", "--steps", "2", "--eval-split", "none"]
 DTYPES = {"a": np.dtype([("x", "f4", 2), ("n", "i4")]), "b": np.dtype([("x", "f2", (3,))])}
@@ -52,13 +53,13 @@ def test_rows(tmp_path):
     assert (rows.images, rows.size, len(rows.read("a")), rows.spans("a")) == (0, 0, 0, [])
     for i in (3, 0, 2):
         rows.add(image_rows(i))
-    for rows in (rows, Rows(tmp_path, "f", DTYPES)):
-        assert (rows.images, rows.size) == (3, 5 * 12 + 6 * 6)
-        assert rows.spans("a") == [(0, 3), (3, 3), (3, 5)]
-        assert rows.read("a")["n"].tolist() == [3, 3, 3, 2, 2]
-        assert rows.read("a")["x"][3:].tolist() == [[0, 1], [2, 3]]
-        assert rows.read("b")["x"][:, 0].tolist() == [1.5, 1.5, 0, 0, 1, 1]
-        assert isinstance(rows.read("a"), np.memmap)
+    for same_rows in (rows, Rows(tmp_path, "f", DTYPES)):
+        assert (same_rows.images, same_rows.size) == (3, 5 * 12 + 6 * 6)
+        assert same_rows.spans("a") == [(0, 3), (3, 3), (3, 5)]
+        assert same_rows.read("a")["n"].tolist() == [3, 3, 3, 2, 2]
+        assert same_rows.read("a")["x"][3:].tolist() == [[0, 1], [2, 3]]
+        assert same_rows.read("b")["x"][:, 0].tolist() == [1.5, 1.5, 0, 0, 1, 1]
+        assert isinstance(same_rows.read("a"), np.memmap)
 
 
 @pytest.mark.parametrize("lost", ["half an index line", "no index line", "rows", "all"])
@@ -140,7 +141,7 @@ def examples(count=300, features=6, seed=0):
     rows["feature"] = random.normal(rows["label"][:, None] * 0.8, 1, (count, features))
     rows["overlap"][:, 0] = rows["label"]
     edges = np.linspace(0, count, 11).astype(int).tolist()
-    return rows, list(zip(edges[:-1], edges[1:], strict=True))
+    return rows, [*pairwise(edges)]
 
 
 def hinge(x, y, weight, bias, s):
