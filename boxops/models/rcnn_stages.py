@@ -146,16 +146,18 @@ def overlaps(regions: Tensor, boxes: Tensor, labels: Tensor, crowd: Tensor, clas
 
 def svms(model: RCNN, data: Any, run: StageRun) -> None:
     """A linear SVM of each class, against mined negatives. Section 2.3, appendix B."""
-    rows = open_rows(model, run.folder)
+    rows, s = open_rows(model, run.folder), model.settings
     regions, spans = rows.read("regions"), rows.spans("regions")
-    scale = scale_of(regions["feature"], model.settings)
+    labels, overlaps = np.array(regions["label"]), np.array(regions["overlap"])  # in memory: they are small
+    scale = scale_of(regions["feature"], s)
 
     def fit(label: int) -> tuple[np.ndarray, np.ndarray]:
-        if not (regions["label"] == label).any():  # the images that have it cannot be read
-            raise ValueError(
-                f"data: expected objects of {data.classes[label - 1]!r}, got none: an SVM can't be trained"
-            )
-        return mine(regions, spans, label, scale, model.settings, run.seed)
+        positive, negative = labels == label, overlaps[:, label - 1] < s.svm_neg_iou
+        for some, what in ((positive, "objects of"), (negative, "proposals apart from")):
+            if not some.any():  # as where the images that have them cannot be read
+                name = data.classes[label - 1]
+                raise ValueError(f"data: expected {what} {name!r} in the images, got none: an SVM can't be trained")
+        return mine(regions["feature"], positive, negative, spans, scale, s, run.seed)
 
     each_class(model.svms, "svms", data.classes, fit, run)
 
@@ -163,15 +165,14 @@ def svms(model: RCNN, data: Any, run: StageRun) -> None:
 def regressors(model: RCNN, data: Any, run: StageRun) -> None:
     """A ridge regression of each class, from pooled features to codes. Appendix C."""
     near = open_rows(model, run.folder).read("near")
-    scale = scale_of(near["feature"], model.settings)
+    labels, scale = np.array(near["label"]), scale_of(near["feature"], model.settings)
 
     def fit(label: int) -> tuple[np.ndarray, np.ndarray]:
-        at = np.flatnonzero(near["label"] == label)
+        at = np.flatnonzero(labels == label)
         if not len(at):
             run.logs.say(f"regressors: no proposals near {data.classes[label - 1]!r}, whose boxes stay as proposed")
             return np.zeros((4, model.regressors.in_features)), np.zeros(4)
-        weight, bias = ridge(near, at, scale, model.settings.ridge_lambda)
-        return weight, bias
+        return ridge(near, at, scale, model.settings.ridge_lambda)
 
     each_class(model.regressors, "regressors", data.classes, fit, run)
 
@@ -204,9 +205,15 @@ def scale_of(features: np.ndarray, s: Settings) -> float:
 
 
 def mine(
-    regions: np.ndarray, spans: list[tuple[int, int]], label: int, scale: float, s: Settings, seed: int
+    features: np.ndarray,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    spans: list[tuple[int, int]],
+    scale: float,
+    s: Settings,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight [1, F] and bias [1] of a class's SVM, for features as they are.
+    """Weight [1, F] and bias [1] of a class's SVM, for features [R, F] as they are, of which [R] say what they are.
 
     All negatives of the first images train a first SVM. From then on, image by image, those on the wrong side of its
     margin join, and those far on the right side leave, until a pass through all images finds none.
@@ -214,10 +221,9 @@ def mine(
     from sklearn.svm import LinearSVC
 
     def some(at: np.ndarray) -> np.ndarray:
-        return regions["feature"][at].astype(np.float32) * scale
+        return features[at].astype(np.float32) * scale
 
-    positive = some(np.flatnonzero(regions["label"] == label))
-    negative = regions["overlap"][:, label - 1] < s.svm_neg_iou
+    objects = some(np.flatnonzero(positive))
     cache, svm = np.empty(0, np.int64), None
     for _ in range(s.svm_passes):
         found, fresh = 0, cache[:0]
@@ -237,12 +243,11 @@ def mine(
                 intercept_scaling=s.svm_intercept_scaling,
                 random_state=seed % 2**32,
                 max_iter=10_000,
-            ).fit(np.concatenate([positive, seen]), np.repeat([1, 0], [len(positive), len(seen)]))
+            ).fit(np.concatenate([objects, seen]), np.repeat([1, 0], [len(objects), len(seen)]))
             cache = cache[svm.decision_function(seen) > -1.2]
         if not found:
             break
-    if svm is None:
-        raise ValueError("data: expected proposals apart from the objects, got none: an SVM can't be trained")
+    assert svm is not None
     return svm.coef_ * scale, svm.intercept_
 
 
