@@ -19,6 +19,7 @@ from torch import Tensor
 import boxops
 
 from .checkpoint import read
+from .linear import mine, ridge, scale_of
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from boxops.training import StageRun
 
-    from .rcnn import RCNN, Settings
+    from .rcnn import RCNN
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -149,7 +150,7 @@ def svms(model: RCNN, data: Any, run: StageRun) -> None:
     rows, s = open_rows(model, run.folder), model.settings
     regions, spans = rows.read("regions"), rows.spans("regions")
     labels, overlaps = np.array(regions["label"]), np.array(regions["overlap"])  # in memory: they are small
-    scale = scale_of(regions["feature"], s)
+    scale = scale_of(regions["feature"], s.feature_norm)
 
     def fit(label: int) -> tuple[np.ndarray, np.ndarray]:
         positive, negative = labels == label, overlaps[:, label - 1] < s.svm_neg_iou
@@ -165,7 +166,7 @@ def svms(model: RCNN, data: Any, run: StageRun) -> None:
 def regressors(model: RCNN, data: Any, run: StageRun) -> None:
     """A ridge regression of each class, from pooled features to codes. Appendix C."""
     near = open_rows(model, run.folder).read("near")
-    labels, scale = np.array(near["label"]), scale_of(near["feature"], model.settings)
+    labels, scale = np.array(near["label"]), scale_of(near["feature"], model.settings.feature_norm)
 
     def fit(label: int) -> tuple[np.ndarray, np.ndarray]:
         at = np.flatnonzero(labels == label)
@@ -196,77 +197,3 @@ def each_class(
     with torch.no_grad():
         layer.weight.copy_(torch.cat([part["weight"] for part in parts]))
         layer.bias.copy_(torch.cat([part["bias"] for part in parts]))
-
-
-def scale_of(features: np.ndarray, s: Settings) -> float:
-    """The factor that gives features their mean length, from a sample of them."""
-    some = features[:: max(len(features) // 10_000, 1)].astype(np.float32)
-    return s.feature_norm / max(float(np.linalg.norm(some, axis=1).mean()), 1e-12) if len(some) else 1.0
-
-
-def mine(
-    features: np.ndarray,
-    positive: np.ndarray,
-    negative: np.ndarray,
-    spans: list[tuple[int, int]],
-    scale: float,
-    s: Settings,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weight [1, F] and bias [1] of a class's SVM, for features [R, F] as they are, of which [R] say what they are.
-
-    All negatives of the first images train a first SVM. From then on, image by image, those on the wrong side of its
-    margin join, and those far on the right side leave, until a pass through all images finds none.
-    """
-    from sklearn.svm import LinearSVC
-
-    def some(at: np.ndarray) -> np.ndarray:
-        return features[at].astype(np.float32) * scale
-
-    objects = some(np.flatnonzero(positive))
-    cache, svm = np.empty(0, np.int64), None
-    for _ in range(s.svm_passes):
-        found, fresh = 0, cache[:0]
-        for i, (start, end) in enumerate(spans):
-            new = np.setdiff1d(start + np.flatnonzero(negative[start:end]), cache)
-            if svm is not None and len(new):
-                new = new[svm.decision_function(some(new)) > -1]
-            found, fresh = found + len(new), np.concatenate([fresh, new])
-            if len(fresh) < s.svm_batch and (i + 1 < len(spans) or not len(fresh)):
-                continue
-            cache, fresh = np.concatenate([cache, fresh]), fresh[:0]
-            seen = some(cache)
-            svm = LinearSVC(
-                C=s.svm_cost,
-                loss="hinge",
-                class_weight={1: s.svm_positive_weight},
-                intercept_scaling=s.svm_intercept_scaling,
-                random_state=seed % 2**32,
-                max_iter=10_000,
-            ).fit(np.concatenate([objects, seen]), np.repeat([1, 0], [len(objects), len(seen)]))
-            cache = cache[svm.decision_function(seen) > -1.2]
-        if not found:
-            break
-    assert svm is not None
-    return svm.coef_ * scale, svm.intercept_
-
-
-def ridge(near: np.ndarray, at: np.ndarray, scale: float, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weight [4, F] and bias [4] that give the codes of these rows, by the normal equations: only F x F numbers are in
-    memory, however many rows there are."""
-    n, width = len(at), near["feature"].shape[1]
-    gram, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, 4, dtype=torch.float64)
-    x_sum, y_sum = gram[0].clone(), cross[0].clone()
-    for part in np.array_split(at, -(-n // 4096)):
-        x = torch.from_numpy(near["feature"][part].astype(np.float32) * scale)
-        y = torch.from_numpy(near["code"][part])
-        gram += x.T @ x
-        cross += x.T @ y
-        x_sum += x.double().sum(0)
-        y_sum += y.double().sum(0)
-    x_mean, y_mean = x_sum / n, y_sum / n
-    gram -= n * torch.outer(x_mean, x_mean)
-    cross -= n * torch.outer(x_mean, y_mean)
-    gram.diagonal().add_(strength)
-    weight = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
-    return (weight * scale).T.numpy(), (y_mean - x_mean @ weight).numpy()
