@@ -60,6 +60,20 @@ def test_rows_that_are_not_whole(tmp_path, lost):
     assert rows.read("a")["n"].tolist()[-2:] == [2, 2]
 
 
+def test_rows_on_a_full_disk(tmp_path, small_files):
+    """All of an image's rows are there or none: what did not fit leaves nothing behind."""
+    rows = Rows(tmp_path, "f", DTYPES)
+    rows.add(image_rows(3))
+    small_files(40)
+    with pytest.raises(OSError, match="File too large"):
+        rows.add(image_rows(2))
+    small_files(-1)
+    assert rows.images == 1
+    rows.add(image_rows(2))
+    assert rows.read("a")["n"].tolist() == [3, 3, 3, 2, 2]
+    assert rows.read("b")["x"][:, 0].tolist() == [1.5, 1.5, 1, 1]
+
+
 def mine(rows, spans, scale, s):
     negative = rows["overlap"][:, 0] < s.svm_neg_iou
     return linear.mine(rows["feature"], rows["label"] == 1, negative, spans, scale, s, seed=0)
