@@ -1,0 +1,89 @@
+"""Linear models on features that are too many for memory: SVMs with mined negatives, ridge regression.
+
+Girshick et al. 2014 (arXiv 1311.2524v5), appendices B and C, and the numbers of its authors' code. Shapes: R regions, F
+features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from .rcnn import Settings
+
+
+def scale_of(features: np.ndarray, length: float) -> float:
+    """The factor that gives features [N, F] this mean length, from a sample of them."""
+    some = features[:: max(len(features) // 10_000, 1)].astype(np.float32)
+    return length / max(float(np.linalg.norm(some, axis=1).mean()), 1e-12) if len(some) else 1.0
+
+
+def mine(
+    features: np.ndarray,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    spans: list[tuple[int, int]],
+    scale: float,
+    s: Settings,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight [1, F] and bias [1] of a class's SVM, for features [R, F] as they are, of which [R] say what they are.
+
+    All negatives of the first images train a first SVM. From then on, image by image, those on the wrong side of its
+    margin join, and those far on the right side leave, until a pass through all images finds none.
+    """
+    from sklearn.svm import LinearSVC
+
+    def some(at: np.ndarray) -> np.ndarray:
+        return features[at].astype(np.float32) * scale
+
+    objects = some(np.flatnonzero(positive))
+    cache, svm = np.empty(0, np.int64), None
+    for _ in range(s.svm_passes):
+        found, fresh = 0, cache[:0]
+        for i, (start, end) in enumerate(spans):
+            new = np.setdiff1d(start + np.flatnonzero(negative[start:end]), cache)
+            if svm is not None and len(new):
+                new = new[svm.decision_function(some(new)) > -1]
+            found, fresh = found + len(new), np.concatenate([fresh, new])
+            if len(fresh) < s.svm_batch and (i + 1 < len(spans) or not len(fresh)):
+                continue
+            cache, fresh = np.concatenate([cache, fresh]), fresh[:0]
+            seen = some(cache)
+            svm = LinearSVC(
+                C=s.svm_cost,
+                loss="hinge",
+                class_weight={1: s.svm_positive_weight},
+                intercept_scaling=s.svm_intercept_scaling,
+                random_state=seed % 2**32,
+                max_iter=10_000,
+            ).fit(np.concatenate([objects, seen]), np.repeat([1, 0], [len(objects), len(seen)]))
+            cache = cache[svm.decision_function(seen) > -1.2]
+        if not found:
+            break
+    assert svm is not None
+    return svm.coef_ * scale, svm.intercept_
+
+
+def ridge(near: np.ndarray, at: np.ndarray, scale: float, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weight [4, F] and bias [4] that give the codes of these rows, by the normal equations: only F x F numbers are in
+    memory, however many rows there are."""
+    n, width = len(at), near["feature"].shape[1]
+    gram, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, 4, dtype=torch.float64)
+    x_sum, y_sum = gram[0].clone(), cross[0].clone()
+    for part in np.array_split(at, -(-n // 4096)):
+        x = torch.from_numpy(near["feature"][part].astype(np.float32) * scale)
+        y = torch.from_numpy(near["code"][part])
+        gram += x.T @ x
+        cross += x.T @ y
+        x_sum += x.double().sum(0)
+        y_sum += y.double().sum(0)
+    x_mean, y_mean = x_sum / n, y_sum / n
+    gram -= n * torch.outer(x_mean, x_mean)
+    cross -= n * torch.outer(x_mean, y_mean)
+    gram.diagonal().add_(strength)
+    weight = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+    return (weight * scale).T.numpy(), (y_mean - x_mean @ weight).numpy()
