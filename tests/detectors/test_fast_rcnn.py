@@ -266,3 +266,8 @@ def test_builders(name):
     assert own == {k: v for k, v in others.items() if not k.startswith("rpn.")}
     assert small.roi_heads.box_head.fc6[0].out_features == 64
     assert (fast.roi_heads.settings.box_pool, faster.roi_heads.settings.box_pool) == ("max", "align")
+
+
+def test_export_needs_own_proposals():
+    with pytest.raises(ValueError, match="expected a detector that makes its own proposals, got FastRCNN"):
+        models.Padded(models.create("tiny_fast_rcnn", 5))
