@@ -33,7 +33,7 @@ class Settings(rcnn.Shared):
     max_size: int = 2000  # the longer side at the largest scale
     region_size: int = 224  # a region is seen at the scale where its area is nearest to this one's square
     bins: Sequence[int] = (6, 3, 2, 1)  # along both axes, of each level of the pyramid: 50 in all
-    box_bg_iou_low: float = 0.1  # section 4.3
+    box_bg_iou_low: float = 0.1  # section 4.1
 
     @property
     def min_size(self) -> int:
@@ -45,7 +45,7 @@ class SPPNet(RCNN):
     """SPP-net on any network of convolutions; see :class:`Detector` for what goes in and comes out.
 
     Args:
-        backbone: maps images ``[B, 3, H, W]`` to a dict with one level of features. It does not learn: section 4.3
+        backbone: maps images ``[B, 3, H, W]`` to a dict with one level of features. It does not learn: section 4.1
             trains the fully connected layers alone.
         head: maps the pooled features ``[K, F]`` to those of the SVMs.
         num_classes, settings, proposals: as for :class:`RCNN`.
@@ -110,7 +110,7 @@ def at_scale(images: Tensor, factor: float) -> Tensor:
 def pyramid(features: Tensor, boxes: Sequence[Tensor], bins: Sequence[int], scale: float) -> Tensor:
     """The largest values in n x n bins, n of ``bins``, of each image's boxes [P, 4] on its features: [K, F].
 
-    Bin i of w cells in n goes from floor(i w / n) to ceil((i + 1) w / n): section 2.3. A box has the cells whose
+    Bin i of w cells in n goes from floor(i w / n) to ceil((i + 1) w / n), and a box has the cells whose
     middles lie in it, rounded: appendix A. RoI pooling has one more, the last, which is therefore taken off.
     """
     last = features.new_tensor([0, 0, 1 / scale, 1 / scale])

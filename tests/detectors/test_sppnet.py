@@ -34,7 +34,7 @@ def sppnet(norm=False, **numbers):
 
 
 def slow(features, box, bins, stride):
-    """Section 2.3, cell by cell: the box's cells, then the largest value of every bin and channel."""
+    """Appendix A, cell by cell: the box's cells, then the largest value of every bin and channel."""
     height, width = features.shape[1:]
     half_up = lambda value: int(np.floor(value + 0.5)) if value >= 0 else -int(np.floor(-value + 0.5))  # noqa: E731
     x1, y1, x2, y2 = [half_up(side / stride) for side in box[:2]] + [half_up(side / stride - 1) for side in box[2:]]
@@ -67,7 +67,7 @@ def test_the_pyramid_is_numpys(seed, bins):
 
 
 def test_the_whole_image_is_pooled_as_a_whole():
-    """torch's adaptive pooling of the map has the bins of section 2.3."""
+    """torch's adaptive pooling of the map has the bins of appendix A."""
     features = torch.randn(1, 4, 13, 13)
     whole = torch.tensor([[0.0, 0, 13 * 16, 13 * 16]])
     expected = [nn.functional.adaptive_max_pool2d(features, n).flatten(1) for n in BINS]
@@ -143,7 +143,7 @@ def test_only_the_linear_layers_learn():
 
 
 def test_negatives_overlap_objects():
-    """IoU in [0.1, 0.5): section 4.3."""
+    """IoU in [0.1, 0.5): section 4.1."""
     model = sppnet().train()
     images, targets = scene()
     batch, resized = model.transform(images, targets)
