@@ -35,6 +35,12 @@ class Settings(rcnn.Shared):
     bins: Sequence[int] = (6, 3, 2, 1)  # along both axes, of each level of the pyramid: 50 in all
     box_bg_iou_low: float = 0.1  # section 4.1
 
+    def __post_init__(self) -> None:
+        for name in ("scales", "bins"):
+            numbers = getattr(self, name)
+            if not numbers or min(numbers) < 1:
+                raise ValueError(f"{name}: expected numbers of 1 or more, got {numbers!r}")
+
     @property
     def min_size(self) -> int:
         """Of the transform: the other scales are made from the largest."""
@@ -113,8 +119,8 @@ def pyramid(features: Tensor, boxes: Sequence[Tensor], bins: Sequence[int], scal
     Bin i of w cells in n goes from floor(i w / n) to ceil((i + 1) w / n), and a box has the cells whose
     middles lie in it, rounded: appendix A. RoI pooling has one more, the last, which is therefore taken off.
     """
-    last = features.new_tensor([0, 0, 1 / scale, 1 / scale])
-    cells = [some.to(features) - last for some in boxes]
+    last = boxes[0].new_tensor([0, 0, 1 / scale, 1 / scale])
+    cells = [some - last for some in boxes]
     return torch.cat([boxops.roi_pool(features, cells, n, scale).flatten(1) for n in bins], dim=1)
 
 

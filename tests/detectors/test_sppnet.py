@@ -176,3 +176,9 @@ def test_builders(name):
         model = models.create(name, 4)
     assert model.head.in_features == 50 * model.backbone.out_channels
     assert model.transform.min_size == (max(model.settings.scales),)
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("scales", ()), ("scales", (320, 0)), ("bins", ()), ("bins", (2, -1))])
+def test_bad_options(name, numbers):
+    with pytest.raises(ValueError, match=f"{name}: expected numbers of 1 or more, got"):
+        models.create("sppnet", 3, **{name: numbers})
