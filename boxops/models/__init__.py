@@ -9,8 +9,11 @@ from typing import Any
 
 from .checkpoint import load_weights, read
 from .common import MODELS, Detector, Padded
+from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
 from .faster_rcnn import (
     FasterRCNN,
+    faster_rcnn_alexnet,
+    faster_rcnn_mobilenet_v2,
     faster_rcnn_mobilenet_v2_fpn,
     faster_rcnn_mobilenet_v3_large_320_fpn,
     faster_rcnn_mobilenet_v3_large_fpn,
@@ -18,6 +21,7 @@ from .faster_rcnn import (
     faster_rcnn_resnet50_fpn,
     faster_rcnn_resnet50_fpn_v2,
     faster_rcnn_timm_fpn,
+    faster_rcnn_vgg16,
 )
 from .fcos import FCOS, fcos_mobilenet_v2_fpn, fcos_resnet50_fpn
 from .mask_rcnn import (
@@ -29,16 +33,19 @@ from .mask_rcnn import (
 )
 from .rcnn import RCNN, rcnn_alexnet, rcnn_mobilenet_v2, rcnn_vgg16
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from .sppnet import SPPNet, sppnet_alexnet, sppnet_mobilenet_v2, sppnet_vgg16
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
 
 SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
+    "fast_rcnn": "fast_rcnn_mobilenet_v2",
     "faster_rcnn": "faster_rcnn_mobilenet_v2_fpn",
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
     "rcnn": "rcnn_mobilenet_v2",
+    "sppnet": "sppnet_mobilenet_v2",
 }
 
 __all__ = [
@@ -48,12 +55,19 @@ __all__ = [
     "SHORT",
     "SSD",
     "Detector",
+    "FastRCNN",
     "FasterRCNN",
     "MaskRCNN",
     "Padded",
     "RetinaNet",
+    "SPPNet",
     "categories",
     "create",
+    "fast_rcnn_alexnet",
+    "fast_rcnn_mobilenet_v2",
+    "fast_rcnn_vgg16",
+    "faster_rcnn_alexnet",
+    "faster_rcnn_mobilenet_v2",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_mobilenet_v3_large_320_fpn",
     "faster_rcnn_mobilenet_v3_large_fpn",
@@ -61,6 +75,7 @@ __all__ = [
     "faster_rcnn_resnet50_fpn",
     "faster_rcnn_resnet50_fpn_v2",
     "faster_rcnn_timm_fpn",
+    "faster_rcnn_vgg16",
     "fcos_mobilenet_v2_fpn",
     "fcos_resnet50_fpn",
     "full_name",
@@ -76,9 +91,13 @@ __all__ = [
     "retinanet_mobilenet_v2_fpn",
     "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
+    "sppnet_alexnet",
+    "sppnet_mobilenet_v2",
+    "sppnet_vgg16",
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",
+    "truncate_svd",
 ]
 
 

@@ -242,6 +242,8 @@ class Padded(nn.Module):
 
     def __init__(self, model: Detector) -> None:
         super().__init__()
+        if model.proposals is not None:
+            raise ValueError(f"expected a detector that makes its own proposals, got {type(model).__name__}")
         self.model = model.eval()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
