@@ -27,6 +27,7 @@ from .mask_rcnn import (
     mask_rcnn_resnet50_fpn,
     mask_rcnn_resnet50_fpn_v2,
 )
+from .rcnn import RCNN, rcnn_alexnet, rcnn_mobilenet_v2, rcnn_vgg16
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
@@ -37,11 +38,13 @@ SHORT = {  # the variants that learn on a CPU
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
+    "rcnn": "rcnn_mobilenet_v2",
 }
 
 __all__ = [
     "FCOS",
     "MODELS",
+    "RCNN",
     "SHORT",
     "SSD",
     "Detector",
@@ -66,6 +69,9 @@ __all__ = [
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
     "mask_rcnn_resnet50_fpn_v2",
+    "rcnn_alexnet",
+    "rcnn_mobilenet_v2",
+    "rcnn_vgg16",
     "read",
     "retinanet_mobilenet_v2_fpn",
     "retinanet_resnet50_fpn",

@@ -152,11 +152,13 @@ class Stage:
 
     ``fit(model, data, run)``, with a :class:`boxops.training.StageRun`, changes the model's weights. It is called once
     the steps and the stages before are done, on the data learnt from, and again after a kill: what it keeps in files of
-    ``run.folder`` that begin with its name it finds there again.
+    ``run.folder`` that begin with its name it finds there again. ``check(model, data)`` is called before the first step
+    and raises what ``fit`` would raise in the end.
     """
 
     name: str
     fit: Callable[..., None]
+    check: Callable[..., None] | None = None
 
 
 class Detector(nn.Module):
@@ -192,16 +194,22 @@ class Detector(nn.Module):
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         images = [image.as_subclass(Tensor) for image in images]
         batch, resized = self.transform(images, targets if self.training else None)
-        if self.proposals is not None:
-            given = [target.get("proposals") for target in targets or [{}] * len(images)]
-            boxes = [self.proposals(image) if own is None else own for image, own in zip(images, given, strict=True)]
-            batch.proposals = [scaled(*each) for each in zip(boxes, batch.image_sizes, sizes, strict=True)]
+        self.add_proposals(batch, images, targets)
         if self.training:
             return self.losses(batch, resized)
         return [
             to_original(result, size, original)
             for result, size, original in zip(self.detections(batch), batch.image_sizes, sizes, strict=True)
         ]
+
+    def add_proposals(self, batch: ImageList, images: Sequence[Tensor], targets: Sequence[Target] | None) -> None:
+        """Gives the batch of these images the targets' proposals, or else its own, in pixels of the resized images."""
+        if self.proposals is None:
+            return
+        given = [target.get("proposals") for target in targets or [{}] * len(images)]
+        boxes = [self.proposals(image) if own is None else own for image, own in zip(images, given, strict=True)]
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch.proposals = [scaled(*each) for each in zip(boxes, batch.image_sizes, sizes, strict=True)]
 
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         raise NotImplementedError

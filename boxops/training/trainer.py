@@ -84,6 +84,9 @@ class Trainer:
         self.data, self.out, self.evaluate, self.settings = data, self.folder.path, evaluate, dict(settings or {})
         self.rank, self.world, self.device = start_processes(o.device)
         check_amp(o.amp, self.device)
+        for stage in getattr(model, "stages", ()):
+            if stage.check is not None:
+                stage.check(model, data)
         self.step = self.epoch = self.done = self.bad = 0  # done: steps in this epoch
         self.staged = 0  # stages that are done, and the evaluation after them
         self.best, self.signals = -1.0, Signals()
@@ -195,7 +198,7 @@ class Trainer:
         last = self.step >= self.total and not self._stages
         if self.evaluate and (last or (o.eval_every and (self.epoch + 1) % o.eval_every == 0)):
             self.save("last.pt")  # a resume comes back to the evaluation
-            self._evaluate(self.evaluate)
+            self._evaluate(self.evaluate, self.epoch)
         self.epoch, self.done = self.epoch + 1, 0
         self.save("last.pt")
 
@@ -203,7 +206,7 @@ class Trainer:
         """The next of the model's stages, or the evaluation when all are done."""
         if self.staged == len(self._stages):
             if self.evaluate:
-                self._evaluate(self.evaluate)
+                self._evaluate(self.evaluate, self.epoch - 1)
         else:
             stage = self._stages[self.staged]
             folder = self.out / "stages" / f"step_{self.step}"
@@ -285,11 +288,11 @@ class Trainer:
             )
         return means
 
-    def _evaluate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> None:
+    def _evaluate(self, evaluate: Callable[[nn.Module, int], dict[str, float]], epoch: int) -> None:
         def measure() -> None:
             with self.signals.at_once("in the evaluation"), self.logs.aside(), self.collapse.watch(self.trained):
-                metrics = evaluate(self.trained.eval(), self.epoch)
-            self.logs.add_metrics(self.step, self.epoch, metrics)
+                metrics = evaluate(self.trained.eval(), epoch)
+            self.logs.add_metrics(self.step, epoch, metrics)
             score = next(iter(metrics.values()), 0.0)
             if score > self.best:
                 self.best = score
