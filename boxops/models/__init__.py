@@ -9,8 +9,11 @@ from typing import Any
 
 from .checkpoint import load_weights, read
 from .common import MODELS, Detector, Padded
+from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
 from .faster_rcnn import (
     FasterRCNN,
+    faster_rcnn_alexnet,
+    faster_rcnn_mobilenet_v2,
     faster_rcnn_mobilenet_v2_fpn,
     faster_rcnn_mobilenet_v3_large_320_fpn,
     faster_rcnn_mobilenet_v3_large_fpn,
@@ -18,6 +21,7 @@ from .faster_rcnn import (
     faster_rcnn_resnet50_fpn,
     faster_rcnn_resnet50_fpn_v2,
     faster_rcnn_timm_fpn,
+    faster_rcnn_vgg16,
 )
 from .fcos import FCOS, fcos_mobilenet_v2_fpn, fcos_resnet50_fpn
 from .mask_rcnn import (
@@ -34,6 +38,7 @@ from .weights import categories, torchvision_name
 
 SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
+    "fast_rcnn": "fast_rcnn_mobilenet_v2",
     "faster_rcnn": "faster_rcnn_mobilenet_v2_fpn",
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
     "retinanet": "retinanet_mobilenet_v2_fpn",
@@ -48,12 +53,18 @@ __all__ = [
     "SHORT",
     "SSD",
     "Detector",
+    "FastRCNN",
     "FasterRCNN",
     "MaskRCNN",
     "Padded",
     "RetinaNet",
     "categories",
     "create",
+    "fast_rcnn_alexnet",
+    "fast_rcnn_mobilenet_v2",
+    "fast_rcnn_vgg16",
+    "faster_rcnn_alexnet",
+    "faster_rcnn_mobilenet_v2",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_mobilenet_v3_large_320_fpn",
     "faster_rcnn_mobilenet_v3_large_fpn",
@@ -61,6 +72,7 @@ __all__ = [
     "faster_rcnn_resnet50_fpn",
     "faster_rcnn_resnet50_fpn_v2",
     "faster_rcnn_timm_fpn",
+    "faster_rcnn_vgg16",
     "fcos_mobilenet_v2_fpn",
     "fcos_resnet50_fpn",
     "full_name",
@@ -79,6 +91,7 @@ __all__ = [
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",
+    "truncate_svd",
 ]
 
 

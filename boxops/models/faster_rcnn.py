@@ -1,8 +1,7 @@
 """Faster R-CNN: a region proposal network and a Fast R-CNN head on shared features, trained together.
 
 Ren et al., "Faster R-CNN", NeurIPS 2015; with FPN: Lin et al., "Feature Pyramid Networks", CVPR 2017. Modules and
-numbers have the names of torchvision's, whose checkpoints load as they are. Shapes: B images, A anchors, P proposals,
-S of them sampled, C classes with the background.
+numbers have the names of torchvision's, whose checkpoints load as they are.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torch import nn
 
-from . import backbones
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
-from .roi_heads import ConvHead, ResNetTail, Result, RoIHeads, TwoMLPHead
-from .rpn import RegionProposalNetwork
+from . import backbones, fast_rcnn
+from .common import ADAMW, Weights, detector
+from .fast_rcnn import FastRCNN
+from .roi_heads import ConvHead, ResNetTail, TwoMLPHead
+from .rpn import BETA, RegionProposalNetwork
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(fast_rcnn.Settings):
     """The numbers of the method, with torchvision's names and values."""
 
     min_size: int | Sequence[int] = 800
@@ -39,26 +37,18 @@ class Settings:
     rpn_batch_size_per_image: int = 256
     rpn_positive_fraction: float = 0.5
     rpn_score_thresh: float = 0.0
-    box_score_thresh: float = 0.05
-    box_nms_thresh: float = 0.5
-    box_detections_per_img: int = 100
-    box_fg_iou_thresh: float = 0.5
-    box_bg_iou_thresh: float = 0.5
+    box_pool: str = "align"
+    box_bg_iou_low: float = 0.0
     box_batch_size_per_image: int = 512
-    box_positive_fraction: float = 0.25
-    bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+    box_beta: float = BETA
 
 
-class FasterRCNN(Detector):
-    """Faster R-CNN on any backbone; see :class:`Detector` for what goes in and comes out.
+class FasterRCNN(FastRCNN):
+    """Faster R-CNN on any backbone: :class:`FastRCNN` with a network that proposes boxes; see :class:`Detector` for
+    what goes in and comes out.
 
     Args:
-        backbone: maps images ``[B, 3, H, W]`` to a dict of features, fine to coarse, each with ``out_channels``
-            channels. RoIs are pooled from all but the one named "pool".
-        num_classes: with the background, which is 0.
-        settings: the numbers of the method.
-        box_head: maps pooled RoIs to ``out_features`` features; two linear layers if None.
-        pool_size: bins of a RoI along each axis.
+        backbone, num_classes, settings: as for :class:`FastRCNN`, like ``box_head`` and ``pool_size``.
         rpn_convs: convolutions of the proposal head.
 
     The losses are ``loss_objectness`` and ``loss_rpn_box_reg`` of the proposals, ``loss_classifier`` and
@@ -76,47 +66,11 @@ class FasterRCNN(Detector):
         num_classes: int,
         settings: Settings = Settings(),
         *,
-        box_head: nn.Module | None = None,
-        pool_size: int = 7,
         rpn_convs: int = 1,
+        **options: Any,
     ) -> None:
-        super().__init__(GeneralizedRCNNTransform(settings.min_size, settings.max_size, *IMAGENET))  # type: ignore[arg-type]
-        self.backbone = backbone
-        channels = int(backbone.out_channels)  # type: ignore[arg-type]
-        self.rpn = RegionProposalNetwork(channels, settings, rpn_convs)
-        head = box_head or TwoMLPHead(channels * pool_size**2)
-        self.roi_heads = RoIHeads(head, num_classes, pool_size, settings)
-
-    def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
-        truth = GroundTruth.of(targets)
-        features, pooled = self.features(batch)
-        proposals, counts, losses = self.rpn(features, batch, truth)
-        sample, boxes, matches = self.roi_heads.sample(proposals, counts, truth)
-        logits, codes = self.roi_heads(pooled, boxes, batch, sample.real)
-        losses |= self.roi_heads.losses(logits, codes, sample, boxes, matches, truth)
-        return losses | self.branch_losses(pooled, batch, sample, boxes, matches, truth)
-
-    def padded(self, batch: ImageList) -> tuple[Result, Tensor]:
-        found, counts, _ = self.boxes(batch)
-        return found, counts
-
-    def boxes(self, batch: ImageList) -> tuple[Result, Tensor, list[Tensor]]:
-        """What ``padded`` gives, and the levels that further heads pool from."""
-        features, pooled = self.features(batch)
-        proposals, counts, _ = self.rpn(features, batch, None)
-        logits, codes = self.roi_heads(pooled, proposals, batch)
-        return *self.roi_heads.detections(logits, codes, proposals, counts, batch), pooled
-
-    def features(self, batch: ImageList) -> tuple[list[Tensor], list[Tensor]]:
-        """The levels that the RPN reads, and those that RoIs are pooled from."""
-        levels = self.backbone(batch.tensors)
-        return list(levels.values()), [level for name, level in levels.items() if name != "pool"]
-
-    def branch_losses(
-        self, pooled: Any, batch: Any, sample: Any, boxes: Any, matches: Any, truth: Any
-    ) -> dict[str, Tensor]:
-        """What a further head adds: see mask_rcnn.py."""
-        return {}
+        rpn = RegionProposalNetwork(int(backbone.out_channels), settings, rpn_convs)  # type: ignore[arg-type]
+        super().__init__(backbone, num_classes, settings, rpn=rpn, **options)
 
 
 RESNET = {"norm": "frozen", "freeze": 5}  # on pretrained weights: no norm learns, nor conv1 to layer1
@@ -202,3 +156,43 @@ def faster_rcnn_timm_fpn(
     """Faster R-CNN on any network of timm with FPN from stride 4; "DEFAULT" are timm's weights of it."""
     pyramid = backbones.TimmFPN(backbone, weights=backbone_weights)
     return FasterRCNN(pyramid, num_classes, Settings(**settings))
+
+
+# On one level of features, with the backbones and heads of Fast R-CNN: for comparisons with what came before.
+ONE_LEVEL = {"min_size": 600, "max_size": 1000, "anchor_sizes": ((32, 64, 128, 256, 512),)}
+SMALL_ONE_LEVEL = {**SMALL, **fast_rcnn.SMALL, "anchor_sizes": ((32, 64, 128, 256),)}
+
+
+@detector(pretrained=fast_rcnn.VGG16, training=fast_rcnn.PAIRS)
+def faster_rcnn_vgg16(
+    num_classes: int, backbone_weights: Weights, freeze: int = 0, hidden: int = 4096, **settings: Any
+) -> FasterRCNN:
+    """Faster R-CNN on VGG16, as first published, but for RoIAlign."""
+    numbers = Settings(**{**ONE_LEVEL, **settings})
+    return FasterRCNN(num_classes=num_classes, settings=numbers, **fast_rcnn.vgg16(backbone_weights, freeze, hidden))
+
+
+@detector(pretrained=fast_rcnn.ALEXNET, training=fast_rcnn.PAIRS)
+def faster_rcnn_alexnet(
+    num_classes: int, backbone_weights: Weights, freeze: int = 0, hidden: int = 4096, **settings: Any
+) -> FasterRCNN:
+    """Faster R-CNN on AlexNet's five convolutions and two linear layers."""
+    numbers = Settings(**{**ONE_LEVEL, **settings})
+    return FasterRCNN(num_classes=num_classes, settings=numbers, **fast_rcnn.alexnet(backbone_weights, freeze, hidden))
+
+
+@detector(pretrained=MOBILENET, training={**ADAMW, "batch_size": 2})
+def faster_rcnn_mobilenet_v2(
+    num_classes: int,
+    backbone_weights: Weights,
+    norm: str = "batch",
+    freeze: int = 0,
+    hidden: int = 512,
+    **settings: Any,
+) -> FasterRCNN:
+    """Faster R-CNN on one level of MobileNetV2: learns on a CPU."""
+    numbers, parts = (
+        Settings(**{**SMALL_ONE_LEVEL, **settings}),
+        fast_rcnn.mobilenet_v2(backbone_weights, norm, freeze, hidden),
+    )
+    return FasterRCNN(num_classes=num_classes, settings=numbers, **parts)

@@ -1,4 +1,4 @@
-"""The second stage of Faster R-CNN: what the proposals show, and where it is exactly.
+"""The head of Fast R-CNN, and so the second stage of Faster R-CNN: what proposals show, and where it is exactly.
 
 Girshick, "Fast R-CNN", ICCV 2015. Shapes: B images, P proposals, S of them sampled, K RoIs of all images, C classes
 with the background.
@@ -19,24 +19,63 @@ from torchvision.models.detection.image_list import ImageList
 import boxops
 
 from .common import GroundTruth
-from .rpn import BETA, Sample
+from .rpn import Sample
 
 if TYPE_CHECKING:
-    from .faster_rcnn import Settings
+    from .fast_rcnn import Settings
 
 Result = dict[str, Tensor]
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class TwoMLPHead(nn.Module):
-    def __init__(self, in_features: int, hidden: int = 1024) -> None:
+    """Two linear layers; ``ranks`` makes each of them two smaller ones, as :class:`LowRank`."""
+
+    def __init__(self, in_features: int, hidden: int = 1024, ranks: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.fc6 = nn.Linear(in_features, hidden)
-        self.fc7 = nn.Linear(hidden, hidden)
+        if ranks is not None and len(ranks) != 2:
+            raise ValueError(f"svd: expected two ranks, of fc6 and fc7, got {ranks}")
+        self.fc6: nn.Module
+        self.fc7: nn.Module
+        if ranks is None:
+            self.fc6, self.fc7 = nn.Linear(in_features, hidden), nn.Linear(hidden, hidden)
+        else:
+            self.fc6, self.fc7 = LowRank(in_features, hidden, ranks[0]), LowRank(hidden, hidden, ranks[1])
         self.out_features = hidden
 
     def forward(self, pooled: Tensor) -> Tensor:  # [K, channels, 7, 7] -> [K, hidden]
         return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+
+
+class LowRank(nn.Sequential):
+    """A linear layer of that rank as two: the first without bias. Girshick 2015, section 3.1."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        most = min(in_features, out_features)
+        if not 1 <= rank <= most:
+            raise ValueError(f"svd: expected ranks of 1 to {most} for {in_features} x {out_features}, got {rank}")
+        super().__init__(nn.Linear(in_features, rank, bias=False), nn.Linear(rank, out_features))
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, layer: nn.Linear, rank: int) -> LowRank:
+        """The nearest to a layer: W = U S V^T becomes S_t V_t^T and U_t, of its t largest singular values."""
+        layers = cls(layer.in_features, layer.out_features, rank).to(layer.weight)
+        u, s, v = torch.linalg.svd(layer.weight, full_matrices=False)  # [out, n], [n], [n, in]
+        first, second = s[:rank, None] * v[:rank], u[:, :rank]
+        layers.load_state_dict({"0.weight": first, "1.weight": second, "1.bias": layer.bias})
+        return layers
+
+
+def classifier_head(
+    network: nn.Module, in_features: int, hidden: int, ranks: Sequence[int] | None = None
+) -> TwoMLPHead:
+    """fc6 and fc7 of AlexNet or VGG16: the network's own, pretrained as it is, unless they are to be of other sizes."""
+    head = TwoMLPHead(in_features, hidden, ranks)
+    own = [layer for layer in network.classifier if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
+    if ranks is None and hidden == own[0].out_features:
+        head.fc6, head.fc7 = own[:2]
+    return head
 
 
 class ConvHead(FastRCNNConvFCHead):
@@ -75,6 +114,8 @@ class RoIHeads(nn.Module):
 
     def __init__(self, box_head: nn.Module, num_classes: int, pool_size: int, settings: Settings) -> None:
         super().__init__()
+        if settings.box_pool not in ("max", "align"):
+            raise ValueError(f"box_pool: expected max or align, got {settings.box_pool!r}")
         self.settings, self.pool_size = settings, pool_size
         self.box_head = box_head
         self.box_predictor = FastRCNNPredictor(int(box_head.out_features), num_classes)  # type: ignore[arg-type]
@@ -83,7 +124,7 @@ class RoIHeads(nn.Module):
         self, features: Sequence[Tensor], boxes: Tensor, batch: ImageList, real: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Class logits [B, P, C] and codes [B, P, C, 4] of boxes [B, P, 4], of which real [B, P] are no padding."""
-        pooled = pool(features, boxes, batch, self.pool_size)
+        pooled = pool(features, boxes, batch, self.pool_size, self.settings.box_pool)
         if real is not None and any(
             isinstance(part, BATCH_NORMS) and part.training for part in self.box_head.modules()
         ):
@@ -105,10 +146,10 @@ class RoIHeads(nn.Module):
         boxes = torch.cat([boxes, truth.take(truth.boxes, objects.minimum(truth.offsets.diff()[:, None]))], dim=1)
         places = torch.arange(boxes.shape[1] - most, device=device)
         real = torch.cat([places < counts[:, None], objects < truth.offsets.diff()[:, None]], dim=1)
-        matches, _ = boxops.match_max_iou(
+        matches, ious = boxops.match_max_iou(
             boxes, truth.boxes, s.box_fg_iou_thresh, s.box_bg_iou_thresh, offsets=truth.offsets, **truth.crowds
         )
-        matches = matches.where(real, -2)
+        matches = matches.where(real & ((matches >= 0) | (ious >= s.box_bg_iou_low)), -2)
         sample = Sample(matches, s.box_batch_size_per_image, s.box_positive_fraction)
         return sample, sample.of(boxes), sample.of(matches)
 
@@ -124,9 +165,8 @@ class RoIHeads(nn.Module):
         wanted = torch.where(sample.positive[..., None], truth.take(truth.boxes, matches), boxes)
         # A padded row's box is empty and its code NaN: it is left out, not multiplied by 0.
         wanted = boxops.encode_boxes(wanted, boxes, self.settings.bbox_reg_weights)
-        regression = F.smooth_l1_loss(
-            codes, wanted.where(sample.positive[..., None], codes), reduction="sum", beta=BETA
-        )
+        wanted = wanted.where(sample.positive[..., None], codes)
+        regression = F.smooth_l1_loss(codes, wanted, reduction="sum", beta=self.settings.box_beta)
         return {"loss_classifier": classes / sample.total, "loss_box_reg": regression / sample.total}
 
     def detections(
@@ -152,12 +192,19 @@ class RoIHeads(nn.Module):
         return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
 
 
-def pool(features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], batch: ImageList, size: int) -> Tensor:
-    """RoIAlign of boxes [B, P, 4], or of a list with those of each image: [B * P, channels, size, size]."""
+def pool(
+    features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], batch: ImageList, size: int, how: str = "align"
+) -> Tensor:
+    """Of boxes [B, P, 4], or of a list with those of each image, [B * P, channels, size, size]: by RoIAlign, or "max",
+    RoI pooling. Girshick 2015, section 2.1."""
     levels: dict[float, Tensor] = {}  # by scale; of two with one scale, as MobileNetV3 has, RoIs belong to the first
     for feature in features:
         levels.setdefault(2.0 ** round(math.log2(feature.shape[-2] / batch.tensors.shape[-2])), feature)
     boxes = list(boxes)
+    if how == "max":
+        if len(features) > 1:
+            raise ValueError(f"box_pool: expected align for {len(features)} levels of features, got max")
+        return boxops.roi_pool(features[0], boxes, size, next(iter(levels)))
     if len(features) == 1:  # section 3.1 of the C4 models: no levels, and as many samples as the RoI is large
         return boxops.roi_align(features[0], boxes, size, next(iter(levels)), 0)
     return boxops.multiscale_roi_align([*levels.values()], boxes, size, [*levels], 2)
