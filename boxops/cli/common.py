@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any
 
@@ -46,7 +47,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f'{error}: pip install "boxops[models]"') from error
+        told = str(error)
+        raise UserError(told if "pip install" in told else f'{told}: pip install "boxops[models]"') from error
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error)) from error
 
@@ -123,6 +125,23 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
     if keypoints and data.keypoint_names is None:
         raise UserError(f"expected data with keypoints for this model, got {args.data} without")
     return data
+
+
+def find_proposals(model: Any, *data: Any, workers: int) -> None:
+    """Those of all images, once, where the model is given its proposals; in one of several processes."""
+    if model.proposals is not None and first_process():
+        model.proposals.prepare(*(part for part in data if part is not None), workers=workers, say=tell)
+
+
+def first_process() -> bool:
+    """Of several processes one speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def tell(text: str) -> None:
+    if first_process():
+        with suppress(OSError):  # a terminal that was closed
+            print(text, file=sys.stderr, flush=True)
 
 
 def needs(config: dict[str, Any]) -> dict[str, bool]:

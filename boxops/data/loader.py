@@ -19,7 +19,7 @@ class Loader(torch.utils.data.DataLoader[Any]):
     """Workers end when the main process ends them or dies, not with a signal to the whole group: the main process then
     still has batches while it decides where to stop."""
 
-    def __init__(self, data: Any, batch_size: int = 1, **options: Any) -> None:
+    def __init__(self, data: Any, batch_size: int | None = 1, **options: Any) -> None:
         super().__init__(data, batch_size, worker_init_fn=_obey_the_parent, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
