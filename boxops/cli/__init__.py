@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("boxops.cli.train", "train a detector on your images, or on generated ones"),
     "detect": ("boxops.cli.detect", "find objects in images and videos; pictures or JSON come out"),
     "evaluate": ("boxops.cli.evaluate", "COCO or VOC average precision of a model or a result file"),
+    "study": ("boxops.cli.study", "experiments that compare detectors"),
 }
 
 

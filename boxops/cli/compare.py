@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from boxops.cli.common import UserError
 from boxops.cli.inputs import Input, Unreadable
+from boxops.cli.models import find_anew
 from boxops.cli.outputs import open_output
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Comparison:
 
     def __init__(self, checkpoints: Sequence[str], finders: Sequence[Finder]) -> None:
         self.checkpoints, self.finders = checkpoints, finders
+        for finder in finders:
+            find_anew(finder.model)
         self.captions = captions([finder.name for finder in finders], checkpoints)
         names = dict.fromkeys(name for finder in finders for name in finder.classes)
         self.labels = {name: label for label, name in enumerate(names, 1)}

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
         inputs, outs = prepare(args)
         finder: Finder | Comparison
         if args.compare:
-            finder = Comparison(args.compare, [Finder(args, *open_checkpoint(p, args.device)) for p in args.compare])
+            finder = Comparison(
+                args.compare, [Finder(args, *open_checkpoint(path, args.device)) for path in args.compare]
+            )
         else:
             finder = Finder(args, *open_model(args))
     failed = 0

@@ -50,3 +50,11 @@ def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
 
     _, _, place = start_processes(device)
     return *load_model(path, place), place
+
+
+def find_anew(model: Any) -> None:
+    """From now on the model's proposals, if it is given any, are found for every image, those in the cache too."""
+    if getattr(model, "proposals", None) is not None:
+        from boxops.models.proposal_cache import Cache
+
+        model.proposals.cache = Cache(None)
