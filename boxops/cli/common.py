@@ -129,17 +129,18 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
 
 def find_proposals(model: Any, *data: Any, workers: int) -> None:
     """Those of all images, once, where the model is given its proposals; in one of several processes."""
-    if model.proposals is not None and first_process():
-        model.proposals.prepare(*(part for part in data if part is not None), workers=workers, say=tell)
+    proposals = getattr(model, "proposals", None)
+    if proposals is not None and is_first():
+        proposals.prepare(*(part for part in data if part is not None), workers=workers, say=tell)
 
 
-def first_process() -> bool:
+def is_first() -> bool:
     """Of several processes one speaks and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def tell(text: str) -> None:
-    if first_process():
+    if is_first():
         with suppress(OSError):  # a terminal that was closed
             print(text, file=sys.stderr, flush=True)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from boxops.cli.common import SPLITS, UserError, add_data_arguments, data_kind, needs, one_line_errors, user_errors
+from boxops.cli.common import (
+    SPLITS,
+    UserError,
+    add_data_arguments,
+    data_kind,
+    find_proposals,
+    needs,
+    one_line_errors,
+    user_errors,
+)
 from boxops.cli.models import add_model_arguments, open_model
 from boxops.cli.outputs import protect, save_json
 from boxops.cli.splits import open_held_out
@@ -82,6 +91,7 @@ def of_model(args: argparse.Namespace) -> dict[str, float]:
         labels = evaluation.by_name(names, data) if names else None
         if names and (other := evaluation.differences(names, data.classes)):
             print(f"{other}: detections of those do not count")
+        find_proposals(model, data, workers=args.workers)
     try:
         return evaluation.evaluate(model, data, labels=labels, metric=args.metric, batch_size=args.batch_size,
                                    workers=args.workers, progress=True)  # fmt: skip

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from boxops.cli.common import SPLITS, UserError, open_data
+from boxops.cli.common import SPLITS, UserError, open_data, tell
 
 SHARE = 0.8  # to learn from, where the files hold nothing out
 PAIRS = (("train", "val"), ("train", "test"))  # after the kind's own pair
@@ -55,8 +53,8 @@ def open_splits(args: argparse.Namespace, *, seed: int, **needs: bool) -> tuple[
             return _split_off(data, SHARE, f"since {train} and {other} have the same images")
         if twice:
             names = ", ".join(map(str, twice[:2])) + ", ..." * (len(twice) > 2)
-            say(f"warning: {len(twice)} of {len(held_out)} held-out images are learnt from too: {names}")
-        say(f"held out: {held_out.report()}")
+            tell(f"warning: {len(twice)} of {len(held_out)} held-out images are learnt from too: {names}")
+        tell(f"held out: {held_out.report()}")
         return _learnable(data), held_out
     assert missing is not None
     if args.eval_split is not None:
@@ -95,12 +93,6 @@ def share_of(text: str) -> float | None:
     except ValueError:
         return None
     return share if 0 < share < 1 else None
-
-
-def say(text: str) -> None:
-    """On stderr, by the first process alone."""
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr)
 
 
 def _names(kind: str, train: str | None, other: str | None) -> tuple[list[str], list[tuple[str, str]]]:
@@ -171,7 +163,7 @@ def _divide(data: Any, share: float, why: str) -> tuple[Any, Any]:
         parts = data.split_off(share)
     except ValueError as error:
         raise UserError(f"--split: {error}; {why}") from error
-    say(f"held out: {len(parts[1])} of {len(data)} images, by a fixed rule (--split {share:g}), {why}")
+    tell(f"held out: {len(parts[1])} of {len(data)} images, by a fixed rule (--split {share:g}), {why}")
     return parts
 
 

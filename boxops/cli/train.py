@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,12 @@ from boxops.cli.common import (
     add_data_arguments,
     data_kind,
     data_options,
+    find_proposals,
+    is_first,
     key_value,
     needs,
     one_line_errors,
+    tell,
     user_errors,
 )
 from boxops.cli.splits import open_splits
@@ -102,17 +104,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def is_first() -> bool:
-    """Of several processes one speaks and writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def tell(text: str) -> None:
-    if is_first():
-        with suppress(OSError):  # a terminal that was closed
-            print(text, file=sys.stderr, flush=True)
-
-
 def stopped(error: KeyboardInterrupt, trainer: Any) -> int:
     """What the signal left behind; the exit status."""
     told = [f"boxops train: {error or 'stopped'}"]
@@ -180,8 +171,7 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
                 f"--augment: expected rcnn or none for {name}, whose proposals are of whole images, got ssd"
             )
         data.proposals = model.proposals
-        if is_first():
-            model.proposals.prepare(*(part for part in (data, seen) if part is not None), workers=options.workers)
+        find_proposals(model, data, seen, workers=options.workers)
     held_out = None
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)

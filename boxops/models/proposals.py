@@ -33,7 +33,7 @@ EVERY = 10.0  # seconds between two lines of progress
 
 
 def selective_search(
-    image: np.ndarray, mode: str, *, base_k: int = 150, inc_k: int = 150, sigma: float = 0.8
+    mode: str, image: np.ndarray, *, base_k: int = 150, inc_k: int = 150, sigma: float = 0.8
 ) -> np.ndarray:
     """Uijlings et al. 2013: segments grow together by similarity, and each one's box is a proposal.
 
@@ -91,12 +91,24 @@ def edge_boxes(
         angles = finder.computeOrientation(edges)
         edges = finder.edgesNms(edges, angles, 2, 0, 1, False)
     else:
-        grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), blur)
-        dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-        edges, angles = np.hypot(dx, dy), np.arctan2(dy, dx) % np.float32(np.pi)
-        edges /= max(float(edges.max()), 1e-6)
+        edges, angles = gradients(image, blur)
     search = cv2.ximgproc.createEdgeBoxes(alpha=alpha, beta=beta, minScore=min_score, maxBoxes=max_boxes)
     return corners(search.getBoundingBoxes(edges, angles)[0])
+
+
+def gradients(image: np.ndarray, blur: float) -> tuple[np.ndarray, np.ndarray]:
+    """Edges [H, W] in 0..1, thinned to the ridges of the gradient, and its angles [H, W] in 0..pi."""
+    cv2 = opencv()
+    grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), blur)
+    dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    size, angles = np.hypot(dx, dy), np.arctan2(dy, dx) % np.float32(np.pi)
+    y, x = np.indices(size.shape, np.float32)
+    step_x, step_y = np.cos(angles), np.sin(angles)
+    beside = [
+        cv2.remap(size, x + s * step_x, y + s * step_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for s in (-1, 1)
+    ]
+    return size * (size >= np.maximum(*beside)) / max(float(size.max()), 1e-6), angles
 
 
 def bing(image: np.ndarray, *, model: str | Path | None = None) -> np.ndarray:
@@ -122,9 +134,9 @@ def bing(image: np.ndarray, *, model: str | Path | None = None) -> np.ndarray:
 
 
 METHODS: dict[str, Callable[..., np.ndarray]] = {
-    "selective_search_single": partial(selective_search, mode="Single"),
-    "selective_search_fast": partial(selective_search, mode="Fast"),
-    "selective_search_quality": partial(selective_search, mode="Quality"),
+    "selective_search_single": partial(selective_search, "Single"),
+    "selective_search_fast": partial(selective_search, "Fast"),
+    "selective_search_quality": partial(selective_search, "Quality"),
     "edge_boxes": edge_boxes,
     "bing": bing,
 }
@@ -173,7 +185,9 @@ class Proposals:
             raise ValueError(f"max_proposals: expected an integer of 1 or more, got {most!r}")
         if not min_size >= 1:
             raise ValueError(f"min_size: expected 1 or more pixels, got {min_size!r}")
-        inspect.signature(METHODS[method]).bind(None, **options)
+        known = [*inspect.signature(METHODS[method]).parameters][1:]
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(f"{method}: expected options of {', '.join(known)}, got {', '.join(unknown)}")
         self.method, self.most, self.min_size, self.options = method, most, min_size, options
         if cache == "default":
             cache = Path(torch.hub.get_dir(), "checkpoints", "boxops", "proposals.sqlite")

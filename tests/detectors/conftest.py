@@ -3,6 +3,14 @@ import signal
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_home(tmp_path_factory):
+    """Where weights and proposals are kept: not in the home folder. Processes that tests start know it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch_home")))
+        yield
+
+
 @pytest.fixture
 def heard():
     """A suite that runs in the background or under nohup ignores SIGINT or SIGHUP, and so would the runs in it."""
