@@ -183,7 +183,7 @@ def rcnn_alexnet(
     num_classes: int,
     backbone_weights: Weights,
     freeze: int = 0,
-    proposals: str = "selective_search",
+    proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
     **settings: Any,
 ) -> RCNN:
@@ -204,7 +204,7 @@ def rcnn_vgg16(
     num_classes: int,
     backbone_weights: Weights,
     freeze: int = 0,
-    proposals: str = "selective_search",
+    proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
     **settings: Any,
 ) -> RCNN:
@@ -226,7 +226,7 @@ def rcnn_mobilenet_v2(
     backbone_weights: Weights,
     norm: str = "batch",
     freeze: int = 0,
-    proposals: str = "selective_search",
+    proposals: str = "edge_boxes",
     max_proposals: int = 1000,
     **settings: Any,
 ) -> RCNN:

@@ -79,9 +79,10 @@ def features(model: RCNN, data: Any, run: StageRun) -> None:
         try:
             rows.add(look(model, batch, known[0]))
         except OSError as error:
+            about = f" (about {size(rows.size * total / rows.images)})" if rows.images else ""
             raise OSError(
-                f"{run.folder}: {error.strerror}: expected room for the features of {total} images, got it for "
-                f"{rows.images} ({size(rows.size)}, which are kept); make room, and --resume goes on"
+                f"{run.folder}: {error.strerror}: expected room for the features of {total} images{about}, got it for "
+                f"{rows.images} ({size(rows.size)}), which are kept; make room, and --resume goes on"
             ) from error
         if rows.images == 1:
             run.logs.say(f"features: about {size(rows.size * total)}, {total} images")

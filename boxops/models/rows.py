@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping
 from itertools import pairwise
@@ -92,6 +91,7 @@ def _line(counts: list[int]) -> bytes:
 
 def _append(path: Path, data: bytes) -> None:
     with open(path, "ab", buffering=0) as file:
-        if data and file.write(data) < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        left = memoryview(data)
+        while left:  # a disk takes what it has room for, and says the next time that it is full
+            left = left[file.write(left) :]
         os.fsync(file.fileno())

@@ -36,3 +36,12 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     bright.checkpoint(tmp_path / "model.pt")
     return tmp_path / "here"
+
+
+@pytest.fixture
+def small_files():
+    """No file can grow beyond so many bytes, as on a full disk: for the kernel, not for a mock."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

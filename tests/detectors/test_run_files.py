@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import shutil
 import signal
 from pathlib import Path
@@ -224,14 +223,6 @@ def test_a_disk_that_stays_full(tmp_path, monkeypatch, capsys):
     full(monkeypatch, lambda step: True)
     with pytest.raises(TrainingError, match="nothing is saved yet"):
         trainer(tmp_path / "other").run()
-
-
-@pytest.fixture
-def small_files():
-    """No file can grow beyond so many bytes, as on a full disk: for the kernel, not for a mock."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_files_that_cannot_grow(tmp_path, small_files, capsys):
