@@ -33,6 +33,7 @@ from .mask_rcnn import (
 )
 from .rcnn import RCNN, rcnn_alexnet, rcnn_mobilenet_v2, rcnn_vgg16
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from .sppnet import SPPNet, sppnet_alexnet, sppnet_mobilenet_v2, sppnet_vgg16
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
 
@@ -44,6 +45,7 @@ SHORT = {  # the variants that learn on a CPU
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
     "rcnn": "rcnn_mobilenet_v2",
+    "sppnet": "sppnet_mobilenet_v2",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "MaskRCNN",
     "Padded",
     "RetinaNet",
+    "SPPNet",
     "categories",
     "create",
     "fast_rcnn_alexnet",
@@ -88,6 +91,9 @@ __all__ = [
     "retinanet_mobilenet_v2_fpn",
     "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
+    "sppnet_alexnet",
+    "sppnet_mobilenet_v2",
+    "sppnet_vgg16",
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",

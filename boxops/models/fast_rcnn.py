@@ -153,13 +153,13 @@ def truncate_svd(model: FastRCNN, ranks: Sequence[int]) -> None:
 
 def alexnet(weights: Weights, freeze: int, hidden: int, ranks: Sequence[int] | None = None) -> dict[str, Any]:
     network = backbones.classifier("alexnet", None, weights, freeze)
-    head = classifier_head(network, 256 * 6 * 6, hidden, ranks)
+    head = classifier_head(network, hidden, ranks)
     return {"backbone": backbones.alexnet_conv5(network), "box_head": head, "pool_size": 6}
 
 
 def vgg16(weights: Weights, freeze: int, hidden: int, ranks: Sequence[int] | None = None) -> dict[str, Any]:
     network = backbones.classifier("vgg16", None, weights, freeze)
-    head = classifier_head(network, 512 * 7 * 7, hidden, ranks)
+    head = classifier_head(network, hidden, ranks)
     return {"backbone": backbones.vgg16_conv5(network), "box_head": head, "pool_size": 7}
 
 
@@ -185,7 +185,7 @@ def fast_rcnn_vgg16(
     freeze: int = 0,
     hidden: int = 4096,
     svd: Sequence[int] | None = None,
-    proposals: str = "selective_search",
+    proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
     **settings: Any,
 ) -> FastRCNN:
@@ -205,7 +205,7 @@ def fast_rcnn_alexnet(
     freeze: int = 0,
     hidden: int = 4096,
     svd: Sequence[int] | None = None,
-    proposals: str = "selective_search",
+    proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
     **settings: Any,
 ) -> FastRCNN:
@@ -223,7 +223,7 @@ def fast_rcnn_mobilenet_v2(
     freeze: int = 0,
     hidden: int = 512,
     svd: Sequence[int] | None = None,
-    proposals: str = "selective_search",
+    proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
     **settings: Any,
 ) -> FastRCNN:

@@ -23,20 +23,16 @@ import boxops
 from . import backbones, rcnn_stages
 from .common import IMAGENET, Detector, GroundTruth, Stage, Target, Weights, detector
 from .proposals import Proposals
-from .roi_heads import Result, TwoMLPHead
+from .roi_heads import Result, TwoMLPHead, classifier_head
 from .rpn import Sample
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The numbers of the method."""
+class Shared:
+    """The numbers that SPP-net has too."""
 
-    min_size: int = 600  # proposals are warped from the resized image
-    max_size: int = 1000
-    crop_size: int = 227  # S
-    context: int = 16  # pixels around the proposal in its crop; appendix A
-    chunk: int = 64  # crops at a time, in detection
-    box_fg_iou_thresh: float = 0.5  # section 2.3, as the next two
+    box_fg_iou_thresh: float = 0.5  # section 2.3, as the next three
+    box_bg_iou_low: float = 0.0
     box_batch_size_per_image: int = 32  # 128 in steps of 4 images; the paper draws them from all images
     box_positive_fraction: float = 0.25
     svm_neg_iou: float = 0.3  # appendix B
@@ -51,6 +47,17 @@ class Settings:
     score_thresh: float = 0.1
     nms_thresh: float = 0.3
     detections_per_img: int = 100
+
+
+@dataclass(frozen=True)
+class Settings(Shared):
+    """The numbers of the method."""
+
+    min_size: int = 600  # proposals are warped from the resized image
+    max_size: int = 1000
+    crop_size: int = 227  # S
+    context: int = 16  # pixels around the proposal in its crop; appendix A
+    chunk: int = 64  # crops at a time, in detection
 
 
 class RCNN(Detector):
@@ -93,7 +100,7 @@ class RCNN(Detector):
         self.backbone, self.pool, self.head = backbone, pool or nn.Identity(), head
         self.classifier = nn.Linear(head.out_features, num_classes)
         self.svms = nn.Linear(head.out_features, num_classes - 1)
-        self.regressors = nn.Linear(head.fc6.in_features, (num_classes - 1) * 4)
+        self.regressors = nn.Linear(head.in_features, (num_classes - 1) * 4)
         for layer in (self.svms, self.regressors):
             layer.requires_grad_(False)
         self.forget()
@@ -122,12 +129,12 @@ class RCNN(Detector):
         ]
         both = [torch.cat([some, image["boxes"].float()]) for some, image in zip(own, truth.images, strict=True)]
         boxes = pad_sequence(both, batch_first=True)  # [B, P, 4]
-        matches, _ = boxops.match_max_iou(
+        matches, ious = boxops.match_max_iou(
             boxes, truth.boxes, s.box_fg_iou_thresh, offsets=truth.offsets, **truth.crowds
         )
         counts = torch.tensor([len(some) for some in both], device=boxes.device)
         real = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
-        matches = matches.where(real, -2)
+        matches = matches.where(real & ((matches >= 0) | (ious >= s.box_bg_iou_low)), -2)
         sample = Sample(matches, s.box_batch_size_per_image, s.box_positive_fraction)
         labels = truth.take(truth.labels, sample.of(matches)) * sample.positive  # 0: background
         chosen = [some[there] for some, there in zip(sample.of(boxes), sample.real, strict=True)]
@@ -191,7 +198,7 @@ def rcnn_alexnet(
     network: Any = backbones.classifier("alexnet", None, backbone_weights, freeze)
     return RCNN(
         backbones.alexnet_conv5(network),
-        fc6_fc7(network),
+        classifier_head(network),
         num_classes,
         Settings(**settings),
         proposals=Proposals(proposals, max_proposals),
@@ -212,7 +219,7 @@ def rcnn_vgg16(
     network: Any = backbones.classifier("vgg16", None, backbone_weights, freeze)
     return RCNN(
         backbones.vgg16_conv5(network),
-        fc6_fc7(network),
+        classifier_head(network),
         num_classes,
         Settings(**{"crop_size": 224, "chunk": 32, **settings}),
         proposals=Proposals(proposals, max_proposals),
@@ -235,11 +242,3 @@ def rcnn_mobilenet_v2(
     backbone, numbers = backbones.mobilenet_v2_c4(network), Settings(**(SMALL | settings))
     head = TwoMLPHead(backbone.out_channels * (numbers.crop_size // 16) ** 2, 256)
     return RCNN(backbone, head, num_classes, numbers, proposals=Proposals(proposals, max_proposals))
-
-
-def fc6_fc7(network: Any) -> TwoMLPHead:
-    """The fully connected layers of AlexNet or VGG16, pretrained where the weights are of the whole network."""
-    fc6, fc7 = [layer for layer in network.classifier if isinstance(layer, nn.Linear)][:2]
-    head = TwoMLPHead(fc6.in_features, fc6.out_features)
-    head.fc6, head.fc7 = fc6, fc7
-    return head

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class TwoMLPHead(nn.Module):
             self.fc6, self.fc7 = nn.Linear(in_features, hidden), nn.Linear(hidden, hidden)
         else:
             self.fc6, self.fc7 = LowRank(in_features, hidden, ranks[0]), LowRank(hidden, hidden, ranks[1])
-        self.out_features = hidden
+        self.in_features, self.out_features = in_features, hidden
 
     def forward(self, pooled: Tensor) -> Tensor:  # [K, channels, 7, 7] -> [K, hidden]
         return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
@@ -67,14 +67,12 @@ class LowRank(nn.Sequential):
         return layers
 
 
-def classifier_head(
-    network: nn.Module, in_features: int, hidden: int, ranks: Sequence[int] | None = None
-) -> TwoMLPHead:
+def classifier_head(network: Any, hidden: int = 4096, ranks: Sequence[int] | None = None) -> TwoMLPHead:
     """fc6 and fc7 of AlexNet or VGG16: the network's own, pretrained as it is, unless they are to be of other sizes."""
-    head = TwoMLPHead(in_features, hidden, ranks)
-    own = [layer for layer in network.classifier if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
-    if ranks is None and hidden == own[0].out_features:
-        head.fc6, head.fc7 = own[:2]
+    fc6, fc7 = [layer for layer in network.classifier if isinstance(layer, nn.Linear)][:2]
+    head = TwoMLPHead(fc6.in_features, hidden, ranks)
+    if ranks is None and hidden == fc6.out_features:
+        head.fc6, head.fc7 = fc6, fc7
     return head
 
 
@@ -199,7 +197,7 @@ def pool(
     RoI pooling. Girshick 2015, section 2.1."""
     levels: dict[float, Tensor] = {}  # by scale; of two with one scale, as MobileNetV3 has, RoIs belong to the first
     for feature in features:
-        levels.setdefault(2.0 ** round(math.log2(feature.shape[-2] / batch.tensors.shape[-2])), feature)
+        levels.setdefault(scale_of(feature, batch.tensors), feature)
     boxes = list(boxes)
     if how == "max":
         if len(features) > 1:
@@ -208,3 +206,8 @@ def pool(
     if len(features) == 1:  # section 3.1 of the C4 models: no levels, and as many samples as the RoI is large
         return boxops.roi_align(features[0], boxes, size, next(iter(levels)), 0)
     return boxops.multiscale_roi_align([*levels.values()], boxes, size, [*levels], 2)
+
+
+def scale_of(feature: Tensor, images: Tensor) -> float:
+    """Cells of a feature for each pixel of its images: 1/16 at stride 16."""
+    return float(2.0 ** round(math.log2(feature.shape[-2] / images.shape[-2])))
