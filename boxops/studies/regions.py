@@ -28,9 +28,9 @@ PAPERS: dict[str, dict[str, float | None]] = {
     "fast_rcnn": {"training": 8.75 * 3600, "with": 2.3, "without": 0.32},
     "faster_rcnn": {"training": None, "with": 0.2, "without": None},
 }
-PASSED_ON = ("data", "root", "images", "annotations", "on_bad", "split", "backbone_weights", "size", "device",
-             "workers", "seed")  # fmt: skip
-OPTIONS = (*PASSED_ON, "backbone", "max_proposals", "data_option", "epochs", "steps", "test_images")
+PASSED_ON = ("data", "root", "images", "annotations", "on_bad", "split", "backbone_weights", "device", "workers",
+             "seed")  # fmt: skip
+OPTIONS = (*PASSED_ON, "backbone", "size", "max_proposals", "data_option", "epochs", "steps", "test_images")
 FILES = ("regions.json", "regions.csv", "regions.svg", "regions.png")
 QUICK: dict[str, Any] = {"size": 128, "max_proposals": 100, "test_images": 3}
 QUICK_STEPS = 6
@@ -112,7 +112,6 @@ def run(args: argparse.Namespace) -> int:
 
 def prepare(args: argparse.Namespace) -> dict[str, list[str]]:
     """The words of `boxops train` for each system, but for the folder, after all checks that need no data."""
-    from boxops.cli.model_options import hints
     from boxops.models import MODELS
 
     if args.data is None and args.root is None and args.annotations is None:
@@ -145,11 +144,28 @@ def prepare(args: argparse.Namespace) -> dict[str, list[str]]:
                  for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
         for key, value in args.data_option:
             words += ["--data-option", f"{key}={value!r}"]
-        known = hints(f"{system}_{args.backbone}") or {}
-        if args.max_proposals is not None and "max_proposals" in known:
-            words += ["--set", f"max_proposals={args.max_proposals}"]
-        plan[system] = ["train", f"{system}_{args.backbone}", *words, "--eval-every", "0"]  # that is not training
+        model = f"{system}_{args.backbone}"
+        for key, value in numbers_of(model, args).items():
+            words += ["--set", f"{key}={value!r}"]
+        plan[system] = ["train", model, *words, "--eval-every", "0"]  # since that is not training
     return plan
+
+
+def numbers_of(model: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What --size and --max-proposals are among the model's own options."""
+    import torch
+
+    from boxops import models
+    from boxops.cli.model_options import hints
+
+    numbers = {"max_proposals": args.max_proposals, "min_size": args.size, "max_size": args.size and 2 * args.size}
+    known = hints(model) or {}
+    if args.size and "scales" in known:  # the middle one becomes the size
+        with torch.device("meta"):
+            scales = models.create(model, 2).settings.scales  # type: ignore[union-attr, operator]
+        numbers["scales"] = tuple(round(scale * args.size / scales[len(scales) // 2]) for scale in scales)
+        numbers["max_size"] = 2 * max(numbers["scales"])
+    return {name: value for name, value in numbers.items() if value is not None and name in known}
 
 
 def open_results(args: argparse.Namespace, plan: Mapping[str, list[str]]) -> dict[str, Any]:
