@@ -6,6 +6,7 @@ import argparse
 from importlib import import_module
 
 STUDIES = {  # each a module with add_arguments(parser) and run(args)
+    "proposals": ("boxops.studies.proposals", "recall of proposals, method by method, over their number"),
     "regions": ("boxops.studies.regions", "R-CNN, SPP-net, Fast and Faster R-CNN: training and test times compared"),
 }
 

@@ -71,6 +71,7 @@ def edge_boxes(
     alpha: float = 0.65,
     beta: float = 0.75,
     min_score: float = 0.01,
+    min_area: float = 1000,
     max_boxes: int = 10_000,
     model: str | Path | None = None,
 ) -> np.ndarray:
@@ -81,7 +82,7 @@ def edge_boxes(
         blur: sigma of the Gaussian before the gradients that are taken for edges.
         alpha: IoU of neighbouring windows, the density of the search (section 3.2).
         beta: IoU at which a better box suppresses one.
-        min_score, max_boxes: of what is kept.
+        min_score, min_area, max_boxes: of what is kept; areas are in pixels.
         model: OpenCV's file ``model.yml.gz`` of structured edges (Dollar and Zitnick 2013), which finds the edges then.
     """
     cv2 = opencv()
@@ -92,7 +93,8 @@ def edge_boxes(
         edges = finder.edgesNms(edges, angles, 2, 0, 1, False)
     else:
         edges, angles = gradients(image, blur)
-    search = cv2.ximgproc.createEdgeBoxes(alpha=alpha, beta=beta, minScore=min_score, maxBoxes=max_boxes)
+    numbers = {"alpha": alpha, "beta": beta, "minScore": min_score, "minBoxArea": min_area, "maxBoxes": max_boxes}
+    search = cv2.ximgproc.createEdgeBoxes(**numbers)
     return corners(search.getBoundingBoxes(edges, angles)[0])
 
 
