@@ -30,11 +30,22 @@ PAPERS: dict[str, dict[str, float | None]] = {
 }
 PASSED_ON = ("data", "root", "images", "annotations", "on_bad", "split", "backbone_weights", "device", "workers",
              "seed")  # fmt: skip
-OPTIONS = (*PASSED_ON, "backbone", "size", "max_proposals", "data_option", "epochs", "steps", "test_images")
+OPTIONS = (
+    *PASSED_ON,
+    "backbone",
+    "size",
+    "proposals",
+    "max_proposals",
+    "data_option",
+    "epochs",
+    "steps",
+    "test_images",
+)
 FILES = ("regions.json", "regions.csv", "regions.svg", "regions.png")
-QUICK: dict[str, Any] = {"size": 128, "max_proposals": 100, "test_images": 3}
-QUICK_STEPS = 6
-QUICK_SHAPES = {"size": 128, "max_objects": 3, "length": 16}
+USUAL: dict[str, Any] = {"proposals": "selective_search_fast", "max_proposals": 2000, "test_images": 20}
+QUICK: dict[str, Any] = {"size": 128, "proposals": "edge_boxes", "max_proposals": 100, "test_images": 5}
+QUICK_STEPS = 4
+QUICK_SHAPES = {"size": 128, "max_objects": 3, "length": 12}
 
 
 def per_system(text: str) -> tuple[str | None, int]:
@@ -69,10 +80,13 @@ the same command and --resume."""
     group.add_argument("--backbone", default="mobilenet_v2", metavar="NAME", help="mobilenet_v2, alexnet or vgg16")
     group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet")
     group.add_argument("--size", type=int, help="the images' shorter side (by model)")
-    group.add_argument("--max-proposals", type=int, metavar="N", help="of an image, but not Faster R-CNN's (by model)")
+    group.add_argument("--proposals", metavar="METHOD", help="selective_search_fast, or another one of boxops study "
+                       "proposals; not Faster R-CNN's")  # fmt: skip
+    group.add_argument("--max-proposals", type=int, metavar="N", help="of an image, likewise (2000)")
     group = parser.add_argument_group("training")
     for name, text in (("epochs", "passes through the data"), ("steps", "stop after so many steps")):
-        group.add_argument(f"--{name}", nargs="+", action="extend", type=per_system, default=[], metavar="N", help=f"{text} (by model); SYSTEM=N: of that system")  # fmt: skip
+        text += " (by model); SYSTEM=N: of that system"
+        group.add_argument(f"--{name}", nargs="+", action="extend", type=per_system, default=[], metavar="N", help=text)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda; auto is a GPU if there is one")
     group.add_argument("--workers", type=int, default=2, metavar="N", help="processes that load images (2)")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
@@ -119,15 +133,14 @@ def prepare(args: argparse.Namespace) -> dict[str, list[str]]:
     data_kind(args)
     if args.quick:
         args.steps = args.steps or [(None, QUICK_STEPS)]
-        for name, value in QUICK.items():
-            if getattr(args, name) is None:
-                setattr(args, name, value)
         if args.data == "shapes":
             args.data_option = list((QUICK_SHAPES | dict(args.data_option)).items())
-    args.test_images = 20 if args.test_images is None else args.test_images
+    for name, value in (USUAL | (QUICK if args.quick else {})).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     for name in ("test_images", "max_proposals", "size"):
-        if (getattr(args, name) or 1) < 1 or getattr(args, name) == 0:
-            raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {getattr(args, name)}")
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
     if args.overwrite and args.resume:
         raise UserError("--overwrite: begins anew, but --resume goes on: expected one of them, got both")
     backbones = [name.removeprefix("rcnn_") for name in MODELS if name.startswith("rcnn_")]
@@ -152,18 +165,21 @@ def prepare(args: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def numbers_of(model: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What --size and --max-proposals are among the model's own options."""
+    """What --size, --proposals and --max-proposals are among the model's own options."""
     import torch
 
     from boxops import models
     from boxops.cli.model_options import hints
 
-    numbers = {"max_proposals": args.max_proposals, "min_size": args.size, "max_size": args.size and 2 * args.size}
+    size = args.size
+    numbers = {"proposals": args.proposals, "max_proposals": args.max_proposals, "min_size": size,
+               "max_size": size and 2 * size}  # fmt: skip
     known = hints(model) or {}
-    if args.size and "scales" in known:  # the middle one becomes the size
+    if size and "scales" in known:  # the middle one becomes the size
         with torch.device("meta"):
-            scales = models.create(model, 2).settings.scales  # type: ignore[union-attr, operator]
-        numbers["scales"] = tuple(round(scale * args.size / scales[len(scales) // 2]) for scale in scales)
+            settings: Any = models.create(model, 2).settings
+        middle = settings.scales[len(settings.scales) // 2]
+        numbers["scales"] = tuple(round(scale * size / middle) for scale in settings.scales)
         numbers["max_size"] = 2 * max(numbers["scales"])
     return {name: value for name, value in numbers.items() if value is not None and name in known}
 

@@ -42,7 +42,12 @@ def disk(found: Mapping[str, Any]) -> str:
 def where(results: Mapping[str, Any]) -> str:
     """The machines of the study: one, unless a resume was elsewhere."""
     machines = (found["machine"] for found in results["systems"].values())
-    texts = {f"{m['device']}, {m['threads']} threads, torch {m['packages']['torch']}".replace(" 1 threads", " 1 thread"): None for m in machines}
+    texts = {
+        f"{m['device']}, {m['threads']} threads, torch {m['packages']['torch']}".replace(
+            " 1 threads", " 1 thread"
+        ): None
+        for m in machines
+    }
     return "; ".join(texts) + (": not one machine" if len(texts) > 1 else "")
 
 
@@ -68,7 +73,9 @@ def show(results: Mapping[str, Any]) -> None:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The table of the documentation."""
-    lines = [["", "training", "*paper*", "test of an image", "*paper*", "with proposals given", "*paper*", "disk", "AP50"]]
+    lines = [
+        ["", "training", "*paper*", "test of an image", "*paper*", "with proposals given", "*paper*", "disk", "AP50"]
+    ]
     lines += [["---"] + ["---:"] * (len(lines[0]) - 1)]
     for system, found in results["systems"].items():
         mine, papers = ours(results, system), results["papers"][system]
@@ -132,8 +139,9 @@ def draw(results: Mapping[str, Any], file: Any, kind: str) -> None:
             axis.set_yticks(range(len(systems)), [NAMES[system] for system in systems])
         axis.invert_yaxis()
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        labels = [f"boxops: {results['options']['backbone']}, {where(results)}", "the papers: VGG16, a GPU of the time"][
-            : len(labels)
-        ]
+        labels = [
+            f"boxops: {results['options']['backbone']}, {where(results)}",
+            "the papers: VGG16, a GPU of the time",
+        ][: len(labels)]
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})

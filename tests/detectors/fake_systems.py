@@ -1,4 +1,4 @@
-"""Four systems that know nothing but take a known time: `rcnn_fake`, `sppnet_fake`, `fast_rcnn_fake`, `faster_rcnn_fake`."""
+"""Four systems that know nothing but take a known time: `rcnn_fake`, `sppnet_fake`, `fast_rcnn_fake`, and so on."""
 
 import time
 
@@ -55,7 +55,7 @@ def builders():
     """By name, for MODELS."""
 
     def builder(system):
-        def build(num_classes, backbone_weights, max_proposals: int = 2000):
+        def build(num_classes, backbone_weights, proposals: str = "grid", max_proposals: int = 2000):
             return Fake(system)
 
         def build_faster(num_classes, backbone_weights):

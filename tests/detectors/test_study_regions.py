@@ -3,8 +3,8 @@
 import csv
 import json
 import os
+import re
 import signal
-import time
 from pathlib import Path
 
 import fake_systems
@@ -16,6 +16,7 @@ from tiny import torch
 
 from boxops.cli import main
 from boxops.models import MODELS
+from boxops.studies import regions
 from boxops.studies import regions_report as report
 from boxops.training.logs import training_seconds
 
@@ -48,7 +49,7 @@ def test_table_files_and_runs(here, capsys, monkeypatch):
     lines = [line.rstrip() for line in said.out.splitlines() if not line.startswith(("done;", "wrote"))]
     assert max(map(len, lines)) <= 80
     for name in report.NAMES.values():
-        assert sum(line.startswith(f' {name} ') for line in lines) == 1
+        assert sum(line.startswith(f" {name} ") for line in lines) == 1
     assert "84 h" in said.out and "25.5 h" in said.out and "0.32 s" in said.out and "…" not in said.out
     told = results()
     for system in SYSTEMS:
@@ -58,9 +59,8 @@ def test_table_files_and_runs(here, capsys, monkeypatch):
         given = found["test_seconds"]["without"]
         assert given is None if system == "faster_rcnn" else SECONDS[system] <= given < SECONDS[system] + 0.015
         features = 5000 if system in ("rcnn", "sppnet") else 0
-        assert found["disk"] == {"features": features, "checkpoints": sum(
-            Path("out", system, name).stat().st_size for name in ("last.pt", "best.pt") if Path("out", system, name).exists()
-        )}  # fmt: skip
+        checkpoints = sum(file.stat().st_size for file in Path("out", system).glob("*.pt"))
+        assert found["disk"] == {"features": features, "checkpoints": checkpoints}
         assert found["machine"]["packages"]["torch"] == torch.__version__
         assert found["training_seconds"] == training_seconds(Path("out", system)) > 0
         with open(f"out/{system}/metrics.csv") as file:
@@ -96,7 +96,10 @@ def test_a_killed_study_goes_on(here, heard, capsys, monkeypatch):
         os.kill(running.pid, signal.SIGKILL)
         assert running.end() == -signal.SIGKILL
     assert list(results()["systems"]) == ["rcnn"]
-    before, lasted = {p: p.stat().st_mtime_ns for p in Path("out/rcnn").rglob("*")}, training_seconds(Path("out/sppnet"))
+    before, lasted = (
+        {p: p.stat().st_mtime_ns for p in Path("out/rcnn").rglob("*")},
+        training_seconds(Path("out/sppnet")),
+    )
     first = results()["systems"]["rcnn"]
     assert lasted > 0.6 and 0 < len(list(Path("out/sppnet/stages").rglob("features.*"))) < 5
     assert study() == 2
@@ -154,8 +157,6 @@ def test_overwriting(here, monkeypatch):
 
 
 def _stop_at(system, began):
-    from boxops.studies import regions
-
     def stop(args, out, measure=regions.measure):
         if out.name == "sppnet":
             raise KeyboardInterrupt
@@ -196,7 +197,7 @@ def test_other_runs_stay(here, capsys):
 def test_bad_words(here, capsys, words, text):
     assert study(*words.split()) == 2
     err = capsys.readouterr().err
-    assert __import__("re").search(text, err), err
+    assert re.search(text, err), err
     assert not Path("out/regions.json").exists() or not results()["systems"]
 
 
@@ -213,3 +214,26 @@ def test_bad_steps(capsys):
 )
 def test_span(seconds, text):
     assert report.span(seconds) == text
+
+
+@pytest.mark.slow
+def test_quick_study(tmp_path, monkeypatch):
+    """The real systems: how long they take for an image falls from R-CNN to Faster R-CNN."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    try:
+        assert main(["study", "regions", "--quick", "--workers", "0", "--out", "out"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    found = results()["systems"]
+    times = [found[system]["test_seconds"]["with"] for system in SYSTEMS]
+    assert times == sorted(times, reverse=True) and len({*times}) == 4
+    given = [found[system]["test_seconds"]["without"] for system in SYSTEMS[:3]]
+    assert given == sorted(given, reverse=True)
+    assert all(found[system]["proposals"] > 50 for system in SYSTEMS[:3])
+    assert found["rcnn"]["disk"]["features"] > 1e5 < found["sppnet"]["disk"]["features"]
+    assert found["fast_rcnn"]["disk"]["features"] == found["faster_rcnn"]["disk"]["features"] == 0
+    assert all(some["training_seconds"] > 0 and 0 <= some["AP50"] <= 1 for some in found.values())
+    assert {path.name for path in Path("out").iterdir()} == {*SYSTEMS, *regions.FILES}
+    checkpoints = [f"out/{system}/last.pt" for system in SYSTEMS]
+    assert main(["detect", "--compare", *checkpoints, "out/rcnn/image.jpg", "--out", "drawn.png"]) == 0
