@@ -47,6 +47,13 @@ def torch_times(call: Call, number: int, blocks: int, threads: int) -> list[floa
     return [timer.timeit(number).median for _ in range(blocks)]
 
 
+def warm_time(call: Call, seconds: float = 0.2) -> float:
+    """Median seconds of the calls that fit into so many, one at least, after a first one that does not count."""
+    timer = benchmark.Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    median: float = timer.blocked_autorange(min_run_time=seconds).median
+    return median
+
+
 class CudaTimer:
     """Time on the device by a pair of events around each call, the L2 cache overwritten before it.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import colorsys
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 from torchvision.utils import draw_bounding_boxes, draw_keypoints, draw_segmentation_masks
@@ -85,18 +86,25 @@ def draw_detections(
                 visibility=kept["keypoints"][..., 2] > 0,
             )
     picture: Image.Image = F.to_pil_image(tensor)
-    height = max(14, round(max(picture.size) / 42))
     texts = [_drawable(classes[label - 1], label) if 0 < label <= len(classes) else str(label) for label in labels]
     if scores is not None:
         texts = [f"{text} {100 * score:.0f}%" for text, score in zip(texts, kept["scores"].tolist(), strict=True)]
-    _write(picture, texts, (kept["boxes"] * factor).tolist(), colours, height)
-    if title:
-        strip = round(1.8 * height)
-        picture = ImageOps.expand(picture, (0, strip, 0, 0), "white").crop(
-            (0, 0, picture.width, strip + picture.height)
-        )
-        _line(ImageDraw.Draw(picture), 8, strip / 2, title, height, "black")
-    return picture
+    _write(picture, texts, (kept["boxes"] * factor).tolist(), colours, _text_height(picture))
+    return captioned(picture, [title]) if title else picture
+
+
+def captioned(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """The picture with lines of text above it, on a wider sheet if that is what the text takes."""
+    size = _text_height(picture)
+    high = round(1.35 * size)
+    widths = [sum(font.getlength(part) for part, font in _runs(line, size)) for line in lines]
+    strip, width = high * len(lines) + round(0.45 * size), max(picture.width, math.ceil(max(widths)) + 16)
+    sheet = Image.new("RGB", (width, strip + picture.height), "white")
+    sheet.paste(picture, (0, strip))
+    brush = ImageDraw.Draw(sheet)
+    for i, line in enumerate(lines):
+        _line(brush, 8, (strip - high * len(lines)) / 2 + high * (i + 0.5), line, size, "black")
+    return sheet
 
 
 @cache
@@ -129,6 +137,10 @@ def _drawable(name: str, label: int) -> str:
     return str(label)
 
 
+def _text_height(picture: Image.Image) -> int:
+    return max(14, round(max(picture.size) / 42))
+
+
 def _runs(text: str, size: int) -> list[tuple[str, Any]]:
     """The text in parts of one font each."""
     runs = groupby(text, lambda character: _font_of(character) or (None,))
@@ -148,7 +160,7 @@ def _write(
     brush, high = ImageDraw.Draw(picture), round(1.35 * size)
     for text, (x1, y1, *_), paint in zip(texts, boxes, colours, strict=True):
         wide = 6 + sum(font.getlength(part) for part, font in _runs(text, size))
-        x = min(max(x1, 0), picture.width - wide)
+        x = max(min(x1, picture.width - wide), 0)
         y = y1 - high if y1 >= high else y1
         dark = 0.299 * paint[0] + 0.587 * paint[1] + 0.114 * paint[2] < 140
         brush.rectangle((x, y, x + wide, y + high), fill=paint)
@@ -156,15 +168,16 @@ def _write(
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], gap: int = 6) -> Image.Image:
-    """Pictures in rows, each row as high as its highest one."""
+    """Pictures in rows, each row as high as its highest one and each column as wide as its widest."""
     heights = [max(picture.height for picture in row) for row in rows]
-    width = max(sum(picture.width + gap for picture in row) for row in rows) - gap
-    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(rows) - 1)), "white")
+    columns = zip_longest(*([picture.width for picture in row] for row in rows), fillvalue=0)
+    widths = [max(column) for column in columns]
+    sheet = Image.new("RGB", (sum(widths) + gap * (len(widths) - 1), sum(heights) + gap * (len(rows) - 1)), "white")
     y = 0
     for row, height in zip(rows, heights, strict=True):
         x = 0
-        for picture in row:
+        for picture, width in zip(row, widths, strict=False):
             sheet.paste(picture, (x, y))
-            x += picture.width + gap
+            x += width + gap
         y += height + gap
     return sheet

@@ -11,19 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from boxops.cli.common import UserError, one_line_errors, user_errors
+from boxops.cli.compare import Comparison, check_images, take_checkpoints
 from boxops.cli.inputs import Input, Unreadable, find_inputs
-from boxops.cli.models import add_model_arguments, open_model
+from boxops.cli.models import add_model_arguments, open_checkpoint, open_model
 from boxops.cli.outputs import open_output, place, protect, save_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", help="images, videos, folders of images, patterns such as "
+    parser.add_argument("images", nargs="*", help="images, videos, folders of images, patterns such as "
                         "'photos/**/*.jpg', addresses (http, https, file)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="PATH", help="the picture, or the .mp4 of a video; or the folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the detections: boxes are x1, y1, x2, y2")
     parser.add_argument("--overwrite", action="store_true", help="replace files that boxops did not make; never inputs")
     parser.add_argument("--threshold", type=float, default=0.5, help="the least score (0.5)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of videos each Nth frame (1)")
+    parser.add_argument("--compare", nargs="+", action="extend", metavar="FILE",
+                        help="checkpoints of several detectors, in place of a model: what each sees, side by side, "
+                        "with its time for the image (proposals included, a first call not)")  # fmt: skip
     add_model_arguments(parser)
 
 
@@ -31,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     with user_errors():
         inputs, outs = prepare(args)
-        finder = Finder(args, *open_model(args))
+        finder: Finder | Comparison
+        if args.compare:
+            finder = Comparison(
+                args.compare, [Finder(args, *open_checkpoint(path, args.device)) for path in args.compare]
+            )
+        else:
+            finder = Finder(args, *open_model(args))
     failed = 0
     try:
         with progress(len(inputs)) as show:
@@ -57,11 +67,17 @@ def prepare(args: argparse.Namespace) -> tuple[list[Input], list[Path | None]]:
         raise UserError(f"--threshold: expected a score of 0 to 1, got {args.threshold:g}")
     if args.every < 1:
         raise UserError(f"--every: expected 1 or more, got {args.every}")
+    if args.compare:
+        take_checkpoints(args)
+    if not args.images:
+        raise UserError("expected images, got none")
     inputs = find_inputs(args.images)
+    if args.compare:
+        check_images(inputs)
     several = len(inputs) > 1 or len(args.images) > 1 or Path(args.images[0]).is_dir()
     places = [] if args.out is None else place(inputs, args.out, several)
     planned = [("--out", path) for path in places] + ([("--json", args.json)] if args.json else [])
-    read = [args.checkpoint, args.weights, *(one.path for one in inputs if not one.remote)]
+    read = [args.checkpoint, args.weights, *(args.compare or ()), *(one.path for one in inputs if not one.remote)]
     protect(planned, read, args.overwrite)
     if any(one.video for one in inputs):
         from boxops.data import video
@@ -81,6 +97,7 @@ class Finder:
 
     def __init__(self, args: argparse.Namespace, model: Any, checkpoint: dict[str, Any], device: Any) -> None:
         self.args, self.model, self.classes, self.device = args, model, list(checkpoint["classes"]), device
+        self.name, self.seconds = str(model.config["name"]), 0.0
         self.told: list[dict[str, Any]] = []
 
     def look_at(self, one: Input, out: Path | None, show: Callable[[str], None]) -> Unreadable | None:
@@ -108,14 +125,21 @@ class Finder:
             print(f"{one.name}: {', '.join(texts) or 'nothing found'}")
         return wrong
 
-    def find(self, image: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """What the model gives for an image, and the rows of it."""
+    def find(self, image: Any, timed: bool = False) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What the model gives for an image, and the rows of it; ``timed``: ``seconds`` is then how long it takes."""
         import torch
         from torchvision.transforms.v2 import functional as F
 
+        from boxops.benchmarks.timing import warm_time
+
+        found: dict[str, Any] = {}
         try:
             with torch.inference_mode():
-                (found,) = self.model([F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True).to(self.device)])
+                pixels = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True).to(self.device)
+                if timed:
+                    self.seconds = warm_time(lambda: found.update(*self.model([pixels])))
+                else:
+                    found.update(*self.model([pixels]))
         except (RuntimeError, MemoryError) as error:  # of an image that is too large
             raise Unreadable(error) from error
         return found, as_rows(found, self.classes, self.args.threshold, rles=self.args.json is not None)
@@ -129,14 +153,18 @@ def as_rows(found: dict[str, Any], classes: list[str], threshold: float, rles: b
     for i, (score, label) in enumerate(zip(found["scores"].tolist(), found["labels"].tolist(), strict=True)):
         if score < threshold:
             continue
-        name = classes[label - 1] if 0 < label <= len(classes) else str(label)
-        row = {"class": name, "label": label, "score": round(score, 4), "box": _rounded(found["boxes"][i])}
+        name, box = name_of(label, classes), _rounded(found["boxes"][i])
+        row = {"class": name, "label": label, "score": round(score, 4), "box": box}
         if "keypoints" in found:
             row["keypoints"] = [_rounded(point) for point in found["keypoints"][i]]
         if rles and "masks" in found:
             row["mask"] = segmentation.encode((found["masks"][i, 0] > 0.5).cpu().numpy())
         rows.append(row)
     return rows
+
+
+def name_of(label: int, classes: list[str]) -> str:
+    return classes[label - 1] if 0 < label <= len(classes) else str(label)
 
 
 def _rounded(values: Any) -> list[float]:

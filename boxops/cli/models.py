@@ -29,19 +29,32 @@ def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
     elif args.weights is None:
         raise UserError("--model: expected --weights FILE_OR_URL with it, got none")
 
-    from boxops.training.parts import start_processes
-
-    _, _, device = start_processes(args.device)
     if args.checkpoint is not None:
-        from boxops.training import load_model
-
-        model, checkpoint = load_model(args.checkpoint, device)
-        return model, checkpoint, device
+        return open_checkpoint(args.checkpoint, args.device)
 
     from boxops import models
     from boxops.evaluation.labels import coco_names
+    from boxops.training.parts import start_processes
 
+    _, _, device = start_processes(args.device)
     names = models.categories(models.full_name(args.model))[1:] or coco_names()  # without the background
     model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
     known = model.config["num_classes"] == len(names) + 1
     return model.to(device).eval(), {"classes": names if known else []}, device
+
+
+def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
+    """The same of a checkpoint."""
+    from boxops.training import load_model
+    from boxops.training.parts import start_processes
+
+    _, _, place = start_processes(device)
+    return *load_model(path, place), place
+
+
+def find_anew(model: Any) -> None:
+    """From now on the model's proposals, if it is given any, are found for every image, those in the cache too."""
+    if getattr(model, "proposals", None) is not None:
+        from boxops.models.proposal_cache import Cache
+
+        model.proposals.cache = Cache(None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-STUDIES: dict[str, tuple[str, str]] = {
+STUDIES = {  # each a module with add_arguments(parser) and run(args)
     "proposals": ("boxops.studies.proposals", "recall of proposals, method by method, over their number"),
-}  # each a module with add_arguments(parser) and run(args)
+    "regions": ("boxops.studies.regions", "R-CNN, SPP-net, Fast and Faster R-CNN: training and test times compared"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

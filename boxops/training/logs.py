@@ -1,4 +1,5 @@
-"""What a run tells: a bar or lines of progress, log.csv of each step, metrics.csv of each evaluation, TensorBoard."""
+"""What a run tells: a bar or lines of progress, TensorBoard, log.csv of each step, stages.csv of each item of a stage,
+metrics.csv of each evaluation; ``seconds`` in them are since the run began, without the breaks before a resume."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Logs:
         if not enabled:
             return
         self.steps, self.metrics = Table(out / "log.csv", step), Table(out / "metrics.csv", step - amid)
-        self.start = time.monotonic() - max(self.steps.seconds, self.metrics.seconds)
+        self.stages = Table(out / "stages.csv", step - amid)
+        self.start = time.monotonic() - max(self.steps.seconds, self.metrics.seconds, self.stages.seconds)
         self.training, self.last_line = 0.0, time.monotonic()
         self.board: Any = None
         self.progress: Any = None
@@ -162,6 +164,10 @@ class Logs:
 
     def add_stage(self, name: str, done: int, total: int) -> None:
         """After each item of a stage."""
+        if self.enabled:
+            row = {"step": self.step, "stage": name, "done": done, "of": total, "seconds": self._seconds()}
+            with self._writing("stages.csv"):
+                self.stages.add(row)
         if self.enabled and self.progress is not None:
             self.progress.update(self.task, completed=done)
         elif self.enabled and (done == total or time.monotonic() - self.last_line >= self.every):
@@ -190,6 +196,16 @@ class Logs:
                 self.say(f"left out: {problem}")
             elif len(self.problems) == most + 1:
                 self.say("left out: more, which are only counted")
+
+
+def training_seconds(out: Path) -> float:
+    """How long the run of a folder took for its steps and stages, with the evaluations between them."""
+    last = [0.0]
+    for name in ("log.csv", "stages.csv"):
+        if (out / name).exists():
+            with open(out / name, newline="") as file:
+                last += [float(row["seconds"]) for row in csv.DictReader(file)][-1:]
+    return max(last)
 
 
 def _duration(seconds: float) -> str:
