@@ -28,6 +28,7 @@ from .mask_rcnn import (
     mask_rcnn_resnet50_fpn_v2,
 )
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from .sliding_window import SlidingWindow, sliding_window_alexnet
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
 
@@ -37,6 +38,7 @@ SHORT = {  # the variants that learn on a CPU
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
+    "sliding_window": "sliding_window_alexnet",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "MaskRCNN",
     "Padded",
     "RetinaNet",
+    "SlidingWindow",
     "categories",
     "create",
     "faster_rcnn_mobilenet_v2_fpn",
@@ -70,6 +73,7 @@ __all__ = [
     "retinanet_mobilenet_v2_fpn",
     "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
+    "sliding_window_alexnet",
     "ssd300_mobilenet_v2",
     "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",
