@@ -205,14 +205,11 @@ def receptive_field(*networks: nn.Module) -> tuple[int, int]:
     window = stride = 1
     for layer in (layer for network in networks for layer in network.modules()):
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-            numbers = {name: pair(getattr(layer, name, 1)) for name in ("kernel_size", "stride", "dilation")}
-            if (
-                any(y != x for y, x in numbers.values())
-                or layer.padding not in (0, (0, 0))
-                or getattr(layer, "ceil_mode", False)
-            ):
+            sides = [pair(getattr(layer, name, 1)) for name in ("kernel_size", "stride", "dilation")]
+            pads = layer.padding not in (0, (0, 0)) or getattr(layer, "ceil_mode", False)
+            if pads or any(y != x for y, x in sides):
                 raise ValueError(f"expected square layers without padding, got {layer}")
-            kernel, step, dilation = (y for y, _ in numbers.values())
+            kernel, step, dilation = (y for y, _ in sides)
             window += dilation * (kernel - 1) * stride
             stride *= step
     return window, stride
