@@ -40,7 +40,7 @@ class Settings:
     hidden: int = 256  # its outputs
     dropout: float = 0.5
     evaluation: str = "dense"  # or naive
-    crops: int = 64  # that go through the network at a time in the naive evaluation
+    naive_batch: int = 64  # crops that go through the network at a time
     fg_iou_thresh: float = 0.6
     bg_iou_thresh: float = 0.4
     batch_size_per_image: int = 32
@@ -81,7 +81,7 @@ class SlidingWindow(Detector):
     that an image of any size, however small, has a window. The loss is ``loss_classifier``: softmax.
 
     Raises:
-        ValueError: a layer of the backbone pads.
+        ValueError: a layer of the backbone pads, rounds up or is not square.
     """
 
     def __init__(self, backbone: nn.Module, num_classes: int, settings: Settings = Settings()) -> None:
@@ -126,10 +126,7 @@ class SlidingWindow(Detector):
     def resize(self, image: Tensor, level: Level) -> Tensor:
         """The image [3, H, W] as the level has it, filled up with the mean colour to what its windows see."""
         image = F.interpolate(image[None], level.size, mode="bilinear", antialias=True)[0]
-        bottom, right = (
-            self.window + (cells - 1) * self.stride - length
-            for cells, length in zip(level.grid, level.size, strict=True)
-        )
+        bottom, right = ((n - 1) * self.stride + self.window - k for n, k in zip(level.grid, level.size, strict=True))
         return F.pad(image, (0, right, 0, bottom))
 
     def crops(self, image: Tensor, at: Tensor) -> Tensor:
@@ -145,17 +142,17 @@ class SlidingWindow(Detector):
             if self.settings.evaluation == "dense":
                 found.append(self.classify(resized[None])[0].flatten(1).T)
             else:
-                every = torch.arange(math.prod(level.grid), device=image.device).split(self.settings.crops)
+                every = torch.arange(math.prod(level.grid), device=image.device).split(self.settings.naive_batch)
                 found += [self.classify(self.crops(resized, some)).flatten(1) for some in every]
         return torch.cat(found)
 
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         s, truth = self.settings, GroundTruth.of(targets)
-        windows, real = self.all_windows(batch)
+        windows = self.all_windows(batch)
         matches, _ = boxops.match_max_iou(
             windows, truth.boxes, s.fg_iou_thresh, s.bg_iou_thresh, offsets=truth.offsets, **truth.crowds
         )
-        matches = matches.where(real, -2)  # [B, A]
+        matches = matches.where(boxops.box_area(windows) > 0, -2)  # [B, A]
         sample = Sample(matches, s.batch_size_per_image, s.positive_fraction)
         labels = truth.take(truth.labels, sample.of(matches)) * sample.positive  # [B, S], 0: background
         crops = torch.cat([self.sampled(image, at) for image, at in zip(unpadded(batch), sample.at, strict=True)])
@@ -173,18 +170,20 @@ class SlidingWindow(Detector):
             at = at - math.prod(level.grid)
         return crops
 
-    def all_windows(self, batch: ImageList) -> tuple[Tensor, Tensor]:
-        """The windows of each image, filled up with empty ones to [B, A, 4], and which of them are real [B, A]."""
-        windows = [self.windows(size, batch.tensors) for size in batch.image_sizes]
-        real = [torch.ones(len(some), dtype=torch.bool, device=some.device) for some in windows]
-        return pad_sequence(windows, batch_first=True), pad_sequence(real, batch_first=True)
+    def all_windows(self, batch: ImageList) -> Tensor:
+        """Those of each image, filled up with empty ones: [B, A, 4]."""
+        return pad_sequence([self.windows(size, batch.tensors) for size in batch.image_sizes], batch_first=True)
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
-        windows, real = self.all_windows(batch)
         scores = pad_sequence([self.logits(image) for image in unpadded(batch)], batch_first=True).softmax(dim=-1)
         boxes, scores, labels, counts = boxops.detect(
-            windows, scores[..., 1:] * real[..., None], s.score_thresh, s.nms_thresh, s.detections_per_img
+            self.all_windows(batch),
+            scores[..., 1:],
+            s.score_thresh,
+            s.nms_thresh,
+            s.detections_per_img,
+            min_size=1e-3,  # no empty ones
         )
         return {"boxes": boxes, "scores": scores, "labels": labels + 1}, counts
 
@@ -195,12 +194,9 @@ def unpadded(batch: ImageList) -> list[Tensor]:
 
 
 def receptive_field(*networks: nn.Module) -> tuple[int, int]:
-    """How many pixels a side a cell of the output sees, and how many there are from a cell to the next.
+    """How many pixels a side a cell of the output sees, and how many pixels there are from a cell to the next.
 
-    The networks are convolutions and pooling, one after another, as in nn.Sequential.
-
-    Raises:
-        ValueError: a layer pads, rounds up or is not square.
+    Of networks that are convolutions and pooling, one after another.
     """
     window = stride = 1
     for layer in (layer for network in networks for layer in network.modules()):

@@ -19,7 +19,7 @@ def tiny(classes=3, seed=0, **options):
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3), nn.ReLU())
     numbers = {"min_size": 30, "max_size": 60, "sizes": (15, 24), "aspect_ratios": (0.5, 1, 2), "head_size": 2,
-               "hidden": 16, "dropout": 0.0, "crops": 50, **options}  # fmt: skip
+               "hidden": 16, "dropout": 0.0, "naive_batch": 50, **options}  # fmt: skip
     return models.SlidingWindow(backbones.OneLevel(layers, 8), classes, sliding_window.Settings(**numbers))
 
 
@@ -51,6 +51,18 @@ def test_dense_is_naive(shapes, sizes, ratios, seed):
         for name, values in dense.items():
             assert torch.equal(values, naive[name]), name
         assert len(dense["boxes"]) > 0
+
+
+def test_a_batch_is_its_images():
+    """Smaller images are padded in a batch, and have fewer windows."""
+    model = tiny(score_thresh=0.0, detections_per_img=1000).double().eval()
+    images = [torch.rand(3, *shape).double() for shape in ((30, 30), (30, 55), (44, 30))]
+    with torch.no_grad():
+        found, alone = model(images), [model([image])[0] for image in images]
+    for image, result, expected in zip(images, found, alone, strict=True):
+        assert all(torch.equal(values, expected[name]) for name, values in result.items())
+        assert len(result["boxes"]) > 10
+        assert (result["boxes"] <= torch.tensor([image.shape[2], image.shape[1]] * 2)).all()
 
 
 @pytest.mark.parametrize(("side", "windows"), [(WINDOW, 1), (WINDOW + 1, 4), (WINDOW + STRIDE, 4), (5, 1)])
@@ -129,13 +141,15 @@ def test_alexnets_windows(convs, cells, side):
             assert model.classify(image).shape == (1, 2, 1, places)
 
 
-@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(3, 4, (3, 1))])
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(3, 4, (3, 1))]
+)
 def test_layers_whose_crops_are_not_the_image(layer):
     with pytest.raises(ValueError, match=r"expected square layers without padding, got (Conv2d|MaxPool2d)\("):
         models.SlidingWindow(backbones.OneLevel(nn.Sequential(layer), 4), 2)
 
 
-@pytest.mark.parametrize("name, value", [("evaluation", "slow"), ("sizes", ()), ("aspect_ratios", (1, -1))])  # fmt: skip
+@pytest.mark.parametrize(("name", "value"), [("evaluation", "slow"), ("sizes", ()), ("aspect_ratios", (1, -1))])
 def test_settings(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: expected .*, got "):
         sliding_window.Settings(**{name: value})
@@ -162,7 +176,7 @@ def test_loss():
         windows = model.windows(size, image)
         crowd = target.get("iscrowd", torch.zeros(len(target["labels"]))).bool()
         ious = torchvision.ops.box_iou(windows, target["boxes"][~crowd])
-        best, at = (ious.max(dim=1) if ious.numel() else (torch.zeros(len(windows)), None))
+        best, at = ious.max(dim=1) if ious.numel() else (torch.zeros(len(windows)), None)
         labels = torch.where(best >= 0.6, target["labels"][~crowd][at] if at is not None else 0, 0)
         used = (best >= 0.6) | (best < 0.4)
         for box in target["boxes"][crowd]:  # most of the window lies in it
