@@ -19,7 +19,7 @@ def tiny(classes=3, seed=0, **options):
     torch.manual_seed(seed)
     layers = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3), nn.ReLU())
     numbers = {"min_size": 30, "max_size": 60, "sizes": (15, 24), "aspect_ratios": (0.5, 1, 2), "head_size": 2,
-               "hidden": 16, "dropout": 0.0, "naive_batch": 50, **options}  # fmt: skip
+               "hidden": 16, "dropout": 0.0, "naive_batch": 50, "far_fraction": 1.0, **options}  # fmt: skip
     return models.SlidingWindow(backbones.OneLevel(layers, 8), classes, sliding_window.Settings(**numbers))
 
 
@@ -141,6 +141,21 @@ def test_alexnets_windows(convs, cells, side):
             assert model.classify(image).shape == (1, 2, 1, places)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2)), min_size=1, max_size=4)
+)
+def test_receptive_field(numbers):
+    kinds = {True: lambda *of: nn.Conv2d(1, 1, *of, device="meta"), False: nn.MaxPool2d}
+    layers = nn.Sequential(*(kinds[conv](kernel, stride, 0, dilation) for conv, kernel, stride, dilation in numbers))
+    window, stride = sliding_window.receptive_field(layers)
+    for side, cells in ((window, 1), (window + stride - 1, 1), (window + stride, 2)):
+        assert layers(torch.empty(1, 1, side, side, device="meta")).shape[2:] == (cells, cells)
+    if window > 1:
+        with pytest.raises(RuntimeError):
+            layers(torch.empty(1, 1, window - 1, window - 1, device="meta"))
+
+
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.Conv2d(3, 4, (3, 1))]
 )
@@ -155,9 +170,12 @@ def test_settings(name, value):
         sliding_window.Settings(**{name: value})
 
 
-def test_loss():
-    """With all windows in the sample: those at IoU >= 0.6 are the object's class, below 0.4 background."""
-    model = tiny(batch_size_per_image=1000, positive_fraction=1.0, min_size=40, max_size=40).train()
+@pytest.mark.parametrize("far", [0, 1])
+def test_loss(far):
+    """With all windows in the sample: those at IoU >= 0.6 are the object's class, below 0.4 background, where they
+    overlap an object, or all."""
+    options = {"batch_size_per_image": 1000, "positive_fraction": 1.0, "far_fraction": far}
+    model = tiny(**options, min_size=40, max_size=40).train()
     images = [torch.rand(3, 40, 40), torch.rand(3, 30, 40), torch.rand(3, 40, 25)]  # none is resized but the second
     targets = [
         {"boxes": torch.tensor([[3.0, 4, 25, 26], [20, 22, 35, 37]]), "labels": torch.tensor([2, 1])},
@@ -178,7 +196,7 @@ def test_loss():
         ious = torchvision.ops.box_iou(windows, target["boxes"][~crowd])
         best, at = ious.max(dim=1) if ious.numel() else (torch.zeros(len(windows)), None)
         labels = torch.where(best >= 0.6, target["labels"][~crowd][at] if at is not None else 0, 0)
-        used = (best >= 0.6) | (best < 0.4)
+        used = (best >= 0.6) | (best < 0.4) & ((best >= 0.1) | bool(far))
         for box in target["boxes"][crowd]:  # most of the window lies in it
             corners = torch.cat([windows[:, :2].maximum(box[:2]), windows[:, 2:].minimum(box[2:])], dim=1)
             inside = (corners[:, 2:] - corners[:, :2]).clamp(min=0).prod(dim=1)
@@ -186,7 +204,7 @@ def test_loss():
         positives += int((labels > 0).sum())
         losses.append(nn.functional.cross_entropy(model.logits(image)[used], labels[used], reduction="none"))
     expected = torch.cat(losses).mean()
-    assert positives > 4 and len(torch.cat(losses)) > 100
+    assert positives > 4 and len(torch.cat(losses)) > 60
     torch.testing.assert_close(loss, expected)
     model.zero_grad()
     expected.backward()
@@ -216,8 +234,8 @@ def test_learns():
 
     generator = torch.Generator().manual_seed(0)
     model = tiny(min_size=48, max_size=48, sizes=(24,), aspect_ratios=(1,), bg_iou_thresh=0.5).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(80):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
         (loss,) = model(*zip(*(scene() for _ in range(4)), strict=True)).values()
         optimizer.zero_grad()
         loss.backward()
@@ -229,4 +247,4 @@ def test_learns():
             (found,) = model([image])
         iou = torchvision.ops.box_iou(found["boxes"][:1], target["boxes"])
         right += bool(len(iou) and iou > 0.5 and found["labels"][0] == target["labels"])
-    assert right >= 16  # 19 were seen; whose object is known by chance: 10 at most
+    assert right >= 16  # 20 were seen with 4 seeds; without the class it would be 10
