@@ -54,11 +54,12 @@ def user_errors() -> Iterator[None]:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """``key=value``, the value as Python would read it, or else as text; ``classes=cat,dog`` is a list of names."""
+    """``key=value``, the value as Python would read it, or else as text; ``classes`` and ``only`` are
+    lists of names: ``only=cat,dog``."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise argparse.ArgumentTypeError(f"expected key=value, got {text!r}")
-    if key == "classes" and not value.startswith("["):
+    if key in ("classes", "only") and not value.startswith("["):
         return key, [name.strip() for name in value.split(",")]
     try:
         return key, ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
@@ -80,7 +81,8 @@ def add_format_arguments(group: Any) -> None:
     group.add_argument("--images", metavar="DIR", help="the folder of the images, where it is elsewhere")
     group.add_argument("--annotations", metavar="PATH", help="their file, or the folder of the xml or label files")
     group.add_argument("--data-option", type=key_value, action="append", default=[], metavar="KEY=VALUE",
-                       help="of the kind: masks=true, one_based=true, length=500, ...")  # fmt: skip
+                       help="of the kind: masks=true, one_based=true, length=500, ...; "
+                       "only=cat,dog: these classes alone")  # fmt: skip
 
 
 def data_kind(args: argparse.Namespace) -> str:

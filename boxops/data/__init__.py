@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from boxops.data import transforms
+from boxops.data import selection, transforms
 from boxops.data.coco import Coco
 from boxops.data.dataset import BadData, DetectionDataset, Problem, collate
 from boxops.data.find import kind_of
@@ -33,6 +33,7 @@ def open_dataset(
     transform: Any = None,
     on_bad: str = "skip",
     seed: int = 0,
+    only: Sequence[str] | None = None,
     **options: Any,
 ) -> DetectionDataset:
     """Opens a data set by the name of its kind.
@@ -45,6 +46,7 @@ def open_dataset(
         transform: ``f(image, target) -> (image, target)``, such as :func:`boxops.data.transforms.train` gives.
         on_bad: ``skip`` leaves bad annotations and images out, listed in ``problems``; ``raise`` stops at the first.
         seed: of the transforms' random numbers, and of the shapes.
+        only: take the objects of these classes alone, label 1 for the first; ``notes`` count the others.
         options: of the kind: see :class:`Shapes`, :class:`Coco`, :class:`Voc`, :class:`Yolo`, :class:`Table`.
 
     Raises:
@@ -60,7 +62,10 @@ def open_dataset(
     known = [*inspect.signature(KINDS[kind]).parameters][5:]
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"{kind}: expected options of {', '.join(known)}, got {', '.join(unknown)}")
-    return KINDS[kind](root, split=split, transform=transform, on_bad=on_bad, seed=seed, **options)
+    data = KINDS[kind](root, split=split, transform=transform, on_bad=on_bad, seed=seed, **options)
+    if only is not None:
+        selection.only(data, only)
+    return data
 
 
 __all__ = [

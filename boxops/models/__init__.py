@@ -33,6 +33,7 @@ from .mask_rcnn import (
 )
 from .rcnn import RCNN, rcnn_alexnet, rcnn_mobilenet_v2, rcnn_vgg16
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from .sliding_window import SlidingWindow, sliding_window_alexnet
 from .sppnet import SPPNet, sppnet_alexnet, sppnet_mobilenet_v2, sppnet_vgg16
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
@@ -46,6 +47,7 @@ SHORT = {  # the variants that learn on a CPU
     "fcos": "fcos_mobilenet_v2_fpn",
     "rcnn": "rcnn_mobilenet_v2",
     "sppnet": "sppnet_mobilenet_v2",
+    "sliding_window": "sliding_window_alexnet",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "Padded",
     "RetinaNet",
     "SPPNet",
+    "SlidingWindow",
     "categories",
     "create",
     "fast_rcnn_alexnet",
@@ -91,6 +94,7 @@ __all__ = [
     "retinanet_mobilenet_v2_fpn",
     "retinanet_resnet50_fpn",
     "retinanet_resnet50_fpn_v2",
+    "sliding_window_alexnet",
     "sppnet_alexnet",
     "sppnet_mobilenet_v2",
     "sppnet_vgg16",

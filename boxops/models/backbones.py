@@ -99,6 +99,17 @@ def alexnet_conv5(network: nn.Module) -> OneLevel:
     return OneLevel(network.features[:12], 256)  # type: ignore[index, arg-type]
 
 
+def alexnet_valid(network: nn.Module, convs: int) -> OneLevel:
+    """AlexNet up to conv3, 4 or 5, without padding: stride 16, and a cell sees 99, 131 or 163 pixels a side."""
+    if convs not in (3, 4, 5):
+        raise ValueError(f"convs: expected 3, 4 or 5, got {convs}")
+    layers: Any = network.features[: 2 * convs + 2]  # type: ignore[index]
+    for layer in layers:
+        if hasattr(layer, "padding"):
+            layer.padding = (0, 0)
+    return OneLevel(layers, layers[-2].out_channels)
+
+
 def vgg16_conv5(network: nn.Module) -> OneLevel:
     """VGG16 up to conv5_3, without the last pooling: stride 16."""
     return OneLevel(network.features[:30], 512)  # type: ignore[index, arg-type]

@@ -74,6 +74,28 @@ def test_coco_read_back(tmp_path):
     assert not {"masks", "keypoints"} & set(plain[0][1]) and "segmentation" not in plain.coco()["annotations"][0]
 
 
+def test_some_classes_only(tmp_path):
+    """Objects of the others are left out with masks and keypoints, images stay; nothing is a problem."""
+    dog = {"category_id": 9, "bbox": [5, 6, 20, 10], "segmentation": [[5, 6, 25, 6, 25, 16]]}
+    data = open_coco(tmp_path, [dog], only=["dog"], on_bad="raise")
+    assert data.classes == ["dog"] and data.category_ids == [9] and len(data) == 2 and not data.problems
+    target = data[0][1]
+    assert target["boxes"].tolist() == [[5, 6, 25, 16]] and target["labels"].tolist() == [1]
+    assert target["keypoints"].shape == (1, 2, 3) and target["masks"].shape == (1, 30, 40)
+    assert target["masks"][0, 7, 20] == 1 and target["masks"][0, 4, 5] == 0
+    assert len(data[1][1]["boxes"]) == len(data[1][1]["masks"]) == 0
+    (annotation,) = data.coco()["annotations"]
+    assert (annotation["id"], annotation["category_id"], annotation["bbox"]) == (17, 9, [5, 6, 20, 10])
+    assert data.report().splitlines()[1:] == ["  note: left out: 2 objects of other classes: cat"]
+    text = (tmp_path / "instances.json").read_text()
+    data = open_coco(tmp_path, text=text, only=["dog", "cat"])  # an order
+    assert data[0][1]["labels"].tolist() == [2, 1] and data.category_ids == [9, 7] and not data.notes
+    with pytest.raises(ValueError, match=r"^only: expected classes of \['cat', 'dog'\], got \['cow'\]"):
+        open_coco(tmp_path, text=text, only=["dog", "cow"])
+    with pytest.raises(ValueError, match=r"^only: expected objects in files, got generated ones"):
+        open_dataset("shapes", length=2, only=["circle"])
+
+
 def test_coco_folders(tmp_path):
     open_coco(tmp_path)
     (tmp_path / "annotations").mkdir()
@@ -106,6 +128,8 @@ def test_blood_cells():
     assert [(pathlib.Path(p.file).name, p.place) for p in problems] == [
         ("BloodImage_00338.xml", "object 13"), ("BloodImage_00343.xml", "object 4")]  # fmt: skip
     assert counts.sum() == 4888 - 2 and counts[3] == 372
+    data = open_dataset("voc", DATA / "bccd", split="test", only=["WBC"])
+    assert sum(len(record.boxes) for record in data.records()) == 71 and len(data) == 72 and not data.problems
 
 
 @needs_data
