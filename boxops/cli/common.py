@@ -125,7 +125,9 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
     return data
 
 
-def branches(config: dict[str, Any]) -> dict[str, bool]:
-    """Whether a model needs masks, and keypoints."""
-    keypoints = config["name"].startswith("keypoint_rcnn") or bool(config.get("num_keypoints"))
-    return {"masks": config["name"].startswith("mask_rcnn"), "keypoints": keypoints}
+def needs(config: dict[str, Any]) -> dict[str, bool]:
+    """What a model needs of its data: masks, keypoints, and more that its builder says."""
+    from boxops.models import MODELS
+
+    said = dict.fromkeys(MODELS[config["name"]].needs, True)
+    return {"masks": False, "keypoints": bool(config.get("num_keypoints")), **said}

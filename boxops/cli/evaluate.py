@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from boxops.cli.common import SPLITS, UserError, add_data_arguments, branches, data_kind, one_line_errors, user_errors
+from boxops.cli.common import SPLITS, UserError, add_data_arguments, data_kind, needs, one_line_errors, user_errors
 from boxops.cli.models import add_model_arguments, open_model
 from boxops.cli.outputs import protect, save_json
 from boxops.cli.splits import open_held_out
@@ -77,7 +77,7 @@ def of_model(args: argparse.Namespace) -> dict[str, float]:
 
         model, checkpoint, _ = open_model(args)
         names, divided = list(checkpoint["classes"]), checkpoint.get("settings", {}).get("divided")
-        data = open_held_out(args, divided, transform=transforms.evaluate(), **branches(model.config))
+        data = open_held_out(args, divided, transform=transforms.evaluate(), **needs(model.config))
         print(data.report())
         labels = evaluation.by_name(names, data) if names else None
         if names and (other := evaluation.differences(names, data.classes)):

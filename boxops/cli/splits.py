@@ -17,7 +17,7 @@ PAIRS = (("train", "val"), ("train", "test"))  # after the kind's own pair
 Open = Callable[[str], Any]
 
 
-def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tuple[Any, Any]:
+def open_splits(args: argparse.Namespace, *, seed: int, **needs: bool) -> tuple[Any, Any]:
     """The images to learn from, and the held-out ones or None. The first have no transform yet.
 
     Where the files have no held-out split, name no splits, or have the same images in both, a part is split off, and
@@ -28,7 +28,7 @@ def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tup
 
     @cache
     def opened(split: str) -> Any:
-        return open_data(args, split, seed=seed, **branches)
+        return open_data(args, split, seed=seed, **needs)
 
     trains, pairs = _names(args.data, args.train_split, args.eval_split)
     share = None if args.split is None else share_of(args.split)
@@ -45,7 +45,7 @@ def open_splits(args: argparse.Namespace, *, seed: int, **branches: bool) -> tup
             data = opened(train)
             if data.undivided:
                 return _split_off(data, SHARE, "since the files name no splits")
-            held_out = _with_classes(args, other, data.classes, opened, seed=seed, **branches)
+            held_out = _with_classes(args, other, data.classes, opened, seed=seed, **needs)
         except NoSuchSplit as error:
             missing = missing or error
             continue

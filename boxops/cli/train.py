@@ -18,27 +18,15 @@ from boxops.cli.common import (
     SPLITS,
     UserError,
     add_data_arguments,
-    branches,
     data_kind,
     data_options,
     key_value,
+    needs,
     one_line_errors,
     user_errors,
 )
 from boxops.cli.splits import open_splits
 from boxops.training import Options
-
-# By what the model's name holds, the first that fits; the rest is in Options. The small ones were tuned on 2 cores, the
-# large ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size
-# however small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
-SMALL = {"batch_size": 4, "optimizer": "adamw", "channels_last": True}
-DEFAULTS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
-    (("ssd", "mobilenet"), {**SMALL, "lr": 1e-3, "backbone_lr": 0.1}),
-    (("faster", "mobilenet"), {**SMALL, "batch_size": 2, "lr": 5e-4, "backbone_lr": 0.2}),
-    (("mobilenet",), {**SMALL, "lr": 5e-4, "backbone_lr": 0.2}),
-    (("ssd",), {"batch_size": 8, "optimizer": "sgd", "lr": 5e-4}),
-    ((), {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}),
-]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +64,7 @@ with the same command and --resume."""
     group.add_argument("--resume", action="store_true", help="go on from last.pt in the run's folder, if there is one")
     group.add_argument("--overwrite", action="store_true", help="begin anew in a folder with another run")
     for option in fields(Options):
-        usual = dict.fromkeys(str(values.get(option.name, option.default)) for _, values in DEFAULTS)
-        told = ", ".join(usual) + " by model" * (len(usual) > 1)
+        told = "by model" if option.metadata["by_model"] else str(option.default)
         told = option.metadata["help"] + (f" ({told})" if told not in ("None", "False") else "")
         flag: dict[str, Any] = {"help": told, "default": argparse.SUPPRESS}
         if option.type == "bool":
@@ -170,7 +157,7 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
     check_amp(options.amp, find_device(options.device))
     config = check_model(args, name, former, folder)
     settings = augmentation(args, name, former, folder)
-    data, seen = open_splits(args, seed=options.seed, **branches(config))
+    data, seen = open_splits(args, seed=options.seed, **needs(config))
     data.transform = transforms.train(
         settings["augment"],
         keypoint_flip=data.keypoint_flip,
@@ -178,7 +165,7 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
         jitter=settings["jitter"],
     )
     tell(data.report())
-    if data.keypoint_names is not None and branches(config)["keypoints"] and not former:
+    if data.keypoint_names is not None and needs(config)["keypoints"] and not former:
         config["num_keypoints"] = dict(args.set).get("num_keypoints", len(data.keypoint_names))
     torch.manual_seed(options.seed)
     if former:
@@ -187,6 +174,14 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
         model = models.create(**{**config, "num_classes": len(data.classes) + 1}, weights=args.weights,
                               fine_tune=args.fine_tune, backbone_weights=args.backbone_weights)  # fmt: skip
     data.enough = transforms.enough(model.transform, settings["augment"])  # large photos are read no larger
+    if model.proposals is not None:
+        if settings["augment"] == "ssd":
+            raise UserError(
+                f"--augment: expected rcnn or none for {name}, whose proposals are of whole images, got ssd"
+            )
+        data.proposals = model.proposals
+        if is_first():
+            model.proposals.prepare(*(part for part in (data, seen) if part is not None), workers=options.workers)
     held_out = None
     if seen is not None:
         measure = partial(evaluate, batch_size=options.batch_size, workers=options.workers, progress=True)
@@ -242,8 +237,10 @@ def open_folder(args: argparse.Namespace, folder: Any) -> dict[str, Any]:
 
 def options_of(args: argparse.Namespace, name: str, former: Mapping[str, Any]) -> Options:
     """What is given, else what the run to go on with has, else what is usual for the model."""
+    from boxops.models import MODELS
+
     given = {option.name: getattr(args, option.name) for option in fields(Options) if hasattr(args, option.name)}
-    usual = next(values for parts, values in DEFAULTS if all(part in name for part in parts))
+    usual = MODELS[name].training
     if not (args.weights or args.backbone_weights):  # nothing is pretrained
         usual = {**usual, "backbone_lr": 1.0}
     known = {option.name: former[option.name] for option in fields(Options) if option.name in former}
@@ -273,9 +270,8 @@ def check_model(args: argparse.Namespace, name: str, former: Mapping[str, Any], 
         check_model(last, {key: value for key, value in config.items() if key in asked}, asked)
         return config
     model_options.check(name, settings)
-    person = name.startswith("keypoint_rcnn")
-    points = name.startswith("mask_rcnn") and (args.data == "shapes" or dict(args.data_option).get("keypoints", False))
-    if (person or points) and "num_keypoints" in known:
+    points = args.data == "shapes" or dict(args.data_option).get("keypoints", False)  # those of the data are learnt too
+    if "num_keypoints" in known and (points or needs({"name": name})["keypoints"]):
         settings.setdefault("num_keypoints", 17)  # until the data are read
     return {"name": name, **settings}
 

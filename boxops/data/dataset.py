@@ -45,6 +45,8 @@ class DetectionDataset(torch.utils.data.Dataset):
         ids: image ids by index.
         problems: what was found bad and left out when the annotations were read.
         notes: what was not taken word for word, though nothing is bad: coordinates that were scaled, ids numbered.
+        proposals: gives the boxes [P, 4] of an image (PIL) that may hold an object, for ``target["proposals"]``, where
+            it is set; see :class:`boxops.models.proposals.Proposals`.
         enough: (shorter, longer) side of an image in pixels that are of use: samples of larger images are halved as
             often as the image keeps one of them, with boxes, masks and keypoints. None: samples are of full size.
         undivided: the files name no splits: these are all images there are, whatever split was asked for.
@@ -60,6 +62,7 @@ class DetectionDataset(torch.utils.data.Dataset):
     undivided = False
     divided: tuple[float, int] | None = None
     enough: Enough | None = None
+    proposals: Callable[[Image.Image], Tensor] | None = None
 
     def __init__(self, transform: Transform | None, on_bad: str, seed: int) -> None:
         if on_bad not in ("skip", "raise"):
@@ -174,6 +177,9 @@ class DetectionDataset(torch.utils.data.Dataset):
         else:
             raise BadData(f"none of the {len(self)} images can be decoded; the first: {problems[0]}")
         sample = tv_tensors.Image(image), self._target(record, masks)
+        if self.proposals is not None:
+            boxes = self.proposals(image)
+            sample[1]["proposals"] = tv_tensors.wrap(boxes, like=sample[1]["boxes"])
         if self.transform is not None:
             state = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1, np.uint64)
             with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNe
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from .checkpoint import load_weights
+from .checkpoint import load_weights, read, state_of
 from .weights import Weights, address
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -40,7 +40,7 @@ def classifier(name: str, norm: str | None, weights: Weights = None, freeze: int
         norm: "batch" normalises by the batch and learns; "frozen" is fixed, for small batches on pretrained weights;
             "frozen_eps0" likewise, without adding to the variance; "batch_lite" and "frozen_lite" have the numbers of
             torchvision's SSDLite; None for networks that have none.
-        weights: a file, a URL or the name of ImageNet weights.
+        weights: a file, a URL or the name of ImageNet weights; of all of the network or of its ``features`` alone.
         freeze: so many of the first stages do not learn.
         options: of torchvision's network.
     """
@@ -48,11 +48,12 @@ def classifier(name: str, norm: str | None, weights: Weights = None, freeze: int
         raise ValueError(f"expected norm to be one of {', '.join(NORMS)}, got {norm!r}")
     layer = {} if norm is None else {"norm_layer": NORMS[norm]}
     network: nn.Module = torchvision.models.get_model(name, weights=None, **layer, **options)
-    source = address(name, weights)
+    source, features = address(name, weights), getattr(network, "features", network)
     if source is not None:
-        load_weights(network, source)
-    stages = getattr(network, "features", network)
-    for stage in list(stages.children())[:freeze]:
+        state = state_of(read(source), source)
+        only_features = features is not network and state.keys() <= features.state_dict().keys()
+        load_weights(features if only_features else network, state, source=source)
+    for stage in list(features.children())[:freeze]:
         stage.requires_grad_(False)
     return network
 
@@ -76,16 +77,36 @@ def mobilenet_fpn(network: nn.Module, blocks: Sequence[int], channels: int) -> n
     return BackboneWithFPN(features, levels, widths, channels, LastLevelMaxPool())
 
 
-class ResNetC4(nn.Module):
-    """A ResNet up to its fourth stage: one level of stride 16. Ren et al. 2015; He et al. 2016, appendix A."""
+class OneLevel(nn.Module):
+    """The first layers of a network: one level of features."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, body: nn.Module, out_channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(OrderedDict(list(network.named_children())[:7]))  # conv1 ... layer3
-        self.out_channels = network.fc.in_features // 2  # type: ignore[union-attr, operator]
+        self.body, self.out_channels = body, out_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return {"0": self.body(images)}
+
+
+def resnet_c4(network: nn.Module) -> OneLevel:
+    """A ResNet up to its fourth stage: stride 16. Ren et al. 2015; He et al. 2016, appendix A."""
+    body = nn.Sequential(OrderedDict(list(network.named_children())[:7]))  # conv1 ... layer3
+    return OneLevel(body, network.fc.in_features // 2)  # type: ignore[union-attr, operator, arg-type]
+
+
+def alexnet_conv5(network: nn.Module) -> OneLevel:
+    """AlexNet up to conv5, without the last pooling: stride 16."""
+    return OneLevel(network.features[:12], 256)  # type: ignore[index, arg-type]
+
+
+def vgg16_conv5(network: nn.Module) -> OneLevel:
+    """VGG16 up to conv5_3, without the last pooling: stride 16."""
+    return OneLevel(network.features[:30], 512)  # type: ignore[index, arg-type]
+
+
+def mobilenet_v2_c4(network: nn.Module) -> OneLevel:
+    """MobileNetV2 up to its last block of stride 16."""
+    return OneLevel(network.features[:14], 96)  # type: ignore[index, arg-type]
 
 
 class TimmFPN(nn.Module):

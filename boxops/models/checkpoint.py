@@ -74,18 +74,21 @@ def state_of(checkpoint: Mapping[str, Any], source: object) -> State:
     return checkpoint
 
 
-def load_weights(model: nn.Module, weights: State | str | Path, *, fine_tune: bool = False) -> None:
+def load_weights(
+    model: nn.Module, weights: State | str | Path, *, fine_tune: bool = False, source: object = None
+) -> None:
     """Loads weights into a model, all or nothing.
 
     Args:
         model: its ``legacy_names``, (pattern, replacement) pairs, rename the keys of older checkpoints.
         weights: a state dict, a file or a URL.
         fine_tune: leave tensors of another shape as they are: the heads of another number of classes.
+        source: of a state dict, what errors call it.
 
     Raises:
         ValueError: says which keys are missing, left over, or of another shape; the model is then as it was.
     """
-    source: object = weights if isinstance(weights, str | Path) else "weights"
+    source = source or (weights if isinstance(weights, str | Path) else "weights")
     given = dict(state_of(read(weights), source) if isinstance(weights, str | Path) else weights)
     for pattern, replacement in getattr(model, "legacy_names", ()):
         given = {re.sub(pattern, replacement, key): value for key, value in given.items()}

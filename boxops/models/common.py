@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,22 +19,52 @@ from .checkpoint import load_weights
 from .weights import Weights as Weights
 from .weights import address
 
+if TYPE_CHECKING:
+    from .proposals import Proposals
+
 Target = dict[str, Any]
 PER_OBJECT = ("boxes", "labels", "masks", "keypoints")
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of the backbones' images
 
-MODELS: dict[str, Callable[..., Detector]] = {}  # every builder by its name
+# Options of a training run, beside those of boxops.training.Options. The small ones were tuned on 2 cores, the large
+# ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size however
+# small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
+SGD: dict[str, Any] = {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}
+ADAMW: dict[str, Any] = {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "backbone_lr": 0.2, "channels_last": True}
+
+
+class Builder(Protocol):
+    """Makes a detector; see :data:`BUILDER` for the arguments."""
+
+    training: Mapping[str, Any]  # the usual options of a run
+    needs: Sequence[str]  # of masks, keypoints, ...: options of the data set
+
+    def __call__(self, num_classes: int = ..., **options: Any) -> Detector: ...
+
+
+MODELS: dict[str, Builder] = {}  # by name
 # torchvision's COCO files of the R-CNNs and RetinaNet, from when FrozenBatchNorm2d added nothing to the variance
 EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95", "eeacb38b")
 
 
 def detector(
-    pretrained: Mapping[str, Any] = {}, num_classes: int = 91, *, pretrained_backbone: Mapping[str, Any] = {}
-) -> Callable[[Callable[..., Detector]], Callable[..., Detector]]:
-    """Makes a builder of a function; ``pretrained`` are the options it takes by default where it is given weights, and
-    ``pretrained_backbone`` where those are of the backbone only."""
+    pretrained: Mapping[str, Any] = {},
+    num_classes: int = 91,
+    *,
+    pretrained_backbone: Mapping[str, Any] = {},
+    training: Mapping[str, Any] = SGD,
+    needs: Sequence[str] = (),
+) -> Callable[[Callable[..., Detector]], Builder]:
+    """Makes a builder of a function.
 
-    def decorate(build: Callable[..., Detector]) -> Callable[..., Detector]:
+    Args:
+        pretrained: the options it takes by default where it is given weights.
+        pretrained_backbone: and where those are of the backbone only.
+        training: the options that a run has by default.
+        needs: options that its data set must have true: "masks", "keypoints", "one_object".
+    """
+
+    def decorate(build: Callable[..., Detector]) -> Builder:
         @wraps(build)
         def builder(
             num_classes: int = num_classes,
@@ -59,8 +89,10 @@ def detector(
             return model
 
         builder.__doc__ = f"{build.__doc__}\n\n{BUILDER}"
-        MODELS[build.__name__] = builder
-        return builder
+        made = cast(Builder, builder)
+        made.training, made.needs = training, needs
+        MODELS[build.__name__] = made
+        return made
 
     return decorate
 
@@ -114,6 +146,19 @@ def _offsets(parts: Sequence[Tensor]) -> Tensor:
     return torch.tensor(counts, device=parts[0].device).cumsum(0)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Something that a model learns otherwise than by steps, such as its SVMs.
+
+    ``fit(model, data, run)``, with a :class:`boxops.training.StageRun`, changes the model's weights. It is called once
+    the steps and the stages before are done, on the data learnt from, and again after a kill: what it keeps in files of
+    ``run.folder`` that begin with its name it finds there again.
+    """
+
+    name: str
+    fit: Callable[..., None]
+
+
 class Detector(nn.Module):
     """Images and targets in, losses or detections out, as torchvision's detectors.
 
@@ -123,7 +168,8 @@ class Detector(nn.Module):
         images: tensors ``[3, H, W]``, floating in 0..1, of any sizes.
         targets: for training, per image a dict of ``boxes`` ``[G, 4]`` (corners in pixels, x1 < x2 and y1 < y2),
             ``labels`` int64 ``[G]`` in 1..num_classes - 1, and where they are known ``iscrowd`` ``[G]``, ``masks``
-            ``[G, H, W]`` and ``keypoints`` ``[G, K, 3]``.
+            ``[G, H, W]`` and ``keypoints`` ``[G, K, 3]``. A detector that makes no proposals of its own reads
+            ``proposals`` ``[P, 4]``, in evaluation too; where there are none, it calls its ``proposals``.
 
     Returns:
         In training, a dict of scalar losses. In evaluation, per image a dict of ``boxes`` ``[D, 4]`` in its own pixels,
@@ -131,6 +177,8 @@ class Detector(nn.Module):
     """
 
     legacy_names: Sequence[tuple[str, str]] = ()  # (pattern, replacement) of older checkpoints' names
+    proposals: Proposals | None = None  # of detectors that are given their proposals
+    stages: Sequence[Stage] = ()  # what is learnt when the steps of the training are done
     config: dict[str, Any]
 
     def __init__(self, transform: GeneralizedRCNNTransform) -> None:
@@ -144,6 +192,10 @@ class Detector(nn.Module):
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         images = [image.as_subclass(Tensor) for image in images]
         batch, resized = self.transform(images, targets if self.training else None)
+        if self.proposals is not None:
+            given = [target.get("proposals") for target in targets or [{}] * len(images)]
+            boxes = [self.proposals(image) if own is None else own for image, own in zip(images, given, strict=True)]
+            batch.proposals = [scaled(*each) for each in zip(boxes, batch.image_sizes, sizes, strict=True)]
         if self.training:
             return self.losses(batch, resized)
         return [
@@ -258,15 +310,20 @@ def check_targets(targets: Sequence[Target] | None, images: int, num_classes: in
     return checked
 
 
+def scaled(boxes: Tensor, size: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """Boxes [N, 4] of an image that was resized from its original (height, width) to this size."""
+    y, x = size[0] / original[0], size[1] / original[1]
+    return boxes.as_subclass(Tensor).float() * boxes.new_tensor([x, y, x, y], dtype=torch.float32)
+
+
 def to_original(result: dict[str, Tensor], size: tuple[int, int], original: tuple[int, int]) -> dict[str, Tensor]:
     """Detections of the resized image in pixels of the original one; masks [D, 1, M, M] are pasted into it."""
-    y, x = original[0] / size[0], original[1] / size[1]
-    scale = result["boxes"].new_tensor([x, y, x, y])
-    result["boxes"] = result["boxes"] * scale
+    result["boxes"] = scaled(result["boxes"], original, size)
     if "masks" in result:
         result["masks"] = boxops.paste_masks(result["masks"], result["boxes"], original)
     if "keypoints" in result:
-        result["keypoints"] = result["keypoints"] * scale.new_tensor([x, y, 1])
+        y, x = original[0] / size[0], original[1] / size[1]
+        result["keypoints"] = result["keypoints"] * result["keypoints"].new_tensor([x, y, 1])
     return result
 
 

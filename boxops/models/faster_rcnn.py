@@ -16,7 +16,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from . import backbones
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector
+from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
 from .roi_heads import ConvHead, ResNetTail, Result, RoIHeads, TwoMLPHead
 from .rpn import RegionProposalNetwork
 
@@ -163,10 +163,10 @@ def faster_rcnn_resnet50_c4(
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
     numbers = Settings(**{"anchor_sizes": ((32, 64, 128, 256, 512),), **settings})
     head = ResNetTail(network.layer4)  # type: ignore[arg-type]
-    return FasterRCNN(backbones.ResNetC4(network), num_classes, numbers, box_head=head, pool_size=14)
+    return FasterRCNN(backbones.resnet_c4(network), num_classes, numbers, box_head=head, pool_size=14)
 
 
-@detector(pretrained=MOBILENET)
+@detector(pretrained=MOBILENET, training={**ADAMW, "batch_size": 2})
 def faster_rcnn_mobilenet_v2_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> FasterRCNN:
@@ -177,7 +177,7 @@ def faster_rcnn_mobilenet_v2_fpn(
     return FasterRCNN(backbone, num_classes, Settings(**(SMALL | settings)), box_head=head)
 
 
-@detector(pretrained=MOBILENET_V3)
+@detector(pretrained=MOBILENET_V3, training={**ADAMW, "batch_size": 2})
 def faster_rcnn_mobilenet_v3_large_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> FasterRCNN:
@@ -187,7 +187,7 @@ def faster_rcnn_mobilenet_v3_large_fpn(
     return FasterRCNN(backbones.mobilenet_fpn(network, (13, 16), 256), num_classes, numbers)
 
 
-@detector(pretrained=MOBILENET_V3)
+@detector(pretrained=MOBILENET_V3, training={**ADAMW, "batch_size": 2})
 def faster_rcnn_mobilenet_v3_large_320_fpn(num_classes: int, backbone_weights: Weights, **options: Any) -> FasterRCNN:
     """The same for images of 320 to 640 pixels; loads torchvision's ``fasterrcnn_mobilenet_v3_large_320_fpn``."""
     sizes = {"min_size": 320, "max_size": 640, "rpn_pre_nms_top_n_test": 150, "rpn_post_nms_top_n_test": 150}

@@ -22,7 +22,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
+from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
 from .dense import Branch, candidates, focal_loss, suppress
 
 
@@ -167,7 +167,7 @@ def fcos_resnet50_fpn(
     return FCOS(backbones.resnet_fpn_p6p7(network), num_classes, Settings(**settings))
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2})
+@detector(pretrained={"norm": "frozen", "freeze": 2}, training=ADAMW)
 def fcos_mobilenet_v2_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> FCOS:

@@ -21,7 +21,7 @@ from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoi
 import boxops
 
 from . import backbones
-from .common import GroundTruth, Weights, detector, mean_over_processes, split
+from .common import ADAMW, GroundTruth, Weights, detector, mean_over_processes, split
 from .faster_rcnn import MOBILENET, RESNET, RESNET_V2, SMALL, FasterRCNN, Settings
 from .roi_heads import ConvHead, Result, TwoMLPHead, pool
 
@@ -172,7 +172,7 @@ def keypoint_loss(logits: Tensor, boxes: Tensor, keypoints: Tensor) -> Tensor:
     return loss / mean_over_processes(valid.sum())
 
 
-@detector(pretrained=RESNET)
+@detector(pretrained=RESNET, needs=("masks",))
 def mask_rcnn_resnet50_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> MaskRCNN:
@@ -181,7 +181,7 @@ def mask_rcnn_resnet50_fpn(
     return MaskRCNN(backbones.resnet_fpn(network), num_classes, Settings(**settings))
 
 
-@detector(pretrained=RESNET_V2)
+@detector(pretrained=RESNET_V2, needs=("masks",))
 def mask_rcnn_resnet50_fpn_v2(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> MaskRCNN:
@@ -193,7 +193,7 @@ def mask_rcnn_resnet50_fpn_v2(
     return MaskRCNN(backbone, num_classes, numbers, mask_norm=nn.BatchNorm2d, box_head=head, rpn_convs=2)
 
 
-@detector(pretrained=RESNET, num_classes=2)
+@detector(pretrained=RESNET, num_classes=2, needs=("keypoints",))
 def keypoint_rcnn_resnet50_fpn(
     num_classes: int,
     backbone_weights: Weights,
@@ -208,7 +208,7 @@ def keypoint_rcnn_resnet50_fpn(
     return MaskRCNN(backbones.resnet_fpn(network), num_classes, numbers, mask_layers=(), num_keypoints=num_keypoints)
 
 
-@detector(pretrained=MOBILENET)
+@detector(pretrained=MOBILENET, training=ADAMW, needs=("masks",))
 def mask_rcnn_mobilenet_v2_fpn(
     num_classes: int,
     backbone_weights: Weights,

@@ -21,7 +21,7 @@ from torchvision.ops import Conv2dNormActivation
 import boxops
 
 from . import backbones
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector
+from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
 from .dense import Branch, candidates, focal_loss, suppress
 
 
@@ -151,7 +151,7 @@ def retinanet_resnet50_fpn_v2(
     return RetinaNet(backbone, num_classes, numbers, norm=partial(nn.GroupNorm, 32))
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2})
+@detector(pretrained={"norm": "frozen", "freeze": 2}, training=ADAMW)
 def retinanet_mobilenet_v2_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> RetinaNet:

@@ -22,7 +22,7 @@ import boxops
 
 from . import backbones
 from .backbones import small_normal, xavier
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
+from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class SSD(Detector):
         return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
 
 
-@detector(pretrained={"freeze": 5})
+@detector(pretrained={"freeze": 5}, training={"batch_size": 8, "optimizer": "sgd", "lr": 5e-4})
 def ssd300_vgg16(num_classes: int, backbone_weights: Weights, freeze: int = 0, **settings: Any) -> SSD:
     """SSD300 on VGG16, as in the paper; loads torchvision's ``ssd300_vgg16``."""
     if backbone_weights == "DEFAULT":
@@ -169,7 +169,10 @@ def ssd300_vgg16(num_classes: int, backbone_weights: Weights, freeze: int = 0, *
     )  # this VGG reads 0..255
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2})
+MOBILENET = {**ADAMW, "lr": 1e-3, "backbone_lr": 0.1}
+
+
+@detector(pretrained={"norm": "frozen", "freeze": 2}, training=MOBILENET)
 def ssd300_mobilenet_v2(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> SSD:
@@ -190,7 +193,7 @@ LITE: dict[str, Any] = {
 }
 
 
-@detector(pretrained_backbone={"reduced_tail": False})
+@detector(pretrained_backbone={"reduced_tail": False}, training=MOBILENET)
 def ssdlite320_mobilenet_v3_large(
     num_classes: int,
     backbone_weights: Weights,

@@ -15,8 +15,9 @@ _LAZY = {
     "TrainingError": "trainer",
     "load_model": "checkpoint",
     "HeldOut": "held_out",
+    "StageRun": "stages",
 }
-__all__ = ["HeldOut", "Interrupted", "Options", "RunFolder", "Trainer", "TrainingError", "load_model"]
+__all__ = ["HeldOut", "Interrupted", "Options", "RunFolder", "StageRun", "Trainer", "TrainingError", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows: there are no locks
     fcntl = None  # type: ignore[assignment]
 
-WRITTEN = ("last.pt", "best.pt", "log.csv", "metrics.csv", "image.jpg", "samples", "events.out.tfevents.*")
+WRITTEN = ("last.pt", "best.pt", "log.csv", "metrics.csv", "image.jpg", "samples", "stages", "events.out.tfevents.*")
 
 
 class RunFolder:

@@ -156,6 +156,18 @@ class Logs:
             text = f"epoch {epoch + 1} loss {loss:.3f} ({each}) lr {lr:.2g} {rate:.2f} it/s, {left} left"
             self.say(f"step {step}/{self.total} {text}")
 
+    def begin_stage(self, name: str, total: int, done: int) -> None:
+        if self.enabled and self.progress is not None:
+            self.progress.reset(self.task, total=total, completed=done, description=name, text="")
+
+    def add_stage(self, name: str, done: int, total: int) -> None:
+        """After each item of a stage."""
+        if self.enabled and self.progress is not None:
+            self.progress.update(self.task, completed=done)
+        elif self.enabled and (done == total or time.monotonic() - self.last_line >= self.every):
+            self.last_line = time.monotonic()
+            self.say(f"{name} {done}/{total}")
+
     def add_metrics(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         if not self.enabled:
             return

@@ -6,22 +6,24 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"help": text, "choices": choices})
+def _option(default: Any, text: str, choices: tuple[str, ...] = (), by_model: bool = False) -> Any:
+    """by_model: builders of models say what is usual, see boxops.models.common.detector."""
+    return field(default=default, metadata={"help": text, "choices": choices, "by_model": by_model})
 
 
 @dataclass
 class Options:
     """Options of a run. A step is one update of the weights, by accumulate * processes * batch_size images."""
 
-    epochs: int = _option(12, "passes through the data")
+    epochs: int = _option(12, "passes through the data", by_model=True)
     steps: int | None = _option(None, "stop after so many steps, whatever epochs says")
     samples: int | None = _option(None, "images of an epoch (default: as many as there are)")
-    batch_size: int = _option(8, "images at a time, in each process")
+    batch_size: int = _option(8, "images at a time, in each process", by_model=True)
     accumulate: int = _option(1, "batches whose gradients are summed for one step")
-    optimizer: str = _option("sgd", "sgd has Nesterov momentum 0.9", ("sgd", "adamw"))
-    lr: float = _option(0.01, "learning rate")
-    backbone_lr: float = _option(1.0, "factor of the pretrained network's learning rate; 1 where no weights are given")
+    optimizer: str = _option("sgd", "sgd has Nesterov momentum 0.9", ("sgd", "adamw"), by_model=True)
+    lr: float = _option(0.01, "learning rate", by_model=True)
+    backbone_lr: float = _option(1.0, "factor of the pretrained network's learning rate; 1 where no weights are given",
+                                 by_model=True)  # fmt: skip
     weight_decay: float = _option(5e-4, "not on biases and norms")
     warmup: int | None = _option(None, "steps in which the learning rate rises to its full value (default: a tenth of "
                                        "the run's, at most 1000)")  # fmt: skip
@@ -33,9 +35,9 @@ class Options:
     workers: int = _option(2, "processes that load images; 0: none besides the main one")
     device: str = _option("auto", "auto, cpu, cuda or cuda:1; auto is a GPU if there is one")
     sync_bn: bool = _option(False, "batch norms see the images of all processes (GPU)")
-    channels_last: bool = _option(False, "weights and features as NHWC in memory")
+    channels_last: bool = _option(False, "weights and features as NHWC in memory", by_model=True)
     find_unused: bool = _option(False, "with several processes, for losses that leave parameters out")
-    eval_every: int = _option(1, "epochs between evaluations; 0: only at the end")
+    eval_every: int = _option(1, "epochs between evaluations; 0: only at the end", by_model=True)
     checkpoint_steps: int = _option(0, "save each so many steps too; 0: at the end of each epoch")
     checkpoint_seconds: float = _option(300.0, "save when so many seconds went by, too")
     bad_steps: int = _option(10, "stop after so many steps in a row without finite losses")

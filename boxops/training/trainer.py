@@ -31,8 +31,10 @@ from boxops.training.parts import (
     start_processes,
 )
 from boxops.training.signals import Signals
+from boxops.training.stages import StageRun, fit
 
 Batch = tuple[list[Tensor], list[dict[str, Any]], list[Any]]
+STATE = ("step", "epoch", "done", "staged", "best", "bad")
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,6 +47,7 @@ class Trainer:
 
     Args:
         model: in training, ``model(images, targets)`` gives a dict of losses; ``model.config`` goes into checkpoints.
+            Its ``stages``, if it has any, are fitted when all steps are done, on the first process alone.
         data: a :class:`boxops.data.DetectionDataset`, with ``classes`` and ``category_ids``.
         options: see :class:`Options`.
         out: the folder of checkpoints and logs, or a :class:`RunFolder` that says more. From here to the end of ``run``
@@ -82,6 +85,7 @@ class Trainer:
         self.rank, self.world, self.device = start_processes(o.device)
         check_amp(o.amp, self.device)
         self.step = self.epoch = self.done = self.bad = 0  # done: steps in this epoch
+        self.staged = 0  # stages that are done, and the evaluation after them
         self.best, self.signals = -1.0, Signals()
         self.saved_step: int | None = None  # which last.pt holds
         self.unsaved: dict[str, str] = {}  # checkpoints that could not be written, and why
@@ -128,8 +132,17 @@ class Trainer:
                              "do they see the same folder?")  # fmt: skip
 
     @property
-    def finished(self) -> bool:
+    def _stepped(self) -> bool:
         return self.step >= self.total and not self.done
+
+    @property
+    def finished(self) -> bool:
+        stages = len(self._stages)
+        return self._stepped and (self.staged > stages or not stages)
+
+    @property
+    def _stages(self) -> Sequence[Any]:
+        return getattr(self.model, "stages", ())
 
     @property
     def kept(self) -> str:
@@ -146,8 +159,10 @@ class Trainer:
         self.saved = time.monotonic()
         try:
             with self.signals:
-                while not self.finished:
+                while not self._stepped:
                     self._epoch()
+                while not self.finished:
+                    self._after_steps()
         finally:
             self.logs.close()
             self.folder.close()
@@ -156,7 +171,7 @@ class Trainer:
             raise TrainingError(f"all {self.total} steps are done, but not all is saved: {what}; {self.kept}")
 
     def _epoch(self) -> None:
-        o = self.options
+        o, self.staged = self.options, 0
         self.data.set_epoch(self.epoch)
         batches = order(len(self.data), o, self.epoch, self.rank, self.world)
         batches = batches[: (self.total - self.step + self.done) * o.accumulate][self.done * o.accumulate :]
@@ -177,12 +192,40 @@ class Trainer:
                 self.save("last.pt")
             self.signals.check(f"at step {self.step} of {self.total}")
         self.collapse.end_epoch(self.epoch)
-        last = self.step >= self.total
+        last = self.step >= self.total and not self._stages
         if self.evaluate and (last or (o.eval_every and (self.epoch + 1) % o.eval_every == 0)):
             self.save("last.pt")  # a resume comes back to the evaluation
             self._evaluate(self.evaluate)
         self.epoch, self.done = self.epoch + 1, 0
         self.save("last.pt")
+
+    def _after_steps(self) -> None:
+        """The next of the model's stages, or the evaluation when all are done."""
+        if self.staged == len(self._stages):
+            if self.evaluate:
+                self._evaluate(self.evaluate)
+        else:
+            stage = self._stages[self.staged]
+            folder = self.out / "stages" / f"step_{self.step}"
+            run = StageRun(
+                folder, self.device, seed_of(self.options.seed, self.staged), self.logs, self.signals, stage.name
+            )
+            torch.manual_seed(run.seed)
+            self._alone(lambda: fit(stage.fit, self.trained.eval(), self.data, run), f"in the stage {stage.name}")
+        self.staged += 1
+        self.save("last.pt")
+
+    def _alone(self, work: Callable[[], None], place: str) -> None:
+        """Something that the first process does while the others wait."""
+        if self.rank == 0:
+            work()
+        if self.world > 1:
+            try:
+                distributed.barrier()
+            except RuntimeError:  # the first process left, by the signal that came here too
+                self.signals.stop |= self.signals.came
+                self.signals.check(place)
+                raise
 
     def _step(self, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """One update of the weights; the losses, as means over the processes."""
@@ -243,7 +286,7 @@ class Trainer:
         return means
 
     def _evaluate(self, evaluate: Callable[[nn.Module, int], dict[str, float]]) -> None:
-        if self.rank == 0:
+        def measure() -> None:
             with self.signals.at_once("in the evaluation"), self.logs.aside(), self.collapse.watch(self.trained):
                 metrics = evaluate(self.trained.eval(), self.epoch)
             self.logs.add_metrics(self.step, self.epoch, metrics)
@@ -251,13 +294,8 @@ class Trainer:
             if score > self.best:
                 self.best = score
                 self.save("best.pt")
-        if self.world > 1:
-            try:
-                distributed.barrier()
-            except RuntimeError:  # the first process left, by the signal that came here too
-                self.signals.stop |= self.signals.came
-                self.signals.check("in the evaluation")
-                raise
+
+        self._alone(measure, "in the evaluation")
 
     @property
     def trained(self) -> nn.Module:
@@ -279,7 +317,7 @@ class Trainer:
             "weights": self.trained.state_dict(),
         }
         if name == "last.pt":
-            state = {name: getattr(self, name) for name in ("step", "epoch", "done", "best", "bad")}
+            state = {name: getattr(self, name) for name in STATE}
             state |= {name: getattr(self, name).state_dict() for name in ("optimizer", "scaler")}
             if self.average is not None:
                 state |= {"weights": self.model.state_dict(), "averaged": int(self.average.n_averaged)}
@@ -321,8 +359,8 @@ class Trainer:
             group.update({key: given[key] for key in given if key != "params"})
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
-        for name in ("step", "epoch", "done", "best", "bad"):
-            setattr(self, name, state[name])
+        for name in STATE:
+            setattr(self, name, state.get(name, 0))  # runs of the first version have no stages
         self.saved_step = self.step
         return changes
 

@@ -1,0 +1,1 @@
+"""Experiments that compare detectors, a module each: `boxops study NAME`."""
