@@ -20,6 +20,7 @@ from .faster_rcnn import (
     faster_rcnn_timm_fpn,
 )
 from .fcos import FCOS, fcos_mobilenet_v2_fpn, fcos_resnet50_fpn
+from .localizer import Localizer, localizer_alexnet, localizer_mobilenet_v2
 from .mask_rcnn import (
     MaskRCNN,
     keypoint_rcnn_resnet50_fpn,
@@ -37,6 +38,7 @@ SHORT = {  # the variants that learn on a CPU
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
+    "localizer": "localizer_mobilenet_v2",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "SSD",
     "Detector",
     "FasterRCNN",
+    "Localizer",
     "MaskRCNN",
     "Padded",
     "RetinaNet",
@@ -63,6 +66,8 @@ __all__ = [
     "full_name",
     "keypoint_rcnn_resnet50_fpn",
     "load_weights",
+    "localizer_alexnet",
+    "localizer_mobilenet_v2",
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
     "mask_rcnn_resnet50_fpn_v2",
