@@ -62,7 +62,8 @@ def find_window(record: Record, g: int, random: np.random.Generator) -> Window |
     good &= (boxops.box_ioa(windows, others) <= OTHER).all(axis=1)
     if not good.any():
         return None
-    return Window(*map(int, windows[good.argmax()]), (record.width, record.height))
+    x1, y1, x2, y2 = map(int, windows[good.argmax()])
+    return Window(x1, y1, x2, y2, (record.width, record.height))
 
 
 def _part(record: Record, g: int, window: Window, number: int) -> Record:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from boxops.evaluation.coco import coco_ap
+from boxops.evaluation.coco import Row, coco_ap
 from boxops.evaluation.localization import localization
 from boxops.evaluation.voc import voc_ap
 
@@ -26,7 +26,7 @@ def check_metric(metric: str) -> None:
 def measure(
     metric: str,
     ground_truth: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     iou_types: Sequence[str],
     *,
     image_ids: Collection[int] | None,

@@ -25,8 +25,8 @@ from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, det
 class Settings:
     """The numbers of the method; those of MobileNetV2 on 2 cores."""
 
-    size: int = 160  # the input's side in pixels
-    grid: int = 5  # S: the backbone's map is pooled to so many cells a side, as AlexNet's to 6; of 160 pixels it has 5
+    size: int = 128  # the input's side in pixels
+    grid: int = 4  # S: the backbone's map is pooled to so many cells a side, as AlexNet's to 6; of 128 pixels it has 4
     channels: int = 64  # M
     hidden: int = 512
     box_weight: float = 20.0  # of the L2 loss: squares of shares of the image are small beside a softmax loss
@@ -51,7 +51,9 @@ class Head(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.classes, self.box = nn.Linear(s.hidden, classes), nn.Linear(s.hidden, 4)
-        nn.init.zeros_(self.box.weight)  # the first guess: in the middle, half as wide and high as the image
+        # The first guess is the same for all: in the middle, half as wide and high as the image. Random ones make the
+        # first steps so large that hidden units die.
+        nn.init.zeros_(self.box.weight)
         nn.init.constant_(self.box.bias, 0.5)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +116,7 @@ class Localizer(Detector):
         return found, classes.new_ones(len(classes))
 
 
-TRAINING: dict[str, Any] = {**ADAMW, "batch_size": 32, "lr": 1e-3, "backbone_lr": 0.5, "epochs": 15}
+TRAINING: dict[str, Any] = {**ADAMW, "batch_size": 16, "lr": 1e-3, "backbone_lr": 0.5, "epochs": 15}
 
 
 @detector(training=TRAINING, needs=("one_object",))
