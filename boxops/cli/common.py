@@ -115,13 +115,17 @@ def open_data(args: argparse.Namespace, split: str, *, masks: bool, keypoints: b
     """The data set of the flags, with the masks and keypoints that the model asks for."""
     from boxops.data import open_dataset
 
+    given = data_options(args)
+    for name in options:
+        if options[name] is True and given.get(name) is False:
+            raise UserError(f"--data-option {name}: expected true, as this model needs it, got false")
     if args.data in ("shapes", "coco", "yolo"):
         options["masks"] = masks
     if args.data in ("shapes", "coco"):
         options["keypoints"] = keypoints
     if args.data == "shapes":
         options.pop("classes", None)
-    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **data_options(args)})
+    data = open_dataset(args.data, args.root, split=split, on_bad=args.on_bad, **{**options, **given})
     if masks and not data.has_masks:
         raise UserError(f"expected data with masks for this model, got {args.data} without")
     if keypoints and data.keypoint_names is None:

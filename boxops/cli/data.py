@@ -120,7 +120,8 @@ def decode(splits: dict[str, Any], problems: list[dict[str, str]]) -> dict[str, 
             done, "decoding", len(places), console=Console(stderr=True), transient=True
         ):
             if problem is not None:
-                problems.append({"file": problem.file, "place": problem.place, "text": problem.text})
+                told = {"file": problem.file, "place": problem.place, "text": problem.text}
+                problems += [told] * (told not in problems)  # of all parts of one image
             else:
                 files[digest].append((name, path))
     return files
@@ -145,7 +146,8 @@ def summary(splits: dict[str, Any]) -> dict[str, Any]:
                 counts[name][data.classes[label - 1]] += 1
             sizes.append(record.boxes[:, 2:] - record.boxes[:, :2])
         empty = sum(not len(record.labels) for record in records)
-        told[name] = {"images": len(records), "objects": sum(counts[name].values()), "without_objects": empty}
+        told[name] = {"images": len(records), "objects": sum(counts[name].values()), "without_objects": empty,
+                      "notes": data.notes}  # fmt: skip
     images = np.array([(record.width, record.height) for data in splits.values() for record in data.records()])
     return {
         "splits": told,
@@ -198,6 +200,9 @@ def tell(console: Any, found: dict[str, Any]) -> None:
     for name, key in (("images", "image_sizes"), ("boxes", "box_sizes")):
         shown.add_row(name, *(" x ".join(f"{side:g}" for side in size) for size in found[key].values()))
     console.print(shown)
+    for name, numbers in found["splits"].items():
+        for note in numbers["notes"]:
+            say(f"note of {name}: {note}")
     problems = found["problems"]
     say(f"{len(problems) or 'no'} problem{'s' * (len(problems) != 1)}")
     for problem in problems[:MOST_PROBLEMS]:

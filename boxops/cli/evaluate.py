@@ -1,4 +1,4 @@
-"""`boxops evaluate`: average precision of a checkpoint, of a model with its weights, or of a result file."""
+"""`boxops evaluate`: the metrics of a checkpoint, of a model with its weights, or of a result file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from boxops.cli.splits import open_held_out
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = """Average precision, COCO's or VOC's, of one of
+    parser.description = """Average precision, COCO's or VOC's, or ILSVRC's localization, of one of
 
   boxops evaluate --checkpoint runs/ssd/best.pt --data voc --root DIR
   boxops evaluate --model faster_rcnn_resnet50_fpn --weights FILE_OR_URL --data coco --root DIR
@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "checkpoint's run held out of them. A share is train's --split; all takes all")  # fmt: skip
     parser.add_argument("--results", metavar="FILE", help="COCO's json of detections of --annotations' images, instead "
                         "of a model")  # fmt: skip
-    parser.add_argument("--metric", default="coco", choices=("coco", "voc", "voc2007"),
-                        help="COCO's AP and AR, or VOC's AP (coco)")  # fmt: skip
+    parser.add_argument("--metric", choices=("coco", "voc", "voc2007", "localization"),
+                        help="COCO's AP and AR, VOC's AP, or class and IoU of the one object of an image (the model's "
+                        "own: coco of nearly all)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     parser.add_argument("--overwrite", action="store_true", help="--json may replace a file that boxops did not make")
     parser.add_argument("--batch-size", type=int, default=4, metavar="N", help="images at a time (4)")
@@ -75,7 +76,7 @@ def of_file(args: argparse.Namespace) -> dict[str, float]:
     with user_errors():
         from boxops.evaluation import evaluate_files
 
-        return evaluate_files(args.annotations, args.results, metric=args.metric)
+        return evaluate_files(args.annotations, args.results, metric=args.metric or "coco")
 
 
 def of_model(args: argparse.Namespace) -> dict[str, float]:

@@ -34,6 +34,7 @@ def open_dataset(
     on_bad: str = "skip",
     seed: int = 0,
     only: Sequence[str] | None = None,
+    one_object: bool = False,
     **options: Any,
 ) -> DetectionDataset:
     """Opens a data set by the name of its kind.
@@ -47,6 +48,8 @@ def open_dataset(
         on_bad: ``skip`` leaves bad annotations and images out, listed in ``problems``; ``raise`` stops at the first.
         seed: of the transforms' random numbers, and of the shapes.
         only: take the objects of these classes alone, label 1 for the first; ``notes`` count the others.
+        one_object: every object is a sample of its own, see :meth:`DetectionDataset.one_object`; ``shapes`` are drawn
+            one an image.
         options: of the kind: see :class:`Shapes`, :class:`Coco`, :class:`Voc`, :class:`Yolo`, :class:`Table`.
 
     Raises:
@@ -59,13 +62,15 @@ def open_dataset(
         kind = kind_of(root, options.get("annotations"))
     if kind not in KINDS:
         raise ValueError(f"open_dataset: expected a kind of {', '.join(KINDS)} or auto, got {kind!r}")
-    known = [*inspect.signature(KINDS[kind]).parameters][5:]
+    if not isinstance(one_object, bool):
+        raise ValueError(f"one_object: expected true or false, got {one_object!r}")
+    known = ["one_object", *[*inspect.signature(KINDS[kind]).parameters][5:]]
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"{kind}: expected options of {', '.join(known)}, got {', '.join(unknown)}")
     data = KINDS[kind](root, split=split, transform=transform, on_bad=on_bad, seed=seed, **options)
     if only is not None:
         selection.only(data, only)
-    return data
+    return data.one_object() if one_object else data
 
 
 __all__ = [

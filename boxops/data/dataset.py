@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from boxops.data import frames
+from boxops.data import frames, one_object
 from boxops.data.divide import divide
 from boxops.data.images import Enough, decode, factor, image_size, read_header
 from boxops.data.records import BadData, Object, Problem, Record, check, pack, to_coco
@@ -152,6 +152,8 @@ class DetectionDataset(torch.utils.data.Dataset):
         record = self._records[index]
         assert record.path is not None
         try:
+            if record.window is not None:
+                return one_object.read(record.path, record.window, enough), record
             image, header = decode(record.path, enough)
             return image, frames.upright(record, header)
         except ValueError as error:
@@ -234,12 +236,34 @@ class DetectionDataset(torch.utils.data.Dataset):
         return self._part(learn, share), self._part(held_out, share)
 
     def _part(self, indices: Sequence[int], share: float) -> DetectionDataset:
-        part = copy.copy(self)
-        part.divided = (share, len(self))
-        part._records = [self._records[index] for index in indices]
-        part._epoch = self._epoch.clone().share_memory_()
-        part.problems, part.undivided = list(self.problems), False
+        part = self._with([self._records[index] for index in indices])
+        part.divided, part.undivided = (share, len(self)), False
         return part
+
+    def _with(self, records: list[Record]) -> DetectionDataset:
+        other = copy.copy(self)
+        other._records, other._epoch = records, self._epoch.clone().share_memory_()
+        other.problems, other.notes = list(self.problems), list(self.notes)
+        return other
+
+    def one_object(self) -> DetectionDataset:
+        """Every object as a sample of its own: a part of its image that shows it and no other object as clearly, see
+        :func:`boxops.data.one_object.cut`. Crowds, difficult objects and those of which there is no such part are left
+        out, and counted in ``notes``. It reads the headers of all files.
+
+        Raises:
+            BadData: no object is left.
+            ValueError: the data has masks or keypoints, which are not cut.
+        """
+        for what, has in (("masks", self.has_masks), ("keypoints", self.keypoint_names is not None)):
+            if has:
+                raise ValueError(f"one_object: expected data without {what}, got data with them; {what}=False")
+        records, told = one_object.cut(self.records())
+        if not records:
+            raise BadData(f"one_object: expected objects, got none: {told}")
+        other = self._with(records)
+        other.notes.append(told)
+        return other
 
     def records(self) -> Sequence[Record]:
         """The records of all images, upright; for this it reads the headers of all files, the first time."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,16 @@ class Object:
     keypoints: Any = None  # x, y, visibility of each of K, one after another; None: none is labelled
 
 
+class Window(NamedTuple):
+    """The part of an upright image that a sample shows, in pixels."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    whole: tuple[int, int]  # width and height of the image
+
+
 @dataclass(slots=True)
 class Record:
     """One image and its G objects, all checked, in arrays: workers share these, and a large set has millions."""
@@ -64,6 +74,7 @@ class Record:
     area: np.ndarray  # float32 [G]
     segmentations: list[bytes]  # json of each, empty without masks
     keypoints: np.ndarray | None  # float32 [G, K, 3]
+    window: Window | None = None  # the image is this part of the file's; all else is in its frame
 
 
 def pack(
@@ -93,6 +104,17 @@ def pack(
         if keypoints is None
         else np.array([o.keypoints for o in objects], np.float32).reshape(-1, keypoints, 3),
     )
+
+
+ARRAYS = ("boxes", "labels", "ids", "iscrowd", "difficult", "area")  # of a record, [G, ...]
+
+
+def take(record: Record, objects: np.ndarray) -> Record:
+    """The record with these of its objects, int64 [K], alone."""
+    arrays = {name: getattr(record, name)[objects] for name in ARRAYS}
+    masks = [record.segmentations[g] for g in objects] if record.segmentations else []
+    keypoints = None if record.keypoints is None else record.keypoints[objects]
+    return replace(record, **arrays, segmentations=masks, keypoints=keypoints)
 
 
 def check(thing: Object, size: tuple[int, int], keypoints: int | None, masks: bool) -> float:

@@ -9,17 +9,7 @@ import numpy as np
 
 from boxops.data.checks import class_list
 from boxops.data.dataset import DetectionDataset
-from boxops.data.records import Record
-
-ARRAYS = ("boxes", "labels", "ids", "iscrowd", "difficult", "area")  # of a record, [G, ...]
-
-
-def take(record: Record, objects: np.ndarray) -> Record:
-    """The record with these of its objects, int64 [K], alone."""
-    arrays = {name: getattr(record, name)[objects] for name in ARRAYS}
-    masks = [record.segmentations[g] for g in objects] if record.segmentations else []
-    keypoints = None if record.keypoints is None else record.keypoints[objects]
-    return replace(record, **arrays, segmentations=masks, keypoints=keypoints)
+from boxops.data.records import take
 
 
 def only(data: DetectionDataset, classes: Sequence[str]) -> None:

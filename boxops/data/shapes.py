@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from collections.abc import Sequence
@@ -78,6 +79,13 @@ class Shapes(DetectionDataset):
 
     def has_objects(self) -> bool:
         return True
+
+    def one_object(self) -> Shapes:
+        """The images of ``max_objects=1``."""
+        other = copy.copy(self)
+        other.max_objects, other._all = 1, []
+        other._epoch = self._epoch.clone().share_memory_()
+        return other
 
     def image(self, index: int) -> Image.Image:
         return self.load(index)[0]

@@ -1,4 +1,4 @@
-"""Average precision of a detector, or of a result file: COCO's and Pascal VOC's."""
+"""What a detector, or a result file, is worth: COCO's and Pascal VOC's average precision, ILSVRC's localization."""
 
 from __future__ import annotations
 
@@ -17,9 +17,22 @@ from boxops.data.loader import Loader
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
 from boxops.evaluation.labels import by_name, categories_of, differences
-from boxops.evaluation.voc import check_metric, voc_ap
+from boxops.evaluation.localization import localization
+from boxops.evaluation.metrics import check_metric
+from boxops.evaluation.metrics import measure as measure_rows
+from boxops.evaluation.voc import voc_ap
 
-__all__ = ["Detections", "by_name", "coco_ap", "differences", "evaluate", "evaluate_files", "table", "voc_ap"]
+__all__ = [
+    "Detections",
+    "by_name",
+    "coco_ap",
+    "differences",
+    "evaluate",
+    "evaluate_files",
+    "localization",
+    "table",
+    "voc_ap",
+]
 
 COLUMN = 8  # a measure and the space around it, in characters
 AMP = {None: None, "none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,7 +43,7 @@ def evaluate(
     model: nn.Module,
     dataset: DetectionDataset,
     *,
-    metric: str = "coco",
+    metric: str | None = None,
     iou_types: Iterable[str] | None = None,
     labels: Sequence[str] | Mapping[int, int | None] | None = None,
     batch_size: int = 4,
@@ -41,14 +54,15 @@ def evaluate(
     progress: bool = False,
     sigmas: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """Average precision of a model on a data set.
+    """The metrics of a model on a data set.
 
     Args:
         model: in eval mode, ``model(images)`` gives per image ``boxes``, ``scores``, ``labels``; its mode is put back.
         dataset: with a transform that leaves images in their size, such as :func:`boxops.data.transforms.evaluate`. An
             image that cannot be read does not count, and is warned of.
         metric: ``coco``, see :func:`coco_ap`; ``voc``, AP at IoU 0.5 with the area under the curve, or ``voc2007``
-            with 11 points, see :func:`voc_ap`.
+            with 11 points, see :func:`voc_ap`; ``localization`` of data of one object an image, see
+            :func:`localization`. If None, the model's own, ``model.metric``, else ``coco``.
         iou_types: of COCO's ``bbox``, ``segm``, ``keypoints``; by default all that data and model have.
         batch_size: images at a time; of photos of several megapixels fewer.
         labels: what the model's labels mean: names, label i being labels[i - 1], found by name among
@@ -64,12 +78,14 @@ def evaluate(
         sigmas: of the keypoints, see :func:`coco_ap`.
 
     Returns:
-        The numbers in 0..1 by name, ``box_AP`` (``VOC_AP``) first; -1 where there is nothing to find.
+        The numbers in 0..1 by name, ``box_AP`` (``VOC_AP``, ``LOC_correct``) first; -1 where there is nothing to find.
 
     Raises:
         ValueError: the model does not give what iou_types ask for, or has other classes than the data; an image is of
             another size than annotated; or an argument is out of range.
     """
+    if metric is None:
+        metric = getattr(getattr(model, "module", model), "metric", "coco")
     check_metric(metric)
     if amp not in AMP:
         raise ValueError(f"evaluate: expected amp to be bf16, fp16 or none, got {amp!r}")
@@ -114,9 +130,7 @@ def evaluate(
     kinds = [kind for kind in wanted if kind in found.given]
     if iou_types is not None and kinds != wanted:
         raise ValueError(f"evaluate: expected a model that gives {wanted}, got one that gives {kinds}")
-    if metric == "coco":
-        return coco_ap(truth, found.rows(), kinds, image_ids=found.images, sigmas=sigmas)
-    return voc_ap(truth, found.rows(), image_ids=found.images, eleven_points=metric == "voc2007")
+    return measure_rows(metric, truth, found.rows(), kinds, image_ids=found.images, sigmas=sigmas)
 
 
 def _batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:

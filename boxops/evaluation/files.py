@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from boxops.data import BadData, Problem, segmentation
-from boxops.evaluation.coco import TYPES, check_types, coco_ap
-from boxops.evaluation.voc import check_metric, voc_ap
+from boxops.evaluation.coco import TYPES, check_types
+from boxops.evaluation.metrics import check_metric, measure
 
 PARTS = {"images": ("id", "height", "width"), "annotations": ("id", "image_id", "category_id"),
          "categories": ("id", "name")}  # fmt: skip
@@ -31,7 +31,7 @@ def evaluate_files(
     Args:
         annotations, results: the files.
         iou_types: of ``bbox``, ``segm``, ``keypoints``; by default what the first result has.
-        metric: ``coco``, ``voc`` or ``voc2007``, which are of boxes alone; see :func:`evaluate`.
+        metric: ``coco``, or ``voc``, ``voc2007`` or ``localization``, which are of boxes alone; see :func:`evaluate`.
         image_ids, sigmas: see :func:`coco_ap`.
 
     Raises:
@@ -59,9 +59,7 @@ def evaluate_files(
         needed = ["image_id", "category_id", "score", *(TYPES[kind][1] for kind in kinds)]
         _check(results, f"entry {i}", row, kinds, sizes, categories, needed)
     ids = None if image_ids is None else set(image_ids)
-    if metric != "coco":
-        return voc_ap(truth, rows, image_ids=ids, eleven_points=metric == "voc2007")
-    return coco_ap(truth, rows, kinds, image_ids=ids, sigmas=sigmas)
+    return measure(metric, truth, rows, kinds, image_ids=ids, sigmas=sigmas)
 
 
 def _load(path: str | Path) -> Any:

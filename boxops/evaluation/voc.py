@@ -14,11 +14,6 @@ Row = Mapping[str, Any]
 Images = dict[int, list[Row]]
 
 
-def check_metric(metric: str) -> None:
-    if metric not in ("coco", "voc", "voc2007"):
-        raise ValueError(f"evaluate: expected metric to be coco, voc or voc2007, got {metric!r}")
-
-
 def voc_ap(
     ground_truth: Mapping[str, Any],
     rows: Sequence[Row],

@@ -24,6 +24,7 @@ from .faster_rcnn import (
     faster_rcnn_vgg16,
 )
 from .fcos import FCOS, fcos_mobilenet_v2_fpn, fcos_resnet50_fpn
+from .localizer import Localizer, localizer_alexnet, localizer_mobilenet_v2
 from .mask_rcnn import (
     MaskRCNN,
     keypoint_rcnn_resnet50_fpn,
@@ -48,6 +49,7 @@ SHORT = {  # the variants that learn on a CPU
     "rcnn": "rcnn_mobilenet_v2",
     "sppnet": "sppnet_mobilenet_v2",
     "sliding_window": "sliding_window_alexnet",
+    "localizer": "localizer_mobilenet_v2",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "Detector",
     "FastRCNN",
     "FasterRCNN",
+    "Localizer",
     "MaskRCNN",
     "Padded",
     "RetinaNet",
@@ -84,6 +87,8 @@ __all__ = [
     "full_name",
     "keypoint_rcnn_resnet50_fpn",
     "load_weights",
+    "localizer_alexnet",
+    "localizer_mobilenet_v2",
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
     "mask_rcnn_resnet50_fpn_v2",

@@ -178,6 +178,7 @@ class Detector(nn.Module):
         ``scores`` ``[D]`` falling, ``labels`` ``[D]``, and what the model adds.
     """
 
+    metric = "coco"  # what boxops.evaluation measures of it
     legacy_names: Sequence[tuple[str, str]] = ()  # (pattern, replacement) of older checkpoints' names
     proposals: Proposals | None = None  # of detectors that are given their proposals
     stages: Sequence[Stage] = ()  # what is learnt when the steps of the training are done
