@@ -1,6 +1,6 @@
 """darknet's files: a .cfg as a plain list of sections, a .weights as its header and its numbers, bit for bit.
 
-Redmon, "Darknet: Open Source Neural Networks in C", 2013-2018; functions of its source are named where a rule is theirs.
+Redmon, "Darknet: Open Source Neural Networks in C", 2013-2018; where a rule is its own, the function is named.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ import numpy as np
 from .checkpoint import FOREIGN
 
 LARGEST = 2**31 - 1  # darknet counts in int
-INTEGER, NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.I)
+INTEGER, NUMBER = (
+    re.compile(r"[+-]?\d{1,18}", re.ASCII),
+    re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.I),
+)
 
-# The options of each section, as parser.c reads them; those behind the bar only matter in training. One that is not here
-# would change what the network computes, or is misspelt.
+# The options of each section, as parser.c reads them; those behind the bar matter in training only. One that is not
+# here would change what the network computes, or is misspelt.
 KNOWN = {
-    "net": "width height channels | batch subdivisions learning_rate momentum decay time_steps notruth random adam B1 B2"
-    " eps inputs max_crop min_crop max_ratio min_ratio center clip angle aspect saturation exposure hue policy burn_in"
+    "net": "width height channels | batch subdivisions learning_rate momentum decay time_steps notruth random adam B1"
+    " B2 eps inputs max_crop min_crop max_ratio min_ratio center clip angle aspect saturation exposure hue policy burn_in"
     " power step scale steps scales gamma max_batches",
     "convolutional": "batch_normalize filters size stride pad padding groups activation",
     "local": "filters size stride pad activation",
