@@ -26,8 +26,8 @@ INTEGER, NUMBER = (
 # here would change what the network computes, or is misspelt.
 KNOWN = {
     "net": "width height channels | batch subdivisions learning_rate momentum decay time_steps notruth random adam B1"
-    " B2 eps inputs max_crop min_crop max_ratio min_ratio center clip angle aspect saturation exposure hue policy burn_in"
-    " power step scale steps scales gamma max_batches",
+    " B2 eps inputs max_crop min_crop max_ratio min_ratio center clip angle aspect saturation exposure hue policy"
+    " burn_in power step scale steps scales gamma max_batches",
     "convolutional": "batch_normalize filters size stride pad padding groups activation",
     "local": "filters size stride pad activation",
     "connected": "batch_normalize output activation",

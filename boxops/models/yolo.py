@@ -100,7 +100,7 @@ class YOLO(Detector):
         classes = [head.classes for head in self.heads]
         if len(set(classes)) > 1:
             raise ValueError(f"{place}: expected the same classes of all heads, got {classes}")
-        self.num_classes = classes[0] + 1  # with the background, as the other detectors count
+        self.config = {"num_classes": classes[0] + 1}  # with the background, as the other detectors count
 
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor]:
         """Boxes [B, A, 4] in pixels of the batch, and scores [B, A, C]."""

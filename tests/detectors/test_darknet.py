@@ -58,7 +58,7 @@ def test_every_cfg_builds(name):
         outputs = net.eval()(torch.empty(1, *net.shape))
     assert sum(tensor.numel() for layer in net.layers for tensor in layer.stored()) == COUNTS[name]
     assert [tuple(out.shape[1:]) for out in outputs] == [net.layers[i].shape for i in net.heads]
-    assert detector.num_classes == (21 if name in ("yolov1", "yolov1-tiny", "yolov2-voc") else 81)
+    assert detector.config["num_classes"] == (21 if name in ("yolov1", "yolov1-tiny", "yolov2-voc") else 81)
 
 
 def oracle(name, tmp_path):
@@ -117,6 +117,21 @@ def test_detections_are_those_of_darknet(name):
     np.testing.assert_allclose(found["scores"] * 100, [percent for _, percent in RECORDED[name]], atol=2)
     dog = found["boxes"][labels.index("dog")]
     assert boxops.box_iou(dog[None], torch.tensor([[128.0, 220, 310, 540]])) > 0.6  # where the dog is
+
+
+@needs_data
+def test_average_precision_on_some_images_of_coco():
+    pytest.importorskip("faster_coco_eval", exc_type=ImportError)
+    from boxops.data import open_dataset, transforms
+    from boxops.evaluation import by_name, evaluate
+
+    data, names = open_dataset("coco", DATA / "coco", transform=transforms.evaluate()), read_names(FILES / "coco.names")
+    assert {"tvmonitor", "motorbike", "sofa"} < {*names} - {*data.classes}  # but in COCO's order
+    assert by_name(names, data) == dict(enumerate(data.category_ids, 1))
+    model = darknet_yolo(FILES / "yolov3-tiny.cfg", FILES / "yolov3-tiny.weights")
+    model.network.fold()
+    found = evaluate(model, data, labels=names, iou_types=["bbox"])
+    assert found["box_AP"] == pytest.approx(0.220, abs=0.004) and found["box_AP50"] == pytest.approx(0.420, abs=0.006)
 
 
 # One layer beside its loops in NumPy
