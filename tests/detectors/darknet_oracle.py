@@ -37,7 +37,7 @@ def weights(counts, norm):
     return np.concatenate(parts).astype("<f4")
 
 
-ODD = weights([(8, 27), (8, 36), (21, 32)], [True, False, True])
+ODD = weights([(16, 27), (16, 72), (21, 64)], [True, False, True])
 
 
 def write_odd(file):
