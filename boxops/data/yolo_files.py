@@ -77,7 +77,12 @@ def class_names(about: dict[str, Any], file: Path | None, folders: list[Path]) -
         return [f"class_{k}" for k in range(int(count))]
     if listed is None:
         return []
-    return [line.strip() for line in listed.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]
+    return read_names(listed)
+
+
+def read_names(file: str | Path) -> list[str]:
+    """The classes of a file with a name in each line, such as darknet's coco.names."""
+    return [line.strip() for line in Path(file).read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]
 
 
 def described(about: dict[str, Any], file: Path, split: str) -> list[Path]:

@@ -19,6 +19,16 @@ SAID = (
     "head.classification_head.num_columns",
 )
 UNUSED = ("__background__", "N/A")
+# Six of COCO's classes as Pascal VOC spells them, and darknet's coco.names
+SPELLINGS = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+SPELLINGS |= {other: name for name, other in SPELLINGS.items()}
 
 
 def coco_names() -> list[str]:
@@ -44,7 +54,7 @@ def number_of_classes(model: Any) -> int | None:
 
 
 def by_name(names: Sequence[str], dataset: DetectionDataset) -> Categories:
-    """The categories of a model whose label i is names[i - 1].
+    """The categories of a model whose label i is names[i - 1], in COCO's or Pascal VOC's spelling.
 
     Raises:
         ValueError: the data set has a class that the model has not (says which names only one of them has), or, in
@@ -55,13 +65,21 @@ def by_name(names: Sequence[str], dataset: DetectionDataset) -> Categories:
     ids = dict(zip(dataset.classes, dataset.category_ids, strict=True))
     if len(ids) < len(dataset.classes):
         raise ValueError(f"expected classes of different names in the data, got {reprlib.repr(dataset.classes)}")
+    names = spelt(names, list(ids))
     if set(ids) - set(names):
         raise ValueError(f"expected a model of the data's classes, got other names: {differences(names, list(ids))}")
     return {label: ids.get(name) for label, name in enumerate(names, 1)}
 
 
+def spelt(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The names, of COCO's and Pascal VOC's spellings those that the classes have."""
+    only = {*classes} - {*names}
+    return [SPELLINGS[name] if SPELLINGS.get(name) in only and name not in classes else name for name in names]
+
+
 def differences(names: Sequence[str], classes: Sequence[str]) -> str:
     """The names that only the model or only the data has; empty if they have the same."""
+    names = spelt(names, classes)
     sides = {"only the model has": (names, classes), "only the data has": (classes, names)}
     told = []
     for text, (these, others) in sides.items():

@@ -107,6 +107,15 @@ def test_classes_are_found_by_name(tmp_path, names, only):
     assert {metrics[f"box_AP/{name}"] for name in own.values()} == {metrics["box_AP"]} == {1.0}
 
 
+def test_voc_s_and_coco_s_spellings_are_one_name(tmp_path):
+    data = annotated(tmp_path, [(5, "tv"), (2, "sofa")])
+    names = ["tvmonitor", "couch", "dog"]
+    assert evaluation.by_name(names, data) == {1: 5, 2: 2, 3: None}
+    assert evaluation.differences(names, data.classes) == "only the model has 'dog'"
+    names = ["tvmonitor", "tv", "sofa", "couch"]  # a model that means two classes by them
+    assert evaluation.by_name(names, data) == {1: None, 2: 5, 3: 2, 4: None}
+
+
 @pytest.mark.parametrize("only", NAMES)
 def test_ids_in_no_order(tmp_path, only):
     """The numbers of a class are those of its name, as the second opinion has it."""
