@@ -69,8 +69,7 @@ def find_window(record: Record, g: int, random: np.random.Generator) -> Window |
 def _part(record: Record, g: int, window: Window, number: int) -> Record:
     alone = take(record, np.array([g]))
     alone.boxes -= np.array([window.x1, window.y1] * 2, np.float32)
-    size = {"width": window.x2 - window.x1, "height": window.y2 - window.y1}
-    return replace(alone, id=number, window=window, **size)
+    return replace(alone, id=number, width=window.x2 - window.x1, height=window.y2 - window.y1, window=window)
 
 
 def read(path: Path, window: Window, enough: Enough | None) -> Image.Image:

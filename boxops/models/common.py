@@ -27,8 +27,8 @@ PER_OBJECT = ("boxes", "labels", "masks", "keypoints")
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of the backbones' images
 
 # Options of a training run, beside those of boxops.training.Options. The small ones were tuned on 2 cores, the large
-# ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size however
-# small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
+# ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size,
+# however small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
 SGD: dict[str, Any] = {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}
 ADAMW: dict[str, Any] = {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "backbone_lr": 0.2, "channels_last": True}
 
