@@ -146,11 +146,11 @@ def summary(splits: dict[str, Any]) -> dict[str, Any]:
                 counts[name][data.classes[label - 1]] += 1
             sizes.append(record.boxes[:, 2:] - record.boxes[:, :2])
         empty = sum(not len(record.labels) for record in records)
-        told[name] = {"images": len(records), "objects": sum(counts[name].values()), "without_objects": empty,
-                      "notes": data.notes}  # fmt: skip
+        told[name] = {"images": len(records), "objects": sum(counts[name].values()), "without_objects": empty}
     images = np.array([(record.width, record.height) for data in splits.values() for record in data.records()])
     return {
         "splits": told,
+        "notes": {name: data.notes for name, data in splits.items()},
         "classes": {key: {name: counts[name][key] for name in splits} for key in classes},
         "image_sizes": _three(images),
         "box_sizes": _three(np.concatenate(sizes)),
@@ -200,8 +200,8 @@ def tell(console: Any, found: dict[str, Any]) -> None:
     for name, key in (("images", "image_sizes"), ("boxes", "box_sizes")):
         shown.add_row(name, *(" x ".join(f"{side:g}" for side in size) for size in found[key].values()))
     console.print(shown)
-    for name, numbers in found["splits"].items():
-        for note in numbers["notes"]:
+    for name, notes in found["notes"].items():
+        for note in notes:
             say(f"note of {name}: {note}")
     problems = found["problems"]
     say(f"{len(problems) or 'no'} problem{'s' * (len(problems) != 1)}")

@@ -22,13 +22,12 @@ MARGINS = np.geomspace(1.5, 0.1, 128)
 
 
 def cut(records: Sequence[Record]) -> tuple[list[Record], str]:
-    """A record for each object, of a window that shows all of it and less than a third (``OTHER``) of any other, and
-    how many there are, in words.
+    """A record for each object, of a window that shows all of it and little of others, and how many there are, in words.
 
-    The object lies anywhere in its window and takes at most ``FILLED`` of it, half of it on an average of crowded
-    images. The window is of whole pixels and a function of the name of the image's file and the object's number in it:
-    the same in every split and folder, whatever the seed. Crowds and difficult objects are left out, though no window
-    shows them beside others either; so are objects without a window.
+    Of any other object the window shows at most ``OTHER`` of its area. The object lies anywhere in the window and takes
+    from a sixteenth to ``FILLED`` of it. The window is of whole pixels and a function of the name of the image's file
+    and the object's place in it: the same in every split and folder, whatever the seed. Crowds and difficult objects
+    are others, but get no windows; objects of which there is none are left out.
 
     Args:
         records: of upright images, without masks and keypoints.

@@ -1,7 +1,7 @@
 """Classification and localization: what the one object of an image is, and where, "treated as a regression problem".
 
-The lecture's first step from classification to detection. Krizhevsky et al. 2012 won ILSVRC's localization so; Sermanet
-et al., "OverFeat", ICLR 2014, section 4; Szegedy et al. 2013, "Deep Neural Networks for Object Detection", section 3.
+The lecture's first step from classification to detection. Sermanet et al., "OverFeat", ICLR 2014, section 4, which won
+ILSVRC 2013's localization; Szegedy et al., "Deep Neural Networks for Object Detection", NeurIPS 2013, section 3.
 Shapes: B images, C classes with the background, which no image is, M channels and S x S cells of the head's map.
 """
 

@@ -109,7 +109,7 @@ def test_bad_arguments(shapes):
         evaluation.evaluate(Oracle(shapes, masks=False), shapes, iou_types=["bbox", "segm"])
     with pytest.raises(ValueError, match="expected iou_types of bbox, segm, keypoints, got"):
         evaluation.evaluate(Oracle(shapes), shapes, iou_types=["boxes"])
-    with pytest.raises(ValueError, match="expected metric to be coco, voc or voc2007, got 'map'"):
+    with pytest.raises(ValueError, match="expected metric to be one of coco, voc, voc2007, localization, got 'map'"):
         evaluation.evaluate(Oracle(shapes), shapes, metric="map")
     shrunk = copy.copy(shapes)
     shrunk.transform = lambda image, target: (image[:, ::2], target)

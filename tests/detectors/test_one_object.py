@@ -252,8 +252,9 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert main(check) == 0
     told = capsys.readouterr().out
     assert "note of train: one_object: 4 parts of 2 images, each of one object" in told and "no problems" in told
-    found = json.loads(Path("found.json").read_text())["splits"]["train"]
-    assert found["images"] == found["objects"] == 4
+    found = json.loads(Path("found.json").read_text())
+    assert found["splits"]["train"] == {"images": 4, "objects": 4, "without_objects": 0}
+    assert found["notes"] == {"train": ["one_object: 4 parts of 2 images, each of one object"]}
     Image.open("sheet.jpg").load()
     Path("set/a.png").write_bytes(Path("set/a.png").read_bytes()[:3000])
     assert main([*check, "--overwrite"]) == 1
