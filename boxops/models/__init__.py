@@ -9,6 +9,7 @@ from typing import Any
 
 from .checkpoint import load_weights, read
 from .common import MODELS, Detector, Padded
+from .darknet import Darknet
 from .faster_rcnn import (
     FasterRCNN,
     faster_rcnn_mobilenet_v2_fpn,
@@ -30,6 +31,7 @@ from .mask_rcnn import (
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
+from .yolo import YOLO, darknet_yolo
 
 SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
@@ -44,6 +46,8 @@ __all__ = [
     "MODELS",
     "SHORT",
     "SSD",
+    "YOLO",
+    "Darknet",
     "Detector",
     "FasterRCNN",
     "MaskRCNN",
@@ -51,6 +55,7 @@ __all__ = [
     "RetinaNet",
     "categories",
     "create",
+    "darknet_yolo",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_mobilenet_v3_large_320_fpn",
     "faster_rcnn_mobilenet_v3_large_fpn",
