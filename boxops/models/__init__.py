@@ -10,6 +10,7 @@ from typing import Any
 from .checkpoint import load_weights, read
 from .common import MODELS, Detector, Padded
 from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
+from .darknet import Darknet
 from .faster_rcnn import (
     FasterRCNN,
     faster_rcnn_alexnet,
@@ -38,6 +39,7 @@ from .sliding_window import SlidingWindow, sliding_window_alexnet
 from .sppnet import SPPNet, sppnet_alexnet, sppnet_mobilenet_v2, sppnet_vgg16
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
+from .yolo import YOLO, darknet_yolo
 
 SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
@@ -58,6 +60,8 @@ __all__ = [
     "RCNN",
     "SHORT",
     "SSD",
+    "YOLO",
+    "Darknet",
     "Detector",
     "FastRCNN",
     "FasterRCNN",
@@ -74,6 +78,7 @@ __all__ = [
     "fast_rcnn_vgg16",
     "faster_rcnn_alexnet",
     "faster_rcnn_mobilenet_v2",
+    "darknet_yolo",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_mobilenet_v3_large_320_fpn",
     "faster_rcnn_mobilenet_v3_large_fpn",

@@ -98,6 +98,16 @@ def test_layers_are_those_of_opencv(name, folded, tmp_path):
         np.testing.assert_allclose(own, expected, atol=1e-3, rtol=1e-3)
 
 
+def test_every_weight_learns(tmp_path):
+    """In training: gradients through all layers, and batch norm's statistics move."""
+    model = oracle("odd", tmp_path).train()
+    before = model.network.layers[0].norm.running_mean.clone()
+    raw = model.network(torch.from_numpy(darknet_oracle.image(40, 48)).expand(2, -1, -1, -1))[0]
+    model.heads[0].scores(model.heads[0].rows(raw)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert not torch.equal(model.network.layers[0].norm.running_mean, before)
+
+
 RECORDED = {  # of the test data's README
     "yolov2-tiny": [("dog", 82), ("car", 74), ("bicycle", 59)],
     "yolov3-tiny": [("car", 62), ("bicycle", 59), ("dog", 57), ("truck", 56), ("car", 52)],
