@@ -236,7 +236,7 @@ def show(results: Mapping[str, Any]) -> None:
 
     counts = results["counts"]
     some = [at for at, count in enumerate(counts) if count in (100, 1000)] or [len(counts) - 1]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("", no_wrap=True)
     for heading in ("boxes", "s", *map(str, IOUS), *(f"AR {counts[at]}" for at in some)):
         table.add_column(heading, justify="right", no_wrap=True)
