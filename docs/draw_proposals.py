@@ -1,4 +1,4 @@
-"""Draws the first proposals of images, and recalls that `boxops study proposals` measured, as docs/pictures/proposals.jpg.
+"""Draws the first proposals of images, and recalls of `boxops study proposals`, as docs/pictures/proposals.jpg.
 
     python docs/draw_proposals.py --row voc DIR test 0 STUDY/proposals.json --row ... [--checkpoint FILE]
 
@@ -62,7 +62,7 @@ def main():
     for row, (kind, root, split, index, study) in zip(axes, args.row, strict=True):
         study = json.loads(Path(study).read_text())
         image, record, _ = open_dataset(kind, root, split=split).load(int(index))
-        for axis, colour, (name, title) in zip(row, COLOURS, columns.items(), strict=False):
+        for axis, (name, title) in zip(row, columns.items(), strict=False):
             if name in study["methods"]:
                 find = of_checkpoint(args)[0] if name == "RPN" else Proposals(name)
                 draw_boxes(axis, image, record, find(image), COLOURS[list(study["methods"]).index(name)], title)

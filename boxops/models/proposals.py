@@ -80,7 +80,7 @@ def edge_boxes(
     Args:
         image: uint8 ``[H, W, 3]``, RGB.
         blur: sigma of the Gaussian before the gradients that are taken for edges.
-        alpha: IoU of neighbouring windows, the density of the search (section 3.2).
+        alpha: IoU of neighbouring windows, the density of the search (section 3.4).
         beta: IoU at which a better box suppresses one.
         min_score, min_area, max_boxes: of what is kept; areas are in pixels.
         model: OpenCV's file ``model.yml.gz`` of structured edges (Dollar and Zitnick 2013), which finds the edges then.

@@ -2,7 +2,7 @@
 
 Recall at an IoU is the share of objects that some proposal overlaps by it or more; average recall is the mean over IoUs
 of 0.5 to 1, which tells more of the detectors that are built on them: Hosang et al., "What makes for effective
-detection proposals?", PAMI 2016, section 5.
+detection proposals?", PAMI 2016.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def measure(data: Any, finders: Mapping[str, Find], most: int) -> dict[str, Any]
             raise UserError(f"expected objects to find, got none in {images} images")
         found[name] = {
             "recall": {f"{iou:g}": (of_objects >= iou).mean(0).tolist() for iou in IOUS},
-            "average_recall": (2 * np.maximum(of_objects - 0.5, 0)).mean(0).tolist(),  # Hosang et al., equation 1
+            "average_recall": (2 * np.maximum(of_objects - 0.5, 0)).mean(0).tolist(),  # the integral over all IoUs
             "proposals_per_image": statistics.mean(numbers[name]),
             "seconds_per_image": statistics.median(seconds[name]),
         }
@@ -236,7 +236,7 @@ def show(results: Mapping[str, Any]) -> None:
 
     counts = results["counts"]
     some = [at for at, count in enumerate(counts) if count in (100, 1000)] or [len(counts) - 1]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("", no_wrap=True)
     for heading in ("boxes", "s", *map(str, IOUS), *(f"AR {counts[at]}" for at in some)):
         table.add_column(heading, justify="right", no_wrap=True)
