@@ -1,7 +1,7 @@
 """Puts a study of `boxops study regions` into the documentation: `python docs/draw_study.py study-regions`.
 
-Its table and pictures go into docs/models/study.md between the markers, the bars to docs/pictures/study_regions.svg, its
-numbers to docs/models/runs/, and what the four detectors see in its image to docs/pictures/study_compare.jpg.
+Its table and pictures go into docs/models/study.md between the markers, the bars to docs/pictures/study_regions.svg,
+its numbers to docs/models/runs/, and what the four detectors see in its image to docs/pictures/study_compare.jpg.
 """
 
 import re
