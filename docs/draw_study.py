@@ -1,7 +1,7 @@
 """Puts a study of `boxops study regions` into the documentation: `python docs/draw_study.py study-regions`.
 
-Its table goes into docs/models/study.md between the markers, its picture to docs/pictures/study_regions.svg, its
-numbers to docs/models/runs/, and what the four detectors see in its image to docs/pictures/study_compare.jpg.
+Its table and pictures go into docs/models/study.md between the markers, the bars to docs/pictures/study_regions.svg,
+its numbers to docs/models/runs/, and what the four detectors see in its image to docs/pictures/study_compare.jpg.
 """
 
 import re
@@ -14,6 +14,14 @@ from boxops.studies import regions
 from boxops.studies.regions_report import markdown
 
 DOCS = Path(__file__).parent
+PICTURES = """
+![training and test times, ours beside the papers'](../pictures/study_regions.svg)
+
+{table}
+What the four see in an image that none of them learnt from, by `boxops detect --compare`:
+
+![detections of all four, side by side](../pictures/study_compare.jpg)
+"""
 BEGIN, END = "<!-- study: python docs/draw_study.py -->", "<!-- end of study -->"
 
 
@@ -25,7 +33,7 @@ def main(folder):
     for kind in ("csv", "json"):
         shutil.copy(folder / f"regions.{kind}", DOCS / f"models/runs/study_regions.{kind}")
     page = DOCS / "models/study.md"
-    block = f"{BEGIN}\n\n{markdown(results)}\n{END}"
+    block = f"{BEGIN}\n{PICTURES.format(table=markdown(results))}\n{END}"
     page.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: block, page.read_text(), flags=re.DOTALL))
     checkpoints = [str(folder / system / "last.pt") for system in results["systems"]]
     picture = DOCS / "pictures/study_compare.jpg"

@@ -30,17 +30,8 @@ PAPERS: dict[str, dict[str, float | None]] = {
 }
 PASSED_ON = ("data", "root", "images", "annotations", "on_bad", "split", "backbone_weights", "device", "workers",
              "seed")  # fmt: skip
-OPTIONS = (
-    *PASSED_ON,
-    "backbone",
-    "size",
-    "proposals",
-    "max_proposals",
-    "data_option",
-    "epochs",
-    "steps",
-    "test_images",
-)
+OPTIONS = (*PASSED_ON, "backbone", "size", "proposals", "max_proposals", "data_option", "epochs", "steps",
+           "test_images", "quick")  # fmt: skip
 FILES = ("regions.json", "regions.csv", "regions.svg", "regions.png")
 USUAL: dict[str, Any] = {"proposals": "selective_search_fast", "max_proposals": 2000, "test_images": 20}
 QUICK: dict[str, Any] = {"size": 128, "proposals": "edge_boxes", "max_proposals": 100, "test_images": 5}

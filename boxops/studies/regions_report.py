@@ -82,7 +82,10 @@ def markdown(results: Mapping[str, Any]) -> str:
         times = [span(some[key]) for key in TIMES for some in (mine, papers)]
         lines.append([NAMES[system], *times, disk(found), f"{found['AP50']:.3f}"])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{results['options']['backbone']} on {where(results)}; the papers: VGG16 on a GPU of the time.\n"
+    told = f"{results['options']['backbone']} on {where(results)}; the papers: VGG16 on a GPU of the time."
+    if results["options"]["quick"]:
+        told += " A quick study, of generated images and a few steps: it tells of times alone."
+    return f"{table}\n\n{told}\n"
 
 
 def write(results: Mapping[str, Any], out: Path) -> None:

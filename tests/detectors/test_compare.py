@@ -4,15 +4,20 @@ import re
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import bright
+import numpy as np
 import pytest
 from bright import BOX, checkpoint, found, picture
 from PIL import Image
 from tiny import torch
 
 from boxops.cli import compare, main
+from boxops.cli.models import find_anew
 from boxops.draw import captioned, colour, grid
+from boxops.models.proposal_cache import packed
+from boxops.models.proposals import Proposals, as_pixels
 
 
 @pytest.fixture
@@ -103,6 +108,17 @@ def test_first_call_does_not_count(here, models, monkeypatch):
     monkeypatch.setattr(bright.Bright, "find", slow_at_first)
     assert detect("--compare", models[0], "x.png", "--json", "found.json") == 0
     assert 0.02 <= found()[0]["seconds"] < 0.3 and len(slept) > 1
+
+
+def test_proposals_are_found_anew(tmp_path):
+    """Or else the time of an image that was proposed for before would be another one's."""
+    proposals = Proposals("edge_boxes", cache=tmp_path / "cache")
+    image = Image.new("RGB", (40, 30))
+    image.paste("white", BOX)
+    proposals.cache.put(proposals.key(as_pixels(image)), packed(np.float32([[1, 2, 30, 20]])))
+    assert proposals(image).tolist() == [[1, 2, 30, 20]]
+    find_anew(SimpleNamespace(proposals=proposals))
+    assert proposals(image).tolist() != [[1, 2, 30, 20]]
 
 
 @pytest.mark.parametrize(
