@@ -26,14 +26,14 @@ COLUMNS = 6
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shapes", help="checkpoint of a run on shapes")
-    parser.add_argument("cells", help="checkpoint of a run on BCCD")
-    parser.add_argument("--root", required=True, help="the folder of BCCD")
+    parser.add_argument("--cells", help="checkpoint of a run on BCCD, for a second row")
+    parser.add_argument("--root", help="the folder of BCCD")
     args = parser.parse_args()
-    figure, rows = plt.subplots(2, COLUMNS, figsize=(12, 4.6), layout="constrained")
-    for axes, checkpoint, kind, root, split in (
-        (rows[0], args.shapes, "shapes", None, "val"),
-        (rows[1], args.cells, "voc", args.root, "test"),
-    ):
+    runs = [(args.shapes, "shapes", None, "val")]
+    if args.cells is not None:
+        runs.append((args.cells, "voc", args.root, "test"))
+    figure, rows = plt.subplots(len(runs), COLUMNS, figsize=(12, 2.3 * len(runs)), layout="constrained", squeeze=False)
+    for axes, (checkpoint, kind, root, split) in zip(rows, runs, strict=True):
         model, run = load_model(checkpoint)
         data = open_dataset(kind, root, split=split, one_object=True, transform=transforms.evaluate())
         for k, axis in enumerate(axes):
