@@ -9,8 +9,8 @@ from typing import Any
 
 from .checkpoint import load_weights, read
 from .common import MODELS, Detector, Padded
-from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
 from .darknet import Darknet
+from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
 from .faster_rcnn import (
     FasterRCNN,
     faster_rcnn_alexnet,
@@ -73,12 +73,12 @@ __all__ = [
     "SlidingWindow",
     "categories",
     "create",
+    "darknet_yolo",
     "fast_rcnn_alexnet",
     "fast_rcnn_mobilenet_v2",
     "fast_rcnn_vgg16",
     "faster_rcnn_alexnet",
     "faster_rcnn_mobilenet_v2",
-    "darknet_yolo",
     "faster_rcnn_mobilenet_v2_fpn",
     "faster_rcnn_mobilenet_v3_large_320_fpn",
     "faster_rcnn_mobilenet_v3_large_fpn",
