@@ -22,7 +22,7 @@ MARGINS = np.geomspace(1.5, 0.1, 128)
 
 
 def cut(records: Sequence[Record]) -> tuple[list[Record], str]:
-    """A record for each object, of a window that shows all of it and little of others, and how many there are, in words.
+    """A record for each object, of a window that shows all of it and little of others; and how many, in words.
 
     Of any other object the window shows at most ``OTHER`` of its area. The object lies anywhere in the window and takes
     from a sixteenth to ``FILLED`` of it. The window is of whole pixels and a function of the name of the image's file
