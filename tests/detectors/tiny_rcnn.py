@@ -25,7 +25,7 @@ class Grid:
         ]
         return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
 
-    def prepare(self, *data, workers=0):
+    def prepare(self, *data, **options):
         pass
 
 
