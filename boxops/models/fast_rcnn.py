@@ -223,7 +223,7 @@ def fast_rcnn_mobilenet_v2(
     freeze: int = 0,
     hidden: int = 512,
     svd: Sequence[int] | None = None,
-    proposals: str = "selective_search_fast",
+    proposals: str = "edge_boxes",
     max_proposals: int = 2000,
     **settings: Any,
 ) -> FastRCNN:

@@ -181,7 +181,7 @@ def whole(size: tuple[int, int], like: Tensor) -> Tensor:
     return like.new_tensor([[0, 0, size[1], size[0]]])
 
 
-SMALL: dict[str, Any] = {"min_size": 480, "max_size": 800, "crop_size": 64, "context": 4, "chunk": 128}  # on a CPU
+SMALL: dict[str, Any] = {"min_size": 480, "max_size": 800, "crop_size": 64, "context": 4, "chunk": 32}  # on a CPU
 PAPER: dict[str, Any] = {"batch_size": 4, "optimizer": "sgd", "lr": 1e-3, "eval_every": 0}
 
 
@@ -234,7 +234,7 @@ def rcnn_mobilenet_v2(
     norm: str = "batch",
     freeze: int = 0,
     proposals: str = "edge_boxes",
-    max_proposals: int = 1000,
+    max_proposals: int = 2000,
     **settings: Any,
 ) -> RCNN:
     """R-CNN on MobileNetV2 up to stride 16, with small crops: learns on a CPU."""

@@ -161,8 +161,8 @@ def sppnet_mobilenet_v2(
     backbone_weights: Weights,
     norm: str = "batch",
     hidden: int = 512,
-    proposals: str = "selective_search_fast",
-    max_proposals: int = 1000,
+    proposals: str = "edge_boxes",
+    max_proposals: int = 2000,
     **settings: Any,
 ) -> SPPNet:
     """SPP-net on MobileNetV2 up to stride 16: learns on a CPU."""
