@@ -43,8 +43,6 @@ class Settings:
     naive_batch: int = 64  # crops that go through the network at a time
     fg_iou_thresh: float = 0.6
     bg_iou_thresh: float = 0.4
-    near_iou_thresh: float = 0.1
-    far_fraction: float = 0.2  # of the windows below, how many may be sampled: the others are the hard ones
     batch_size_per_image: int = 32
     positive_fraction: float = 0.25
     score_thresh: float = 0.05
@@ -151,11 +149,10 @@ class SlidingWindow(Detector):
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         s, truth = self.settings, GroundTruth.of(targets)
         windows = self.all_windows(batch)
-        matches, ious = boxops.match_max_iou(
+        matches, _ = boxops.match_max_iou(
             windows, truth.boxes, s.fg_iou_thresh, s.bg_iou_thresh, offsets=truth.offsets, **truth.crowds
         )
-        usable = (ious >= s.near_iou_thresh) | (torch.rand_like(ious) < s.far_fraction)  # [B, A]
-        matches = matches.where(usable & (boxops.box_area(windows) > 0), -2)
+        matches = matches.where(boxops.box_area(windows) > 0, -2)  # [B, A]
         sample = Sample(matches, s.batch_size_per_image, s.positive_fraction)
         labels = truth.take(truth.labels, sample.of(matches)) * sample.positive  # [B, S], 0: background
         crops = torch.cat([self.sampled(image, at) for image, at in zip(unpadded(batch), sample.at, strict=True)])
