@@ -30,8 +30,9 @@ def main(folder):
     if results is None or list(results["systems"]) != list(regions.PAPERS):
         sys.exit(f"{folder}: expected a whole study of boxops study regions")
     shutil.copy(folder / "regions.svg", DOCS / "pictures/study_regions.svg")
-    for kind in ("csv", "json"):
-        shutil.copy(folder / f"regions.{kind}", DOCS / f"models/runs/study_regions.{kind}")
+    for kind in ("csv", "json"):  # files by their names alone
+        text = re.sub(r'(?<=[ "])/[^ "]*/', "", (folder / f"regions.{kind}").read_text())
+        (DOCS / f"models/runs/study_regions.{kind}").write_text(text)
     page = DOCS / "models/study.md"
     block = f"{BEGIN}\n{PICTURES.format(table=markdown(results))}\n{END}"
     page.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: block, page.read_text(), flags=re.DOTALL))
