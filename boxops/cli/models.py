@@ -40,7 +40,7 @@ def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
     names = models.categories(models.full_name(args.model))[1:] or coco_names()  # without the background
     model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
     known = model.config["num_classes"] == len(names) + 1
-    return model.to(device).eval(), {"classes": names if known else []}, device
+    return checked(model).to(device).eval(), {"classes": names if known else []}, device
 
 
 def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
@@ -49,7 +49,17 @@ def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
     from boxops.training.parts import start_processes
 
     _, _, place = start_processes(device)
-    return *load_model(path, place), place
+    model, checkpoint = load_model(path, place)
+    return checked(model), checkpoint, place
+
+
+def checked(model: Any) -> Any:
+    """The model; ImportError if its proposals need what is not here."""
+    from boxops.models.proposals import Proposals, opencv
+
+    if isinstance(getattr(model, "proposals", None), Proposals):
+        opencv()
+    return model
 
 
 def find_anew(model: Any) -> None:

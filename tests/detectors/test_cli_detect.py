@@ -2,6 +2,7 @@
 
 import http.server
 import re
+import sys
 import threading
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from bright import BOX, detect, found, picture
 from tiny import torch
 
+from boxops import models
 from boxops.cli import inputs, main
 from boxops.data import segmentation
+from boxops.training.checkpoint import save
 
 
 def test_json_has_masks(here):
@@ -257,3 +260,16 @@ def test_timm_checkpoint_needs_no_download(here, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a download"))
     loaded, _ = load_model("timm.pt")
     assert all(torch.equal(value, weights[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("words", [["--checkpoint", "fast.pt"], ["--compare", "fast.pt"]])
+def test_no_opencv(here, monkeypatch, capsys, words):
+    """A detector of given proposals says what is missing before anything is read or written."""
+    model = models.create("fast_rcnn", 2)
+    save(here / "fast.pt", {"boxops": 1, "model": model.config, "classes": ["a"], "weights": model.state_dict()})
+    picture("a.png")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert main(["detect", "a.png", *words, "--out", "b.png"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("boxops detect: proposals are found by OpenCV") and err.count("\n") == 1
+    assert not Path("b.png").exists()
