@@ -64,7 +64,7 @@ def open_dataset(
         raise ValueError(f"open_dataset: expected a kind of {', '.join(KINDS)} or auto, got {kind!r}")
     if not isinstance(one_object, bool):
         raise ValueError(f"one_object: expected true or false, got {one_object!r}")
-    known = ["one_object", *[*inspect.signature(KINDS[kind]).parameters][5:]]
+    known = [*[*inspect.signature(KINDS[kind]).parameters][5:], "only", "one_object"]
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"{kind}: expected options of {', '.join(known)}, got {', '.join(unknown)}")
     data = KINDS[kind](root, split=split, transform=transform, on_bad=on_bad, seed=seed, **options)

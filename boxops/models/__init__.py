@@ -42,16 +42,16 @@ from .weights import categories, torchvision_name
 from .yolo import YOLO, darknet_yolo
 
 SHORT = {  # the variants that learn on a CPU
-    "ssd": "ssd300_mobilenet_v2",
+    "localizer": "localizer_mobilenet_v2",
+    "sliding_window": "sliding_window_alexnet",
+    "rcnn": "rcnn_mobilenet_v2",
+    "sppnet": "sppnet_mobilenet_v2",
     "fast_rcnn": "fast_rcnn_mobilenet_v2",
     "faster_rcnn": "faster_rcnn_mobilenet_v2_fpn",
     "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
+    "ssd": "ssd300_mobilenet_v2",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
-    "rcnn": "rcnn_mobilenet_v2",
-    "sppnet": "sppnet_mobilenet_v2",
-    "sliding_window": "sliding_window_alexnet",
-    "localizer": "localizer_mobilenet_v2",
 }
 
 __all__ = [

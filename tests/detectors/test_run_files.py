@@ -41,7 +41,7 @@ def old(a_run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--data voc", "voc: expected options of annotations, images, classes, one_based, got size"),
+        ("--data voc", "voc: expected options of annotations, images, classes, one_based, only, one_object, got size"),
         ("--data coco", "--root: expected the folder of the data for --data coco, got none"),
         ("--data-option size=3", "shapes: expected size"),
         ("--weights nothing.pth", "nothing.pth"),
