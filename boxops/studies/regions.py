@@ -34,9 +34,9 @@ OPTIONS = (*PASSED_ON, "backbone", "size", "proposals", "max_proposals", "data_o
            "test_images", "quick")  # fmt: skip
 FILES = ("regions.json", "regions.csv", "regions.svg", "regions.png")
 USUAL: dict[str, Any] = {"proposals": "selective_search_fast", "max_proposals": 2000, "test_images": 20}
-QUICK: dict[str, Any] = {"size": 128, "proposals": "edge_boxes", "max_proposals": 100, "test_images": 5}
+QUICK: dict[str, Any] = {"size": 256, "proposals": "edge_boxes", "max_proposals": 300, "test_images": 5}
 QUICK_STEPS = 4
-QUICK_SHAPES = {"size": 128, "max_objects": 3, "length": 12}
+QUICK_SHAPES = {"size": 256, "max_objects": 3, "length": 12}
 
 
 def per_system(text: str) -> tuple[str | None, int]:
