@@ -5,7 +5,6 @@ Redmon, "Darknet: Open Source Neural Networks in C", 2013-2018; where a rule is 
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Sequence
@@ -192,9 +191,9 @@ def read_weights(file: str | Path) -> tuple[Header, np.ndarray]:
 
 def write_weights(file: str | Path, header: Header, parts: Sequence[np.ndarray]) -> None:
     """Writes float32 arrays one after another behind the header; another file of the name is replaced at the end."""
-    aside = Path(f"{file}.part")
-    with open(aside, "wb") as out:
+    from boxops.training.checkpoint import atomic
+
+    with atomic(Path(file)) as out:
         out.write(struct.pack(header.format, header.major, header.minor, header.revision, header.seen))
         for part in parts:
             out.write(np.ascontiguousarray(part, "<f4").tobytes())
-    os.replace(aside, file)

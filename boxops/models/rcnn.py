@@ -23,8 +23,7 @@ import boxops
 from . import backbones, rcnn_stages
 from .common import IMAGENET, Detector, GroundTruth, Stage, Target, Weights, detector
 from .proposals import Proposals
-from .roi_heads import Result, TwoMLPHead, classifier_head
-from .rpn import Sample
+from .roi_heads import Result, TwoMLPHead, classifier_head, sample
 
 
 @dataclass(frozen=True)
@@ -122,23 +121,18 @@ class RCNN(Detector):
 
     def sample(self, batch: ImageList, truth: GroundTruth) -> tuple[list[Tensor], Tensor, Tensor]:
         """Windows to learn, of each image [S, 4], their labels [K] and how many they are. Section 2.3."""
-        s = self.settings
         own = [
             given if len(given) else whole(size, given)
             for given, size in zip(batch.proposals, batch.image_sizes, strict=True)
         ]
         both = [torch.cat([some, image["boxes"].float()]) for some, image in zip(own, truth.images, strict=True)]
         boxes = pad_sequence(both, batch_first=True)  # [B, P, 4]
-        matches, ious = boxops.match_max_iou(
-            boxes, truth.boxes, s.box_fg_iou_thresh, offsets=truth.offsets, **truth.crowds
-        )
         counts = torch.tensor([len(some) for some in both], device=boxes.device)
         real = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
-        matches = matches.where(real & ((matches >= 0) | (ious >= s.box_bg_iou_low)), -2)
-        sample = Sample(matches, s.box_batch_size_per_image, s.box_positive_fraction)
-        labels = truth.take(truth.labels, sample.of(matches)) * sample.positive  # 0: background
-        chosen = [some[there] for some, there in zip(sample.of(boxes), sample.real, strict=True)]
-        return chosen, labels[sample.real], sample.total
+        chosen, boxes, matches = sample(boxes, real, truth, self.settings)
+        labels = truth.take(truth.labels, matches) * chosen.positive  # 0: background
+        windows = [some[there] for some, there in zip(boxes, chosen.real, strict=True)]
+        return windows, labels[chosen.real], chosen.total
 
     def detections(self, batch: ImageList) -> list[Result]:
         images = zip(batch.tensors, batch.image_sizes, batch.proposals, strict=True)

@@ -107,6 +107,19 @@ class FastRCNNPredictor(nn.Module):
         return self.cls_score(features).float(), self.bbox_pred(features).view(len(features), -1, 4).float()
 
 
+def sample(
+    boxes: Tensor, real: Tensor, truth: GroundTruth, s: Any, bg_iou_thresh: float | None = None
+) -> tuple[Sample, Tensor, Tensor]:
+    """Which of boxes [B, P, 4], of which real [B, P] are no padding, train a classifier, their boxes [B, S, 4], and the
+    object of each [B, S]; the numbers box_fg_iou_thresh and so on are those of Settings. Girshick 2015, section 2.3."""
+    matches, ious = boxops.match_max_iou(
+        boxes, truth.boxes, s.box_fg_iou_thresh, bg_iou_thresh, offsets=truth.offsets, **truth.crowds
+    )
+    matches = matches.where(real & ((matches >= 0) | (ious >= s.box_bg_iou_low)), -2)
+    chosen = Sample(matches, s.box_batch_size_per_image, s.box_positive_fraction)
+    return chosen, chosen.of(boxes), chosen.of(matches)
+
+
 class RoIHeads(nn.Module):
     """Classifies the proposals and refines their boxes. Girshick 2015, sections 2.1 and 2.3."""
 
@@ -144,12 +157,7 @@ class RoIHeads(nn.Module):
         boxes = torch.cat([boxes, truth.take(truth.boxes, objects.minimum(truth.offsets.diff()[:, None]))], dim=1)
         places = torch.arange(boxes.shape[1] - most, device=device)
         real = torch.cat([places < counts[:, None], objects < truth.offsets.diff()[:, None]], dim=1)
-        matches, ious = boxops.match_max_iou(
-            boxes, truth.boxes, s.box_fg_iou_thresh, s.box_bg_iou_thresh, offsets=truth.offsets, **truth.crowds
-        )
-        matches = matches.where(real & ((matches >= 0) | (ious >= s.box_bg_iou_low)), -2)
-        sample = Sample(matches, s.box_batch_size_per_image, s.box_positive_fraction)
-        return sample, sample.of(boxes), sample.of(matches)
+        return sample(boxes, real, truth, s, s.box_bg_iou_thresh)
 
     def losses(
         self, logits: Tensor, codes: Tensor, sample: Sample, boxes: Tensor, matches: Tensor, truth: GroundTruth
