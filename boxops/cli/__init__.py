@@ -6,9 +6,10 @@ import argparse
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from boxops.cli.common import add_commands
 
 COMMANDS = {
     "bench": ("boxops.benchmarks", "verify every op, then time it against its rivals"),
@@ -25,12 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="boxops", description="Box operations for detection.")
     parser.add_argument("--version", action="version", version=f"boxops {__version__} ({_numpy_ops.build_info()})")
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for name, (package, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        module = import_module(package)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+    add_commands(parser, "command", COMMANDS)
     args = parser.parse_args(argv)
     usual = warnings.formatwarning
     warnings.formatwarning = partial(_in_one_line, usual)

@@ -6,9 +6,10 @@ import argparse
 import ast
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 SPLITS = {
@@ -51,6 +52,18 @@ def user_errors() -> Iterator[None]:
         raise UserError(told if "pip install" in told else f'{told}: pip install "boxops[models]"') from error
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def add_commands(parser: argparse.ArgumentParser, dest: str, table: Mapping[str, tuple[str, str]]) -> None:
+    """Subcommands: by name, a module with add_arguments(parser) and run(args) -> exit status, and what it does.
+
+    One that has subcommands of its own has no run."""
+    commands = parser.add_subparsers(dest=dest, metavar=dest, required=True)
+    for name, (package, text) in table.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        module = import_module(package)
+        command.set_defaults(run=getattr(module, "run", None))
+        module.add_arguments(command)
 
 
 def key_value(text: str) -> tuple[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from boxops import studies
 from boxops.cli.common import (
     UserError,
     add_data_arguments,
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
     files = {kind: args.out / f"proposals.{kind}" for kind in ("csv", "json", "png", "svg")}
     protect([("--out", file) for file in files.values()], [args.checkpoint, args.annotations],
-            args.overwrite or is_study(files["json"]))  # fmt: skip
+            args.overwrite or studies.read(files["json"], "proposals") is not None)  # fmt: skip
     with user_errors():
         data, finders = prepare(args)
     results = measure(data, finders, args.most)
@@ -287,11 +287,3 @@ def draw(results: Mapping[str, Any], files: Mapping[str, Any]) -> None:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
         for kind, file in files.items():
             figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})
-
-
-def is_study(file: Path) -> bool:
-    """Whether boxops wrote it, and so the files beside it."""
-    try:
-        return bool(json.loads(file.read_bytes())["study"] == "proposals")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from boxops import studies
 from boxops.cli.common import UserError, add_data_arguments, data_kind, needs, one_line_errors, tell, user_errors
 from boxops.studies import regions_report as report
 
@@ -212,11 +213,7 @@ def mode(args: argparse.Namespace, results: Mapping[str, Any], out: Path) -> lis
 
 def read(out: Path) -> dict[str, Any] | None:
     """What a study wrote to its folder; None where there is none."""
-    try:
-        results = json.loads((out / FILES[0]).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return results if isinstance(results, dict) and results.get("study") == "regions" else None
+    return studies.read(out / FILES[0], "regions")
 
 
 def save(results: Mapping[str, Any], out: Path) -> None:
