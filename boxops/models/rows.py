@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -43,14 +42,16 @@ class Rows:
 
     def add(self, rows: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Adds the rows of the next image, by key and column: all of them, or none (OSError, as on a full disk)."""
+        from boxops.training.checkpoint import append
+
         counts = [len(next(iter(rows[key].values()))) for key in self.files]
         try:
             for (key, file), count in zip(self.files.items(), counts, strict=True):
                 array = np.empty(count, self.dtypes[key])
                 for column, values in rows[key].items():
                     array[column] = values.cpu().numpy()
-                _append(file, array.tobytes())
-            _append(self.index, _line(counts))
+                append(file, array.tobytes(), sync=True)
+            append(self.index, _line(counts), sync=True)
         except OSError:
             self._cut()
             raise
@@ -87,11 +88,3 @@ class Rows:
 
 def _line(counts: list[int]) -> bytes:
     return " ".join(map(str, counts)).encode() + b"\n"
-
-
-def _append(path: Path, data: bytes) -> None:
-    with open(path, "ab", buffering=0) as file:
-        left = memoryview(data)
-        while left:  # a disk takes what it has room for, and says the next time that it is full
-            left = left[file.write(left) :]
-        os.fsync(file.fileno())

@@ -35,6 +35,20 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
+def append(path: Path, data: bytes, sync: bool = False) -> None:
+    """Adds all of the data to a file, or nothing where there is no room (OSError); ``sync`` waits for the disk."""
+    with open(path, "ab", buffering=0) as file:
+        end, left = file.seek(0, os.SEEK_END), memoryview(data)
+        try:
+            while left:  # a disk takes what it has room for, and says the next time that it is full
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
+        if sync:
+            os.fsync(file.fileno())
+
+
 def save(path: Path, checkpoint: dict[str, Any]) -> None:
     """Raises OSError where it cannot be written."""
     with atomic(path) as file:

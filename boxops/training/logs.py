@@ -4,9 +4,7 @@ metrics.csv of each evaluation; ``seconds`` in them are since the run began, wit
 from __future__ import annotations
 
 import csv
-import errno
 import io
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from boxops.training.checkpoint import atomic
+from boxops.training.checkpoint import append, atomic
 
 
 class Table:
@@ -39,11 +37,7 @@ class Table:
         text, columns = io.StringIO(), self.columns or list(row)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerows([columns] * (not self.columns) + [[row.get(column, "") for column in columns]])
-        with open(self.path, "ab", buffering=0) as file:
-            end, data = file.seek(0, os.SEEK_END), text.getvalue().encode()
-            if file.write(data) < len(data):
-                file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        append(self.path, text.getvalue().encode())
         self.columns = columns
 
 
