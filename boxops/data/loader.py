@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -31,6 +31,14 @@ class Loader(torch.utils.data.DataLoader[Any]):
             return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def bar(items: Iterable[Any], text: str, total: int | None = None) -> Iterable[Any]:
+    """The items, with a bar on stderr that is gone at the end; total: how many they are, where they do not say it."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, text, total, console=Console(stderr=True), transient=True)
 
 
 def _obey_the_parent(_: int) -> None:

@@ -37,8 +37,9 @@ def cut(records: Sequence[Record]) -> tuple[list[Record], str]:
     for record in records:
         assert record.path is not None
         name = int.from_bytes(hashlib.sha1(record.path.name.encode(errors="surrogateescape")).digest()[:8], "big")
+        counted = record.counted
         for g in range(len(record.boxes)):
-            if record.iscrowd[g] or record.difficult[g]:
+            if not counted[g]:
                 unwanted += 1
             elif (window := find_window(record, g, np.random.default_rng((name, g)))) is None:
                 hidden += 1

@@ -76,6 +76,12 @@ class Record:
     keypoints: np.ndarray | None  # float32 [G, K, 3]
     window: Window | None = None  # the image is this part of the file's; all else is in its frame
 
+    @property
+    def counted(self) -> np.ndarray:
+        """bool [G]: all objects but crowds and what VOC calls difficult."""
+        counted: np.ndarray = (self.iscrowd == 0) & ~self.difficult
+        return counted
+
 
 def pack(
     path: Path | None,

@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 
 from boxops.data import DetectionDataset, Problem, collate
-from boxops.data.loader import Loader
+from boxops.data.loader import Loader, bar
 from boxops.evaluation.coco import TYPES, Detections, coco_ap
 from boxops.evaluation.files import evaluate_files
 from boxops.evaluation.labels import by_name, categories_of, differences
@@ -107,7 +107,7 @@ def evaluate(
     sampler = list(_batches([sizes[i] for i in dataset.ids[rank::world]], batch_size))
     batches: Any = Loader(part, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
     if progress and rank == 0 and sys.stderr.isatty():
-        batches = _bar(batches)
+        batches = bar(batches, "evaluation")
     problems: dict[Problem, None] = {}
     training = model.training
     model.eval()
@@ -145,13 +145,6 @@ def _batches(sizes: Sequence[tuple[int, int]], batch_size: int) -> Iterator[list
         pixels += height * width
     if batch:
         yield batch
-
-
-def _bar(batches: Any) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(batches, "evaluation", console=Console(stderr=True), transient=True)
 
 
 def table(metrics: Mapping[str, float], width: int = 80) -> Any:

@@ -290,10 +290,9 @@ def _followed(
 ) -> Generator[Any, None, None]:
     """The items, with a bar on a terminal, else with lines."""
     if say is not None and sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track
+        from boxops.data.loader import bar
 
-        yield from track(items, text, total, console=Console(stderr=True), transient=True)
+        yield from bar(items, text, total)
         return
     last = time.monotonic()
     for done, item in enumerate(items, 1):

@@ -43,8 +43,7 @@ def check(model: RCNN, data: Any) -> None:
         raise ImportError("expected scikit-learn for the SVMs, got none: pip install scikit-learn")
     objects = np.zeros(len(data.classes) + 1, np.int64)
     for record in data.records():
-        learnt = (record.iscrowd == 0) & ~record.difficult
-        objects += np.bincount(record.labels[learnt], minlength=len(objects))
+        objects += np.bincount(record.labels[record.counted], minlength=len(objects))
     for name, count in zip(data.classes, objects[1:], strict=True):
         if count == 0:
             raise ValueError(f"data: expected objects of every class, got none of {name!r}: an SVM can't be trained")

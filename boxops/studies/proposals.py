@@ -222,10 +222,7 @@ def loaded(data: Any, most: int | None = None) -> Iterator[tuple[Any, Any]]:
             if most is None:
                 tell(f"left out: {error}")
             continue
-        counted = record.iscrowd == 0
-        if record.difficult is not None:
-            counted &= ~record.difficult
-        yield image, record.boxes[counted]
+        yield image, record.boxes[record.counted]
 
 
 def show(results: Mapping[str, Any]) -> None:

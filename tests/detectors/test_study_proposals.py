@@ -18,6 +18,7 @@ from PIL import Image  # noqa: E402
 
 from boxops import models  # noqa: E402
 from boxops.cli import main  # noqa: E402
+from boxops.data.records import Object, pack  # noqa: E402
 from boxops.studies import proposals as study  # noqa: E402
 from boxops.training.checkpoint import save  # noqa: E402
 
@@ -72,9 +73,9 @@ class Data:
         image.info["at"] = index
         count = len(self.objects[index])
         boxes = np.concatenate([self.objects[index], [[0, 0, 20, 20], [1, 1, 20, 20]]]).astype(np.float32)
-        flags = np.zeros((2, count + 2), int)
-        flags[0, count] = flags[1, count + 1] = 1
-        return image, type("R", (), {"boxes": boxes, "iscrowd": flags[0], "difficult": flags[1] > 0}), None
+        flags = [{}] * count + [{"iscrowd": True}, {"difficult": True}]
+        objects = [Object(1, box, **flag) for box, flag in zip(boxes, flags, strict=True)]
+        return image, pack(None, 1, image.size, objects, None, False), None
 
 
 @pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (7, [1, 2, 5, 7]), (20, [1, 2, 5, 10, 20]),
