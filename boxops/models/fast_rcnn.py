@@ -175,6 +175,7 @@ ALEXNET = {"freeze": 3}  # conv1 and its pooling do not learn; section 4.5
 VGG16 = {"freeze": 10}  # nor what lies before conv3_1
 MOBILENET = {"norm": "frozen", "freeze": 2}
 PAIRS = {**SGD, "batch_size": 2, "lr": 1e-3}
+SMALL_PAIRS = {**ADAMW, "batch_size": 2}
 SMALL = {"min_size": 480, "max_size": 800}  # for a CPU
 
 
@@ -215,7 +216,7 @@ def fast_rcnn_alexnet(
     return FastRCNN(num_classes=num_classes, settings=Settings(**settings), proposals=given, **parts)
 
 
-@detector(pretrained=MOBILENET, training={**ADAMW, "batch_size": 2})
+@detector(pretrained=MOBILENET, training=SMALL_PAIRS)
 def fast_rcnn_mobilenet_v2(
     num_classes: int,
     backbone_weights: Weights,

@@ -13,8 +13,8 @@ from typing import Any, cast
 from torch import nn
 
 from . import backbones, fast_rcnn
-from .common import ADAMW, Weights, detector
-from .fast_rcnn import FastRCNN
+from .common import Weights, detector
+from .fast_rcnn import MOBILENET, SMALL_PAIRS, FastRCNN
 from .roi_heads import ConvHead, ResNetTail, TwoMLPHead
 from .rpn import BETA, RegionProposalNetwork
 
@@ -75,7 +75,6 @@ class FasterRCNN(FastRCNN):
 
 RESNET = {"norm": "frozen", "freeze": 5}  # on pretrained weights: no norm learns, nor conv1 to layer1
 RESNET_V2 = {"freeze": 5}
-MOBILENET = {"norm": "frozen", "freeze": 2}
 MOBILENET_V3 = {"norm": "frozen", "freeze": 7}
 SMALL: dict[str, Any] = {  # for images of 320 to 640 pixels, on a CPU
     "min_size": 320,
@@ -120,7 +119,7 @@ def faster_rcnn_resnet50_c4(
     return FasterRCNN(backbones.resnet_c4(network), num_classes, numbers, box_head=head, pool_size=14)
 
 
-@detector(pretrained=MOBILENET, training={**ADAMW, "batch_size": 2})
+@detector(pretrained=MOBILENET, training=SMALL_PAIRS)
 def faster_rcnn_mobilenet_v2_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> FasterRCNN:
@@ -131,7 +130,7 @@ def faster_rcnn_mobilenet_v2_fpn(
     return FasterRCNN(backbone, num_classes, Settings(**(SMALL | settings)), box_head=head)
 
 
-@detector(pretrained=MOBILENET_V3, training={**ADAMW, "batch_size": 2})
+@detector(pretrained=MOBILENET_V3, training=SMALL_PAIRS)
 def faster_rcnn_mobilenet_v3_large_fpn(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> FasterRCNN:
@@ -141,7 +140,7 @@ def faster_rcnn_mobilenet_v3_large_fpn(
     return FasterRCNN(backbones.mobilenet_fpn(network, (13, 16), 256), num_classes, numbers)
 
 
-@detector(pretrained=MOBILENET_V3, training={**ADAMW, "batch_size": 2})
+@detector(pretrained=MOBILENET_V3, training=SMALL_PAIRS)
 def faster_rcnn_mobilenet_v3_large_320_fpn(num_classes: int, backbone_weights: Weights, **options: Any) -> FasterRCNN:
     """The same for images of 320 to 640 pixels; loads torchvision's ``fasterrcnn_mobilenet_v3_large_320_fpn``."""
     sizes = {"min_size": 320, "max_size": 640, "rpn_pre_nms_top_n_test": 150, "rpn_post_nms_top_n_test": 150}
@@ -181,7 +180,7 @@ def faster_rcnn_alexnet(
     return FasterRCNN(num_classes=num_classes, settings=numbers, **fast_rcnn.alexnet(backbone_weights, freeze, hidden))
 
 
-@detector(pretrained=MOBILENET, training={**ADAMW, "batch_size": 2})
+@detector(pretrained=MOBILENET, training=SMALL_PAIRS)
 def faster_rcnn_mobilenet_v2(
     num_classes: int,
     backbone_weights: Weights,
@@ -191,8 +190,5 @@ def faster_rcnn_mobilenet_v2(
     **settings: Any,
 ) -> FasterRCNN:
     """Faster R-CNN on one level of MobileNetV2: learns on a CPU."""
-    numbers, parts = (
-        Settings(**{**SMALL_ONE_LEVEL, **settings}),
-        fast_rcnn.mobilenet_v2(backbone_weights, norm, freeze, hidden),
-    )
-    return FasterRCNN(num_classes=num_classes, settings=numbers, **parts)
+    parts = fast_rcnn.mobilenet_v2(backbone_weights, norm, freeze, hidden)
+    return FasterRCNN(num_classes=num_classes, settings=Settings(**{**SMALL_ONE_LEVEL, **settings}), **parts)
