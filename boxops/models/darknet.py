@@ -89,8 +89,9 @@ class Darknet(nn.Module):
             count = sum(tensor.numel() for tensor in layer.stored(header.transposed))
             if at + count > len(values):
                 named = f"layer {i} [{layer.section.kind}] ({layer.section.place})"
+                hint = f"; with cutoff={i} it is left as it is" if start else ""
                 raise ValueError(f"{file}: expected {count} values for {named}, found {len(values) - at}: "
-                                 f"the file has {len(values)}")  # fmt: skip
+                                 f"the file has {len(values)}{hint}")  # fmt: skip
             at += count
         if layers is None and at < len(values):
             raise ValueError(f"{file}: expected {at} values for all {len(self.layers)} layers, found {len(values)}")

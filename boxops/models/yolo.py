@@ -24,7 +24,7 @@ from .common import ADAMW, Detector, GroundTruth, Target, Weights, detector
 from .darknet import Darknet
 from .darknet_files import Section, parse_cfg, read_cfg
 from .yolo_heads import HEADS, Size
-from .yolo_networks import TINY, changed, scales, start_head, with_classes
+from .yolo_networks import STRIDE, TINY, changed, scales, start_head, with_classes
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ def build(kind: str, num_classes: int | None, backbone_weights: Weights, setting
                          "[region], yolo_v3 [yolo]")  # fmt: skip
     own = with_classes(sections, num_classes)
     if s.size is not None:
+        if s.size % STRIDE:
+            raise ValueError(f"size: expected a multiple of {STRIDE}, got {s.size}")
         own[0] = changed(own[0], width=s.size, height=s.size)
     network = Darknet(own)
     random = any(section.flag("random") for section in own if section.kind in ("region", "yolo"))
