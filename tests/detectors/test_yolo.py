@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from commands import DATA as SHAPES
 from data_files import DATA, needs_data
 from scenes import torch
 
@@ -24,17 +25,7 @@ V2 = [*NET, *STEM, "[convolutional]", "filters=14", "activation=linear", "[regio
 V1 = [*NET, *STEM, "[connected]", "output=48", "activation=linear", "[detection]", "classes=2", "coords=4", "side=2",
       "num=2", "sqrt=1"]  # fmt: skip
 CFGS = {"yolo_v1": V1, "yolo_v2": V2, "yolo_v3": V3}
-DATA_FLAGS = [
-    "--data",
-    "shapes",
-    "--data-option",
-    "size=64",
-    "--data-option",
-    "max_objects=2",
-    "--data-option",
-    "length=8",
-]
-TRAIN = [*DATA_FLAGS, "--workers", "0", "--device", "cpu", "--batch-size", "4", "--epochs", "1", "--pictures", "0"]
+TRAIN = [*SHAPES, "--workers", "0", "--device", "cpu", "--batch-size", "4", "--epochs", "1", "--pictures", "0"]
 
 
 def write(path, lines):
@@ -224,7 +215,7 @@ def test_the_command(name, tmp_path, capsys, monkeypatch):
     assert main([*train, "--resume", "--epochs", "2"]) == 0
     said = capsys.readouterr().err
     assert "--cfg: not read, since the run goes on from run/last.pt" in said
-    assert main(["evaluate", "--checkpoint", "run/last.pt", *DATA_FLAGS, "--workers", "0"]) == 0
+    assert main(["evaluate", "--checkpoint", "run/last.pt", *SHAPES, "--workers", "0"]) == 0
     assert main(["detect", "--checkpoint", "run/last.pt", "run/image.jpg", "--out", "found.png"]) == 0
 
 
@@ -234,8 +225,8 @@ def test_the_command_with_darknet_s_files(tmp_path, capsys, monkeypatch):
     lines = [line.replace("classes=2", "classes=20").replace("filters=14", "filters=50") for line in V3]
     model = models.create("yolo_v3", cfg=write(tmp_path / "net.cfg", lines))
     file = random_weights(model.network, tmp_path)
-    assert main([*["train", "yolo_v3", "--cfg", "net.cfg", "--out", "run", "--eval-split", "none", "--steps", "1", "--fine-tune", "--weights"],
-                 str(file), *TRAIN, "--data-option", "length=4"]) == 0  # fmt: skip
+    start = ["--cfg", "net.cfg", "--weights", str(file), "--fine-tune"]
+    assert main(["train", "yolo_v3", *start, *TRAIN, "--out", "run", "--eval-split", "none", "--steps", "1"]) == 0
     common = ["--model", "yolo_v3", "--cfg", "net.cfg", "--weights", str(file)]
     assert main(["detect", *common, "run/last.pt", "--out", "a.png"]) == 2  # no image
     image = write_image(tmp_path / "image.png")
@@ -252,7 +243,7 @@ def test_the_command_with_darknet_s_files(tmp_path, capsys, monkeypatch):
         told = capsys.readouterr().err
         assert said in told and told.count("\n") == 1, told
     assert main(["detect", image, "--out", "net.cfg", *common]) == 2  # never over what is read
-    assert main([*["train", "ssd", "--cfg", "net.cfg", "--out", "other"], *TRAIN]) == 2
+    assert main(["train", "ssd", "--cfg", "net.cfg", "--out", "other", *TRAIN]) == 2
     assert "--cfg: expected a model that is built from one" in capsys.readouterr().err
 
 
