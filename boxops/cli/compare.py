@@ -24,7 +24,7 @@ LARGEST = 1024  # pixels of a panel's longer side
 
 def take_checkpoints(args: argparse.Namespace) -> None:
     """Of the words after --compare the checkpoints stay there; the others are images: --compare A.pt B.pt IMAGE."""
-    for option in ("checkpoint", "model", "weights", "set"):
+    for option in ("checkpoint", "model", "weights", "cfg", "set"):
         if getattr(args, option):
             raise UserError(f"--{option}: expected it without --compare, which names the models, got both")
     words = args.compare

@@ -77,7 +77,8 @@ def prepare(args: argparse.Namespace) -> tuple[list[Input], list[Path | None]]:
     several = len(inputs) > 1 or len(args.images) > 1 or Path(args.images[0]).is_dir()
     places = [] if args.out is None else place(inputs, args.out, several)
     planned = [("--out", path) for path in places] + ([("--json", args.json)] if args.json else [])
-    read = [args.checkpoint, args.weights, *(args.compare or ()), *(one.path for one in inputs if not one.remote)]
+    models = [args.checkpoint, args.weights, args.cfg, *(args.compare or ())]
+    read = [*models, *(one.path for one in inputs if not one.remote)]
     protect(planned, read, args.overwrite)
     if any(one.video for one in inputs):
         from boxops.data import video

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < least:
             raise UserError(f"--{name.replace('_', '-')}: expected {least} or more, got {getattr(args, name)}")
     if args.json is not None:
-        read = [args.checkpoint, args.weights, args.results, args.annotations]
+        read = [args.checkpoint, args.weights, args.cfg, args.results, args.annotations]
         protect([("--json", args.json)], read, args.overwrite)
     metrics = of_model(args) if args.results is None else of_file(args)
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def of_file(args: argparse.Namespace) -> dict[str, float]:
-    for option in ("checkpoint", "model", "weights", "data", "root"):
+    for option in ("checkpoint", "model", "weights", "cfg", "data", "root"):
         if getattr(args, option) is not None:
             raise UserError(f"--results: expected --annotations alone with it, got --{option} too")
     if args.annotations is None:

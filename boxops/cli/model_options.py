@@ -33,7 +33,7 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
     except (RuntimeError, NotImplementedError):  # a network of timm that computes with its weights
         return
     size = getattr(getattr(model, "settings", None), "size", None)
-    if size is not None:
+    if size is not None and hasattr(model, "backbone"):  # a network of a cfg has checked it
         check_size(model.eval(), name, size)
 
 

@@ -13,9 +13,26 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint", metavar="FILE", help="last.pt or best.pt of boxops train")
     group.add_argument("--model", metavar="NAME", help="with --weights: a model such as faster_rcnn_resnet50_fpn")
     group.add_argument("--weights", metavar="FILE_OR_URL", help="its weights, as torchvision's of COCO")
+    add_cfg_argument(group)
     group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
                        help="with --model: its options, as num_classes=21")  # fmt: skip
     group.add_argument("--device", default="auto", help="auto, cpu, cuda; auto is a GPU if there is one")
+
+
+def add_cfg_argument(group: Any) -> None:
+    group.add_argument("--cfg", metavar="FILE", help="darknet's network of a YOLO (by default its tiny one)")
+
+
+def cfg_of(args: argparse.Namespace, name: str) -> dict[str, Any]:
+    """The option cfg of a model, if it is given."""
+    from boxops.cli import model_options
+    from boxops.models import MODELS
+
+    if args.cfg is None:
+        return {}
+    if name in MODELS and "cfg" not in (model_options.hints(name) or {}):
+        raise UserError(f"--cfg: expected a model that is built from one, as yolo_v3, got {name}")
+    return {"cfg": args.cfg}
 
 
 def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
@@ -23,7 +40,7 @@ def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
     if (args.checkpoint is None) == (args.model is None):
         raise UserError("expected either --checkpoint FILE or --model NAME --weights FILE_OR_URL")
     if args.checkpoint is not None:
-        for option in ("weights", "set"):
+        for option in ("weights", "cfg", "set"):
             if getattr(args, option):
                 raise UserError(f"--{option}: expected it with --model, got --checkpoint, which has its own")
     elif args.weights is None:
@@ -33,14 +50,17 @@ def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
         return open_checkpoint(args.checkpoint, args.device)
 
     from boxops import models
-    from boxops.evaluation.labels import coco_names
+    from boxops.evaluation.labels import names_of
     from boxops.training.parts import start_processes
 
     _, _, device = start_processes(args.device)
-    names = models.categories(models.full_name(args.model))[1:] or coco_names()  # without the background
-    model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
-    known = model.config["num_classes"] == len(names) + 1
-    return checked(model).to(device).eval(), {"classes": names if known else []}, device
+    full = models.full_name(args.model)
+    names = models.categories(full)[1:]  # without the background
+    options = {"num_classes": len(names) + 1} if names else {}
+    model = models.create(args.model, weights=args.weights, **{**options, **cfg_of(args, full), **dict(args.set)})
+    if len(names) + 1 != model.config["num_classes"]:
+        names = names_of(model.config["num_classes"] - 1)
+    return checked(model).to(device).eval(), {"classes": names}, device
 
 
 def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:

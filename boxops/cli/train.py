@@ -27,6 +27,7 @@ from boxops.cli.common import (
     tell,
     user_errors,
 )
+from boxops.cli.models import add_cfg_argument, cfg_of
 from boxops.cli.splits import open_splits
 from boxops.training import Options
 
@@ -43,8 +44,8 @@ In the run's folder: last.pt, best.pt, log.csv, metrics.csv, TensorBoard's logs,
 and in samples/ pictures of detections. A run that was stopped or killed goes on
 with the same command and --resume."""
     parser.add_argument("model", help="localizer, sliding_window, rcnn, sppnet, fast_rcnn, faster_rcnn, mask_rcnn, "
-                        "ssd, retinanet, fcos (learn on a CPU), or a long name as faster_rcnn_resnet50_fpn; an "
-                        "unknown one lists all")  # fmt: skip
+                        "ssd, retinanet, fcos, yolo_v1, yolo_v2, yolo_v3 (learn on a CPU), or a long name as "
+                        "faster_rcnn_resnet50_fpn; an unknown one lists all")  # fmt: skip
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
@@ -56,9 +57,11 @@ with the same command and --resume."""
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
-    group.add_argument("--size", type=int, help="SSD: side of its input; R-CNN: the shorter side")
-    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet")
+    group.add_argument("--size", type=int, help="SSD, YOLO: side of the input; R-CNN: the shorter side")
+    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet; "
+                       "YOLO's first layers'")  # fmt: skip
     group.add_argument("--weights", metavar="FILE_OR_URL", help="the whole model's, or DEFAULT: torchvision's")
+    add_cfg_argument(group)
     group.add_argument("--fine-tune", action="store_true", help="of --weights take what fits: other classes")
     group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
                        help="any option of the model, as norm=frozen, freeze=2, score_thresh=0.1")  # fmt: skip
@@ -210,7 +213,7 @@ def open_folder(args: argparse.Namespace, folder: Any) -> dict[str, Any]:
         raise UserError(f"--out: {error}") from error
     out, last = folder.path, folder.path / "last.pt"
     if args.resume and last.exists():
-        for flag in ("weights", "backbone_weights"):
+        for flag in ("weights", "backbone_weights", "cfg"):
             if getattr(args, flag) is not None:
                 tell(f"--{flag.replace('_', '-')}: not read, since the run goes on from {last}")
         return load(last)
@@ -260,6 +263,7 @@ def check_model(args: argparse.Namespace, name: str, former: Mapping[str, Any], 
         asked = {"name": name, **settings}
         check_model(last, {key: value for key, value in config.items() if key in asked}, asked)
         return config
+    settings |= cfg_of(args, name)
     model_options.check(name, settings)
     points = args.data == "shapes" or dict(args.data_option).get("keypoints", False)  # those of the data are learnt too
     if "num_keypoints" in known and (points or needs({"name": name})["keypoints"]):

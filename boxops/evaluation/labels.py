@@ -39,6 +39,16 @@ def coco_names() -> list[str]:
     return names
 
 
+def names_of(count: int) -> list[str]:
+    """What the labels 1 to ``count`` of a model mean that says nothing but their number: COCO's ids (90) or its classes
+    alone, as darknet counts them (80), or Pascal VOC's (20); else []."""
+    from torchvision.models.segmentation import FCN_ResNet50_Weights
+
+    voc: list[str] = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta["categories"][1:]
+    known = coco_names(), [name for name in coco_names() if name not in UNUSED], voc
+    return next((names for names in known if len(names) == count), [])
+
+
 def number_of_classes(model: Any) -> int | None:
     """With the background, as detectors of boxops and torchvision say it; None where a model does not."""
     model = getattr(model, "module", model)  # of DistributedDataParallel

@@ -39,7 +39,7 @@ from .sliding_window import SlidingWindow, sliding_window_alexnet
 from .sppnet import SPPNet, sppnet_alexnet, sppnet_mobilenet_v2, sppnet_vgg16
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
-from .yolo import YOLO, darknet_yolo
+from .yolo import YOLO, darknet_yolo, yolo_v1, yolo_v2, yolo_v3
 
 SHORT = {  # the variants that learn on a CPU
     "localizer": "localizer_mobilenet_v2",
@@ -112,6 +112,9 @@ __all__ = [
     "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",
     "truncate_svd",
+    "yolo_v1",
+    "yolo_v2",
+    "yolo_v3",
 ]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .weights import check_hash, fetch
 
 State = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 def read(source: str | Path) -> dict[str, Any]:
@@ -30,14 +31,25 @@ def read(source: str | Path) -> dict[str, Any]:
             (it is read with ``weights_only=True``: nothing in it is executed).
         OSError: the file is missing or unreadable, or cannot be downloaded.
     """
+    return fetched(source, lambda file: _load(file, source))
+
+
+def fetched(source: str | Path, load: Callable[[Path], T]) -> T:
+    """What ``load`` makes of a file, or of one that lies at an address; see :func:`read`."""
     address = str(source)
     if re.match(r"https?://", address):
-        return fetch(address, lambda file: _load(file, address))
+        return fetch(address, load)
     if address.startswith("file://"):
         file = Path(url2pathname(urlsplit(address).path))
         check_hash(file, file.name, address)
-        return _load(file, address)
-    return _load(Path(source), source)
+        return load(file)
+    return load(Path(source))
+
+
+def is_checkpoint(file: Path) -> bool:
+    """Whether it begins as torch's files do."""
+    with open(file, "rb") as opened:
+        return opened.read(4) == b"PK\3\4"
 
 
 FOREIGN = {  # how files begin that were meant to be something else

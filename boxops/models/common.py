@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -49,7 +50,7 @@ EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95", "eeacb38b")
 
 def detector(
     pretrained: Mapping[str, Any] = {},
-    num_classes: int = 91,
+    num_classes: int | None = 91,
     *,
     pretrained_backbone: Mapping[str, Any] = {},
     training: Mapping[str, Any] = SGD,
@@ -59,6 +60,7 @@ def detector(
 
     Args:
         pretrained: the options it takes by default where it is given weights.
+        num_classes: by default; None: the model says it.
         pretrained_backbone: and where those are of the backbone only.
         training: the options that a run has by default.
         needs: options that its data set must have true: "masks", "keypoints", "one_object".
@@ -67,7 +69,7 @@ def detector(
     def decorate(build: Callable[..., Detector]) -> Builder:
         @wraps(build)
         def builder(
-            num_classes: int = num_classes,
+            num_classes: int | None = num_classes,
             *,
             weights: Weights = None,
             backbone_weights: Weights = None,
@@ -83,9 +85,10 @@ def detector(
             if options.get("norm") == "frozen" and any(mark in str(source) for mark in EPS_0):
                 options["norm"] = "frozen_eps0"
             model = build(num_classes, backbone_weights, **options)
-            model.config = {"name": build.__name__, "num_classes": num_classes, **options}
+            own = getattr(model, "config", {})
+            model.config = {"name": build.__name__, "num_classes": num_classes, **options, **own}
             if source is not None:
-                load_weights(model, source, fine_tune=fine_tune)
+                model.load(source, fine_tune)
             return model
 
         builder.__doc__ = f"{build.__doc__}\n\n{BUILDER}"
@@ -211,6 +214,10 @@ class Detector(nn.Module):
         boxes = [self.proposals(image) if own is None else own for image, own in zip(images, given, strict=True)]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batch.proposals = [scaled(*each) for each in zip(boxes, batch.image_sizes, sizes, strict=True)]
+
+    def load(self, source: str | Path, fine_tune: bool = False) -> None:
+        """The weights of a file or an address; see :func:`load_weights`."""
+        load_weights(self, source, fine_tune=fine_tune)
 
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         raise NotImplementedError

@@ -66,13 +66,14 @@ class Darknet(nn.Module):
             layer.fold()
         return self.eval().to(memory_format=torch.channels_last)
 
-    def load(self, file: str | Path, layers: int | None = None) -> None:
+    def load(self, file: str | Path, layers: int | None = None, start: bool = False) -> None:
         """Fills the network from a .weights file, all or nothing.
 
         Args:
             file: its header is kept in ``header``.
             layers: read no more than the first so many layers, darknet's cutoff: the start of a network that is to
                 learn other classes. Then the file may be of a longer network.
+            start: the file may end behind any layer, as darknet53.conv.74 does; those after it stay as they are.
 
         Raises:
             ValueError: the file has fewer values than the layers, which says where it ends, or more; or it is none.
@@ -82,11 +83,15 @@ class Darknet(nn.Module):
         at = 0
         chosen = list(self.layers)[:layers]
         for i, layer in enumerate(chosen):
+            if start and at == len(values) > 0:
+                chosen = chosen[:i]
+                break
             count = sum(tensor.numel() for tensor in layer.stored(header.transposed))
             if at + count > len(values):
                 named = f"layer {i} [{layer.section.kind}] ({layer.section.place})"
+                hint = f"; with cutoff={i} it is left as it is" if start else ""
                 raise ValueError(f"{file}: expected {count} values for {named}, found {len(values) - at}: "
-                                 f"the file has {len(values)}")  # fmt: skip
+                                 f"the file has {len(values)}{hint}")  # fmt: skip
             at += count
         if layers is None and at < len(values):
             raise ValueError(f"{file}: expected {at} values for all {len(self.layers)} layers, found {len(values)}")

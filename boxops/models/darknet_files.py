@@ -59,6 +59,10 @@ class Section:
     options: dict[str, str]
     places: dict[str, str]
 
+    @property
+    def lines(self) -> list[str]:
+        return [f"[{self.kind}]", *(f"{name}={value}" for name, value in self.options.items())]
+
     def error(self, expected: str, got: object, option: str | None = None) -> ValueError:
         return ValueError(f"{self.places.get(option or '', self.place)}: [{self.kind}] expected {expected}, got {got}")
 
@@ -114,8 +118,13 @@ def read_cfg(file: str | Path) -> list[Section]:
         text = Path(file).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: expected a cfg, a text in UTF-8, got bytes that are none: {error}") from error
+    return parse_cfg(text.split("\n"), file)
+
+
+def parse_cfg(lines: Sequence[str], file: str | Path) -> list[Section]:
+    """:func:`read_cfg` of lines that errors say to be of that file."""
     sections: list[Section] = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         place, line = f"{file}:{number}", "".join(line.split())
         if not line or line[0] in "#;":
             continue

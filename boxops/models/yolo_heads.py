@@ -1,16 +1,20 @@
 """The heads of YOLO v1, v2 and v3: what a cfg says of the numbers that the network has for each cell.
 
 Redmon et al., CVPR 2016; Redmon, Farhadi, CVPR 2017 and 2018. Shapes: B images, C classes without a background, A
-boxes: the cells of a grid row by row, the boxes of each inner.
+boxes: the cells of a grid row by row, the boxes of each inner; G objects of all images, one image's after another's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import boxops
 
+from .common import GroundTruth
 from .darknet_files import Section
 from .darknet_layers import Shape
 from .dense import Branch
@@ -19,7 +23,7 @@ Size = tuple[int, int]  # height, width
 
 
 class Head:
-    """v3's, and what v2's shares with it: what a section of the cfg says of the numbers that the network has for it.
+    """v3's, and what the others share with it: what a section of the cfg says of the numbers before it.
 
     Args:
         section: [yolo], [region] or [detection].
@@ -29,25 +33,39 @@ class Head:
         ValueError: the section's numbers do not fit each other, or the map; with file and line.
     """
 
-    coding = "yolo_v3"
+    coding, logistic = "yolo_v3", True
+    trained: Mapping[str, tuple[int, int]] = {"truth_thresh": (1, 1)}  # options: darknet's default, what losses know
 
     def __init__(self, section: Section, shape: Shape) -> None:
         self.section, self.classes, self.num = section, section.integer("classes", 20), section.integer("num", 1)
         self.columns = 5 + self.classes
-        self.setup(shape)
+        self.setup()
+        expected, found = self.inputs(section), shape[0] * (1 if self.logistic else shape[1] * shape[2])
+        if found != expected:
+            raise section.error(f"{expected} before it, {self.told}", found)
 
-    def setup(self, shape: Shape) -> None:
+    @classmethod
+    def inputs(cls, section: Section) -> int:
+        """How many channels, of v1 numbers, the layer before it has."""
+        boxes = len(section.integers("mask")) or section.integer("num", 1)
+        return boxes * (5 + section.integer("classes", 20))
+
+    def setup(self) -> None:
         """v3: anchors in pixels, of which ``mask`` names those of this map; parse_yolo."""
-        mask = self.section.integers("mask") or list(range(self.num))
-        if not all(0 <= k < self.num for k in mask):
-            raise self.section.error(f"mask of 0 to {self.num - 1}, as num says", mask, "mask")
-        anchors = self.pairs()
-        self.anchors = [anchors[k] for k in mask]
-        self.check(shape[0], len(mask) * self.columns, f"{len(mask)} boxes of 5 + {self.classes} channels")
+        self.mask = self.section.integers("mask") or list(range(self.num))
+        if not all(0 <= k < self.num for k in self.mask):
+            raise self.section.error(f"mask of 0 to {self.num - 1}, as num says", self.mask, "mask")
+        self.anchors = self.pairs()
+        self.told = f"{len(self.mask)} boxes of 5 + {self.classes} channels"
+        self.thresh = self.section.number("ignore_thresh", 0.5)
+        self.coord = self.object = self.noobject = self.class_ = 1.0
+        self.rescore = self.softmax = False
 
-    def check(self, values: int, expected: int, what: str) -> None:
-        if values != expected:
-            raise self.section.error(f"{expected} before it, {what}", values)
+    def scales(self) -> None:
+        """The weights of v1's and v2's terms."""
+        names = "coord_scale", "object_scale", "noobject_scale", "class_scale"
+        self.coord, self.object, self.noobject, self.class_ = (self.section.number(name, 1) for name in names)
+        self.rescore, self.softmax = self.section.flag("rescore"), self.section.flag("softmax")
 
     def pairs(self) -> list[tuple[float, float]]:
         """Width and height of each anchor; by default 0.5, as in darknet."""
@@ -60,36 +78,127 @@ class Head:
         return raw.shape[2], raw.shape[3]
 
     def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
-        """Width and height in pixels of the boxes around each cell."""
+        """Width and height in pixels of all anchors, those of other maps too."""
         return self.anchors
+
+    def cells(self, grid: Size, size: Size, like: Tensor) -> Tensor:
+        """[A, 4], the anchors of this map around each of its cells."""
+        priors = self.priors(grid, size)
+        return boxops.cell_anchors(grid, [priors[k] for k in self.mask], stride(grid, size), like=like)
 
     def rows(self, raw: Tensor) -> Tensor:
         """[B, A, 5 + C], cells row by row, their boxes inner: codes x, y, w, h, objectness and classes, all raw."""
         return Branch.rows([raw], self.columns)
 
+    def codes(self, codes: Tensor) -> Tensor:
+        """[..., 4] as ``decode_boxes`` takes them."""
+        return codes
+
     def boxes(self, rows: Tensor, grid: Size, size: Size) -> Tensor:
         """[B, A, 4] corners in pixels of a batch of that size."""
-        stride = size[0] / grid[0], size[1] / grid[1]
-        anchors = boxops.cell_anchors(grid, self.priors(grid, size), stride, like=rows)
-        return boxops.decode_boxes(rows[..., :4], anchors, coding=self.coding, stride=stride, clip=None)
+        anchors, side = self.cells(grid, size, rows), stride(grid, size)
+        return boxops.decode_boxes(self.codes(rows[..., :4]), anchors, coding=self.coding, stride=side, clip=None)
 
     def scores(self, rows: Tensor) -> Tensor:
         """[B, A, C], objectness times class: a logistic for each; v3, section 2.2."""
         return rows[..., 4:5].sigmoid() * rows[..., 5:].sigmoid()
 
+    def losses(self, raw: Tensor, size: Size, truth: GroundTruth) -> dict[str, Tensor]:
+        """Of a batch of that size, as sums. Of the raw numbers they have the gradients that darknet computes: its delta
+        is minus them (forward_yolo_layer, forward_region_layer, forward_detection_layer)."""
+        for name, (default, value) in self.trained.items():
+            if (got := self.section.number(name, default)) != value:
+                raise self.section.error(f"{name} = {value} to learn from, as others are not built", f"{got:g}", name)
+        grid, rows = self.grid(raw), self.rows(raw)
+        boxes, anchors = self.boxes(rows, grid, size).detach(), self.cells(grid, size, rows)
+        image = torch.cat([truth.offsets.new_full((len(own["boxes"]),), b) for b, own in enumerate(truth.images)])
+        cell = self.cell(truth.boxes, grid, size) + image * grid[0] * grid[1]  # [G] of those of all images
+        at, mine = self.responsible(boxes, cell, grid, size, truth)  # [G] of all B A boxes, and whether it is so
+        own = rows.flatten(0, 1)[at]  # [G, 5 + C]
+
+        wanted = self.wanted(truth.boxes, anchors[at % len(anchors)], stride(grid, size))  # [G, 4]
+        centres = self.difference(own[:, :2], wanted[:, :2]).sum(dim=1)
+        sides = half_square(own[:, 2:4], wanted[:, 2:4]).sum(dim=1)
+        box = self.coord * self.small(truth.boxes, size) * (centres + sides)  # [G]
+
+        known = F.one_hot(truth.labels - 1, self.classes).to(own)
+        if self.softmax:
+            classes = F.cross_entropy(own[:, 5:], known, reduction="none")  # [G]
+        else:
+            classes = self.difference(own[:, 5:], known).sum(dim=1)
+
+        # Where a box that is nobody's overlaps an object well, nothing is said of its objectness; nor in a crowd
+        free, _ = boxops.match_max_iou(boxes, truth.boxes, self.thresh, offsets=truth.offsets, **truth.crowds)
+        there = (at.where(mine, free.numel()),)  # the others' place is cut off
+        iou = boxops.box_iou(boxes.flatten(0, 1)[at], truth.boxes, paired=True)  # [G]
+        wanted = rows.new_zeros(free.numel() + 1).index_put(there, iou if self.rescore else torch.ones_like(iou))[:-1]
+        weights = F.pad(self.noobject * (free == -1).flatten(), (0, 1)).index_fill(0, there[0], self.object)[:-1]
+        objectness = weights * self.difference(rows[..., 4].flatten(), wanted)  # [B A]
+        return {
+            "bbox_regression": (box * mine).sum(),
+            "objectness": objectness.sum(),
+            "classification": self.class_ * (classes * mine).sum(),
+        }
+
+    @staticmethod
+    def cell(boxes: Tensor, grid: Size, size: Size) -> Tensor:
+        """[G], the cell in its own image with each box's centre."""
+        y, x = stride(grid, size)
+        column = ((boxes[:, 0] + boxes[:, 2]) / (2 * x)).long().clamp(0, grid[1] - 1)
+        row = ((boxes[:, 1] + boxes[:, 3]) / (2 * y)).long().clamp(0, grid[0] - 1)
+        return row * grid[1] + column
+
+    def responsible(
+        self, boxes: Tensor, cell: Tensor, grid: Size, size: Size, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """For each object, in its cell the box whose anchor is most like it in shape, if this map has that one; of two
+        objects with one box the later has it. v3, section 2.1; v2, section 2, with ``bias_match``.
+
+        Returns:
+            The boxes [G], as indices into [B A], and whether they are so [G]; where not, the index is any.
+        """
+        corner = truth.boxes.new_zeros(len(truth.boxes), 2)
+        shapes = torch.cat([corner, truth.boxes[:, 2:] - truth.boxes[:, :2]], dim=1)
+        priors = shapes.new_tensor([(0, 0, *prior) for prior in self.priors(grid, size)])  # [num, 4]
+        best = boxops.box_iou(shapes, priors).argmax(dim=1)  # [G]
+        here = best[:, None] == torch.tensor(self.mask, device=best.device)  # [G, boxes of a cell]
+        at = cell * len(self.mask) + here.int().argmax(dim=1)
+        return at, winners(at, here.any(dim=1), boxes.shape[0] * boxes.shape[1], "amax")
+
+    def wanted(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
+        """[G, 4]: the centre as a share of its cell, and what the raw sides should be."""
+        codes = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
+        return torch.cat([codes[:, :2].sigmoid(), codes[:, 2:]], dim=1)
+
+    def small(self, boxes: Tensor, size: Size) -> Tensor:
+        """[G], more for small boxes; darknet's 2 - w h."""
+        return 2 - boxops.box_area(boxes) / (size[0] * size[1])
+
+    @staticmethod
+    def difference(raw: Tensor, wanted: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(raw, wanted, reduction="none")
+
 
 class Region(Head):
     """v2's: anchors in cells, and one softmax over the classes; section 2 of its paper, region_layer.c."""
 
-    def setup(self, shape: Shape) -> None:
+    trained: Mapping[str, tuple[int, int]] = {"background": (0, 0), "bias_match": (0, 1), "classfix": (0, 0)}
+
+    @classmethod
+    def inputs(cls, section: Section) -> int:
+        return section.integer("num", 1) * (5 + section.integer("classes", 20))
+
+    def setup(self) -> None:
         if self.section.integer("coords", 4) != 4:
             raise self.section.error("coords = 4", self.section.options["coords"], "coords")
-        self.softmax, self.background = self.section.flag("softmax"), self.section.flag("background")
-        self.anchors = self.pairs()
-        self.check(shape[0], self.num * self.columns, f"{self.num} boxes of 5 + {self.classes} channels")
+        self.scales()
+        self.background, self.thresh = self.section.flag("background"), self.section.number("thresh", 0.5)
+        self.anchors, self.mask = self.pairs(), list(range(self.num))
+        self.told = f"{self.num} boxes of 5 + {self.classes} channels"
 
     def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
-        return [(w * size[1] / grid[1], h * size[0] / grid[0]) for w, h in self.anchors]
+        y, x = stride(grid, size)
+        return [(w * x, h * y) for w, h in self.anchors]
 
     def scores(self, rows: Tensor) -> Tensor:
         objectness, classes = rows[..., 4:5], rows[..., 5:]
@@ -98,18 +207,28 @@ class Region(Head):
 
 
 class Detection(Head):
-    """v1's: sides as shares of the image, and one set of classes for all boxes of a cell; detection_layer.c."""
+    """v1's: sides as shares of the image, and one set of classes for all boxes of a cell; detection_layer.c.
 
-    coding = "yolo_v1"
+    The losses are half of equation 3 of its paper."""
 
-    def setup(self, shape: Shape) -> None:
+    coding, logistic = "yolo_v1", False
+    trained: Mapping[str, tuple[int, int]] = {"forced": (0, 0), "random": (0, 0)}
+    thresh = 2.0  # nothing is said of boxes with a larger IoU: no such box
+
+    @classmethod
+    def inputs(cls, section: Section) -> int:
+        cell = section.integer("classes", 20) + 5 * section.integer("num", 1)
+        return section.integer("side", 7) ** 2 * cell
+
+    def setup(self) -> None:
         s, self.side = self.section, self.section.integer("side", 7)
         if s.integer("coords", 1) != 4:
             raise s.error("coords = 4", s.options.get("coords", 1), "coords")
-        self.softmax, self.sqrt, cells = s.flag("softmax"), s.flag("sqrt"), self.side**2
+        self.scales()
+        self.sqrt, cells = s.flag("sqrt"), self.side**2
         self.parts = [cells * self.classes, cells * self.num, cells * self.num * 4]
-        said = f"{cells} cells of {self.classes} classes and {self.num} boxes of 5"
-        self.check(shape[0] * shape[1] * shape[2], sum(self.parts), said)
+        self.mask = list(range(self.num))
+        self.told = f"{cells} cells of {self.classes} classes and {self.num} boxes of 5"
 
     def grid(self, raw: Tensor) -> Size:
         return self.side, self.side
@@ -124,14 +243,56 @@ class Detection(Head):
     def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
         return [(size[1], size[0])] * self.num  # the whole image
 
-    def boxes(self, rows: Tensor, grid: Size, size: Size) -> Tensor:
-        if not self.sqrt:  # the codes are the sides, not their roots
-            rows = torch.cat([rows[..., :2], rows[..., 2:4].clamp(min=0).sqrt()], dim=-1)
-        return super().boxes(rows, grid, size)
+    def codes(self, codes: Tensor) -> Tensor:
+        if self.sqrt:
+            return codes
+        return torch.cat([codes[..., :2], codes[..., 2:].clamp(min=0).sqrt()], dim=-1)  # they are the sides themselves
 
     def scores(self, rows: Tensor) -> Tensor:
         classes = rows[..., 5:].softmax(dim=-1) if self.softmax else rows[..., 5:]
         return rows[..., 4:5] * classes
+
+    def responsible(
+        self, boxes: Tensor, cell: Tensor, grid: Size, size: Size, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """The first object of a cell has it, and there the box that overlaps it most; where none does, the one at the
+        least distance, with sides beside centres. Section 2.2."""
+        there = boxes.unflatten(1, (-1, self.num)).flatten(0, 1)[cell]  # [G, num, 4]
+        iou = boxops.box_iou(there, truth.boxes[:, None]).squeeze(2)  # [G, num]
+        sides = truth.boxes.new_tensor([size[1], size[0]] * 2)
+        found, wanted = (boxops.box_convert(b / sides, "xyxy", "cxcywh") for b in (there, truth.boxes[:, None]))
+        far = (found - wanted).square().sum(dim=2)  # [G, num]
+        best = iou.argmax(dim=1).where(iou.amax(dim=1) > 0, far.argmin(dim=1))
+        mine = winners(cell, torch.ones_like(cell, dtype=torch.bool), boxes.shape[0] * grid[0] * grid[1], "amin")
+        return cell * self.num + best, mine
+
+    def wanted(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
+        codes = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
+        return codes if self.sqrt else torch.cat([codes[:, :2], codes[:, 2:].square()], dim=1)
+
+    def small(self, boxes: Tensor, size: Size) -> Tensor:
+        return torch.ones_like(boxes[:, 0])  # the roots see to it
+
+    @staticmethod
+    def difference(raw: Tensor, wanted: Tensor) -> Tensor:
+        return half_square(raw, wanted)
+
+
+def stride(grid: Size, size: Size) -> tuple[float, float]:
+    """(y, x), a cell's sides in pixels."""
+    return size[0] / grid[0], size[1] / grid[1]
+
+
+def half_square(raw: Tensor, wanted: Tensor) -> Tensor:
+    return (raw - wanted).square() / 2
+
+
+def winners(places: Tensor, valid: Tensor, count: int, reduce: str) -> Tensor:
+    """Of the valid objects [G] with one of ``count`` places the last ("amax") or the first ("amin")."""
+    index = torch.arange(len(places), device=places.device)
+    places = places.where(valid, count)  # a place for the others
+    best = index.new_empty(count + 1).scatter_reduce(0, places, index, reduce, include_self=False)
+    return valid & (best[places] == index)
 
 
 HEADS: dict[str, type[Head]] = {"yolo": Head, "region": Region, "detection": Detection}

@@ -73,7 +73,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 # Options that make a builder open a file or an address. A checkpoint's own weights replace all that they would give.
-OPENING = ("weights", "backbone_weights", "fine_tune", "pretrained")
+OPENING = ("weights", "backbone_weights", "fine_tune", "pretrained", "cfg")
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Any, dict[str, Any]]:
