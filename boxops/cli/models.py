@@ -19,7 +19,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
-    """Model in evaluation mode, its checkpoint, device; "classes" of the checkpoint is [] where they are not known."""
+    """Folded model, its checkpoint, device; "classes" of the checkpoint is [] where they are not known."""
     if (args.checkpoint is None) == (args.model is None):
         raise UserError("expected either --checkpoint FILE or --model NAME --weights FILE_OR_URL")
     if args.checkpoint is not None:
@@ -40,7 +40,7 @@ def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
     names = models.categories(models.full_name(args.model))[1:] or coco_names()  # without the background
     model = models.create(args.model, weights=args.weights, **{"num_classes": len(names) + 1, **dict(args.set)})
     known = model.config["num_classes"] == len(names) + 1
-    return checked(model).to(device).eval(), {"classes": names if known else []}, device
+    return checked(model).to(device).fold(), {"classes": names if known else []}, device
 
 
 def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
@@ -50,7 +50,7 @@ def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
 
     _, _, place = start_processes(device)
     model, checkpoint = load_model(path, place)
-    return checked(model), checkpoint, place
+    return checked(model).fold(), checkpoint, place
 
 
 def checked(model: Any) -> Any:

@@ -102,6 +102,14 @@ class YOLO(Detector):
             raise ValueError(f"{place}: expected the same classes of all heads, got {classes}")
         self.config = {"num_classes": classes[0] + 1}  # with the background, as the other detectors count
 
+    def fold(self) -> YOLO:
+        """See :meth:`Darknet.fold`."""
+        self.network.fold()
+        return self.eval()
+
+    def batch(self, images: Tensor) -> ImageList:
+        return self.transform(images.unbind())[0]  # type: ignore[no-any-return]
+
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor]:
         """Boxes [B, A, 4] in pixels of the batch, and scores [B, A, C]."""
         size = (batch.tensors.shape[2], batch.tensors.shape[3])
