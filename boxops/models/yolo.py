@@ -147,6 +147,14 @@ class YOLO(Detector):
         sums = {name: torch.stack([losses[name] for losses in of_heads]).sum() for name in of_heads[0]}
         return {name: loss / len(targets) for name, loss in sums.items()}
 
+    def fold(self) -> YOLO:
+        """See :meth:`Darknet.fold`."""
+        self.network.fold()
+        return self.eval()
+
+    def batch(self, images: Tensor) -> ImageList:
+        return self.transform(images.unbind())[0]  # type: ignore[no-any-return]
+
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor]:
         """Boxes [B, A, 4] in pixels of the batch, and scores [B, A, C]."""
         size = (batch.tensors.shape[2], batch.tensors.shape[3])
