@@ -212,7 +212,8 @@ def build(kind: str, num_classes: int | None, backbone_weights: Weights, setting
 TRAINING = {**ADAMW, "batch_size": 8}
 
 
-@detector(num_classes=None, training=TRAINING)
+# Adam moves all weights by as much: thousands of them make one output of v1
+@detector(num_classes=None, training={**TRAINING, "lr": 2e-4})
 def yolo_v1(num_classes: int | None, backbone_weights: Weights, **settings: Any) -> YOLO:
     """YOLO v1, Redmon et al. 2016: darknet's cfg with [detection], or a tiny one; of the numbers see Settings."""
     return build("detection", num_classes, backbone_weights, Settings(**settings))
