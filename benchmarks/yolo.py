@@ -1,9 +1,8 @@
-"""YOLO in `boxops bench --models`: an image to its boxes, and what comes after the network alone, on darknet's weights.
+"""YOLO in `boxops bench --models`: an image to its boxes, on darknet's weights; for the steps after it yolo_post.py.
 
-Image to boxes: letterbox, network, decoding, suppression, from pixels as they are read; beside OpenCV's dnn, of the
-cfg where it reads one (before OpenCV 5), else of our network as ONNX, and beside onnxruntime, each decoded by NumPy
-and suppressed by OpenCV as a careful user of it would. After the network: from its numbers to boxes; beside the same
-in eager torch, then ultralytics' non_max_suppression or torchvision's batched_nms, whose detections have to be ours.
+Letterbox, network, decoding and suppression, from pixels as they are read. Beside OpenCV's dnn, of the cfg where it
+reads one (before OpenCV 5), else of our network as ONNX, and beside onnxruntime, each decoded by NumPy and suppressed
+by OpenCV as a careful user of it would. What they are sure of has to be among our detections.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ import numpy as np
 
 import boxops
 
-from . import timing
+from . import timing, yolo_post
 from .machine import rival
 from .report import duration, times
 from .terminal import Cell, print_table
+from .yolo_post import IOU, MOST
 
 torch = rival("torch")
-tv = rival("torchvision.ops")
 cv2 = rival("cv2")
 onnxruntime = rival("onnxruntime")
 
 NETWORKS = ("yolov3-tiny", "yolov2-tiny")
-SURE, IOU, MOST = 0.25, 0.45, 100  # of image to boxes
-THRESHOLDS = (0.005, 0.25)  # after the network: for average precision, and to look at
+SURE = 0.25
 Maps = list[np.ndarray]
 
 
@@ -54,12 +52,8 @@ def measure(name: str, threads: int, seconds: float, quick: bool) -> list[dict[s
             compare(calls["boxops"](), calls[which](), which)
         rows = [row(name, "image to boxes", clock(calls, seconds), len(images), missing)]
         maps = [model.network(model.transform([pixels(image)])[0].tensors) for image in images]
-        for least in THRESHOLDS:
-            ways, missing = after_the_network(model, least)
-            for which in list(ways)[1:]:
-                same(model, maps, least, which)
-            calls = {which: lambda way=way: [way(some) for some in maps] for which, way in ways.items()}
-            rows.append(row(name, f"after the network, score > {least}", clock(calls, seconds), len(images), missing))
+        for job, ways, missing in yolo_post.jobs(model, maps):
+            rows.append(row(name, job, clock(ways, seconds), len(images), missing))
     return rows
 
 
@@ -194,87 +188,6 @@ def compare(ours: list[tuple[np.ndarray, ...]], other: list[tuple[np.ndarray, ..
             iou = np.asarray(boxops.box_iou(box[None].astype(np.float32), boxes))[0]
             like = (labels == label) & (iou > 0.7) & (abs(scores - score) < 0.15)
             assert score < 0.5 or like.any(), f"{which}: {label} {score:.2f} {box} is not among ours"
-
-
-# After the network
-
-
-def after_the_network(model: Any, least: float) -> tuple[dict[str, Callable[[Any], Any]], dict[str, str]]:
-    """Ways from raw maps, a list, to detections of each image of the batch."""
-    size = model.transform.size
-
-    def ours(maps: Any) -> Any:
-        return boxops.detect(*predicted(model, maps), least, IOU, MOST)
-
-    def with_torchvision(maps: Any) -> Any:
-        return torchvisions(*eager(model.heads, maps, size), least)
-
-    ways, missing = {"boxops": ours, "torchvision": with_torchvision}, {}
-    if (suppress := ultralytics()) is None:
-        missing["ultralytics"] = "pip install --no-deps ultralytics"
-    else:
-        ways["ultralytics"] = lambda maps: suppress(torch.cat(eager(model.heads, maps, size), dim=2).mT, least)
-    return ways, missing
-
-
-def predicted(model: Any, maps: Any) -> tuple[Any, Any]:
-    """Corners and scores, as in YOLO.predict."""
-    rows = [head.rows(raw) for head, raw in zip(model.heads, maps, strict=True)]
-    parts = list(zip(model.heads, rows, maps, strict=True))
-    boxes = [head.boxes(some, head.grid(raw), model.transform.size) for head, some, raw in parts]
-    return torch.cat(boxes, dim=1), torch.cat([head.scores(some) for head, some, _ in parts], dim=1)
-
-
-def eager(heads: Any, maps: Any, size: tuple[int, int]) -> tuple[Any, Any]:
-    """Centres and sides [B, A, 4], and scores [B, A, C], by torch's own operations."""
-    boxes, scores = [], []
-    for head, raw in zip(heads, maps, strict=True):
-        grid = raw.shape[2:]
-        raw = raw.unflatten(1, (-1, head.columns)).permute(0, 3, 4, 1, 2)  # [B, H, W, P, 5 + C]
-        y, x = torch.meshgrid(*(torch.arange(side) for side in grid), indexing="ij")
-        stride = torch.tensor([size[1] / grid[1], size[0] / grid[0]])
-        centres = (raw[..., :2].sigmoid() + torch.stack([x, y], dim=-1)[:, :, None]) * stride
-        sides = raw[..., 2:4].exp() * torch.tensor(head.priors(grid, size))
-        classes = raw[..., 5:].softmax(dim=-1) if getattr(head, "softmax", False) else raw[..., 5:].sigmoid()
-        boxes.append(torch.cat([centres, sides], dim=-1).flatten(1, 3))
-        scores.append((raw[..., 4:5].sigmoid() * classes).flatten(1, 3))
-    return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
-
-
-def torchvisions(boxes: Any, scores: Any, least: float) -> list[Any]:
-    """Rows of a box's corners, its score and its label, of each image."""
-    found = []
-    for box, score in zip(tv.box_convert(boxes, "cxcywh", "xyxy"), scores, strict=True):
-        i, label = torch.where(score > least)
-        best = score[i, label]
-        kept = tv.batched_nms(box[i], best, label, IOU)[:MOST]
-        found.append(torch.cat([box[i][kept], best[kept, None], label[kept, None].float()], dim=1))
-    return found
-
-
-def ultralytics() -> Callable[[Any, float], list[Any]] | None:
-    """Its non_max_suppression of predictions [B, 4 + C, A], with the rules it shares with ours. Its own are at most
-    30,000 pairs, boxes of each class moved by 7680 pixels, and a limit of time."""
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())  # it writes and prints when it is imported
-    os.environ.setdefault("YOLO_VERBOSE", "False")
-    module = rival("ultralytics.utils.nms")
-    if module is None:
-        return None
-    return lambda found, least: module.non_max_suppression(found, least, IOU, multi_label=True, max_det=MOST)
-
-
-def same(model: Any, maps: list[Any], least: float, which: str) -> None:
-    """The detections of the same boxes and scores are the same, one by one."""
-    for some in maps:
-        boxes, scores = predicted(model, some)
-        *ours, (count,) = boxops.detect(boxes, scores, least, IOU, MOST)
-        kept = torch.cat([ours[0][0, :count], ours[1][0, :count, None], ours[2][0, :count, None].float()], dim=1)
-        moved = boxops.box_convert(boxes, "xyxy", "cxcywh")
-        if which == "torchvision":
-            found = torchvisions(moved, scores, least)[0]
-        else:
-            found = ultralytics()(torch.cat([moved, scores], dim=2).mT, least)[0]  # type: ignore[misc]
-        torch.testing.assert_close(found, kept, rtol=1e-4, atol=1e-2, msg=lambda text: f"{which}: {text}")
 
 
 def show(rows: list[dict[str, Any]]) -> None:
