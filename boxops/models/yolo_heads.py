@@ -77,14 +77,18 @@ class Head:
     def grid(self, raw: Tensor) -> Size:
         return raw.shape[2], raw.shape[3]
 
-    def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
+    def all_priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
         """Width and height in pixels of all anchors, those of other maps too."""
         return self.anchors
 
+    def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
+        """Of the boxes around each cell."""
+        priors = self.all_priors(grid, size)
+        return [priors[k] for k in self.mask]
+
     def cells(self, grid: Size, size: Size, like: Tensor) -> Tensor:
         """[A, 4], the anchors of this map around each of its cells."""
-        priors = self.priors(grid, size)
-        return boxops.cell_anchors(grid, [priors[k] for k in self.mask], stride(grid, size), like=like)
+        return boxops.cell_anchors(grid, self.priors(grid, size), stride(grid, size), like=like)
 
     def rows(self, raw: Tensor) -> Tensor:
         """[B, A, 5 + C], cells row by row, their boxes inner: codes x, y, w, h, objectness and classes, all raw."""
@@ -169,7 +173,7 @@ class Head:
         """
         corner = truth.boxes.new_zeros(len(truth.boxes), 2)
         shapes = torch.cat([corner, truth.boxes[:, 2:] - truth.boxes[:, :2]], dim=1)
-        priors = shapes.new_tensor([(0, 0, *prior) for prior in self.priors(grid, size)])  # [num, 4]
+        priors = shapes.new_tensor([(0, 0, *prior) for prior in self.all_priors(grid, size)])  # [num, 4]
         best = boxops.box_iou(shapes, priors).argmax(dim=1)  # [G]
         here = best[:, None] == torch.tensor(self.mask, device=best.device)  # [G, boxes of a cell]
         at = cell * len(self.mask) + here.int().argmax(dim=1)
@@ -211,7 +215,7 @@ class Region(Head):
         self.anchors, self.mask = self.pairs(), list(range(self.num))
         self.told = f"{self.num} boxes of 5 + {self.classes} channels"
 
-    def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
+    def all_priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
         y, x = stride(grid, size)
         return [(w * x, h * y) for w, h in self.anchors]
 
