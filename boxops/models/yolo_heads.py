@@ -17,7 +17,6 @@ import boxops
 from .common import GroundTruth
 from .darknet_files import Section
 from .darknet_layers import Shape
-from .dense import Branch
 
 Size = tuple[int, int]  # height, width
 
@@ -92,7 +91,7 @@ class Head:
 
     def rows(self, raw: Tensor) -> Tensor:
         """[B, A, 5 + C], cells row by row, their boxes inner: codes x, y, w, h, objectness and classes, all raw."""
-        return Branch.rows([raw], self.columns)
+        return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, self.columns).float()
 
     def codes(self, codes: Tensor) -> Tensor:
         """[..., 4] as ``decode_boxes`` takes them."""
