@@ -211,7 +211,7 @@ def build(kind: str, num_classes: int | None, backbone_weights: Weights, setting
         raise ValueError("multi_scale: expected false for YOLO v1, whose connected layers know one size, got true")
     model = YOLO(network, s, scales((network.shape[1], network.shape[2])) if several else ())
     for i, head in zip(network.heads, model.heads, strict=True):
-        start_head(network.layers[i - 1], head)
+        start_head(network, i, head)
     if backbone_weights is not None:
         fetched(backbone_weights, lambda file: network.load(file, s.cutoff, start=True))
     model.sections = sections

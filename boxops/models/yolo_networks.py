@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
+from .darknet import Darknet
 from .darknet_files import Section
-from .darknet_layers import Layer, Linear
+from .darknet_layers import Linear
 from .dense import PRIOR
-from .yolo_heads import HEADS, Head, Size
+from .yolo_heads import HEADS, Detection, Head, Size
 
 STRIDE = 32  # of the coarsest map of darknet's detectors
 
@@ -88,12 +90,29 @@ def scales(size: Size) -> list[Size]:
     return list(zip(*sides, strict=True))
 
 
-def start_head(layer: Layer, head: Head) -> None:
-    """Before training, outputs near 0, and few objects: thousands of boxes without any would else be all there is to
-    the loss (Lin et al., ICCV 2017, section 4.1)."""
+def start_head(network: Darknet, index: int, head: Head) -> None:
+    """What the layer before the head with this index starts with.
+
+    A convolution begins with outputs near 0 and few objects: thousands of boxes without any would else be all there is
+    to the loss (Lin et al., ICCV 2017, section 4.1). v1's connected layer has weights of its own for each cell, so that
+    a few hundred images hardly tell one what another has learnt; where it can, it begins as a convolution too: each
+    cell reads its own place, and all alike.
+    """
+    layer = network.layers[index - 1]
     if not isinstance(layer, Linear) or layer.linear.bias is None:
         return
     nn.init.normal_(layer.linear.weight, std=0.01)
     nn.init.zeros_(layer.linear.bias)
-    if head.logistic:
+    if not isinstance(head, Detection):
         nn.init.constant_(layer.linear.bias.view(-1, head.columns)[:, 4], -math.log((1 - PRIOR) / PRIOR))
+        return
+    before = network.sources[index - 1][0]
+    channels, *grid = network.layers[before].shape if before >= 0 else network.shape
+    if grid == [head.side, head.side]:
+        cells = head.side**2
+        each = torch.randn(head.classes + 5 * head.num, channels) / channels**0.5
+        parts = torch.arange(len(layer.linear.weight)).split(head.parts)
+        outputs = torch.cat([part.view(cells, -1) for part in parts], dim=1)  # [cells, C + 5 num]
+        with torch.no_grad():
+            weight = layer.linear.weight.zero_().view(-1, channels, cells)
+            weight[outputs, :, torch.arange(cells)[:, None]] = each.to(weight)
