@@ -210,7 +210,6 @@ def v1(raw, side, num, classes, images, sqrt=0, **options):
             for n in range(num):
                 at = cells * (classes + num) + (c * num + n) * 4
                 box = out[at] / side, out[at + 1] / side, *(out[at + 2 : at + 4] ** (2 if sqrt else 1))
-                box = *box[:2], max(box[2], 0), max(box[3], 0)  # darknet's distance takes sides below 0 as they are
                 value, rmse = iou(box, truth), math.dist(box, truth)
                 if best_iou > 0 or value > 0:
                     if value > best_iou:
