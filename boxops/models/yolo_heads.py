@@ -113,7 +113,7 @@ class Head:
         boxes, anchors = self.boxes(rows, grid, size).detach(), self.cells(grid, size, rows)
         image = torch.cat([truth.offsets.new_full((len(own["boxes"]),), b) for b, own in enumerate(truth.images)])
         cell = self.cell(truth.boxes, grid, size) + image * grid[0] * grid[1]  # [G] of those of all images
-        at, mine = self.responsible(boxes, cell, grid, size, truth)  # [G] of all B A boxes, and whether it is so
+        at, mine = self.responsible(rows, boxes, cell, grid, size, truth)  # [G] of all B A boxes, and whether it is so
         own = rows.flatten(0, 1)[at]  # [G, 5 + C]
 
         wanted = self.wanted(truth.boxes, anchors[at % len(anchors)], stride(grid, size))  # [G, 4]
@@ -125,7 +125,7 @@ class Head:
         if self.softmax:
             classes = F.cross_entropy(own[:, 5:], known, reduction="none")  # [G]
         else:
-            classes = self.difference(own[:, 5:], known).sum(dim=1)
+            classes = self.of_classes(own[:, 5:], known).sum(dim=1)
 
         # Where a box that is nobody's overlaps an object well, nothing is said of its objectness; nor in a crowd
         free, _ = boxops.match_max_iou(boxes, truth.boxes, self.thresh, offsets=truth.offsets, **truth.crowds)
@@ -149,7 +149,7 @@ class Head:
         return row * grid[1] + column
 
     def responsible(
-        self, boxes: Tensor, cell: Tensor, grid: Size, size: Size, truth: GroundTruth
+        self, rows: Tensor, boxes: Tensor, cell: Tensor, grid: Size, size: Size, truth: GroundTruth
     ) -> tuple[Tensor, Tensor]:
         """For each object, in its cell the box whose anchor is most like it in shape, if this map has that one; of two
         objects with one box the later has it. v3, section 2.1; v2, section 2, with ``bias_match``.
@@ -176,7 +176,12 @@ class Head:
 
     @staticmethod
     def difference(raw: Tensor, wanted: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(raw, wanted, reduction="none")
+        """Of centres and objectness."""
+        return cross_entropy(raw, wanted)
+
+    @staticmethod
+    def of_classes(raw: Tensor, wanted: Tensor) -> Tensor:
+        return cross_entropy(raw, wanted)
 
 
 class Region(Head):
@@ -204,6 +209,10 @@ class Region(Head):
         objectness, classes = rows[..., 4:5], rows[..., 5:]
         objectness = objectness if self.background else objectness.sigmoid()
         return objectness * (classes.softmax(dim=-1) if self.softmax else classes.sigmoid())
+
+    @staticmethod
+    def difference(raw: Tensor, wanted: Tensor) -> Tensor:
+        return half_square(raw.sigmoid(), wanted)
 
 
 class Detection(Head):
@@ -253,14 +262,15 @@ class Detection(Head):
         return rows[..., 4:5] * classes
 
     def responsible(
-        self, boxes: Tensor, cell: Tensor, grid: Size, size: Size, truth: GroundTruth
+        self, rows: Tensor, boxes: Tensor, cell: Tensor, grid: Size, size: Size, truth: GroundTruth
     ) -> tuple[Tensor, Tensor]:
         """The first object of a cell has it, and there the box that overlaps it most; where none does, the one at the
         least distance, with sides beside centres. Section 2.2."""
-        there = boxes.unflatten(1, (-1, self.num)).flatten(0, 1)[cell]  # [G, num, 4]
+        there, raw = (some.unflatten(1, (-1, self.num)).flatten(0, 1)[cell] for some in (boxes, rows[..., 2:4]))
         iou = boxops.box_iou(there, truth.boxes[:, None]).squeeze(2)  # [G, num]
-        sides = truth.boxes.new_tensor([size[1], size[0]] * 2)
-        found, wanted = (boxops.box_convert(b / sides, "xyxy", "cxcywh") for b in (there, truth.boxes[:, None]))
+        whole = truth.boxes.new_tensor([size[1], size[0]] * 2)
+        found, wanted = (boxops.box_convert(b / whole, "xyxy", "cxcywh") for b in (there, truth.boxes[:, None]))
+        found = torch.cat([found[..., :2], raw.square() if self.sqrt else raw], dim=2)  # sides < 0 are no boxes
         far = (found - wanted).square().sum(dim=2)  # [G, num]
         best = iou.argmax(dim=1).where(iou.amax(dim=1) > 0, far.argmin(dim=1))
         mine = winners(cell, torch.ones_like(cell, dtype=torch.bool), boxes.shape[0] * grid[0] * grid[1], "amin")
@@ -277,10 +287,16 @@ class Detection(Head):
     def difference(raw: Tensor, wanted: Tensor) -> Tensor:
         return half_square(raw, wanted)
 
+    of_classes = difference
+
 
 def stride(grid: Size, size: Size) -> tuple[float, float]:
     """(y, x), a cell's sides in pixels."""
     return size[0] / grid[0], size[1] / grid[1]
+
+
+def cross_entropy(raw: Tensor, wanted: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(raw, wanted, reduction="none")
 
 
 def half_square(raw: Tensor, wanted: Tensor) -> Tensor:
