@@ -21,7 +21,7 @@ CLASSES, IGNORE = 3, 0.3
 SIZE = (32, 48)  # height, width: grids of 4 x 6 and 2 x 3 cells
 ANCHORS = [(6, 9), (14, 11), (33, 8), (20, 27)]  # v3's, pixels; the third belongs to no head
 MASKS = [(0, 1), (3, 0)]  # the first belongs to both, and the second head's come in another order
-CELLS = [(0.6, 1.1), (1.9, 1.4), (4.0, 3.0)]  # v2's, cells of 8 pixels
+CELLS = [(0.6, 1.1), (1.9, 1.4), (4.0, 3.0), (1.9, 1.4)]  # v2's, cells of 8 pixels; of equal ones the first is best
 SIDE, NUM = 3, 2  # v1's
 
 CONV = "[convolutional]\nfilters={}\nsize={size}\nstride={size}\nactivation=linear\n"
@@ -31,8 +31,8 @@ COARSE = "[route]\nlayers=0\n[maxpool]\nsize=2\nstride=2\n" + CONV.format(16, si
 V3 = NET + CONV.format(16, size=8) + YOLO.format(*MASKS[0]) + COARSE + YOLO.format(*MASKS[1])
 V2 = (
     NET
-    + CONV.format(24, size=8)
-    + "[region]\nclasses=3\nnum=3\ncoords=4\nbias_match=1\nanchors=0.6,1.1,1.9,1.4,4,3\nthresh=0.3\n"
+    + CONV.format(32, size=8)
+    + "[region]\nclasses=3\nnum=4\ncoords=4\nbias_match=1\nanchors=0.6,1.1,1.9,1.4,4,3,1.9,1.4\nthresh=0.3\n"
 )
 V1 = NET + f"[connected]\noutput={9 * 13}\nactivation=linear\n[detection]\nclasses=3\ncoords=4\nside=3\nnum=2\n"
 REGION = {"coord_scale": 1.5, "object_scale": 5, "noobject_scale": 0.7, "class_scale": 2}
@@ -95,9 +95,9 @@ def v1(raws, images, size, **options):
 MAPS = [(16, 4, 6), (16, 2, 3)]
 KINDS = {
     "v3": (V3, v3, MAPS, {}),
-    "v2": (V2, v2, [(24, 4, 6)], {**REGION, "softmax": 1, "rescore": 1}),
-    "v2 plain": (V2, v2, [(24, 4, 6)], {}),
-    "v2 logistic": (V2, v2, [(24, 4, 6)], {**REGION, "softmax": 0, "rescore": 0}),
+    "v2": (V2, v2, [(32, 4, 6)], {**REGION, "softmax": 1, "rescore": 1}),
+    "v2 plain": (V2, v2, [(32, 4, 6)], {}),
+    "v2 logistic": (V2, v2, [(32, 4, 6)], {**REGION, "softmax": 0, "rescore": 0}),
     "v1": (V1, v1, [(9 * 13,)], {**DETECTION, "sqrt": 1, "rescore": 1}),
     "v1 plain": (V1, v1, [(9 * 13,)], {}),
     "v1 softmax": (V1, v1, [(9 * 13,)], {**DETECTION, "softmax": 1, "sqrt": 0, "rescore": 1}),
@@ -283,8 +283,8 @@ def test_the_slow_sums_have_the_slow_deltas_as_their_slope():
     images = [slow.objects_of(random_target(13, 4), SIZE), []]
     for reference, shapes, options in (
         (v3, MAPS, {}),
-        (v2, [(24, 4, 6)], {**REGION, "softmax": 1}),
-        (v2, [(24, 4, 6)], {**REGION, "squared": False}),
+        (v2, [(32, 4, 6)], {**REGION, "softmax": 1}),
+        (v2, [(32, 4, 6)], {**REGION, "squared": False}),
         (v1, [(117,)], {**DETECTION, "sqrt": 1}),
         (v1, [(117,)], {**DETECTION, "softmax": 1}),
     ):
