@@ -48,7 +48,8 @@ def box(axis, corners, colour, **style):
 
 
 def learnt(cfg, image, boxes):
-    """Of an untrained network the batch, and of each head its grid and the objects it learns: (object, cell, anchor), corners in its pixels."""
+    """An untrained network's batch, the boxes in it, and of each head its grid and [(object, cell, anchor)], corners in
+    the batch's pixels, of the objects that it learns."""
     target = {"boxes": torch.tensor(boxes).float(), "labels": torch.ones(len(boxes), dtype=torch.int64)}
     with torch.device("meta"):  # no outputs are needed
         model = darknet_yolo(cfg)
