@@ -101,7 +101,7 @@ def _models(args: argparse.Namespace, threads: int) -> int:
         return _stop(str(error))
     models.show(result)
     _save(result, args.json)
-    return 1 if any("error" in row for row in result["models"]) else 0
+    return 1 if any("error" in row for row in result["models"] + result["yolo"]) else 0
 
 
 def _busy(args: argparse.Namespace, threads: int) -> int:

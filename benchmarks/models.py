@@ -16,7 +16,7 @@ from typing import Any
 
 import boxops
 
-from . import stages, timing
+from . import stages, timing, yolo
 from .machine import Watch, busy, facts, rival
 from .report import duration, times
 from .terminal import Cell, print_table, print_warnings
@@ -173,9 +173,12 @@ def run(
     torch.set_num_threads(threads)
     machine, watch = facts(device, threads), Watch()
     chosen = [d for d in DETECTORS if not (quick and d[-1]) and (not patterns or d[0] in patterns)]
-    if not chosen:
-        raise ValueError(f"expected --ops among {', '.join(d[0] for d in DETECTORS)} with --models, got {patterns}")
+    networks = [name for name in yolo.NETWORKS if device == "cpu" and (not patterns or name in patterns)]
+    if not chosen and not networks:
+        known = [*(d[0] for d in DETECTORS), *yolo.NETWORKS]
+        raise ValueError(f"expected --ops among {', '.join(known)} with --models, got {patterns}")
     rows: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = []
     for name, options, images, side, _ in chosen:
         try:
             rows += measure(name, options, images, side, device, 2.0 if quick else 20.0)
@@ -183,9 +186,14 @@ def run(
             rows.append({"detector": name, "error": f"wrong detections: {error}"})
     chosen = [] if quick or patterns else list(stages.DETECTORS)
     swapped = [row for name in chosen for row in stages.measure(name, device, *scene(1, 480, device))]
+    for name in networks:
+        try:
+            seen += yolo.measure(name, threads, 0.5 if quick else 20.0, quick)
+        except AssertionError as error:
+            seen.append({"network": name, "error": f"wrong detections: {error}"})
     machine["others"] = watch.others()
     warnings = busy(machine["load"], machine["others"], machine["cores"])
-    return {"schema": 1, "machine": machine, "warnings": warnings, "models": rows, "stages": swapped}
+    return {"schema": 1, "machine": machine, "warnings": warnings, "models": rows, "stages": swapped, "yolo": seen}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -200,11 +208,14 @@ def show(result: dict[str, Any]) -> None:
             cells += [duration(one["box_ops"]), f"{one['box_ops'] / one['total']:.1%}"]
         cells.append(times(theirs["box_ops"] / ours["box_ops"]))
         rows.append([(cell, "ours" if i in (2, 5) else "") for i, cell in enumerate(cells)])
-    print_table("a training step, an inference, and what box operations take of it", COLUMNS, rows, SPARE)
+    if rows:
+        print_table("a training step, an inference, and what box operations take of it", COLUMNS, rows, SPARE)
     if result["stages"]:
         stages.show(result["stages"])
+    yolo.show(result["yolo"])
     machine = result["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     print(f"{machine['device']}, {machine['threads']} threads; {packages}")
-    wrong = [f"NOT TIMED {row['detector']}: {row['error']}" for row in result["models"] if "error" in row]
+    failed = [row for row in result["models"] + result["yolo"] if "error" in row]
+    wrong = [f"NOT TIMED {row.get('detector') or row['network']}: {row['error']}" for row in failed]
     print_warnings(wrong + result["warnings"])

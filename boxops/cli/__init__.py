@@ -13,7 +13,7 @@ from boxops.cli.common import add_commands
 
 COMMANDS = {
     "bench": ("boxops.benchmarks", "verify every op, then time it against its rivals"),
-    "data": ("boxops.cli.data", "check a data set: what it holds, what is wrong in it"),
+    "data": ("boxops.cli.data", "what a data set holds, what is wrong in it; anchors for it"),
     "train": ("boxops.cli.train", "train a detector on your images, or on generated ones"),
     "detect": ("boxops.cli.detect", "find objects in images and videos; pictures or JSON come out"),
     "evaluate": ("boxops.cli.evaluate", "COCO or VOC average precision of a model or a result file"),

@@ -36,7 +36,7 @@ def cfg_of(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
-    """Model in evaluation mode, its checkpoint, device; "classes" of the checkpoint is [] where they are not known."""
+    """Folded model, its checkpoint, device; "classes" of the checkpoint is [] where they are not known."""
     if (args.checkpoint is None) == (args.model is None):
         raise UserError("expected either --checkpoint FILE or --model NAME --weights FILE_OR_URL")
     if args.checkpoint is not None:
@@ -60,7 +60,7 @@ def open_model(args: argparse.Namespace) -> tuple[Any, dict[str, Any], Any]:
     model = models.create(args.model, weights=args.weights, **{**options, **cfg_of(args, full), **dict(args.set)})
     if len(names) + 1 != model.config["num_classes"]:
         names = names_of(model.config["num_classes"] - 1)
-    return checked(model).to(device).eval(), {"classes": names}, device
+    return checked(model).to(device).fold(), {"classes": names}, device
 
 
 def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
@@ -70,7 +70,7 @@ def open_checkpoint(path: str, device: str) -> tuple[Any, dict[str, Any], Any]:
 
     _, _, place = start_processes(device)
     model, checkpoint = load_model(path, place)
-    return checked(model), checkpoint, place
+    return checked(model).fold(), checkpoint, place
 
 
 def checked(model: Any) -> Any:

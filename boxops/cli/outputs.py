@@ -1,4 +1,4 @@
-"""What detect and evaluate write: nothing is written over an input, nor unasked over a file of someone else."""
+"""What commands write: nothing is written over an input, nor unasked over a file of someone else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 from boxops.cli.common import UserError
 from boxops.cli.inputs import PICTURES, VIDEOS, Input
 
-MARK = "boxops detect"  # Software in the EXIF of pictures, comment of videos
+MARK = "boxops"  # begins Software in the EXIF of pictures, the comment of videos, the title of SVG
 SOFTWARE = 0x0131
 
 
@@ -103,17 +103,19 @@ def _ours(path: Path) -> bool:
         if _is_video(path):
             from boxops.data.video import comment
 
-            return comment(path) == MARK
+            return (comment(path) or "").startswith(MARK)
         if path.suffix.lower() in PICTURES:
             from PIL import Image
 
             with Image.open(path) as image:
-                return bool(image.getexif().get(SOFTWARE) == MARK)
+                return str(image.getexif().get(SOFTWARE)).startswith(MARK)
+        if path.suffix.lower() == ".svg":
+            return f"<dc:title>{MARK}</dc:title>".encode() in path.read_bytes()
         made = json.loads(path.read_bytes())
     except Exception:  # whatever foreign files make the decoders say
         return False
-    if isinstance(made, dict):  # of evaluate
-        return not made.keys().isdisjoint({"box_AP", "mask_AP", "keypoint_AP", "VOC_AP"})
+    if isinstance(made, dict):  # of evaluate, or of data anchors
+        return not made.keys().isdisjoint({"box_AP", "mask_AP", "keypoint_AP", "VOC_AP", "average_IoU"})
     return isinstance(made, list) and all(
         isinstance(row, dict) and {"image", "detections"} <= row.keys() for row in made
     )
@@ -147,10 +149,31 @@ def open_output(path: Path | None) -> Iterator[Callable[[Any, float], None]]:
 def _save(path: Path, file: IO[bytes], picture: Any, _: float) -> None:
     from PIL import Image
 
+    quality = {} if path.suffix.lower() in (".tif", ".tiff") else {"quality": 92}
+    picture.save(file, Image.registered_extensions()[path.suffix.lower()], exif=_exif(), **quality)
+
+
+def _exif() -> Any:
+    from PIL import Image
+
     exif = Image.Exif()
     exif[SOFTWARE] = MARK
-    quality = {} if path.suffix.lower() in (".tif", ".tiff") else {"quality": 92}
-    picture.save(file, Image.registered_extensions()[path.suffix.lower()], exif=exif, **quality)
+    return exif
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """A figure of matplotlib as .png or .svg."""
+    import matplotlib
+
+    from boxops.training.checkpoint import atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.lower()[1:]
+    marks: dict[str, Any] = (
+        {"metadata": {"Title": MARK, "Date": None}} if kind == "svg" else {"pil_kwargs": {"exif": _exif()}}
+    )
+    with atomic(path) as file, matplotlib.rc_context({"svg.hashsalt": MARK}):  # equal figures, equal files
+        figure.savefig(file, format=kind, dpi=130, **marks)
 
 
 def save_json(value: Mapping[str, Any] | list[Any], path: Path) -> None:

@@ -86,6 +86,15 @@ def open_held_out(args: argparse.Namespace, divided: Sequence[Any] | None = None
     return data
 
 
+def open_learnt(args: argparse.Namespace, **options: Any) -> Any:
+    """The images of ``args.split``, or else of the first split to learn from that is there; options as above."""
+
+    def opened(split: str) -> Any:
+        return open_data(args, split, **options)
+
+    return opened(args.split) if args.split else _first(opened, _names(args.data, None, None)[0])
+
+
 def share_of(text: str) -> float | None:
     """The share that is meant; None if it is a name."""
     try:

@@ -52,8 +52,9 @@ with the same command and --resume."""
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
     parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images and hold the others out; "
                         "0.8 where the files hold none out")  # fmt: skip
-    parser.add_argument("--augment", choices=("rcnn", "ssd", "none"), help="rcnn (flip), ssd (photo"
-                        "metric, zoom out, crop, flip: for long runs) or none (rcnn)")  # fmt: skip
+    parser.add_argument("--augment", choices=("rcnn", "ssd", "yolo", "none"), help="rcnn (flip), ssd "
+                        "(photometric, zoom out, crop, flip: for long runs), yolo (colours, scale, translation, flip) "
+                        "or none (rcnn)")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
@@ -170,10 +171,9 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
                               fine_tune=args.fine_tune, backbone_weights=args.backbone_weights)  # fmt: skip
     data.enough = transforms.enough(model.transform, settings["augment"])  # large photos are read no larger
     if model.proposals is not None:
-        if settings["augment"] == "ssd":
-            raise UserError(
-                f"--augment: expected rcnn or none for {name}, whose proposals are of whole images, got ssd"
-            )
+        if settings["augment"] not in ("rcnn", "none"):
+            raise UserError(f"--augment: expected rcnn or none for {name}, whose proposals are of whole images, "
+                            f"got {settings['augment']}")  # fmt: skip
         data.proposals = model.proposals
         find_proposals(model, data, seen, workers=options.workers)
     held_out = None
@@ -286,5 +286,5 @@ def augmentation(args: argparse.Namespace, name: str, former: Mapping[str, Any],
     if settings["jitter"] and preset != "rcnn":
         raise UserError(f"--jitter: expected --augment rcnn with it, got {preset}")
     if settings["vertical_flip"] and preset == "none":
-        raise UserError("--vertical-flip: expected --augment rcnn or ssd with it, got none")
+        raise UserError("--vertical-flip: expected --augment rcnn, ssd or yolo with it, got none")
     return settings

@@ -59,8 +59,9 @@ def train(
     """A preset for training: (uint8 image, target) to (float32 image in 0..1, target).
 
     Args:
-        name: ``ssd`` (photometric distortion, zoom out, IoU crop, flip: Liu et al. 2016, section 2.2), ``rcnn`` (flip)
-            or ``none``.
+        name: ``ssd`` (photometric distortion, zoom out, IoU crop, flip: Liu et al. 2016, section 2.2), ``yolo`` (scale
+            and translation by up to a fifth, exposure, saturation, flip: Redmon et al. 2016, section 2.2), ``rcnn``
+            (flip) or ``none``.
         size: resize to this at the end, as the models do themselves: (height, width), or an integer: the shorter side,
             for ``ssd`` both. None leaves images as they are.
         keypoint_flip: the data set's, needed where it has keypoints.
@@ -76,6 +77,11 @@ def train(
     zoom_out = v2.RandomZoomOut({tv_tensors.Image: MEAN, "others": 0})
     presets: dict[str, list[nn.Module]] = {
         "ssd": [v2.RandomPhotometricDistort(), zoom_out, IoUCrop(), *flips],
+        "yolo": [
+            v2.ColorJitter(brightness=0.5, saturation=0.5, hue=0.1),
+            v2.RandomAffine(0, translate=(0.2, 0.2), scale=(0.8, 1.2), fill={tv_tensors.Image: MEAN, "others": 0}),
+            *flips,
+        ],
         "rcnn": [v2.ColorJitter(0.2, 0.2, 0.2)] * jitter + flips,
         "none": [],
     }

@@ -222,6 +222,21 @@ class Detector(nn.Module):
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def fold(self) -> Detector:
+        """For inference, in place: weights as they are read fastest, where the model knows how. No way back: what was
+        folded neither learns nor is saved."""
+        return self.eval()
+
+    def batch(self, images: Tensor) -> ImageList:
+        """What the transform makes of images [B, 3, H, W] of one size in evaluation, as one graph."""
+        transform = self.transform
+        size = resized((images.shape[-2], images.shape[-1]), transform)
+        images = F.interpolate(transform.normalize(images), size, mode="bilinear", align_corners=False)
+        multiple = transform.size_divisible
+        high, wide = (-(-side // multiple) * multiple for side in size)
+        images = F.pad(images, (0, wide - size[1], 0, high - size[0]))
+        return ImageList(images, [size] * len(images))
+
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         """The detections of each image by falling score, filled up to a fixed number: [B, D, ...] by name, and how many
         are real [B]. Waits for no device."""
@@ -255,15 +270,9 @@ class Padded(nn.Module):
         self.model = model.eval()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        transform, original = self.model.transform, (images.shape[-2], images.shape[-1])
-        size = resized(original, transform)
-        images = transform.normalize(images)
-        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        multiple = transform.size_divisible
-        high, wide = (-(-side // multiple) * multiple for side in size)
-        images = F.pad(images, (0, wide - size[1], 0, high - size[0]))
-        found, counts = self.model.padded(ImageList(images, [size] * len(images)))
-        y, x = original[0] / size[0], original[1] / size[1]
+        batch = self.model.batch(images)
+        found, counts = self.model.padded(batch)
+        y, x = images.shape[-2] / batch.image_sizes[0][0], images.shape[-1] / batch.image_sizes[0][1]
         found["boxes"] = found["boxes"] * found["boxes"].new_tensor([x, y, x, y])
         return {**found, "counts": counts}
 

@@ -60,11 +60,13 @@ class Darknet(nn.Module):
         return [outputs[i] for i in self.heads]
 
     def fold(self) -> Darknet:
-        """For inference, in place: batch norm becomes part of the weights, which then cannot be saved, and these lie as
-        convolutions on a CPU read them fastest, channels last."""
+        """For inference, in place: batch norm becomes part of the weights, which then cannot be saved. On a CPU these
+        lie as its convolutions read them fastest, channels last."""
         for layer in self.layers:
             layer.fold()
-        return self.eval().to(memory_format=torch.channels_last)
+        if all(weight.device.type == "cpu" for weight in self.parameters()):
+            self.to(memory_format=torch.channels_last)
+        return self.eval()
 
     def load(self, file: str | Path, layers: int | None = None, start: bool = False) -> None:
         """Fills the network from a .weights file, all or nothing.

@@ -20,7 +20,7 @@ from torchvision.models.detection.image_list import ImageList
 import boxops
 
 from .checkpoint import fetched, is_checkpoint, load_weights
-from .common import ADAMW, Detector, GroundTruth, Target, Weights, detector
+from .common import ADAMW, Detector, GroundTruth, Target, Weights, detector, split
 from .darknet import Darknet
 from .darknet_files import Section, parse_cfg, read_cfg
 from .yolo_heads import HEADS, Size
@@ -147,20 +147,38 @@ class YOLO(Detector):
         sums = {name: torch.stack([losses[name] for losses in of_heads]).sum() for name in of_heads[0]}
         return {name: loss / len(targets) for name, loss in sums.items()}
 
-    def predict(self, batch: ImageList) -> tuple[Tensor, Tensor]:
-        """Boxes [B, A, 4] in pixels of the batch, and scores [B, A, C]."""
-        size = (batch.tensors.shape[2], batch.tensors.shape[3])
+    def fold(self) -> YOLO:
+        """See :meth:`Darknet.fold`."""
+        self.network.fold()
+        return self.eval()
+
+    def batch(self, images: Tensor) -> ImageList:
+        return self.transform(images.unbind())[0]  # type: ignore[no-any-return]
+
+    def predict(self, batch: ImageList, least: float | None = None) -> tuple[Tensor, Tensor]:
+        """Boxes [B, A, 4] in pixels of the batch, and scores [B, A, C]; see :meth:`decode`."""
+        return self.decode(self.network(batch.tensors), (batch.tensors.shape[2], batch.tensors.shape[3]), least)
+
+    def decode(self, maps: Sequence[Tensor], size: Size, least: float | None = None) -> tuple[Tensor, Tensor]:
+        """The same of the network's outputs; with ``least`` only those boxes that may have a score above it."""
         boxes, scores = [], []
-        for head, raw in zip(self.heads, self.network(batch.tensors), strict=True):
+        for head, raw in zip(self.heads, maps, strict=True):
             rows = head.rows(raw)  # [B, A, 5 + C]
-            boxes.append(head.boxes(rows, head.grid(raw), size))
+            kept = None if least is None else head.likely(rows, least)
+            rows = rows if kept is None else rows[:, kept]
+            boxes.append(head.boxes(rows, head.grid(raw), size, kept))
             scores.append(head.scores(rows))
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
 
-    def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
+    def detections(self, batch: ImageList) -> list[dict[str, Tensor]]:
+        # Most boxes are of nothing. To leave them out is to wait for the device, which on a CPU costs nothing
+        on_cpu = batch.tensors.device.type == "cpu"
+        return split(*self.padded(batch, self.settings.score_thresh if on_cpu else None))
+
+    def padded(self, batch: ImageList, least: float | None = None) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
         boxes, scores, labels, counts = boxops.detect(
-            *self.predict(batch), s.score_thresh, s.nms_thresh, s.detections_per_img
+            *self.predict(batch, least), s.score_thresh, s.nms_thresh, s.detections_per_img
         )
         # Into the image amid the grey; halves of pixels stay, as in correct_yolo_boxes
         height, width = batch.tensors.shape[2:]
@@ -204,7 +222,8 @@ def build(kind: str, num_classes: int | None, backbone_weights: Weights, setting
 TRAINING = {**ADAMW, "batch_size": 8}
 
 
-@detector(num_classes=None, training=TRAINING)
+# Adam moves all weights by as much: thousands of them make one output of v1
+@detector(num_classes=None, training={**TRAINING, "lr": 2e-4})
 def yolo_v1(num_classes: int | None, backbone_weights: Weights, **settings: Any) -> YOLO:
     """YOLO v1, Redmon et al. 2016: darknet's cfg with [detection], or a tiny one; of the numbers see Settings."""
     return build("detection", num_classes, backbone_weights, Settings(**settings))

@@ -40,9 +40,9 @@ def yolo(mask: str) -> list[str]:
 
 FIVE = [line for filters in (16, 32, 64, 128, 256) for line in (*convolution(filters), *pool())]  # 3 to 256, 1/32
 COARSE = [*FIVE, *convolution(512), *pool(1), *convolution(1024)]
-TINY = {  # by the kind of their heads; the layers of yolov1-tiny, yolov2-tiny and yolov3-tiny, COCO's 80 classes
+TINY = {  # by the kind of their heads: yolov1-tiny (with fewer channels to connect), yolov2-tiny, yolov3-tiny
     "detection": [
-        *net(448), *FIVE, *convolution(512), *pool(), *convolution(1024), *convolution(256),
+        *net(448), *FIVE, *convolution(512), *pool(), *convolution(1024), *convolution(256), *convolution(32, 1),
         "[connected]", f"output={7 * 7 * (80 + 2 * 5)}", "activation=linear",
         "[detection]", "classes=80", "coords=4", "rescore=1", "side=7", "num=2", "sqrt=1",
         "noobject_scale=.5", "coord_scale=5",

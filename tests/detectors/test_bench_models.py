@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
-from boxops.benchmarks import models, stages
+from boxops.benchmarks import models, stages, yolo
+from data_files import needs_data
 from scenes import torch  # noqa: F401  # skips without it
 
 from boxops.cli import main
@@ -30,6 +32,7 @@ def test_stages_of_torchvisions_detectors(monkeypatch):
 @pytest.mark.slow
 def test_bench_models(monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(models, "DETECTORS", TINY)
+    monkeypatch.setattr(yolo, "NETWORKS", ())
     file = tmp_path / "models.json"
     assert main(["bench", "--models", "--quick", "--threads", "1", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())["models"]
@@ -52,8 +55,37 @@ def test_a_twin_that_detects_something_else_is_not_timed(monkeypatch, capfd):
         return made
 
     monkeypatch.setattr(models, "twin", twin)
-    assert main(["bench", "--models", "--quick"]) == 1
+    assert main(["bench", "--models", "--quick", "--ops", "ssd300_mobilenet_v2"]) == 1
     assert "NOT TIMED ssd300_mobilenet_v2: wrong detections" in capfd.readouterr().out
+
+
+@needs_data
+def test_bench_of_yolo(tmp_path, capfd):
+    """Verified beside torchvision, and beside ultralytics where it is installed; who is not here is named."""
+    file = tmp_path / "models.json"
+    assert main(["bench", "--models", "--quick", "--ops", "yolov3-tiny", "--json", str(file)]) == 0
+    image, *rest = json.loads(file.read_text())["yolo"]
+    assert image["job"] == "image to boxes" and image["seconds"]["boxops"] > 0 and "ONNX" in image["missing"]
+    assert len(rest) == 4 and all(min(row["seconds"].values()) > 0 for row in rest)
+    assert all("ultralytics" in row["seconds"] or "ultralytics" in row["missing"] for row in rest)
+    assert "not measured: ONNX" in capfd.readouterr().out
+
+
+def test_yolo_without_its_files_is_not_measured(monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("BOXOPS_TEST_DATA", str(tmp_path))
+    assert main(["bench", "--models", "--ops", "yolov2-tiny"]) == 0
+    assert "not measured: yolov2-tiny: BOXOPS_TEST_DATA has no darknet/" in capfd.readouterr().out
+
+
+def test_other_detections_than_ours_are_not_timed(monkeypatch, capfd):
+    monkeypatch.setattr(yolo, "measure", lambda *_: yolo.compare(*other_detections()))
+    assert main(["bench", "--models", "--ops", "yolov2-tiny"]) == 1
+    assert "NOT TIMED yolov2-tiny: wrong detections: other: 3 0.90" in capfd.readouterr().out
+
+
+def other_detections():
+    ours = np.array([[0, 0, 10, 10]], np.float32), np.array([0.9]), np.array([2])
+    return [ours], [(ours[0], ours[1], np.array([3]))], "other"
 
 
 def test_unknown_detector(capsys):

@@ -5,12 +5,14 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from commands import DATA, QUICK, Running, needs_fork
 from PIL import Image
 from tiny import torch
 
@@ -18,12 +20,6 @@ from boxops.cli import main
 from boxops.training.checkpoint import load
 
 TINY = str(Path(__file__).with_name("tiny.py"))
-DATA = ["--data", "shapes"] + [
-    word for pair in ("size=64", "max_objects=2", "length=12") for word in ("--data-option", pair)
-]
-QUICK = ["train", "tiny_ssd", *DATA, "--workers", "0", "--device", "cpu", "--batch-size", "4", "--lr", "0.02",
-         "--eval-split", "none"]  # fmt: skip
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def losses(out):
@@ -116,35 +112,38 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys, line, text):
     assert "Traceback" not in err
 
 
+@needs_fork
 @pytest.mark.slow
 def test_kill_at_any_moment_then_resume(tmp_path):
-    command = [sys.executable, TINY, *QUICK, "--epochs", "6", "--ema", "0.9", "--checkpoint-steps", "1"]
+    command = [*QUICK, "--epochs", "6", "--ema", "0.9", "--checkpoint-steps", "1"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, "--out", whole], check=True, env=ENVIRONMENT, capture_output=True)
+    with Running([*command, "--out", str(whole)], tmp_path) as run:
+        assert run.end() == 0, run.said()
     draw = random.Random(0)
     for target in (1, 5, 9, 13):  # steps; a save follows each, so that many kills meet one
-        run = subprocess.Popen([*command, "--out", broken, "--resume"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        log, end = broken / "log.csv", time.monotonic() + 60
-        while not (log.exists() and len(log.read_text().splitlines()) > target) and time.monotonic() < end:
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.01))
-        run.kill()
-        assert run.wait() == -9
-    subprocess.run([*command, "--out", broken, "--resume"], check=True, env=ENVIRONMENT, capture_output=True)
+        with Running([*command, "--out", str(broken), "--resume"], tmp_path) as run:
+            run.wait_for_rows(broken / "log.csv", target)
+            time.sleep(draw.uniform(0, 0.01))
+            os.kill(run.pid, signal.SIGKILL)
+            assert run.end() == -signal.SIGKILL
+    with Running([*command, "--out", str(broken), "--resume"], tmp_path) as run:
+        assert run.end() == 0, run.said()
     assert len(losses(whole)) == 18
     assert losses(broken) == losses(whole)
     first, second = weights(whole), weights(broken)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@needs_fork
 @pytest.mark.slow
 def test_two_processes_are_one_with_their_batch(tmp_path):
     options = [*QUICK, "--epochs", "3", "--set", "dropout=0", "--accumulate", "1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     alone, two = tmp_path / "alone", tmp_path / "two"
-    subprocess.run([sys.executable, TINY, *options, "--out", alone], check=True, env=ENVIRONMENT, capture_output=True)
+    with Running([*options, "--out", str(alone)], tmp_path) as run:
+        assert run.end() == 0, run.said()
     done = subprocess.run([*torchrun, TINY, *options, "--batch-size", "2", "--out", two],
-                          env=ENVIRONMENT, capture_output=True, text=True)  # fmt: skip
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(losses(alone)) == 9
     assert losses(two) == pytest.approx(losses(alone), rel=1e-5)

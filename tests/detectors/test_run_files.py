@@ -59,7 +59,7 @@ def old(a_run, tmp_path):
         ("--amp fp16", "--amp: expected a GPU for fp16, got cpu; bf16 works on both"),
         ("--jitter --augment none", "--jitter: expected --augment rcnn with it, got none"),
         ("--jitter --augment ssd", "--jitter: expected --augment rcnn with it, got ssd"),
-        ("--vertical-flip --augment none", "--vertical-flip: expected --augment rcnn or ssd with it, got none"),
+        ("--vertical-flip --augment none", "--vertical-flip: expected --augment rcnn, ssd or yolo with it, got none"),
         ("--resume", "--overwrite: begins anew, but --resume goes on: expected one of them, got both"),
     ],
 )
