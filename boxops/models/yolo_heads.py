@@ -200,7 +200,7 @@ class Head:
 class Region(Head):
     """v2's: anchors in cells, and one softmax over the classes; section 2 of its paper, region_layer.c."""
 
-    trained: Mapping[str, tuple[int, int]] = {"background": (0, 0), "bias_match": (0, 1), "classfix": (0, 0)}
+    trained: Mapping[str, tuple[int, int]] = {"bias_match": (0, 1), "classfix": (0, 0)}
 
     @classmethod
     def inputs(cls, section: Section) -> int:
@@ -210,7 +210,9 @@ class Region(Head):
         if self.section.integer("coords", 4) != 4:
             raise self.section.error("coords = 4", self.section.options["coords"], "coords")
         self.scales()
-        self.background, self.thresh = self.section.flag("background"), self.section.number("thresh", 0.5)
+        if self.section.flag("background"):  # a class more, in place of objectness
+            raise self.section.error("background = 0", 1, "background")
+        self.thresh = self.section.number("thresh", 0.5)
         self.anchors, self.mask = self.pairs(), list(range(self.num))
         self.told = f"{self.num} boxes of 5 + {self.classes} channels"
 
@@ -218,12 +220,9 @@ class Region(Head):
         y, x = stride(grid, size)
         return [(w * x, h * y) for w, h in self.anchors]
 
-    def objectness(self, rows: Tensor) -> Tensor:
-        return rows[..., 4] if self.background else rows[..., 4].sigmoid()
-
     def scores(self, rows: Tensor) -> Tensor:
-        objectness, classes = self.objectness(rows)[..., None], rows[..., 5:]
-        return objectness * (classes.softmax(dim=-1) if self.softmax else classes.sigmoid())
+        classes = rows[..., 5:]
+        return rows[..., 4:5].sigmoid() * (classes.softmax(dim=-1) if self.softmax else classes.sigmoid())
 
     @staticmethod
     def difference(raw: Tensor, wanted: Tensor) -> Tensor:

@@ -136,6 +136,7 @@ def network(tmp_path, lines):
         ("yolo_v3", {"lines": V3, "size": 100}, "size: expected a multiple of 32, got 100"),
         ("yolo_v1", {"lines": V1, "multi_scale": True}, "multi_scale: expected false for YOLO v1"),
         ("yolo_v3", {"lines": [*NET, "[maxpool]", "size=4", "stride=4", *V3[-6:]]}, r"cfg:8: \[yolo\] expected 14 bef"),
+        ("yolo_v2", {"lines": [*V2, "background=1"]}, r"cfg:\d+: \[region\] expected background = 0, got 1"),
         ("yolo_v3", {"cfg": "nowhere.cfg"}, "nowhere.cfg"),
     ],
 )  # fmt: skip
