@@ -128,6 +128,19 @@ def network(tmp_path, lines):
     return Darknet(write(tmp_path / "start.cfg", lines))
 
 
+def test_v1_begins_with_cells_that_are_alike():
+    """Its connected layer gives each cell the same numbers of the same features, and none of other cells."""
+    model = models.create(
+        "yolo_v1", 3, lines=[*NET, "[maxpool]", "size=32", "stride=32", *V1[V1.index("[connected]") :]]
+    )
+    features, order = torch.rand(1, 3, 2, 2), torch.tensor([3, 1, 0, 2])
+    connected, (head,) = model.network.layers[-2], model.heads
+    rows = head.rows(connected(features)).unflatten(1, (4, 2))  # [1, cells, boxes, 5 + C]
+    moved = head.rows(connected(features.flatten(2)[..., order].view(1, 3, 2, 2))).unflatten(1, (4, 2))
+    torch.testing.assert_close(moved, rows[:, order])
+    assert rows.std() > 0.1
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
