@@ -30,7 +30,7 @@ def build(name, tmp_path):
                 for tensor, low, high in zip(layer.stored(), (-1, 1, -1, 0.5), (1, 3, 1, 2), strict=False):
                     tensor.uniform_(low, high)
             elif hasattr(layer, "linear"):
-                layer.linear.weight.normal_(std=0.02)
+                layer.linear.weight.normal_(std=0.05)
     return model, torch.rand(2, 3, 50, 90)
 
 
