@@ -62,7 +62,7 @@ def draw(model: DETR, classes: list[str], picture: Image.Image, queries: int) ->
             label, score = int(found["labels"][i - 1]), float(found["scores"][i - 1])
             read = {"extent": (0, width, height, 0), "alpha": 0.6, "cmap": "inferno", "interpolation": "bilinear"}
             axis.imshow(weights[i - 1], **read)
-            axis.set_title(f"{classes[label]} {score:.2f}", color=f"C{i - 1}")
+            axis.set_title(f"{classes[label - 1]} {score:.2f}", color=f"C{i - 1}")
     return figure
 
 
