@@ -33,6 +33,7 @@ from .mask_rcnn import (
     mask_rcnn_resnet50_fpn,
     mask_rcnn_resnet50_fpn_v2,
 )
+from .pix2seq import Pix2Seq, pix2seq_mobilenet_v2, pix2seq_resnet50
 from .rcnn import RCNN, rcnn_alexnet, rcnn_mobilenet_v2, rcnn_vgg16
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from .sliding_window import SlidingWindow, sliding_window_alexnet
@@ -52,6 +53,7 @@ SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
+    "pix2seq": "pix2seq_mobilenet_v2",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "Localizer",
     "MaskRCNN",
     "Padded",
+    "Pix2Seq",
     "RetinaNet",
     "SPPNet",
     "SlidingWindow",
@@ -97,6 +100,8 @@ __all__ = [
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
     "mask_rcnn_resnet50_fpn_v2",
+    "pix2seq_mobilenet_v2",
+    "pix2seq_resnet50",
     "rcnn_alexnet",
     "rcnn_mobilenet_v2",
     "rcnn_vgg16",

@@ -94,6 +94,12 @@ def resnet_c4(network: nn.Module) -> OneLevel:
     return OneLevel(body, network.fc.in_features // 2)  # type: ignore[union-attr, operator, arg-type]
 
 
+def resnet_c5(network: nn.Module) -> OneLevel:
+    """A ResNet without its classifier: stride 32."""
+    body = nn.Sequential(OrderedDict(list(network.named_children())[:8]))  # conv1 ... layer4
+    return OneLevel(body, network.fc.in_features)  # type: ignore[union-attr, arg-type]
+
+
 def alexnet_conv5(network: nn.Module) -> OneLevel:
     """AlexNet up to conv5, without the last pooling: stride 16."""
     return OneLevel(network.features[:12], 256)  # type: ignore[index, arg-type]
