@@ -95,7 +95,7 @@ def resnet_c4(network: nn.Module) -> OneLevel:
 
 
 def resnet_c5(network: nn.Module) -> OneLevel:
-    """A ResNet without its classifier: stride 32."""
+    """A ResNet up to its last stage: stride 32, or 16 where that stage is dilated."""
     body = nn.Sequential(OrderedDict(list(network.named_children())[:8]))  # conv1 ... layer4
     return OneLevel(body, network.fc.in_features)  # type: ignore[union-attr, arg-type]
 

@@ -191,7 +191,7 @@ def pix2seq_resnet50(
 
 SMALL: dict[str, Any] = {
     "size": 160,
-    "n_bins": 160,
+    "n_bins": 100,
     "max_objects": 16,
     "encoder_layers": 3,
     "decoder_layers": 3,
