@@ -25,8 +25,8 @@ class Attention(nn.Module):
     def split(self, x: Tensor) -> Tensor:  # [B, T, D] -> [B, heads, T, D / heads]
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def pair(self, keys: Tensor, values: Tensor) -> Pair:
-        return self.split(self.key(keys)), self.split(self.value(values))
+    def pair(self, x: Tensor) -> Pair:
+        return self.split(self.key(x)), self.split(self.value(x))
 
     def forward(self, x: Tensor, pair: Pair, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         dropout = self.dropout if self.training else 0.0
@@ -50,7 +50,7 @@ class CausalLayer(nn.Module):
 
     def forward(self, x: Tensor, memory: Pair, mask: Tensor | None, cache: Pair | None, at: int) -> Tensor:
         normed = self.norms[0](x)
-        pair = self.self_attention.pair(normed, normed)
+        pair = self.self_attention.pair(normed)
         if cache is not None:
             end = at + x.shape[1]
             for kept, new in zip(cache, pair, strict=True):
@@ -83,13 +83,15 @@ class CausalDecoder(nn.Module):
         self.layers = nn.ModuleList(CausalLayer(channels, heads, feedforward, dropout) for _ in range(layers))
         self.norm, self.bias = nn.LayerNorm(channels), nn.Parameter(torch.zeros(words))
         self.dropout = nn.Dropout(dropout)
-        for parameter in self.parameters():
+        for parameter in self.layers.parameters():
             if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.xavier_uniform_(parameter)
+        nn.init.normal_(self.words.weight, std=0.02)
+        nn.init.normal_(self.places, std=0.02)
 
-    def memory(self, cells: Tensor, positions: Tensor) -> list[Pair]:
-        """Of cells [B, S, D] and where they are, what each layer reads of them: the same for every token."""
-        return [layer.cross_attention.pair(cells + positions, cells) for layer in self.layers]  # type: ignore[union-attr, operator]
+    def memory(self, cells: Tensor) -> list[Pair]:
+        """What each layer reads of cells [B, S, D]: the same for every token."""
+        return [layer.cross_attention.pair(cells) for layer in self.layers]  # type: ignore[union-attr, operator]
 
     def cache(self, memory: list[Pair]) -> list[Pair]:
         """Room for the keys and values of a whole sequence, in each layer."""

@@ -72,12 +72,13 @@ class Pix2Seq(Detector):
         num_classes: with the background, which is 0.
         settings: the numbers of the method.
 
-    The losses are ``coordinates`` and ``classes``, of tokens at those places: their sum is equation 1, the cross-entropy
+    The losses are ``coordinates`` and ``classes``, of the tokens at those places: their sum is equation 1, cross-entropy
     per token that has a weight. Of an image with more objects than a sequence has, the last of the ordering are not
-    learnt. Where an image has fewer, the sequence goes on: with ``noise`` all detections have a score, the probability
-    of the likeliest class though the likeliest token be noise; without, it ends when the model says so.
+    learnt; one with fewer goes on to say noise, or ends. With ``noise`` a sequence always has all its objects, each with
+    the likeliest class, though noise be likelier, and that class's probability as its score; without, the model says
+    where it ends.
 
-    A coordinate's token is taken from the coordinates only (and, at the first of an object, EOS), a class from the
+    A coordinate's token is taken from the coordinates only (where a sequence may end, also EOS), a class's from the
     classes. Boxes that are empty or not within the image are dropped.
     """
 
@@ -88,7 +89,7 @@ class Pix2Seq(Detector):
         self.vocabulary = Vocabulary(s.n_bins, num_classes, s.size)
         self.length = OBJECT * s.max_objects
         channels = int(backbone.out_channels)  # type: ignore[arg-type]
-        self.input_proj = nn.Conv2d(channels, s.dim, 1)
+        self.input_proj, self.input_norm = nn.Conv2d(channels, s.dim, 1), nn.LayerNorm(s.dim)
         self.encoder = Encoder(s.encoder_layers, s.dim, s.heads, s.feedforward, s.dropout)
         sizes = s.decoder_layers, s.dim, s.heads, s.feedforward, s.dropout
         self.decoder = CausalDecoder(len(self.vocabulary), self.length, *sizes)
@@ -101,8 +102,8 @@ class Pix2Seq(Detector):
         padding = padding_mask(batch.image_sizes, image_size, grid, features.device)  # type: ignore[arg-type]
         positions = sine_positions(padding, self.settings.dim).flatten(1, 2)  # [B, S, D]
         padding = padding.flatten(1)
-        cells = self.encoder(features.flatten(2).transpose(1, 2), positions, padding)
-        return self.decoder.memory(cells, positions), padding
+        cells = self.input_norm(features.flatten(2).transpose(1, 2)) + positions  # values say where they are, too
+        return self.decoder.memory(self.encoder(cells, positions, padding) + positions), padding
 
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         s = self.settings
@@ -112,7 +113,9 @@ class Pix2Seq(Detector):
         ]
         read, said, weights = (torch.stack(parts) for parts in zip(*rows, strict=True))  # [B, 5 N] each
         memory, padding = self.read(batch)
-        logits = self.decoder(F.pad(read[:, :-1], (1, 0), value=EOS), memory, padding)  # of each token, from those before
+        logits = self.decoder(
+            F.pad(read[:, :-1], (1, 0), value=EOS), memory, padding
+        )  # of each token, from those before
         each = F.cross_entropy(logits.flatten(0, 1).float(), said.flatten(), reduction="none")
         each = (each * weights.flatten()).view(-1, OBJECT) / mean_over_processes(weights.sum())
         return {"coordinates": each[:, :-1].sum(), "classes": each[:, -1].sum()}
@@ -120,7 +123,7 @@ class Pix2Seq(Detector):
     def generate(
         self, memory: list[Pair], padding: Tensor | None, wait: bool = False, cached: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Writes the sequences of all images, token by token: tokens [B, 5 N], and the probability of each class [B, N].
+        """Writes the sequences of all images, token by token: [B, 5 N], and the probability of each class, [B, N].
 
         Args:
             wait: look after each object whether all sequences have ended: waits for the device.
@@ -141,7 +144,7 @@ class Pix2Seq(Detector):
                 scores.append(score)
                 token = v.n_bins + 1 + label
             else:
-                first = EOS if place == 0 else EOS + 1
+                first = EOS if place == 0 and not s.noise else EOS + 1
                 token = first + pick(logits[:, first : v.n_bins + 1] / s.temperature, s.top_p, self.draws[t])
             last = token.where(~ended, EOS)
             ended = ended | (last == EOS)

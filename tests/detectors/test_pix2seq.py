@@ -16,15 +16,21 @@ TINY = {"size": 64, "n_bins": 32, "max_objects": 5, "encoder_layers": 1, "decode
         "feedforward": 16, "dropout": 0.0}  # fmt: skip
 
 
-def tiny(num_classes=5, seed=0, std=0.4, **changes):
+def tiny(num_classes=5, seed=0, **changes):
     torch.manual_seed(seed)
     body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 8, 8), torch.nn.ReLU())
     backbone = models.backbones.OneLevel(body, 8)
     model = pix2seq.Pix2Seq(backbone, num_classes, pix2seq.Settings(**(TINY | changes)))
-    for parameter in model.decoder.parameters():  # with those of 0.02, as they begin, all tokens are as likely
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=std)
     return model.eval()
+
+
+def talkative(**changes):
+    """Its tokens are not all as likely, as they are at first."""
+    model = tiny(**changes)
+    for parameter in model.decoder.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.4)
+    return model
 
 
 def read(model, images):
@@ -36,7 +42,7 @@ def decoder_and_memory():
     decoder = CausalDecoder(12, 10, 2, 16, 4, 32, 0.1).eval()
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    memory = decoder.memory(torch.randn(3, 7, 16), torch.randn(3, 7, 16))
+    memory = decoder.memory(torch.randn(3, 7, 16))
     padding = torch.arange(7) >= torch.tensor([7, 4, 1])[:, None]
     return decoder, memory, padding
 
@@ -76,7 +82,7 @@ def test_a_cached_token_is_the_uncached():
 @pytest.mark.parametrize("top_p", [0.0, 0.4, 1.0])
 @torch.inference_mode()
 def test_cached_sequences_are_the_uncached(top_p):
-    model = tiny(top_p=top_p)
+    model = talkative(top_p=top_p)
     memory, padding = read(model, scene()[0])
     tokens, scores = model.generate(memory, padding)
     again, same = model.generate(memory, padding, cached=False)
@@ -98,7 +104,7 @@ def test_the_decoder_has_a_gradient_to_everything():
 @pytest.mark.parametrize("ordering", ["area", "dist2ori"])
 def test_the_loss_by_a_loop(noise, ordering):
     """Each token by itself from those before it, those of one image with seven objects, none, and one."""
-    model = tiny(noise=noise, ordering=ordering)
+    model = talkative(noise=noise, ordering=ordering)
     images, targets = scene(most=7)
     targets[2] = {key: values[:1] for key, values in targets[2].items()}
     model.train()
@@ -144,15 +150,16 @@ def places(tokens, vocabulary):
             tokens == sequences.EOS)  # fmt: skip
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.4, 1.0]), st.sampled_from([0.1, 1.0, 10.0]))
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.4, 1.0]), st.sampled_from([0.1, 1.0, 10.0]), st.booleans())
 @settings(max_examples=12, deadline=None)
 @torch.inference_mode()
-def test_what_any_model_writes_can_be_read(seed, top_p, temperature):
-    model = tiny(seed=seed, top_p=top_p, temperature=temperature)
+def test_what_any_model_writes_can_be_read(seed, top_p, temperature, noise):
+    model = talkative(seed=seed, top_p=top_p, temperature=temperature, noise=noise)
     images = scene(seed)[0]
     tokens, scores = model.generate(*read(model, images))
     coordinate, name, end = (x.view(-1, 5, 5) for x in places(tokens, model.vocabulary))
     ended = end.any(dim=-1)
+    assert not (noise and ended.any())
     assert (ended == end.all(dim=-1)).all()  # a whole object's place or nothing
     assert (ended.diff(dim=1).int() >= 0).all()
     assert (coordinate[..., :4].all(dim=-1) | ended).all()
@@ -213,16 +220,32 @@ def test_sequences_end(monkeypatch):
 
 @torch.inference_mode()
 def test_detections_depend_on_nothing_but_the_image():
-    model = tiny(top_p=0.9)
+    model = talkative(top_p=0.9)
     images = scene()[0]
     together = model(images)
     torch.manual_seed(7)
     for image, result in zip(images, together, strict=True):
         for name, values in model([image])[0].items():
             torch.testing.assert_close(values, result[name], rtol=1e-4, atol=1e-4)
-    other = tiny(top_p=0.9, seed=0)
+    other = talkative(top_p=0.9)
     other.draws = pix2seq.Pix2Seq(other.backbone, 5, pix2seq.Settings(**TINY, seed=1)).draws
     assert any(not torch.equal(a["boxes"], b["boxes"]) for a, b in zip(together, other(images), strict=True))
+
+
+@torch.inference_mode()
+def test_what_lies_beyond_the_image_is_left_out(monkeypatch):
+    """Boxes end where the image does; those in the padding alone are none. By falling score."""
+    model = tiny()  # 64 pixels a side are bins 1 to 32
+    tokens = torch.tensor([[3, 5, 9, 32, 34, 3, 28, 9, 32, 33, 1, 1, 32, 9, 36, 9, 9, 3, 3, 33, 0, 0, 0, 0, 0]] * 2)
+    monkeypatch.setattr(model, "generate", lambda *_: (tokens, torch.tensor([[0.3, 0.9, 0.5, 0.8, 0.7]] * 2)))
+    tall, square = model([torch.zeros(3, 64, 48), torch.zeros(3, 128, 128)])  # of the first 16 columns are padding
+    bin_ = 64 / 31
+    expected = torch.tensor([[0, 0, 8 * bin_, 64], [4 * bin_, 2 * bin_, 48, 8 * bin_]])
+    torch.testing.assert_close(tall["boxes"], expected)
+    assert tall["labels"].tolist() == [4, 2]
+    torch.testing.assert_close(tall["scores"], torch.tensor([0.5, 0.3]))
+    assert square["labels"].tolist() == [1, 4, 2]
+    torch.testing.assert_close(square["boxes"][0], torch.tensor([54 * bin_, 4 * bin_, 128, 16 * bin_]))
 
 
 def nucleus(probabilities, top_p):
@@ -252,7 +275,7 @@ def test_nucleus_sampling(counts, top_p):
 def test_a_model_that_learns_writes_what_is_there():
     """Two images by heart: their objects are all found, sure, and what else is written is known to be noise."""
     torch.manual_seed(0)
-    model = tiny(3, std=0.02, dim=32, max_objects=4)
+    model = tiny(3, dim=32, max_objects=4)
     images = torch.rand(2, 3, 64, 64).unbind()
     targets = [{"boxes": torch.tensor([[5.0, 8, 30, 40], [33, 20, 60, 58]]), "labels": torch.tensor([1, 2])},
                {"boxes": torch.tensor([[20.0, 4, 50, 20]]), "labels": torch.tensor([2])}]  # fmt: skip

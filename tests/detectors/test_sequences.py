@@ -13,7 +13,7 @@ FIGURE = Vocabulary(1000, 91, 1000)
 
 
 def figure(*objects):
-    return torch.tensor(sum(objects, []) + [EOS])
+    return torch.tensor([*(token for tokens in objects for token in tokens), EOS])
 
 
 def test_what_the_figure_says():
@@ -118,7 +118,7 @@ def test_a_malformed_object_is_left_out(five):
 @pytest.mark.parametrize("at", range(5))
 def test_an_end_within_an_object(at):
     good = [1, 2, 9, 10, 11]
-    cut = good[:at] + [EOS] + good[at + 1 :]
+    cut = [*good[:at], EOS, *good[at + 1 :]]
     _, _, real = Vocabulary(10, 5, 90).objects(torch.tensor([good + cut + good, good * 3]))
     assert real.tolist() == [[True, False, False], [True] * 3]
 
