@@ -72,11 +72,11 @@ class Pix2Seq(Detector):
         num_classes: with the background, which is 0.
         settings: the numbers of the method.
 
-    The losses are ``coordinates`` and ``classes``, of the tokens at those places: their sum is equation 1, cross-entropy
-    per token that has a weight. Of an image with more objects than a sequence has, the last of the ordering are not
-    learnt; one with fewer goes on to say noise, or ends. With ``noise`` a sequence always has all its objects, each with
-    the likeliest class, though noise be likelier, and that class's probability as its score; without, the model says
-    where it ends.
+    The losses are ``coordinates`` and ``classes``, of the tokens at those places: their sum is equation 1, the mean
+    cross-entropy of the tokens with a weight. Of an image with more objects than a sequence has, the last of the
+    ordering are not learnt; one with fewer goes on to say noise, or ends. With ``noise`` a sequence always has all its
+    objects, each with the likeliest class, though noise be likelier, and that class's probability as its score;
+    without, the model says where it ends.
 
     A coordinate's token is taken from the coordinates only (where a sequence may end, also EOS), a class's from the
     classes. Boxes that are empty or not within the image are dropped.

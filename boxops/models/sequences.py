@@ -48,7 +48,7 @@ class Vocabulary:
         return torch.cat([bins[..., CORNERS], self.n_bins + labels[..., None]], dim=-1)
 
     def objects(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What any integers [..., L] say: boxes [..., L // 5, 4] in pixels, labels, and which are objects [..., L // 5].
+        """What any integers [..., L] say: boxes [..., L // 5, 4] in pixels, labels, which are objects [..., L // 5].
 
         A token's meaning is that of its place. Five of them are no object if one is not of its place's kind, which
         noise and EOS never are, or if the box is empty; the next five are not concerned, but for those after an EOS,
