@@ -10,6 +10,7 @@ from typing import Any
 from .checkpoint import load_weights, read
 from .common import MODELS, Detector, Padded
 from .darknet import Darknet
+from .detr import DETR, detr_mobilenet_v2, detr_resnet50, detr_resnet50_dc5, detr_resnet101, detr_resnet101_dc5
 from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
 from .faster_rcnn import (
     FasterRCNN,
@@ -54,9 +55,11 @@ SHORT = {  # the variants that learn on a CPU
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
     "pix2seq": "pix2seq_mobilenet_v2",
+    "detr": "detr_mobilenet_v2",
 }
 
 __all__ = [
+    "DETR",
     "FCOS",
     "MODELS",
     "RCNN",
@@ -77,6 +80,11 @@ __all__ = [
     "categories",
     "create",
     "darknet_yolo",
+    "detr_mobilenet_v2",
+    "detr_resnet50",
+    "detr_resnet50_dc5",
+    "detr_resnet101",
+    "detr_resnet101_dc5",
     "fast_rcnn_alexnet",
     "fast_rcnn_mobilenet_v2",
     "fast_rcnn_vgg16",

@@ -24,11 +24,11 @@ class Options:
     lr: float = _option(0.01, "learning rate", by_model=True)
     backbone_lr: float = _option(1.0, "factor of the pretrained network's learning rate; 1 where no weights are given",
                                  by_model=True)  # fmt: skip
-    weight_decay: float = _option(5e-4, "not on biases and norms")
+    weight_decay: float = _option(5e-4, "not on biases and norms", by_model=True)
     warmup: int | None = _option(None, "steps in which the learning rate rises to its full value (default: a tenth of "
                                        "the run's, at most 1000)")  # fmt: skip
     schedule: str = _option("cosine", "how the learning rate falls", ("cosine", "multistep", "constant"))
-    clip: float = _option(10.0, "greatest norm of the gradients; 0: any")
+    clip: float = _option(10.0, "greatest norm of the gradients; 0: any", by_model=True)
     amp: str = _option("none", "mixed precision", ("none", "bf16", "fp16"))
     ema: float = _option(0.0, "decay of a moving average of the weights, which is what is saved then; 0: none")
     seed: int = _option(0, "of the model's weights, the order of images and their augmentation")
