@@ -54,8 +54,8 @@ SHORT = {  # the variants that learn on a CPU
     "ssd": "ssd300_mobilenet_v2",
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
-    "pix2seq": "pix2seq_mobilenet_v2",
     "detr": "detr_mobilenet_v2",
+    "pix2seq": "pix2seq_mobilenet_v2",
 }
 
 __all__ = [

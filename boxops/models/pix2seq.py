@@ -183,7 +183,7 @@ def pick(logits: Tensor, top_p: float, draw: float) -> Tensor:
     return tokens.gather(1, at.minimum(kept.sum(dim=-1, keepdim=True) - 1))
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 5}, training={**ADAMW, "lr": 1e-4})
+@detector(pretrained={"norm": "frozen", "freeze": 5}, training={**ADAMW, "lr": 1e-4, "weight_decay": 0.05})
 def pix2seq_resnet50(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> Pix2Seq:
