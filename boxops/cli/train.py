@@ -43,8 +43,8 @@ In the run's folder: last.pt, best.pt, log.csv, metrics.csv, TensorBoard's logs,
 and in samples/ pictures of detections. A run that was stopped or killed goes on
 with the same command and --resume."""
     parser.add_argument("model", help="localizer, sliding_window, rcnn, sppnet, fast_rcnn, faster_rcnn, mask_rcnn, "
-                        "ssd, retinanet, fcos, detr, pix2seq (learn on a CPU), or a long name as faster_rcnn_resnet50_fpn; "
-                        "an unknown one lists all")  # fmt: skip
+                        "ssd, retinanet, fcos, detr, pix2seq (learn on a CPU), or a long name as "
+                        "faster_rcnn_resnet50_fpn; an unknown one lists all")  # fmt: skip
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
     parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
