@@ -34,6 +34,7 @@ from .mask_rcnn import (
     mask_rcnn_resnet50_fpn,
     mask_rcnn_resnet50_fpn_v2,
 )
+from .pix2seq import Pix2Seq, pix2seq_mobilenet_v2, pix2seq_resnet50
 from .rcnn import RCNN, rcnn_alexnet, rcnn_mobilenet_v2, rcnn_vgg16
 from .retinanet import RetinaNet, retinanet_mobilenet_v2_fpn, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
 from .sliding_window import SlidingWindow, sliding_window_alexnet
@@ -54,6 +55,7 @@ SHORT = {  # the variants that learn on a CPU
     "retinanet": "retinanet_mobilenet_v2_fpn",
     "fcos": "fcos_mobilenet_v2_fpn",
     "detr": "detr_mobilenet_v2",
+    "pix2seq": "pix2seq_mobilenet_v2",
 }
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "Localizer",
     "MaskRCNN",
     "Padded",
+    "Pix2Seq",
     "RetinaNet",
     "SPPNet",
     "SlidingWindow",
@@ -105,6 +108,8 @@ __all__ = [
     "mask_rcnn_mobilenet_v2_fpn",
     "mask_rcnn_resnet50_fpn",
     "mask_rcnn_resnet50_fpn_v2",
+    "pix2seq_mobilenet_v2",
+    "pix2seq_resnet50",
     "rcnn_alexnet",
     "rcnn_mobilenet_v2",
     "rcnn_vgg16",

@@ -17,6 +17,7 @@ MODELS = {
     "fcos": {"min_size": 64, "max_size": 96, "detections_per_img": 20, "score_thresh": 0.05},
     "detr": {"min_size": 64, "max_size": 96, "num_queries": 20, "enc_layers": 1, "dec_layers": 1},
     "sliding_window": {"min_size": 64, "max_size": 96, "sizes": (60, 80), "detections_per_img": 20},
+    "pix2seq": {"size": 64, "max_objects": 2, "encoder_layers": 1, "decoder_layers": 1},
 }
 
 
@@ -68,7 +69,7 @@ def test_one_graph_compiles(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny_ssd", "mask_rcnn", "fcos", "detr"])
+@pytest.mark.parametrize("name", ["tiny_ssd", "mask_rcnn", "fcos", "detr", "pix2seq"])
 def test_one_graph_is_exported_and_loaded_again(name):
     model, images = build(name)
     with torch.no_grad():

@@ -123,6 +123,7 @@ SETTINGS = {
     "retinanet_mobilenet_v2_fpn": {"min_size": 96, "max_size": 128},
     "fcos_mobilenet_v2_fpn": {"min_size": 96, "max_size": 128},
     "detr_mobilenet_v2": {"min_size": 96, "max_size": 128},
+    "pix2seq_mobilenet_v2": {"size": 64},
 }
 
 
