@@ -27,7 +27,7 @@ from .transformer import Encoder, padding_mask, sine_positions
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method; those of ResNet-50 on COCO: section 3.1 and the appendix."""
+    """The numbers of the method; for COCO: section 3.1 and the appendix."""
 
     size: int = 640  # the longer side of images, and the side of the square they are padded to
     n_bins: int = 1000
@@ -187,7 +187,7 @@ def pick(logits: Tensor, top_p: float, draw: float) -> Tensor:
 def pix2seq_resnet50(
     num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
 ) -> Pix2Seq:
-    """Pix2Seq on ResNet-50, with the paper's numbers."""
+    """Pix2Seq on ResNet-50, at 640 pixels."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
     return Pix2Seq(backbones.resnet_c5(network), num_classes, Settings(**settings))
 
