@@ -30,7 +30,7 @@ class Darknet(nn.Module):
 
     def __init__(self, cfg: str | Path | Sequence[Section]) -> None:
         super().__init__()
-        net, *sections = read_cfg(cfg) if isinstance(cfg, str | Path) else cfg
+        net, *sections = self.sections = read_cfg(cfg) if isinstance(cfg, str | Path) else list(cfg)
         self.shape: Shape = (net.integer("channels"), net.integer("height"), net.integer("width"))
         self.header = Header()
         layers: list[Layer] = []
@@ -58,6 +58,11 @@ class Darknet(nn.Module):
                 if self.last_use[j] == i:
                     del outputs[j]  # memory
         return [outputs[i] for i in self.heads]
+
+    @property
+    def lines(self) -> list[str]:
+        """Of the cfg, without its comments."""
+        return [line for section in self.sections for line in section.lines]
 
     def fold(self) -> Darknet:
         """For inference, in place: batch norm becomes part of the weights, which then cannot be saved. On a CPU these

@@ -112,6 +112,15 @@ def random_weights(network, tmp_path):
     return tmp_path / "net.weights"
 
 
+def test_what_was_learnt_is_written_for_darknet(tmp_path):
+    model = models.create("yolo_v3", 5, lines=V3, size=96).eval()
+    model.network.save(tmp_path / "own.weights")
+    cfg = write(tmp_path / "own.cfg", model.network.lines)
+    again, image = models.darknet_yolo(cfg, tmp_path / "own.weights"), [torch.rand(3, 50, 70)]
+    assert again.config["num_classes"] == 5 and again.transform.size == (96, 96)
+    assert torch.equal(again(image)[0]["scores"], model(image)[0]["scores"])
+
+
 def test_the_first_layers_of_another_network(tmp_path):
     """As darknet53.conv.74: the file ends behind a layer, or ``cutoff`` says where to stop."""
     file = random_weights(network(tmp_path, [*NET, *STEM]), tmp_path)
