@@ -228,7 +228,7 @@ def test_a_checkpoint_opens_no_file(tmp_path):
         load_model(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("name", CFGS)
+@pytest.mark.parametrize("name", ["yolo_v1", "yolo_v3"])
 def test_the_command(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = write(tmp_path / "net.cfg", CFGS[name])

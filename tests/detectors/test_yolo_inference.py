@@ -48,7 +48,7 @@ def test_padded_detections_are_the_models(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", ["v1", "v3"])
 def test_one_graph_compiles_and_is_exported_and_loaded_again(name, tmp_path):
     model, images = build(name, tmp_path)
     with torch.no_grad():
