@@ -85,8 +85,7 @@ def detector(
             if options.get("norm") == "frozen" and any(mark in str(source) for mark in EPS_0):
                 options["norm"] = "frozen_eps0"
             model = build(num_classes, backbone_weights, **options)
-            own = getattr(model, "config", {})
-            model.config = {"name": build.__name__, "num_classes": num_classes, **options, **own}
+            model.config = {"name": build.__name__, "num_classes": num_classes, **options, **model.options}
             if source is not None:
                 model.load(source, fine_tune)
             return model
@@ -185,6 +184,7 @@ class Detector(nn.Module):
     legacy_names: Sequence[tuple[str, str]] = ()  # (pattern, replacement) of older checkpoints' names
     proposals: Proposals | None = None  # of detectors that are given their proposals
     stages: Sequence[Stage] = ()  # what is learnt when the steps of the training are done
+    options: Mapping[str, Any] = {}  # of the config, in place of those that were given: of files what is in them
     config: dict[str, Any]
 
     def __init__(self, transform: GeneralizedRCNNTransform) -> None:

@@ -215,7 +215,8 @@ def build(kind: str, num_classes: int | None, backbone_weights: Weights, setting
     if backbone_weights is not None:
         fetched(backbone_weights, lambda file: network.load(file, s.cutoff, start=True))
     model.sections = sections
-    model.config |= {"cfg": None, "lines": [line for section in sections for line in section.lines]}
+    lines = [line for section in sections for line in section.lines]
+    model.options = {**model.config, "cfg": None, "lines": lines}
     return model
 
 
