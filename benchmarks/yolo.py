@@ -196,13 +196,13 @@ def show(rows: list[dict[str, Any]]) -> None:
         if "seconds" not in row:
             continue
         ours = row["seconds"]["boxops"]
-        name = f"{row['network']} {row['job']}"
-        cells.append([(name, ""), ("boxops", ""), (duration(ours), "ours"), ("", "")])
+        name: list[Cell] = [(row["network"], ""), (row["job"], "")]
+        cells.append([*name, ("boxops", ""), (duration(ours), "ours"), ("", "")])
         for which, seconds in row["seconds"].items():
             if which != "boxops":
-                cells.append([(name, ""), (which, ""), (duration(seconds), ""), (times(seconds / ours), "")])
+                cells.append([*name, (which, ""), (duration(seconds), ""), (times(seconds / ours), "")])
     if cells:
-        print_table("YOLO, seconds an image", ["job", "by", "time", "ratio"], cells)
+        print_table("YOLO, seconds an image", ["network", "job", "by", "time", "ratio"], cells)
     absent = {f"{which}: {why}" for row in rows for which, why in row.get("missing", {}).items()}
     absent |= {f"{row['network']}: {row['skipped']}" for row in rows if "skipped" in row}
     for line in sorted(absent):

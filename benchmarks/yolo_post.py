@@ -1,4 +1,5 @@
-"""What follows YOLO's network in `boxops bench --models`: from its numbers, or from boxes and scores, to detections.
+"""What follows YOLO's network in `boxops bench --models`: "detect" is from boxes and scores above a threshold to
+detections, "decode, detect" from the network's numbers.
 
 Beside torchvision's batched_nms and ultralytics' non_max_suppression, the network's numbers decoded by eager torch.
 Their detections have to be ours before they are timed.
@@ -49,8 +50,8 @@ def jobs(model: Any, maps: list[Any]) -> Iterator[tuple[str, dict[str, timing.Ca
         for which in list(ways)[1:]:
             for job in (ways, raw):
                 same(ways["boxops"](), job[which](), which)
-        yield f"boxes and scores to detections, score > {least}", ways, missing
-        yield f"the network's numbers to detections, score > {least}", raw, missing
+        yield f"detect > {least}", ways, missing
+        yield f"decode, detect > {least}", raw, missing
 
 
 def eager(heads: Any, maps: Any, size: tuple[int, int]) -> tuple[Any, Any]:

@@ -220,12 +220,17 @@ def test_the_tables_of_the_detectors_are_not_cut_either(monkeypatch, capsys, wid
             for name, *_ in models.DETECTORS for job in ("training step", "inference")]  # fmt: skip
     rows.append({"detector": "ssd", "error": "wrong detections: 7 of 9"})
     packages = {"device": "CPU", "threads": 2, "packages": {}}
-    models.show({"models": rows, "stages": [], "machine": packages, "warnings": ["the machine was busy"]})
+    seconds = {"boxops": 1.23e-5, "OpenCV dnn, ONNX": 0.123, "ultralytics": 1.23e-4}
+    jobs = [f"decode, detect > {least}" for least in models.yolo.yolo_post.THRESHOLDS]
+    yolo = [{"network": name, "job": job, "seconds": seconds, "missing": {"onnxruntime": "pip install onnxruntime"}}
+            for name in models.yolo.NETWORKS for job in jobs]  # fmt: skip
+    result = {"models": rows, "stages": [], "yolo": yolo, "machine": packages, "warnings": ["the machine was busy"]}
+    models.show(result)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= width
-    for name, *_ in models.DETECTORS:
+    for name in [*(detector[0] for detector in models.DETECTORS), *models.yolo.NETWORKS, *seconds, *jobs]:
         assert name in printed
-    assert printed.count("10.0" + report.X) == len(rows) - 1
+    assert printed.count("10.0" + report.X) == len(rows) - 1 + len(yolo)
     assert printed.rstrip().endswith("WARNING: NOT TIMED ssd: wrong detections: 7 of 9\nWARNING: the machine was busy")
 
 
