@@ -27,6 +27,7 @@ from boxops.data.yolo_files import read_names
 from boxops.draw import draw_detections
 from boxops.models.common import GroundTruth
 from boxops.models.yolo import darknet_yolo
+from boxops.models.yolo_heads import stride
 
 FOLDER = Path(__file__).parent / "pictures"
 DOG = {  # the objects of dog.jpg by hand, and a colour for each
@@ -60,7 +61,7 @@ def learnt(cfg, image, boxes):
         grid, rows = head.grid(raw), head.rows(raw)
         cell = head.cell(truth.boxes, grid, size)
         at, mine = head.responsible(rows, head.boxes(rows, grid, size), cell, grid, size, truth)
-        y, x = size[0] / grid[0], size[1] / grid[1]
+        y, x = stride(grid, size)
         anchors = head.cells(grid, size, rows)[at % (grid[0] * grid[1] * len(head.mask))]
         places = [
             (c % grid[1] * x, c // grid[1] * y, (c % grid[1] + 1) * x, (c // grid[1] + 1) * y) for c in cell.tolist()

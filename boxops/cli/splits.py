@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from boxops.cli.common import SPLITS, UserError, open_data, tell
@@ -88,11 +88,8 @@ def open_held_out(args: argparse.Namespace, divided: Sequence[Any] | None = None
 
 def open_learnt(args: argparse.Namespace, **options: Any) -> Any:
     """The images of ``args.split``, or else of the first split to learn from that is there; options as above."""
-
-    def opened(split: str) -> Any:
-        return open_data(args, split, **options)
-
-    return opened(args.split) if args.split else _first(opened, _names(args.data, None, None)[0])
+    names = [args.split] if args.split else _names(args.data, None, None)[0]
+    return _first(partial(open_data, args, **options), names)
 
 
 def share_of(text: str) -> float | None:

@@ -46,10 +46,12 @@ def fetched(source: str | Path, load: Callable[[Path], T]) -> T:
     return load(Path(source))
 
 
+TORCH = b"PK\3\4"  # how torch's files begin
+
+
 def is_checkpoint(file: Path) -> bool:
-    """Whether it begins as torch's files do."""
     with open(file, "rb") as opened:
-        return opened.read(4) == b"PK\3\4"
+        return opened.read(len(TORCH)) == TORCH
 
 
 FOREIGN = {  # how files begin that were meant to be something else

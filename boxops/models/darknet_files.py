@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import FOREIGN
+from .checkpoint import FOREIGN, TORCH
 
 LARGEST = 2**31 - 1  # darknet counts in int
 INTEGER, NUMBER = (
@@ -183,7 +183,7 @@ def read_weights(file: str | Path) -> tuple[Header, np.ndarray]:
         OSError: it cannot be read.
     """
     content = Path(file).read_bytes()
-    marks = {b"PK\3\4": "a checkpoint of torch"} | (FOREIGN if content[:64].isascii() else {})
+    marks = {TORCH: "a checkpoint of torch"} | (FOREIGN if content[:64].isascii() else {})
     for mark, what in marks.items():
         if content.startswith(mark):
             raise ValueError(f"{file}: expected darknet's weights, got {what}")

@@ -215,8 +215,7 @@ def build(kind: str, num_classes: int | None, backbone_weights: Weights, setting
     if backbone_weights is not None:
         fetched(backbone_weights, lambda file: network.load(file, s.cutoff, start=True))
     model.sections = sections
-    lines = [line for section in sections for line in section.lines]
-    model.options = {**model.config, "cfg": None, "lines": lines}
+    model.options = {**model.config, "cfg": None, "lines": network.lines}
     return model
 
 
