@@ -15,7 +15,7 @@ from unittest import mock
 
 import boxops
 
-from . import timing
+from . import detr, timing
 from .machine import rival
 from .report import duration, times
 from .terminal import Cell, print_table
@@ -35,6 +35,7 @@ def places() -> list[tuple[Any, str, str]]:
     """(owner, function, stage) of every op of boxops, and of what torchvision's detectors have in their place.
 
     torchvision's hard negatives, heatmaps and losses are left out: they are not functions of their own there.
+    DETR's matching is a stage of ours and of facebookresearch's.
     """
     d, pooler = detection, rival("torchvision.ops").MultiScaleRoIAlign
     theirs = [
@@ -58,6 +59,10 @@ def places() -> list[tuple[Any, str, str]]:
     ]
     if boxops.swap.Patch._depth:  # under it, a function set by hand would keep its place
         theirs = [place for place in theirs if place[1] != "filter_proposals"]
+    theirs.append((boxops.models.DETR, "match", "matching"))
+    if detr.official() is not None:
+        theirs.append((rival("models.matcher").HungarianMatcher, "forward", "matching"))
+        theirs += [(rival("util.box_ops"), name, "boxes") for name in ("box_cxcywh_to_xyxy", "generalized_box_iou")]
     return [(boxops, name, "boxops") for name in boxops.__all__] + theirs
 
 

@@ -215,8 +215,8 @@ def test_no_column_is_cut(monkeypatch, capsys, width, rich):
 def test_the_tables_of_the_detectors_are_not_cut_either(monkeypatch, capsys, width):
     models = pytest.importorskip("boxops.benchmarks.models", exc_type=ImportError)
     monkeypatch.setenv("COLUMNS", str(width))
-    one, other = ({"total": total, "box_ops": 0.0123} for total in (0.123, 1.23))
-    rows = [{"detector": name, "images": 8, "side": 480, "job": job, "boxops": one, "torchvision": other}
+    one, other = ({"total": total, "box_ops": 0.0123, "stages": {"matching": 0.00123}} for total in (0.123, 1.23))
+    rows = [{"detector": name, "images": 8, "side": 480, "job": job, "boxops": one, "twin": other}
             for name, *_ in models.DETECTORS for job in ("training step", "inference")]  # fmt: skip
     rows.append({"detector": "ssd", "error": "wrong detections: 7 of 9"})
     packages = {"device": "CPU", "threads": 2, "packages": {}}
