@@ -201,3 +201,14 @@ def test_bad_numbers():
     ):
         with torch.device("meta"), pytest.raises(ValueError, match=words):
             models.create("detr", 3, **settings)
+
+
+def test_losses_of_facebookresearch_itself():
+    """Where PyPI's `detr` is installed, which takes the names models, util and datasets."""
+    twins = pytest.importorskip("boxops.benchmarks.detr", exc_type=ImportError)
+    if twins.official() is None:
+        pytest.skip("facebookresearch/detr is not installed")
+    torch.manual_seed(0)
+    ours = models.create("detr_resnet50", **{**twins.OPTIONS, "min_size": 96})
+    images, targets = scene()
+    twins.compare(ours, twins.twin(ours), images, targets)
