@@ -37,9 +37,9 @@ def linear_sum_assignment(
         Of several optimal assignments all devices choose the same one, which need not be scipy's.
 
     Raises:
-        ValueError: the shape is wrong, the dtype is not real, ``on_invalid`` is another, or offsets do not fit; on CUDA,
-            offsets that fall make every problem faulty instead. With ``on_invalid="raise"`` on the CPU also for a
-            faulty problem, which is named, with the place and value of its first wrong cost.
+        ValueError: the shape is wrong, the dtype is not real, ``on_invalid`` is another, or offsets do not fit (on CUDA
+            offsets that fall make every problem faulty instead). With ``"raise"`` on the CPU also for a faulty problem;
+            its number, and the place and value of its first wrong cost are named.
         TypeError: cost and offsets are not arrays of one kind.
 
     Source: Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II; Jonker, Volgenant,
