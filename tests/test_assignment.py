@@ -1,6 +1,6 @@
 """linear_sum_assignment and detr_cost: the same on every backend, and as scipy and DETR's own matcher have it."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import backends
 import cases
@@ -86,8 +86,12 @@ BAD = [
     (np.array([[1.0, np.inf]]), {"maximize": True}, "costs without NaN or inf, got inf at [0, 1]"),
     (np.array([[[1.0]], [[2]], [[np.inf]], [[np.nan]]]), {},
         "a cost matrix with a finite assignment, got none (problem 2)"),
-    (np.array([[[1.0, 2]], [[2, np.nan]], [[np.inf] * 2]]), {}, "costs without NaN or -inf, got nan at [1, 0, 1]"),
-    (np.array([[1.0], [2], [np.nan]]), {"offsets": offsets(1, 2)}, "costs without NaN or -inf, got nan at [2, 0]"),
+    (np.array([[[1.0, 2]], [[2, np.nan]], [[np.inf] * 2]]), {},
+        "costs without NaN or -inf, got nan at [1, 0, 1] (problem 1)"),
+    (np.array([[1.0], [2], [np.nan]]), {"offsets": offsets(1, 2)},
+        "costs without NaN or -inf, got nan at [2, 0] (problem 1)"),
+    (np.array([[2.0, 3], [1, 0], [0, 1], [2, np.inf]]), {"offsets": offsets(2, 0, 2), "maximize": True},
+        "costs without NaN or inf, got inf at [3, 1] (problem 2)"),
     (np.array([[1.0], [np.inf], [np.inf]]), {"offsets": offsets(1, 2)},
         "a cost matrix with a finite assignment, got none (problem 1)"),
 ]  # fmt: skip
@@ -102,11 +106,12 @@ def test_no_assignment_is_an_error(backend, cost, more, words):
     assert str(error.value) == f"{LSA}: expected {words}"
 
 
-@ON_CUDA
 def test_no_assignment_is_minus_one(backend):
-    backend.require()
-    for cost, more, _ in BAD:
-        rows, columns = call(backend, LSA, cost, **more)
+    """Where that is asked for; on CUDA it always is so."""
+    for (cost, more, _), on_invalid in product(BAD, ["unmatched", "raise"]):
+        if on_invalid == "raise" and backend not in (backends.EMULATED, backends.CUDA):
+            continue
+        rows, columns = call(backend, LSA, cost, **more, on_invalid=on_invalid)
         bounds = [0, len(cost)] if cost.ndim == 2 else range(len(cost) + 1)
         bounds = more.get("offsets", bounds)
         for b, (begin, end) in enumerate(pairwise(bounds)):
@@ -119,6 +124,28 @@ def test_no_assignment_is_minus_one(backend):
                 want = np.full(took.shape, -1)
             np.testing.assert_array_equal(took, want)
         np.testing.assert_array_equal(np.diff(rows), 1)
+
+
+odd = st.sampled_from([0.0, 1.0, 2.0, 3.0] * 4 + [np.nan, np.inf, -np.inf])
+
+
+@given(data=st.data(), maximize=st.booleans(), ragged=st.booleans())
+def test_some_bad_problems(backend, data, maximize, ragged):
+    """The good ones are solved as if each were alone, and the bad ones not at all."""
+    counts = data.draw(st.lists(st.integers(0, 5) if ragged else st.just(3), min_size=1, max_size=5))
+    cost = data.draw(arrays(np.float32, (sum(counts), data.draw(st.integers(0, 5))), elements=odd))
+    bounds, options = offsets(*counts), {"maximize": maximize, "on_invalid": "unmatched"}
+    if ragged:
+        rows, columns = call(backend, LSA, cost, offsets=bounds, **options)
+        found = [(rows[a:b] - a, columns[a:b]) for a, b in pairwise(bounds)]
+    else:
+        found = zip(*call(backend, LSA, cost.reshape(len(counts), 3, cost.shape[1]), **options), strict=True)
+    for (a, b), (rows, columns) in zip(pairwise(bounds), found, strict=True):
+        try:
+            want = boxops.linear_sum_assignment(cost[a:b], maximize, offsets=offsets(b - a) if ragged else None)
+        except ValueError:
+            want = np.arange(len(columns)), np.full(len(columns), -1)
+        np.testing.assert_array_equal((rows, columns), want)
 
 
 @ON_CUDA

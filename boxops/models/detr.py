@@ -44,6 +44,7 @@ class Settings:
     bbox_loss_coef: float = 5.0
     giou_loss_coef: float = 2.0
     eos_coef: float = 0.1  # weight of "no object" in the class loss
+    on_invalid: str = "raise"  # in training, at costs that are not finite; or "unmatched": their image teaches nothing
 
 
 class MLP(nn.Module):
@@ -72,7 +73,9 @@ class DETR(Detector):
 
     Raises:
         ValueError: in training, for an image with more objects than there are queries; and on the CPU for costs that
-            are not finite, which names the query. On CUDA the host would have to wait: there the losses are NaN.
+            are not finite, which names the query. On CUDA the host would have to wait: there the losses are NaN. With
+            ``on_invalid="unmatched"`` losses are those of the other images instead, and ``loss_ce`` is NaN where there
+            are none.
     """
 
     legacy_names: Sequence[tuple[str, str]] = ((r"^backbone\.0\.", "backbone."),)
@@ -85,6 +88,8 @@ class DETR(Detector):
                 raise ValueError(f"{name}: expected 1 or more, got {getattr(s, name)}")
         if s.hidden_dim < 1 or s.hidden_dim % s.nheads or s.hidden_dim % 4:
             raise ValueError(f"hidden_dim: expected a multiple of 4 and of nheads, {s.nheads}, got {s.hidden_dim}")
+        if s.on_invalid not in ("raise", "unmatched"):
+            raise ValueError(f"on_invalid: expected raise or unmatched, got {s.on_invalid!r}")
         self.settings, self.backbone = s, backbone
         self.transformer = Transformer(s.enc_layers, s.dec_layers, s.hidden_dim, s.nheads, s.dim_feedforward, s.dropout)
         self.input_proj = nn.Conv2d(int(backbone.out_channels), s.hidden_dim, 1)  # type: ignore[arg-type]
@@ -118,17 +123,24 @@ class DETR(Detector):
 
         labels = torch.full((layers, images, queries + 1), no_object, device=device)  # the last is of no query: -1
         labels[layer, image, match] = truth.labels
-        labels = labels[..., :-1]
+        labels, of_none = labels[..., :-1], labels[..., -1]
         weights = torch.where(labels == no_object, s.eos_coef, 1.0)
+        if s.on_invalid == "unmatched":
+            valid = logits.isfinite().all(dim=(2, 3)) & (of_none == no_object)  # [L, B]
+            logits = logits.where(valid[..., None, None], 0.0)  # else gradients of 0 times NaN
+            nothing = torch.where(valid.any(dim=1), 0.0, torch.nan)  # of no image at all the loss is NaN
+            weights = weights.where(valid[..., None], nothing[:, None, None])
         classes = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
-        matched = boxes[layer, image, match.clamp(min=0)].where(match[..., None] >= 0, torch.nan)  # [L, G, 4]
+        found = match >= 0
+        matched = boxes[layer, image, match.clamp(min=0)].where(found[..., None], torch.nan)  # [L, G, 4]
         l1 = F.l1_loss(matched, wanted.expand_as(matched), reduction="none").sum(dim=-1)
         giou = boxops.generalized_box_iou_loss(boxops.box_convert(matched, "cxcywh", "xyxy"), corners, eps=0.0)
-        objects = mean_over_processes(torch.tensor(len(truth.boxes), device=device))
+        objects = mean_over_processes(found.sum(dim=1))  # [L]
+        total = torch.nansum if s.on_invalid == "unmatched" else torch.sum
         losses = {
             "loss_ce": (classes * weights).sum(dim=(1, 2)) / mean_over_processes(weights.sum(dim=(1, 2))),
-            "loss_bbox": s.bbox_loss_coef * l1.sum(dim=1) / objects,
-            "loss_giou": s.giou_loss_coef * giou.sum(dim=1) / objects,
+            "loss_bbox": s.bbox_loss_coef * total(l1, dim=1) / objects,
+            "loss_giou": s.giou_loss_coef * total(giou, dim=1) / objects,
         }
         names = [*(f"_{i}" for i in range(layers - 1)), ""]
         return {name + of: loss for name, each in losses.items() for of, loss in zip(names, each.unbind(), strict=True)}
@@ -137,7 +149,7 @@ class DETR(Detector):
     def match(self, logits: Tensor, boxes: Tensor, truth: GroundTruth, wanted: Tensor) -> Tensor:
         """The query of each object [L, G], at the least cost of all, in every layer by itself; equation 1.
 
-        -1 on CUDA for the objects of an image whose costs are not finite.
+        -1 for the objects of an image whose costs are not finite: on CUDA, and where ``on_invalid`` says so.
 
         Args:
             logits, boxes: as of ``predict``.
@@ -161,14 +173,17 @@ class DETR(Detector):
             box_weight=s.set_cost_bbox,
             giou_weight=s.set_cost_giou,
         )  # [L G, Q]
-        if cost.device.type == "cpu" and not cost.isfinite().all():
+        try:
+            _, match = boxops.linear_sum_assignment(cost, offsets=offsets, on_invalid=s.on_invalid)
+        except (RuntimeError, ValueError):
+            if cost.isfinite().all():
+                raise
             at, query = (~cost.isfinite()).nonzero()[0].tolist()
             layer, image = divmod(int((offsets <= at).sum()) - 1, images)
             raise ValueError(
                 f"expected finite logits and boxes, got a cost of {float(cost[at, query])} and the box "
                 f"{boxes[layer, image, query].tolist()} of query {query} of image {image} after layer {layer}"
-            )
-        _, match = boxops.linear_sum_assignment(cost, offsets=offsets)
+            ) from None
         return match.view(layers, -1)
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_flag, check_number
+from boxops.ops.backend import backend, check_choice, check_flag, check_number
 
 Array = TypeVar("Array")
 
+ON_INVALID = ("raise", "unmatched")
 
-def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array | None = None) -> tuple[Array, Array]:
+
+def linear_sum_assignment(
+    cost: Array, maximize: bool = False, *, offsets: Array | None = None, on_invalid: str = "raise"
+) -> tuple[Array, Array]:
     """Assigns rows to columns at the least total cost: the Hungarian problem, exactly, one or many at once.
 
     As ``scipy.optimize.linear_sum_assignment``. On CUDA, problems are solved side by side and nothing waits.
@@ -20,6 +24,10 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
         maximize: look for the greatest total instead.
         offsets: integers ``[B + 1]``, rising from 0 to R: problem b has the rows ``offsets[b]`` up to
             ``offsets[b + 1]``.
+        on_invalid: what becomes of a problem that is faulty: that has a cost that is NaN or infinite the wrong way, or
+            no finite assignment. ``"raise"``: the first one is an error on the CPU; on CUDA, where the host would have
+            to wait for this, it is left unmatched. ``"unmatched"``: on every device it has ``col_ind`` -1 throughout
+            (and ``row_ind`` 0, 1, ..., k - 1), and all other problems are solved.
 
     Returns:
         row_ind, col_ind: int64 ``[k]`` or ``[B, k]`` with k = min(n, m), rows rising: row ``row_ind[i]`` takes column
@@ -29,18 +37,18 @@ def linear_sum_assignment(cost: Array, maximize: bool = False, *, offsets: Array
         Of several optimal assignments all devices choose the same one, which need not be scipy's.
 
     Raises:
-        ValueError: the shape is wrong, the dtype is not real, or offsets do not fit. On the CPU also for costs that are
-            NaN or infinite the wrong way, and for a problem without a finite assignment; on CUDA, where the host would
-            have to wait for this, such a problem has ``col_ind`` -1 throughout (and ``row_ind`` 0, 1, ..., k - 1), and
-            offsets that fall make every problem such.
+        ValueError: the shape is wrong, the dtype is not real, ``on_invalid`` is another, or offsets do not fit (on CUDA
+            offsets that fall make every problem faulty instead). With ``"raise"`` on the CPU also for a faulty problem;
+            its number, and the place and value of its first wrong cost are named.
         TypeError: cost and offsets are not arrays of one kind.
 
     Source: Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II; Jonker, Volgenant,
     A shortest augmenting path algorithm for dense and sparse linear assignment problems, Computing 1987.
     """
+    op = "linear_sum_assignment"
+    number = check_choice(op, "on_invalid", on_invalid, ON_INVALID)
     arrays: tuple[Any, ...] = (cost,) if offsets is None else (cost, offsets)
-    ops = backend("linear_sum_assignment", *arrays)
-    return ops.linear_sum_assignment(cost, check_flag("linear_sum_assignment", "maximize", maximize), offsets)
+    return backend(op, *arrays).linear_sum_assignment(cost, check_flag(op, "maximize", maximize), offsets, number)
 
 
 def detr_cost(

@@ -7,21 +7,30 @@ import numpy as np
 from boxops.reference.common import compute_type, giou_of, quiet, to_pairs
 
 
-def linear_sum_assignment(cost, maximize=False, *, offsets=None):
+def linear_sum_assignment(cost, maximize=False, *, offsets=None, on_invalid="raise"):
     cost = np.asarray(cost).astype(np.float64)
     cost = -cost if maximize else cost
+    solve = _solve if on_invalid == "raise" else _solve_or_leave
     if offsets is not None:
         column = np.full(len(cost), -1)
         for begin, end in pairwise(offsets):
-            rows, columns = _solve(cost[begin:end])
+            rows, columns = solve(cost[begin:end])
             column[begin + rows] = columns
         return np.arange(len(cost)), column
     if cost.ndim == 2:
-        return _solve(cost)
+        return solve(cost)
     solved = np.zeros((2, len(cost), min(cost.shape[1:])), np.int64)
     for b in range(len(cost)):
-        solved[:, b] = _solve(cost[b])
+        solved[:, b] = solve(cost[b])
     return solved[0], solved[1]
+
+
+def _solve_or_leave(cost):
+    try:
+        return _solve(cost)
+    except ValueError:
+        k = min(cost.shape)
+        return np.arange(k), np.full(k, -1)
 
 
 @quiet

@@ -11,7 +11,7 @@ detr_cost = torch.ops.boxops.detr_cost.default
 
 
 @torch.library.register_fake("boxops::linear_sum_assignment")
-def _(cost, maximize, offsets):
+def _(cost, maximize, offsets, on_invalid):
     if cost.dim() not in ((2,) if offsets is not None else (2, 3)):
         words = "[R, m]" if offsets is not None else "[n, m] or [B, n, m]"
         raise ValueError(f"linear_sum_assignment: expected cost of shape {words}, got {[*cost.shape]}")

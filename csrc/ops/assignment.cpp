@@ -12,22 +12,22 @@ namespace {
 // Throws what the CPU found; CUDA cannot say it without waiting.
 void check_fault(const char* op, const AssignmentInput& in, const AssignmentFault& fault, int rank) {
   if (fault.problem < 0) return;
-  if (fault.row < 0)
-    fail(op, "a cost matrix with a finite assignment",
-         rank == 2 && !in.is_ragged ? "none" : "none (problem " + std::to_string(fault.problem) + ")");
+  const std::string problem = rank == 2 && !in.is_ragged ? "" : " (problem " + std::to_string(fault.problem) + ")";
+  if (fault.row < 0) fail(op, "a cost matrix with a finite assignment", "none" + problem);
   Dims place;
   if (rank == 3) place.push_back(fault.problem);
   place.push_back(in.is_ragged ? in.first_row(fault.problem) + fault.row : fault.row);
   place.push_back(fault.column);
   fail(op, in.maximize ? "costs without NaN or inf" : "costs without NaN or -inf",
-       (std::isnan(fault.value) ? "nan" : to_string(fault.value)) + (" at " + to_string(place)));
+       (std::isnan(fault.value) ? "nan" : to_string(fault.value)) + (" at " + to_string(place)) + problem);
 }
 
 }  // namespace
 
 std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost, bool maximize,
-                                               std::optional<Array> offsets) {
+                                               std::optional<Array> offsets, int64_t on_invalid) {
   const char* op = "linear_sum_assignment";
+  if (on_invalid < 0 || on_invalid > 1) fail(op, "on_invalid in 0..1", std::to_string(on_invalid));
   check_number_or_bool(op, "cost", cost);
   if (offsets) check_shape(op, "cost", cost, {-1, -1}, "[R, m]");
   else if (cost.rank() != 2 && cost.rank() != 3) fail(op, "cost of shape [n, m] or [B, n, m]", to_string(cost.sizes));
@@ -50,13 +50,14 @@ std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost,
   Array row_ind = framework.empty(sizes, DType::kInt64, cost.device);
   Array col_ind = framework.empty(sizes, DType::kInt64, cost.device);
   int64_t *rows = row_ind.as<int64_t>(), *columns = col_ind.as<int64_t>();
-  BOXOPS_DISPATCH(
-      op, cost.device,
-      check_fault(op, in, cpu::linear_sum_assignment(in, rows, columns, framework.parallel()), cost.rank()), ([&] {
-        const auto bytes = static_cast<int64_t>(cuda::linear_sum_assignment_workspace(in));
-        const Array workspace = framework.empty({bytes}, DType::kUInt8, cost.device);
-        return cuda::linear_sum_assignment(in, rows, columns, workspace.data, framework.stream(cost.device));
-      }()));
+  AssignmentFault fault;
+  BOXOPS_DISPATCH(op, cost.device, fault = cpu::linear_sum_assignment(in, rows, columns, framework.parallel()), ([&] {
+                    const auto bytes = static_cast<int64_t>(cuda::linear_sum_assignment_workspace(in));
+                    const Array workspace = framework.empty({bytes}, DType::kUInt8, cost.device);
+                    return cuda::linear_sum_assignment(in, rows, columns, workspace.data,
+                                                       framework.stream(cost.device));
+                  }()));
+  if (on_invalid == 0) check_fault(op, in, fault, cost.rank());
   return {row_ind, col_ind};
 }
 

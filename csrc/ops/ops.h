@@ -12,7 +12,7 @@
 namespace boxops::ops {
 
 BOXOPS_API std::tuple<Array, Array> linear_sum_assignment(Framework&, Array cost, bool maximize,
-                                                          std::optional<Array> offsets);
+                                                          std::optional<Array> offsets, int64_t on_invalid);
 BOXOPS_API Array detr_cost(Framework&, Array logits, Array boxes, Array gt_labels, Array gt_boxes, Array offsets,
                            double class_weight, double box_weight, double giou_weight, bool focal);
 // `like` gives the device and the floating dtype of the anchors. Sizes and strides are (height, width) or (y, x) pairs.

@@ -3,7 +3,7 @@
 namespace boxops::torch_ops {
 
 BOXOPS_REGISTER({
-    {"linear_sum_assignment(Tensor cost, bool maximize, Tensor? offsets) -> (Tensor, Tensor)",
+    {"linear_sum_assignment(Tensor cost, bool maximize, Tensor? offsets, int on_invalid) -> (Tensor, Tensor)",
      Boxed<ops::linear_sum_assignment>::call},
     {"detr_cost(Tensor logits, Tensor boxes, Tensor gt_labels, Tensor gt_boxes, Tensor offsets, float class_weight, "
      "float box_weight, float giou_weight, bool focal) -> Tensor",

@@ -33,6 +33,24 @@ def forbidding(*shape, share=0.4, value=np.inf):
     return make
 
 
+def faulty(*shape, counts=None, maximize=False):
+    """Of six problems two have a NaN, two a cost infinite the wrong way, one no finite assignment, and one is good."""
+
+    def make(rng, dtype):
+        cost = rng.integers(0, 9, shape).astype(float)
+        forbidden = -np.inf if maximize else np.inf
+        problems = np.split(cost, np.cumsum(counts)[:-1]) if counts else cost
+        for b, problem in enumerate(problems):
+            rows, columns = problem.shape
+            if problem.size and b % 3:
+                problem[rng.integers(rows), rng.integers(columns)] = np.nan if b % 3 == 1 else -forbidden
+            elif problem.size and b % 2:
+                problem[rng.integers(rows) if rows <= columns else slice(None)] = forbidden
+        return cost
+
+    return make
+
+
 def integers(*shape):
     """Over all that the dtype can hold, and a few small ones."""
 
@@ -89,6 +107,16 @@ def assignments():
     yield of_costs("integers", integers(20, 30), INTEGERS)
     yield of_costs("integers, more rows", integers(3, 13, 7), INTEGERS)
     yield of_costs("integers, maximize", integers(17, 17), INTEGERS, maximize=True)
+    for shape in [(7, 5, 5), (12, 9, 30), (13, 30, 9), (9, 1, 1)]:
+        for maximize in (False, True):
+            yield of_costs(f"{shape}, faulty, {maximize=}", faulty(*shape, maximize=maximize), maximize=maximize,
+                           on_invalid="unmatched")  # fmt: skip
+    counts = (3, 5, 2, 9, 0, 0, 7, 1, 4, 12)
+    for maximize in (False, True):
+        make = faulty(sum(counts), 7, counts=counts, maximize=maximize)
+        yield of_costs(f"ragged {counts}, faulty, {maximize=}", make, maximize=maximize, offsets=offsets(*counts),
+                       on_invalid="unmatched")  # fmt: skip
+    yield of_costs("integers, unmatched", integers(3, 13, 7), INTEGERS, on_invalid="unmatched")
     for make in (uniform, tied, forbidding):
         for counts, columns in [((3, 5, 2), 7), ((7, 0, 0, 12, 1), 6), ((4,), 4)]:
             if make is not forbidding:
@@ -158,6 +186,8 @@ WRONG_VALUES = [
     (LSA, {"cost": zeros(3, 4, dtype=np.complex64)}, "cost of a real number type, got complex64"),
     (LSA, {"cost": zeros(3, 4), "offsets": zeros(0, dtype=np.int64)}, "offsets of shape [B + 1], got [0]"),
     (LSA, {"cost": zeros(3, 4), "offsets": offsets(3).astype(np.float32)}, "offsets of an integer type, got float32"),
+    *((LSA, {"cost": zeros(3, 4), "on_invalid": value}, f"on_invalid to be one of 'raise', 'unmatched', got {value!r}")
+      for value in ("skip", "", None, 1)),
     ("detr_cost", {**COST, "logits": zeros(2, 3)}, "logits of shape [B, Q, C], got [2, 3]"),
     ("detr_cost", {**COST, "logits": zeros(2, 3, 0)}, "logits of at least one class, got [2, 3, 0]"),
     ("detr_cost", {**COST, "logits": zeros(2, 3, 5, dtype=np.int32)}, "logits of a floating type, got int32"),
@@ -192,9 +222,15 @@ def tensors(device):
 
 
 def samples(device):
+    import torch
+
     made, cost = tensors(device)
     return {
-        LSA: [(cost, False, None), (cost[0].int(), True, None), (cost[0], False, made["offsets"].clamp(max=4))],
+        LSA: [
+            (cost, False, None, 0),
+            (cost[0].int(), True, None, 0),
+            (cost[0].masked_fill(cost[0] > 0.95, torch.nan), False, made["offsets"].clamp(max=4), 1),
+        ],
         "detr_cost": [
             (*made.values(), 1.0, 5.0, 2.0, False),
             (made["logits"].half(), *[*made.values()][1:], 1.0, 5.0, 2.0, True),

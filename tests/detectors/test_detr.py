@@ -1,5 +1,7 @@
 """DETR against the published model and losses, written once more in detr_slow.py: same weights, same numbers."""
 
+from dataclasses import replace
+
 import pytest
 from detr_slow import PublishedDETR, criterion, positions
 from scenes import losses_and_gradients, scene, torch, torchvision
@@ -76,9 +78,14 @@ def test_losses_and_gradients(pair, having):
     _, apart, shares = normalised(ours, images, targets)
     theirs.zero_grad()
     expected = criterion(theirs(apart), shares, ours.settings.eos_coef)
+    assert all((loss > 0) == (bool(having) or "_ce" in name) for name, loss in losses.items())
+    assert_same(losses, gradients, theirs, expected)
+
+
+def assert_same(losses, gradients, theirs, expected):
+    """As the losses expected, and their gradients in the published model."""
     assert losses.keys() == expected.keys()
     for name, loss in losses.items():
-        assert (loss > 0) == (bool(having) or "_ce" in name)
         torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
     sum(expected.values()).backward()
     for name, parameter in theirs.named_parameters():
@@ -169,6 +176,69 @@ def test_costs_that_are_not_finite(pair):
         model.match(logits, boxes, truth, wanted)
 
 
+SPOILS = {  # what of the outputs [L, B, Q, ...], and by which number; image 1 has no objects
+    "logits of image 2": ("class_embed", (slice(None), 2), torch.nan),
+    "one logit": ("class_embed", (slice(None), 0, 3, 1), torch.inf),
+    "logits without objects": ("class_embed", (slice(None), 1), torch.nan),
+    "one box after one layer": ("bbox_embed", (slice(1), 2, 7), torch.nan),
+}
+
+
+def spoilt(model, head, place, value):
+    """The losses and gradients of the scene where some of a head's outputs are such numbers."""
+
+    def spoil(module, inputs, out):
+        mask = torch.zeros_like(out, dtype=torch.bool)
+        mask[place] = True
+        return out.masked_fill(mask, value)
+
+    hook = getattr(model, head).register_forward_hook(spoil)
+    try:
+        return losses_and_gradients(model, *scene())
+    finally:
+        hook.remove()
+
+
+def surviving(ours):
+    model = DETR(ours.backbone, CLASSES, replace(ours.settings, on_invalid="unmatched"))
+    model.load_state_dict(ours.state_dict())
+    return model
+
+
+@pytest.mark.parametrize("spoil", SPOILS.values(), ids=SPOILS)
+def test_a_bad_image_teaches_nothing(pair, spoil):
+    """Losses and gradients are those of the other images."""
+    ours, theirs = surviving(pair[0]), pair[1]
+    losses, gradients = spoilt(ours, *spoil)
+    _, apart, shares = normalised(ours, *scene())
+    theirs.zero_grad()
+    outputs, (layers, bad) = theirs(apart), spoil[1][:2]
+    expected = {}
+    for layer, suffix in enumerate(("_0", "")):
+        used = [b for b in range(3) if b != bad or layer not in range(LAYERS)[layers]]
+        each = criterion([[part[used] for part in outputs[layer]]], [shares[b] for b in used], ours.settings.eos_coef)
+        expected |= {name + suffix: loss for name, loss in each.items()}
+    assert_same(losses, gradients, theirs, expected)
+
+
+def test_a_batch_of_bad_images_has_no_loss(pair):
+    """So that a trainer hears of it when a run has diverged."""
+    losses, _ = spoilt(surviving(pair[0]), "class_embed", (...,), torch.nan)
+    assert all(loss.isnan() == ("_ce" in name) for name, loss in losses.items())
+
+
+def test_a_bad_image_by_default(pair, monkeypatch):
+    """An error on a CPU; on CUDA, whose operator leaves its objects without a query, NaN."""
+    for name, image, query in (("logits of image 2", 2, 0), ("one logit", 0, 3), ("one box after one layer", 2, 7)):
+        with pytest.raises(ValueError, match=f"cost of nan .* of query {query} of image {image} after layer 0$"):
+            spoilt(pair[0], *SPOILS[name])
+    solve = boxops.linear_sum_assignment
+    as_on_cuda = {"on_invalid": "unmatched"}
+    monkeypatch.setattr(boxops, "linear_sum_assignment", lambda cost, **more: solve(cost, **more | as_on_cuda))
+    losses, _ = spoilt(pair[0], *SPOILS["one box after one layer"])
+    assert {name for name, loss in losses.items() if loss.isnan()} == {"loss_bbox_0", "loss_giou_0"}
+
+
 NAMES = {"detr_resnet50": 41_524_768, "detr_resnet50_dc5": 41_524_768, "detr_resnet101": 60_464_672,
          "detr_resnet101_dc5": 60_464_672}  # fmt: skip
 
@@ -198,6 +268,7 @@ def test_bad_numbers():
         ({"hidden_dim": 30}, "hidden_dim: expected a multiple of 4 and of nheads, 8, got 30"),
         ({"num_queries": 0}, "num_queries: expected 1 or more, got 0"),
         ({"dec_layers": 0}, "dec_layers: expected 1 or more, got 0"),
+        ({"on_invalid": "skip"}, "on_invalid: expected raise or unmatched, got 'skip'"),
     ):
         with torch.device("meta"), pytest.raises(ValueError, match=words):
             models.create("detr", 3, **settings)

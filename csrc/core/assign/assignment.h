@@ -5,8 +5,8 @@
 // distance go to a free column and then to the lower index, so every backend returns the same of several optimal
 // assignments. Costs of +inf are forbidden. Costs beyond 2^1000 are scaled by 2^-64, so that no sum overflows.
 //
-// A problem with a NaN or -inf cost, or without a finite assignment, is a fault: the CPU reports the first one, CUDA
-// leaves -1 in its columns. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row.
+// A problem with a NaN or -inf cost, or without a finite assignment, is faulty: its columns are -1, and the CPU reports
+// the first such problem. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row.
 #pragma once
 
 #include "common/dtype.h"
@@ -38,7 +38,8 @@ struct AssignmentFault {
 namespace cpu {
 
 // Uniform: row_ind and col_ind [batch, min(rows, columns)], rows rising. Ragged: both [R], row_ind the row of the whole
-// array and col_ind -1 where the row stays free. After a fault the output is not meant to be looked at.
+// array and col_ind -1 where the row stays free. A faulty problem has col_ind -1 throughout, and row_ind 0, 1, 2, ...
+// where uniform.
 BOXOPS_API AssignmentFault linear_sum_assignment(const AssignmentInput& input, int64_t* row_ind, int64_t* col_ind,
                                                  const Parallel& parallel);
 
@@ -48,8 +49,7 @@ namespace cuda {
 
 BOXOPS_API size_t linear_sum_assignment_workspace(const AssignmentInput& input);
 
-// As on the CPU; a faulty problem has col_ind -1 throughout, and row_ind 0, 1, 2, ... where uniform. Offsets that fall
-// make every problem faulty. Returns a cudaError_t.
+// As on the CPU, to the bit. Offsets that fall make every problem faulty. Returns a cudaError_t.
 BOXOPS_API int linear_sum_assignment(const AssignmentInput& input, int64_t* row_ind, int64_t* col_ind, void* workspace,
                                      void* stream);
 

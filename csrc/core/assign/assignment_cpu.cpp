@@ -107,21 +107,25 @@ class Memory {
   int64_t size_ = 0;
 };
 
-// Solves problem b and writes its part of the output.
+// Solves problem b and writes its part of the output; of a faulty one, that nothing is assigned.
 AssignmentFault solve(const AssignmentInput& in, int64_t b, Memory& memory, int64_t* row_ind, int64_t* col_ind) {
   const int64_t n = in.rows_of(b), m = in.columns, k = std::min(n, m);
   const bool transposed = n > m;
   const AssignmentProblem p = memory.problem(k, std::max(n, m));
   copy_costs(in, b, p, std::max(n, m), transposed);
   const Found found = BOXOPS_BY_ISA(look_at)(p.cost, k * p.width);
-  if (found.wrong) return first_wrong(in, b);
   if (found.huge)
     for (int64_t i = 0; i < k * p.width; ++i) p.cost[i] *= kScale;
-  if (!BOXOPS_BY_ISA(augment)(p)) return {b};
+  AssignmentFault fault;
+  if (found.wrong) fault = first_wrong(in, b);
+  else if (!BOXOPS_BY_ISA(augment)(p)) fault = {b};
+  const bool solved = fault.problem < 0;
   const int64_t first = in.is_ragged ? in.first_row(b) : b * k;
-  if (!transposed) {
-    for (int64_t i = 0; i < n; ++i) row_ind[first + i] = in.is_ragged ? first + i : i;
-    std::copy_n(p.column_of, n, col_ind + first);
+  if (!solved || !transposed) {
+    for (int64_t i = 0; i < (in.is_ragged ? n : k); ++i) {
+      row_ind[first + i] = in.is_ragged ? first + i : i;
+      col_ind[first + i] = solved ? p.column_of[i] : -1;
+    }
   } else {
     for (int64_t i = 0, at = first; i < n; ++i) {
       if (!in.is_ragged && p.row_of[i] < 0) continue;
@@ -129,7 +133,7 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memory& memory, int6
       col_ind[at++] = p.row_of[i];
     }
   }
-  return {};
+  return fault;
 }
 
 }  // namespace
