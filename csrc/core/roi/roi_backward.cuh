@@ -1,4 +1,4 @@
-// The backward kernel: deterministic without atomics, because each gradient is gathered by one thread.
+// The backward kernel of all but roi_pool: deterministic without atomics, because each gradient is gathered by one thread.
 //
 // A block owns a tile of one image's gradient: kTile x kTile pixels of 32 channels. Warp w owns row w, lane c channel
 // c, and a thread keeps its kTile sums in registers. The block walks the RoIs of its level and image in their order,
@@ -173,10 +173,8 @@ __device__ Tile locate(const Features& gradients, int64_t i) {
 template <Pooling pooling, class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
-                    const void* grad, const int32_t* argmax) {
-  constexpr bool kArgmax = pooling == Pooling::kMax;
+                    const void* grad) {
   __shared__ T staged[kPieces<T>][kLanes * kPiece];
-  __shared__ uint8_t cells[kArgmax ? kPieces<T> : 1][kArgmax ? kLanes * kPiece : 1];  // where in the tile; 255: outside
   __shared__ T weights[kPieces<T>][2][kSpan][kTile];
   __shared__ uint8_t touched[kPieces<T>][2][kSpan];
   __shared__ Hit hits[kTileThreads];
@@ -189,7 +187,6 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
     const Tile tile = locate(gradients, index);
     const FeatureMap& map = gradients.level[tile.level];
-    [[maybe_unused]] const int columns = static_cast<int>(map.width);
     const int64_t segment = tile.level * gradients.images + tile.image;
     const int64_t begin = lists.begin[segment], end = lists.begin[segment + 1];
     for (int64_t group = blockIdx.y; group < groups; group += gridDim.y) {
@@ -272,24 +269,13 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
 #pragma unroll 1
                   for (int channel = warp / kPieces<T>; channel < live; channel += kStep * kLoads) {
                     T g[kLoads];
-                    int32_t from[kLoads];
 #pragma unroll
                     for (int c = 0; c < kLoads; ++c)
-                      if (channel + c * kStep < live) {
+                      if (channel + c * kStep < live)
                         g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
-                        if constexpr (kArgmax) from[c] = argmax[at + (channel + c * kStep) * area];
-                      }
 #pragma unroll
                     for (int c = 0; c < kLoads; ++c)
-                      if (channel + c * kStep < live) {
-                        const int to = (channel + c * kStep) * kPiece + i;
-                        staged[mine][to] = g[c];
-                        if constexpr (kArgmax) {
-                          const int y = from[c] / columns - tile.y, x = from[c] % columns - tile.x;
-                          const bool inside = from[c] >= 0 && y >= 0 && y < kTile && x >= 0 && x < kTile;
-                          cells[mine][to] = static_cast<uint8_t>(inside ? y * kTile + x : 255);
-                        }
-                      }
+                      if (channel + c * kStep < live) staged[mine][(channel + c * kStep) * kPiece + i] = g[c];
                   }
                 }
               }
@@ -309,22 +295,12 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
                 T g = T(0);
 #pragma unroll 1
                 for (unsigned left = rows; left != 0; left &= left - 1) {
-                  const int p = __ffs(static_cast<int>(left)) - 1, at = lane * kPiece + p * piece.columns + q;
-                  if constexpr (kArgmax) {
-                    const int cell = cells[s][at];
-                    if (cell / kTile != warp) continue;
-#pragma unroll
-                    for (int x = 0; x < kTile; ++x)
-                      if (cell % kTile == x) sum[x] += staged[s][at];
-                  } else {
-                    g += weights[s][0][p][warp] * staged[s][at];
-                  }
+                  const int p = __ffs(static_cast<int>(left)) - 1;
+                  g += weights[s][0][p][warp] * staged[s][lane * kPiece + p * piece.columns + q];
                 }
-                if constexpr (!kArgmax) {
 #pragma unroll
-                  for (int x = 0; x < kTile; ++x)
-                    if (pixels >> x & 1) sum[x] += weights[s][1][q][x] * g;
-                }
+                for (int x = 0; x < kTile; ++x)
+                  if (pixels >> x & 1) sum[x] += weights[s][1][q][x] * g;
               }
             }
             __syncthreads();
@@ -351,8 +327,8 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
 }
 
 template <Pooling pooling, class T>
-int backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins, const Features& gradients,
-             void* workspace, void* stream) {
+int backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
+             void* stream) {
   size_t bytes;
   const Lists<pooling, T> lists = carve<pooling, T>(workspace, gradients, rois.count, &bytes);
   const int64_t segments = gradients.levels * gradients.images;
@@ -373,7 +349,7 @@ int backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bi
   const int64_t groups = blocks_of(channels, kLanes) * (is_sensitive(pooling) ? area : 1);
   return with_storage<T>(gradients.dtype, [&](auto type) {
     return launch(backward_kernel<pooling, T, type()>, dim3(grid_x(tiles), grid_yz(groups)), kTileThreads, stream,
-                  gradients, bins, channels, tiles, lists, grad, argmax);
+                  gradients, bins, channels, tiles, lists, grad);
   });
 }
 
