@@ -7,8 +7,7 @@
 // columns. All lanes of a warp share the weights, so nothing diverges and only pixels that a bin touches cost anything.
 // Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
 //
-// Before: RoIs are sorted by (level, image), and where each lies is worked out once. Three launches and a sort,
-// whatever the sizes; workspace O(K + levels N).
+// Before: RoIs are listed by (level, image), see roi_lists.cuh.
 //
 // Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
 // atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 blocks, 3 on
@@ -18,8 +17,7 @@
 // the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the work.
 #pragma once
 
-#include "common/sort.h"
-#include "roi/roi_cuda.cuh"
+#include "roi/roi_lists.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -31,64 +29,6 @@ constexpr int kSpan = 16;                            // bins of a piece along on
 constexpr int kPiece = 49;                           // bins of a piece; odd, so that lanes read from different banks
 template <class T>
 constexpr int kPieces = sizeof(T) == 8 ? 2 : 4;  // in shared memory at a time
-
-// The RoIs, by level and image: those of segment (level, image) are places begin[segment] to begin[segment + 1].
-template <Pooling pooling, class T>
-struct Lists {
-  uint64_t *keys, *sorted;
-  int64_t *values, *order, *begin;
-  Place<pooling, T>* places;
-  void* sort;
-  size_t sort_bytes;
-};
-
-template <Pooling pooling, class T>
-Lists<pooling, T> carve(void* base, const Features& gradients, int64_t count, size_t* bytes) {
-  Workspace w(base);
-  Lists<pooling, T> s;
-  s.keys = w.take<uint64_t>(count), s.sorted = w.take<uint64_t>(count);
-  s.values = w.take<int64_t>(count), s.order = w.take<int64_t>(count);
-  s.begin = w.take<int64_t>(gradients.levels * gradients.images + 1);
-  s.places = w.take<Place<pooling, T>>(count);
-  s.sort_bytes = sort_pairs_workspace(count);
-  s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
-  *bytes = w.used();
-  return s;
-}
-
-// A thread finds the segment of one RoI; those of no image come last and are never read.
-template <Pooling pooling, class T>
-__global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> s) {
-  for (int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; k < rois.count;
-       k += int64_t(gridDim.x) * blockDim.x) {
-    const int64_t image = image_of(rois, k, gradients.images);
-    const int64_t level = image < 0 ? gradients.levels : level_of(gradients, roi_box<T>(rois, k));
-    s.keys[k] = static_cast<uint64_t>(level * gradients.images + max_of<int64_t>(image, 0));
-    s.values[k] = k;
-  }
-}
-
-// A thread works out where the RoI of one place lies, and finds where one segment begins by bisection.
-template <Pooling pooling, class T>
-__global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
-  const int64_t segments = gradients.levels * gradients.images;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < max_of(rois.count, segments + 1);
-       i += int64_t(gridDim.x) * blockDim.x) {
-    if (i < rois.count && s.sorted[i] < static_cast<uint64_t>(segments)) {
-      const Box<T> box = roi_box<T>(rois, s.order[i]);
-      s.places[i] = place_of<pooling>(gradients.level[s.sorted[i] / gradients.images], box, bins);
-    }
-    if (i <= segments) {
-      int64_t low = 0, high = rois.count;
-      while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (s.sorted[middle] < static_cast<uint64_t>(i)) low = middle + 1;
-        else high = middle;
-      }
-      s.begin[i] = low;
-    }
-  }
-}
 
 // A superset of the bins that touch pixels [low, low + kTile).
 template <class T>
@@ -331,18 +271,7 @@ int backward(const void* grad, const Rois& rois, const Bins& bins, const Feature
              void* stream) {
   size_t bytes;
   const Lists<pooling, T> lists = carve<pooling, T>(workspace, gradients, rois.count, &bytes);
-  const int64_t segments = gradients.levels * gradients.images;
-  constexpr int kThreads = 128;
-  if (rois.count > 0) {
-    int bits = 1;
-    while (int64_t(1) << bits <= segments) ++bits;
-    BOXOPS_TRY(launch(segment_kernel<pooling, T>, grid_x(blocks_of(rois.count, kThreads)), kThreads, stream, gradients,
-                      rois, lists));
-    BOXOPS_TRY(sort_pairs(lists.keys, lists.sorted, lists.values, lists.order, rois.count, bits, lists.sort,
-                          lists.sort_bytes, stream));
-  }
-  BOXOPS_TRY(launch(place_kernel<pooling, T>, grid_x(blocks_of(max_of(rois.count, segments + 1), kThreads)), kThreads,
-                    stream, gradients, rois, bins, lists));
+  BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
   int64_t tiles = 0;
   for (int l = 0; l < gradients.levels; ++l) tiles += tiles_of(gradients.level[l]) * gradients.images;
   const int64_t area = bins.height * bins.width, channels = gradients.channels / (is_sensitive(pooling) ? area : 1);
