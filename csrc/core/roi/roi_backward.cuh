@@ -47,6 +47,7 @@ __device__ Steps bins_touching(const PoolAxis& axis, int bins, int low) {
 template <Pooling pooling, class T>
 __device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64_t extent, int low, T factor,
                                  T* weight) {
+#pragma unroll
   for (int i = 0; i < kTile; ++i) weight[i] = T(0);
   const Steps near = samples_within(axis, p, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
   unsigned touched = 0;
@@ -65,8 +66,9 @@ __device__ unsigned tile_weights(const PoolAxis& axis, int p, int64_t bins, int6
   const Steps range = range_of<pooling, T>(axis, p, bins, extent);
   unsigned touched = 0;
   for (int i = 0; i < kTile; ++i) {
-    weight[i] = T(1);
-    touched |= static_cast<unsigned>(low + i >= range.begin && low + i < range.end) << i;
+    const bool inside = low + i >= range.begin && low + i < range.end;
+    weight[i] = static_cast<T>(inside);
+    touched |= static_cast<unsigned>(inside) << i;
   }
   return touched;
 }
@@ -88,6 +90,42 @@ __device__ Piece piece_of(const Hit& hit, int i) {
   int p = hit.y.begin, q = hit.x.begin;
   if (i > 0) p += i / hit.across * hit.rows, q += i % hit.across * kSpan;
   return {p, q, min_of(hit.rows, hit.y.end - p), min_of(kSpan, hit.x.end - q)};
+}
+
+// Adds a piece to a thread's row of sums: its bins along y first, four at a time, then spread along x. `rows` are those
+// that touch the row, with weights y[.][row]; grad is the thread's channel. A pixel that a bin does not touch has weight
+// 0, which only a finite gradient may be multiplied with.
+template <class T>
+__device__ void add_piece(unsigned rows, int columns, int row, const T* grad, const T (*y)[kTile], const T (*x)[kTile],
+                          const uint8_t* touched, T (&sum)[kTile]) {
+  constexpr int kRows = 4;
+#pragma unroll 1
+  while (rows != 0) {
+    const int some = __popc(rows);
+    T weight[kRows];
+    int at[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int p = max_of(__ffs(static_cast<int>(rows)) - 1, 0);
+      weight[r] = y[p][row], at[r] = p * columns;
+      rows &= rows - 1;
+    }
+#pragma unroll 2
+    for (int q = 0; q < columns; ++q) {
+      T g = weight[0] * grad[at[0] + q];
+#pragma unroll
+      for (int r = 1; r < kRows; ++r)
+        if (r < some) g = std::fma(weight[r], grad[at[r] + q], g);
+      if (std::fabs(g) <= std::numeric_limits<T>::max()) {
+#pragma unroll
+        for (int i = 0; i < kTile; ++i) sum[i] = std::fma(x[q][i], g, sum[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kTile; ++i)
+          if (touched[q] >> i & 1) sum[i] += x[q][i] * g;
+      }
+    }
+  }
 }
 
 struct Tile {
@@ -115,7 +153,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
                     const void* grad) {
   __shared__ T staged[kPieces<T>][kLanes * kPiece];
-  __shared__ T weights[kPieces<T>][2][kSpan][kTile];
+  alignas(16) __shared__ T weights[kPieces<T>][2][kSpan][kTile];
   __shared__ uint8_t touched[kPieces<T>][2][kSpan];
   __shared__ Hit hits[kTileThreads];
   __shared__ int found[kTile];
@@ -221,27 +259,14 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
               }
             }
             __syncthreads();
-            // A thread: its row, first over the bins along y, then spread along x.
 #pragma unroll 1
             for (int s = 0; s < some; ++s) {
               const Piece piece = piece_of(hits[h + s], round);
               const unsigned rows =  // bins along y that touch its row
                   __ballot_sync(0xffffffffu, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
-              if (rows == 0 || lane >= live) continue;
-#pragma unroll 1
-              for (int q = 0; q < piece.columns; ++q) {
-                const unsigned pixels = touched[s][1][q];
-                if (pixels == 0) continue;
-                T g = T(0);
-#pragma unroll 1
-                for (unsigned left = rows; left != 0; left &= left - 1) {
-                  const int p = __ffs(static_cast<int>(left)) - 1;
-                  g += weights[s][0][p][warp] * staged[s][lane * kPiece + p * piece.columns + q];
-                }
-#pragma unroll
-                for (int x = 0; x < kTile; ++x)
-                  if (pixels >> x & 1) sum[x] += weights[s][1][q][x] * g;
-              }
+              if (rows != 0 && lane < live)
+                add_piece(rows, piece.columns, warp, staged[s] + lane * kPiece, weights[s][0], weights[s][1],
+                          touched[s][1], sum);
             }
             __syncthreads();
           }
