@@ -7,14 +7,21 @@
 // columns. All lanes of a warp share the weights, so nothing diverges and only pixels that a bin touches cost anything.
 // Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
 //
+//   RoIs that touch a tile   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
+//   part of a tile           0       | 1       | 2         | 3, 0, 1, ...    a block each, where tiles are few
+//
+// The heaviest tile is a chain of its RoIs, so where the tiles are few blocks each is cut into parts, and their sums
+// are added in order. What a RoI adds to depends on the RoIs that touch its tile alone.
+//
 // Before: RoIs are listed by (level, image), see roi_lists.cuh.
 //
 // Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
-// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 blocks, 3 on
-// each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad is read 3.9
-// times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 2.6 MB written once. A batch of FPN levels (2
-// images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and writes 148 MB: that, not
-// the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the work.
+// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 tiles of 4
+// parts, 3 on each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad
+// is read 3.9 times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 10 MB of parts written and read. A
+// batch of FPN levels (2 images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and
+// writes 148 MB: that, not the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the
+// work.
 #pragma once
 
 #include "roi/roi_lists.cuh"
@@ -27,8 +34,11 @@ template <class T>
 constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
 constexpr int kSpan = 16;                            // bins of a piece along one axis, at most
 constexpr int kPiece = 49;                           // bins of a piece; odd, so that lanes read from different banks
-template <class T>
-constexpr int kPieces = sizeof(T) == 8 ? 2 : 4;  // in shared memory at a time
+constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
+
+// Pieces in shared memory at a time; with position-sensitive pooling a piece is one bin.
+template <Pooling pooling, class T>
+constexpr int kPieces = is_sensitive(pooling) ? 16 : sizeof(T) == 8 ? 2 : 4;
 
 // A superset of the bins that touch pixels [low, low + kTile).
 template <class T>
@@ -147,20 +157,30 @@ __device__ Tile locate(const Features& gradients, int64_t i) {
   }
 }
 
-// Block (tile, group): see above. `channels` are grad's; with position-sensitive pooling a group belongs to one bin.
+// Of the first n RoIs that touch a tile, how many are those of this part.
+__device__ int share_of(int n, int part, int parts) {
+  return n / (kTurn * parts) * kTurn + max_of(min_of(n % (kTurn * parts) - part * kTurn, kTurn), 0);
+}
+
+// Block (tile, group, part): see above. `channels` are grad's; with position-sensitive pooling a group belongs to one
+// bin. Where there are parts, sums[part] takes the gradients' place.
 template <Pooling pooling, class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
-                    const void* grad) {
-  __shared__ T staged[kPieces<T>][kLanes * kPiece];
-  alignas(16) __shared__ T weights[kPieces<T>][2][kSpan][kTile];
-  __shared__ uint8_t touched[kPieces<T>][2][kSpan];
+                    const void* grad, T* sums) {
+  constexpr int kAtOnce = kPieces<pooling, T>, kBins = is_sensitive(pooling) ? 1 : kPiece;
+  constexpr int kAlong = is_sensitive(pooling) ? 1 : kSpan;
+  constexpr int kTurned = kTile * kTile * (kLanes + 1), kStaged = kAtOnce * kLanes * kBins;
+  __shared__ T staged[kStaged > kTurned ? kStaged : kTurned];
+  alignas(16) __shared__ T weights[kAtOnce][2][kAlong][kTile];
+  __shared__ uint8_t touched[kAtOnce][2][kAlong];
   __shared__ Hit hits[kTileThreads];
   __shared__ int found[kTile];
   const int t = static_cast<int>(threadIdx.x), warp = t / kLanes, lane = t % kLanes;
   const int height = static_cast<int>(bins.height), width = static_cast<int>(bins.width);
   const int64_t area = bins.height * bins.width, across = blocks_of(channels, kLanes);
   const int64_t groups = is_sensitive(pooling) ? area * across : across;
+  const int part = static_cast<int>(blockIdx.z), parts = static_cast<int>(gridDim.z);
 
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
     const Tile tile = locate(gradients, index);
@@ -171,6 +191,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
       const int64_t only = group / across, first = group % across * kLanes;  // the one bin; the first channel
       const int live = static_cast<int>(min_of<int64_t>(kLanes, channels - first));
       T sum[kTile] = {};
+      int before = 0;  // RoIs that touch the tile, in the chunks before
       for (int64_t chunk = begin; chunk < end; chunk += kTileThreads) {
         // A thread looks whether one RoI touches the tile; those that do are listed in their order.
         Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
@@ -187,28 +208,30 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
         const unsigned ballot = __ballot_sync(0xffffffffu, hits_tile);
         if (lane == 0) found[warp] = __popc(ballot);
         __syncthreads();
-        int place = __popc(ballot & ((1u << lane) - 1)), total = 0;
+        int place = before + __popc(ballot & ((1u << lane) - 1)), all = before;
         for (int w = 0; w < kTile; ++w) {
           if (w < warp) place += found[w];
-          total += found[w];
+          all += found[w];
         }
-        if (hits_tile) {
+        const int listed = share_of(before, part, parts), total = share_of(all, part, parts) - listed;
+        before = all;
+        if (hits_tile && place / kTurn % parts == part) {
           hit.roi = lists.order[chunk + t];
           hit.rows = min_of(kSpan, kPiece / min_of(kSpan, hit.x.end - hit.x.begin));
           hit.across = (hit.x.end - hit.x.begin + kSpan - 1) / kSpan;
           hit.pieces = (hit.y.end - hit.y.begin + hit.rows - 1) / hit.rows * hit.across;
-          hits[place] = hit;
+          hits[share_of(place, part, parts) - listed] = hit;
         }
         __syncthreads();
 
-        for (int h = 0; h < total; h += kPieces<T>) {
-          const int some = min_of(kPieces<T>, total - h);
+        for (int h = 0; h < total; h += kAtOnce) {
+          const int some = min_of(kAtOnce, total - h);
           int rounds = 1;
           for (int s = 0; s < some; ++s) rounds = max_of(rounds, hits[h + s].pieces);
           for (int round = 0; round < rounds; ++round) {
             // A thread: the weights of one bin of one piece along one axis.
-            if (t < some * 2 * kSpan) {
-              const int s = t / (2 * kSpan), axis = t / kSpan % 2, b = t % kSpan;
+            if (t < some * 2 * kAlong) {
+              const int s = t / (2 * kAlong), axis = t / kAlong % 2, b = t % kAlong;
               const Piece piece = piece_of(hits[h + s], round);
               const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
               const bool is_y = axis == 0;
@@ -220,41 +243,40 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
                     is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
                     is_y ? map.height : map.width, is_y ? tile.y : tile.x, factor, weights[s][axis][b]));
             }
-            // A warp: the gradients of some channels of one piece, lanes along the bins; all loads before the first
-            // use.
-            const int mine = warp % kPieces<T>;
-            if (mine < some) {
-              const Piece piece = piece_of(hits[h + mine], round);
-              const int64_t base = (hits[h + mine].roi * channels + first) * area;
-              if constexpr (is_sensitive(pooling)) {  // lanes along the channels, of one bin
-                if (warp < kPieces<T> && lane < live) {
-                  T g = load<T>(grad, kType, base + lane * area + only);
-                  if constexpr (pooling == Pooling::kSensitiveMean) {
-                    const Place<pooling, T> at = lists.places[chunk + hits[h + mine].offset];
-                    const Steps y = range_of<pooling, T>(at.y, piece.p, bins.height, map.height);
-                    const Steps x = range_of<pooling, T>(at.x, piece.q, bins.width, map.width);
-                    g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
-                  }
-                  staged[mine][lane * kPiece] = g;
+            if constexpr (is_sensitive(pooling)) {
+              // A warp: the gradients of one bin, lanes along the channels.
+              for (int s = warp; s < some; s += kTile) {
+                if (lane >= live) continue;
+                T g = load<T>(grad, kType, (hits[h + s].roi * channels + first + lane) * area + only);
+                if constexpr (pooling == Pooling::kSensitiveMean) {
+                  const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
+                  const Steps y = range_of<pooling, T>(at.y, hits[h + s].y.begin, bins.height, map.height);
+                  const Steps x = range_of<pooling, T>(at.x, hits[h + s].x.begin, bins.width, map.width);
+                  g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
                 }
-              } else {
-                constexpr int kStep = kTile / kPieces<T>, kLoads = 8;
-                const int many = piece.rows * piece.columns;
+                staged[s * kLanes + lane] = g;
+              }
+            } else if (const int s = warp % kAtOnce; s < some) {
+              // A warp: the gradients of some channels of one piece, lanes along the bins; all loads before the first
+              // use.
+              constexpr int kStep = kTile / kAtOnce, kLoads = 8;
+              const Piece piece = piece_of(hits[h + s], round);
+              const int64_t base = (hits[h + s].roi * channels + first) * area;
+              T* to = staged + s * kLanes * kBins;
+              const int many = piece.rows * piece.columns;
 #pragma unroll 1
-                for (int i = lane; i < many; i += kLanes) {
-                  const int p = i / piece.columns, q = i - p * piece.columns;
-                  const int64_t at = base + (int64_t(piece.p + p) * width + piece.q + q);
+              for (int i = lane; i < many; i += kLanes) {
+                const int p = i / piece.columns, q = i - p * piece.columns;
+                const int64_t at = base + (int64_t(piece.p + p) * width + piece.q + q);
 #pragma unroll 1
-                  for (int channel = warp / kPieces<T>; channel < live; channel += kStep * kLoads) {
-                    T g[kLoads];
+                for (int channel = warp / kAtOnce; channel < live; channel += kStep * kLoads) {
+                  T g[kLoads];
 #pragma unroll
-                    for (int c = 0; c < kLoads; ++c)
-                      if (channel + c * kStep < live)
-                        g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
+                  for (int c = 0; c < kLoads; ++c)
+                    if (channel + c * kStep < live) g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
 #pragma unroll
-                    for (int c = 0; c < kLoads; ++c)
-                      if (channel + c * kStep < live) staged[mine][(channel + c * kStep) * kPiece + i] = g[c];
-                  }
+                  for (int c = 0; c < kLoads; ++c)
+                    if (channel + c * kStep < live) to[(channel + c * kStep) * kBins + i] = g[c];
                 }
               }
             }
@@ -265,7 +287,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
               const unsigned rows =  // bins along y that touch its row
                   __ballot_sync(0xffffffffu, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
               if (rows != 0 && lane < live)
-                add_piece(rows, piece.columns, warp, staged[s] + lane * kPiece, weights[s][0], weights[s][1],
+                add_piece(rows, piece.columns, warp, staged + (s * kLanes + lane) * kBins, weights[s][0], weights[s][1],
                           touched[s][1], sum);
             }
             __syncthreads();
@@ -274,21 +296,55 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
       }
 
       // Through shared memory, so that neighbouring threads store neighbouring pixels.
-      T* turned = staged[0];
-      for (int x = 0; x < kTile; ++x) turned[(warp * kTile + x) * (kLanes + 1) + lane] = sum[x];
+      for (int x = 0; x < kTile; ++x) staged[(warp * kTile + x) * (kLanes + 1) + lane] = sum[x];
       __syncthreads();
       for (int i = t; i < live * kTile * kTile; i += kTileThreads) {
         const int channel = i / (kTile * kTile), cell = i % (kTile * kTile);
         const int64_t y = tile.y + cell / kTile, x = tile.x + cell % kTile;
         const int64_t to = is_sensitive(pooling) ? (first + channel) * area + only : first + channel;
-        if (y < map.height && x < map.width)
-          store(map.data, kType,
-                tile.image * map.image_stride + to * map.channel_stride + y * map.y_stride + x * map.x_stride,
-                turned[cell * (kLanes + 1) + channel]);
+        if (y >= map.height || x >= map.width) continue;
+        const T value = staged[cell * (kLanes + 1) + channel];
+        const int64_t at =
+            tile.image * map.image_stride + to * map.channel_stride + y * map.y_stride + x * map.x_stride;
+        if (sums != nullptr) sums[part * gradients.images * map.image_stride + at] = value;
+        else store(map.data, kType, at, value);
       }
       __syncthreads();
     }
   }
+}
+
+// A thread adds the parts of one number.
+template <class T, DType kType>
+__global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* sums, int64_t count, void* out) {
+  for (int64_t i = int64_t(blockIdx.x) * kTileThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kTileThreads) {
+    T part[kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) part[p] = sums[p * count + i];
+    for (int p = 1; p < kParts; ++p) part[0] += part[p];
+    store(out, kType, i, part[0]);
+  }
+}
+
+// How the gradients are cut. Parts pay where the tiles alone are few blocks, of which the heaviest would be waited for;
+// up to kTurn RoIs all belong to the first part.
+struct Cut {
+  int64_t tiles, channels, groups, count;
+  int parts;
+};
+
+template <Pooling pooling>
+Cut cut_of(const Features& gradients, const Rois& rois, const Bins& bins) {
+  const int64_t area = is_sensitive(pooling) ? bins.height * bins.width : 1;
+  Cut cut = {0, gradients.channels / area, 0, 0, 1};
+  for (int l = 0; l < gradients.levels; ++l) {
+    cut.tiles += tiles_of(gradients.level[l]) * gradients.images;
+    cut.count += gradients.images * gradients.level[l].image_stride;
+  }
+  cut.groups = blocks_of(cut.channels, kLanes) * area;
+  const bool few = cut.tiles * cut.groups < 1024 && rois.count > kTurn;
+  if (few && !is_sensitive(pooling) && gradients.levels == 1) cut.parts = kParts;
+  return cut;
 }
 
 template <Pooling pooling, class T>
@@ -297,21 +353,24 @@ int backward(const void* grad, const Rois& rois, const Bins& bins, const Feature
   size_t bytes;
   const Lists<pooling, T> lists = carve<pooling, T>(workspace, gradients, rois.count, &bytes);
   BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
-  int64_t tiles = 0;
-  for (int l = 0; l < gradients.levels; ++l) tiles += tiles_of(gradients.level[l]) * gradients.images;
-  const int64_t area = bins.height * bins.width, channels = gradients.channels / (is_sensitive(pooling) ? area : 1);
-  const int64_t groups = blocks_of(channels, kLanes) * (is_sensitive(pooling) ? area : 1);
+  const Cut cut = cut_of<pooling>(gradients, rois, bins);
+  T* sums = cut.parts > 1 ? reinterpret_cast<T*>(static_cast<char*>(workspace) + bytes) : nullptr;
   return with_storage<T>(gradients.dtype, [&](auto type) {
-    return launch(backward_kernel<pooling, T, type()>, dim3(grid_x(tiles), grid_yz(groups)), kTileThreads, stream,
-                  gradients, bins, channels, tiles, lists, grad);
+    const dim3 grid(grid_x(cut.tiles), grid_yz(cut.groups), static_cast<unsigned>(cut.parts));
+    BOXOPS_TRY(launch(backward_kernel<pooling, T, type()>, grid, kTileThreads, stream, gradients, bins, cut.channels,
+                      cut.tiles, lists, grad, sums));
+    if (sums == nullptr) return static_cast<int>(cudaSuccess);
+    return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, sums,
+                  cut.count, gradients.level[0].data);
   });
 }
 
 template <Pooling pooling, class T>
-size_t backward_workspace(const Features& gradients, const Rois& rois) {
+size_t backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins) {
   size_t bytes;
   carve<pooling, T>(nullptr, gradients, rois.count, &bytes);
-  return bytes;
+  const Cut cut = cut_of<pooling>(gradients, rois, bins);
+  return bytes + (cut.parts > 1 ? cut.parts * cut.count * sizeof(T) : 0);
 }
 
 }  // namespace

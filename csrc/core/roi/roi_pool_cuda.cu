@@ -6,10 +6,10 @@ namespace boxops::cuda {
 
 size_t roi_forward_workspace(const Features&, const Rois&, const Bins&, bool) { return 0; }
 
-size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins&, bool float64) {
-  const size_t align = float64 ? backward_workspace<Pooling::kAlign, double>(gradients, rois)
-                               : backward_workspace<Pooling::kAlign, float>(gradients, rois);
-  return max_of(align, backward_workspace<Pooling::kSensitiveMean, float>(gradients, rois));
+size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins, bool float64) {
+  const size_t align = float64 ? backward_workspace<Pooling::kAlign, double>(gradients, rois, bins)
+                               : backward_workspace<Pooling::kAlign, float>(gradients, rois, bins);
+  return max_of(align, backward_workspace<Pooling::kSensitiveMean, float>(gradients, rois, bins));
 }
 
 template <class T>
