@@ -22,11 +22,11 @@ struct alignas(2 * sizeof(T)) Tap {
   T weight;
 };
 
-// Whether the elements of a channel's plane are less than 2^31 apart.
+// Whether the elements of a channel's plane are less than 2^31 apart: others are views into 8 GB and more.
 __device__ inline bool has_short_offsets(const FeatureMap& m) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  return m.y_stride >= 0 && m.x_stride >= 0 && m.y_stride <= kMost && m.x_stride <= kMost &&
-         m.height * m.y_stride <= kMost - m.width * m.x_stride;
+  const int64_t y = m.y_stride < 0 ? -m.y_stride : m.y_stride, x = m.x_stride < 0 ? -m.x_stride : m.x_stride;
+  return y <= kMost && x <= kMost && m.height * y <= kMost - m.width * x;
 }
 
 // Bilinear sums are separable: a bin's samples along each axis collapse to its pixels and their summed weights, where
