@@ -152,8 +152,7 @@ int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* ou
     if (o.paired)
       error = launch(paired_kernel<measure(), T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads,
                      stream, boxes1, boxes2, o.iou_eps, o.eps, out);
-    else
-      error = launch(pairwise_kernel<measure(), T>, grid, kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, out);
+    else error = launch(pairwise_kernel<measure(), T>, grid, kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, out);
   });
   return error;
 }

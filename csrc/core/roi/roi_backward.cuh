@@ -1,4 +1,5 @@
-// The backward kernel of all but roi_pool: deterministic without atomics, because each gradient is gathered by one thread.
+// The backward kernel of all but roi_pool: deterministic without atomics, because each gradient is gathered by one
+// thread.
 //
 // A block owns a tile of one image's gradient: kTile x kTile pixels of 32 channels. Warp w owns row w, lane c channel
 // c, and a thread keeps its kTile sums in registers. The block walks the RoIs of its level and image in their order,
@@ -38,7 +39,9 @@ constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into p
 
 // Pieces in shared memory at a time; with position-sensitive pooling a piece is one bin.
 template <Pooling pooling, class T>
-constexpr int kPieces = is_sensitive(pooling) ? 16 : sizeof(T) == 8 ? 2 : 4;
+constexpr int kPieces = is_sensitive(pooling) ? 16
+                        : sizeof(T) == 8      ? 2
+                                              : 4;
 
 // A superset of the bins that touch pixels [low, low + kTile).
 template <class T>
@@ -103,8 +106,8 @@ __device__ Piece piece_of(const Hit& hit, int i) {
 }
 
 // Adds a piece to a thread's row of sums: its bins along y first, four at a time, then spread along x. `rows` are those
-// that touch the row, with weights y[.][row]; grad is the thread's channel. A pixel that a bin does not touch has weight
-// 0, which only a finite gradient may be multiplied with.
+// that touch the row, with weights y[.][row]; grad is the thread's channel. A pixel that a bin does not touch has
+// weight 0, which only a finite gradient may be multiplied with.
 template <class T>
 __device__ void add_piece(unsigned rows, int columns, int row, const T* grad, const T (*y)[kTile], const T (*x)[kTile],
                           const uint8_t* touched, T (&sum)[kTile]) {
@@ -317,7 +320,8 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
 // A thread adds the parts of one number.
 template <class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* sums, int64_t count, void* out) {
-  for (int64_t i = int64_t(blockIdx.x) * kTileThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kTileThreads) {
+  for (int64_t i = int64_t(blockIdx.x) * kTileThreads + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * kTileThreads) {
     T part[kParts];
 #pragma unroll
     for (int p = 0; p < kParts; ++p) part[p] = sums[p * count + i];
