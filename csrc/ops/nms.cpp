@@ -68,12 +68,12 @@ std::tuple<Array, Array> nms_padded(Framework& framework, Array boxes, Array sco
   with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);
     const T threshold = static_cast<T>(iou_threshold);
-    BOXOPS_DISPATCH(op, boxes.device,
-                    cpu::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
-                                       framework.parallel()),
-                    cuda::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
-                                        workspace<T>(framework, boxes, input, max_output).data,
-                                        framework.stream(boxes.device)));
+    BOXOPS_DISPATCH(
+        op, boxes.device,
+        cpu::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
+                           framework.parallel()),
+        cuda::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
+                            workspace<T>(framework, boxes, input, max_output).data, framework.stream(boxes.device)));
   });
   return {indices, counts};
 }

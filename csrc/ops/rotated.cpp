@@ -55,8 +55,7 @@ Array rotated_nms_in_groups(const char* op, Framework& framework, const Array& b
         framework, op, boxes.device, count,
         [&](int64_t* keep) { return cpu::rotated_nms<T>(input, threshold, keep, framework.parallel()); },
         [&](auto keep, auto kept, auto stream) {
-          return cuda::rotated_nms<T>(input, threshold, keep, kept, workspace<T>(framework, boxes, input).data,
-                                      stream);
+          return cuda::rotated_nms<T>(input, threshold, keep, kept, workspace<T>(framework, boxes, input).data, stream);
         });
   });
 }

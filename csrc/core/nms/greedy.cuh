@@ -7,7 +7,8 @@
 //
 //   places   | 64 g .. 64 g + 63 | 64 (g + 1) ..     | 64 (g + 2) ..     |     groups of 64, whatever the segments
 //   segments | a a b b b b c c c | c c c c c c c c c | c c d d d d d d d |
-//   mask       word 0 of c: group g;  word 1: g + 1;  word 2: g + 2            bits of the boxes before it in its segment
+//   mask       word 0 of c: group g;  word 1: g + 1;  word 2: g + 2            bits of the boxes before it in its
+//   segment
 //
 // Block g resolves the segments that begin in group g: those inside it all at once, and then, group by group, the one
 // that goes on behind it.
@@ -29,7 +30,7 @@ constexpr int64_t kMostBlocks = 16384;  // that compare_kernel shall have
 
 // How many boxes of a segment a round takes, and what it needs; known beforehand on the host.
 struct Rounds {
-  bool single;     // there is one segment
+  bool single;      // there is one segment
   int64_t longest;  // no segment has more boxes
   int64_t chunk;
   int64_t rows, words;  // of the mask
@@ -72,24 +73,12 @@ struct Greedy : Ordered<S> {
 // The `count` lowest bits, of any count.
 __device__ Word lowest(int64_t count) { return count >= 64 ? ~Word(0) : count <= 0 ? 0 : (Word(1) << count) - 1; }
 
-// Bit c: column c overlaps the box too much.
-template <class S>
-__device__ Word overlapping(const S* columns, const S& box, const Threshold<typename S::Scalar>& threshold) {
-  unsigned halves[2] = {0, 0};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-#pragma unroll 8
-    for (int c = 0; c < 32; ++c)
-      if (exceeds(columns[32 * half + c], box, threshold)) halves[half] |= 1u << c;
-  }
-  return Word(halves[1]) << 32 | halves[0];
-}
-
 // Block (x, y) holds 64 places, one a thread. Of the first `stripes` values of y each writes every so many-th word of
-// their masks; the others share the kept boxes of earlier rounds, which only a segment has that fills the places before.
+// their masks; the others share the kept boxes of earlier rounds, which only a segment has that fills the places
+// before.
 template <class S>
-__global__ void __launch_bounds__(64) compare_kernel(Greedy<S> s, Round round, int64_t limit, int stripes,
-                                                     Threshold<typename S::Scalar> threshold) {
+__global__ void __launch_bounds__(64)
+    compare_kernel(Greedy<S> s, Round round, int64_t limit, int stripes, Threshold<typename S::Scalar> threshold) {
   __shared__ S columns[64];
   const int t = static_cast<int>(threadIdx.x), stripe = static_cast<int>(blockIdx.y);
   const int64_t first = round.first + int64_t(blockIdx.x) * 64, i = first + t;
@@ -116,13 +105,10 @@ __global__ void __launch_bounds__(64) compare_kernel(Greedy<S> s, Round round, i
   const int64_t kept = s.kept_count[segment.start];
   bool gone = false;
   for (int64_t at = (stripe - stripes) * 64; at < kept; at += int64_t(gridDim.y - stripes) * 64) {
-    const int m = static_cast<int>(min_of<int64_t>(64, kept - at));
     __syncthreads();
-    if (t < m) columns[t] = s.kept[segment.start + at + t];
+    columns[t] = s.kept[segment.start + min_of(at + t, kept - 1)];
     __syncthreads();
-    if (gone) continue;
-#pragma unroll 8
-    for (int c = 0; c < m; ++c) gone |= exceeds(columns[c], box, threshold);
+    if (!gone) gone = overlapping(columns, box, threshold) != 0;
   }
   if (in && gone) atomicExch(&s.alive[i], 0);
 }
@@ -148,12 +134,12 @@ __device__ Word settle(const Word (&overlapped)[2], Word out) {
 
 // The segments that begin in one group of 64 places, as far as the round goes; see the figure.
 struct Walk {
-  int64_t first;    // place
-  Word members;     // of the first group
-  Word leading;     // of these, the boxes of the segment that goes on behind the group
-  Span segment;     // that segment
-  int64_t end;      // where it or the round ends
-  int groups;       // to go through
+  int64_t first;  // place
+  Word members;   // of the first group
+  Word leading;   // of these, the boxes of the segment that goes on behind the group
+  Span segment;   // that segment
+  int64_t end;    // where it or the round ends
+  int groups;     // to go through
 
   template <class S>
   __device__ Walk(const Greedy<S>& s, const Round& round, int64_t first) : first(first), leading(0), groups(1) {
@@ -181,7 +167,7 @@ struct Walk {
 struct Pair {
   Word overlapped[2];  // in the group
   Word previous[2];    // in the group before
-  bool out[2];
+  int alive[2];        // as it is in memory: a test would wait for it
   template <class S>
   __device__ void load(const Greedy<S>& s, const Round& round, const Walk& walk, int group) {
     for (int half = 0; half < 2; ++half) {
@@ -191,7 +177,7 @@ struct Pair {
       const Word* row = s.mask + (i - round.first) * s.words;
       overlapped[half] = held ? row[group] : 0;
       previous[half] = held && group > 0 ? row[group - 1] : 0;
-      out[half] = !held || s.alive[i] == 0;
+      alive[half] = held ? s.alive[i] : 0;
     }
   }
 };
@@ -223,7 +209,7 @@ struct Ahead {
 static_assert(Ahead::kThreadsPerBox * Ahead::kWords + 1 >= kMostWords, "a box's words fit");
 
 // Block g goes through the segments that begin in group g. The first warp settles one group after another; meanwhile
-// the others strike, in the next group, what the groups settled before overlap too much, and write out the last.
+// the others strike, in the next group, what the groups settled before overlap too much; in the end all write.
 // Everything that does not hang on a decision is loaded a group ahead.
 constexpr int kResolveThreads = 32 + 64 * Ahead::kThreadsPerBox;
 template <class S>
@@ -240,14 +226,6 @@ __global__ void __launch_bounds__(kResolveThreads) resolve_kernel(Greedy<S> s, R
   const bool unfinished = walk.groups > 1 && walk.segment.end > walk.end;
 
   const auto own = [&](int group) { return group == 0 ? kept[0] & walk.leading : kept[group]; };
-  const auto write = [&](int group, int bit) {
-    if (!(kept[group] >> bit & 1)) return;
-    const int64_t i = walk.first + group * 64 + bit;
-    s.keep[s.rank[i]] = 1;
-    if (unfinished && (own(group) >> bit & 1))
-      s.kept[walk.segment.start + before[group] + __popcll(own(group) & lowest(bit))] = s.boxes[i];
-  };
-
   Pair next;
   Ahead ahead = {};
   Word last = 0;
@@ -258,7 +236,8 @@ __global__ void __launch_bounds__(kResolveThreads) resolve_kernel(Greedy<S> s, R
       const Pair pair = next;
       if (group + 1 < walk.groups) next.load(s, round, walk, group + 1);
       const auto out = [&](int half) {
-        return pair.out[half] || (pair.previous[half] & last) != 0 || (group > 0 && struck[group % 2][lane + 32 * half]);
+        return pair.alive[half] == 0 || (pair.previous[half] & last) != 0 ||
+               (group > 0 && struck[group % 2][lane + 32 * half]);
       };
       const unsigned low = __ballot_sync(kAll, out(0)), high = __ballot_sync(kAll, out(1));
       last = settle(pair.overlapped, Word(high) << 32 | low);
@@ -271,12 +250,19 @@ __global__ void __launch_bounds__(kResolveThreads) resolve_kernel(Greedy<S> s, R
       const unsigned met = __ballot_sync(kAll, ahead.meets(kept, group, part));
       if (part == 0) struck[(group + 1) % 2][box] = (met >> lane & 0xff) != 0;
       ahead.load(s, round, walk, group + 2, box, part);
-      if (group > 0 && t < 96) write(group - 1, t - 32);
     }
     __syncthreads();
     if (walk.groups > 1 && before[group + 1] >= limit) groups = group + 1;  // the segment has enough
   }
-  if (t < 64) write(groups - 1, t);
+#pragma unroll 4
+  for (int at = t; at < groups * 64; at += kResolveThreads) {
+    const int group = at / 64, bit = at % 64;
+    if (!(kept[group] >> bit & 1)) continue;
+    const int64_t i = walk.first + at;
+    s.keep[s.rank[i]] = 1;
+    if (unfinished && (own(group) >> bit & 1))
+      s.kept[walk.segment.start + before[group] + __popcll(own(group) & lowest(bit))] = s.boxes[i];
+  }
   if (t == 0 && unfinished) s.kept_count[walk.segment.start] = before[groups];
 }
 

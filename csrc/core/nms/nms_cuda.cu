@@ -40,8 +40,8 @@ int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions
     BOXOPS_TRY(by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream));
     BOXOPS_TRY(greedy(s, rounds, limit, Threshold(threshold), stream));
   }
-  return launch(emit_kernel<S>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s,
-                input.boxes.count, limit, pad, indices, counts);
+  return launch(emit_kernel<S>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s, input.boxes.count,
+                limit, pad, indices, counts);
 }
 
 }  // namespace

@@ -98,7 +98,8 @@ __global__ void __launch_bounds__(kThreads) count_kernel(NmsInput input, PaddedO
       key = key_of(i);
       if (grouped) group = group_key(input.groups, b, i);
     }
-    int before = 0, lower = 0, equal = 0, inside = 0;  // boxes of the image; of lower groups; of its own; before it there
+    int before = 0, lower = 0, equal = 0,
+        inside = 0;  // boxes of the image; of lower groups; of its own; before it there
     for (int first = 0; first < count; first += kCountedAtOnce) {
       const int m = min_of(kCountedAtOnce, count - first);
       __syncthreads();
@@ -158,8 +159,7 @@ __global__ void slot_kernel(NmsInput input, Ordered<S> s) {
     hash ^= hash >> 32;
     for (;; ++hash) {
       const uint64_t slot = hash & (s.slots - 1), first = atomicCAS(&s.table[slot], ~0ull, flat);
-      if (first != ~0ull &&
-          (first / count != batch || group_key(input.groups, batch, first % count) != group))
+      if (first != ~0ull && (first / count != batch || group_key(input.groups, batch, first % count) != group))
         continue;
       s.keys[rank] = slot, s.values[rank] = rank;
       break;
