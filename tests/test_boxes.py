@@ -70,6 +70,15 @@ def test_remove_small_at_the_limit(backend):
     np.testing.assert_array_equal(run(backend, "remove_small_boxes", boxes, 0.3), [0, 2, 8, 10])
 
 
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 20_003])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_remove_small_of_many(backend, count, share):
+    """Around the rounds of a block of the CUDA kernels, and over several blocks."""
+    large = np.random.default_rng(count).random(count) < share
+    boxes = np.stack([0 * large, 0 * large, 5 + 10 * large, 12 + 0 * large], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(run(backend, "remove_small_boxes", boxes, 11.0), np.flatnonzero(large))
+
+
 @given(any_boxes, st.integers(0, 100), st.integers(0, 100))
 def test_clipped_boxes_lie_inside(boxes, height, width):
     clipped = boxops.clip_boxes_to_image(boxes, (height, width))

@@ -120,6 +120,37 @@ def test_all_sorts_of_crowds(backend, seed):
     np.testing.assert_array_equal(keep, reference.nms(boxes, scores, threshold))
 
 
+@pytest.mark.parametrize("scores", ["float32", "float64"])
+def test_many_boxes_in_small_groups(backend, scores):
+    """So many that a GPU sorts them, where it finds the places of fewer by counting."""
+    rng = np.random.default_rng(5)
+    boxes = random_boxes(rng, (2, 9000), 60.0).astype(np.float32)
+    scores, groups = rng.integers(0, 500, (2, 9000)).astype(scores), rng.integers(-2000, 2000, (2, 9000)) << 33
+    options = {"iou_threshold": 0.3, "max_output": 3000, "score_threshold": 10.0}
+    got = call(backend, "nms_padded", boxes, scores, labels=backend.to_array(groups), **options)
+    want = boxops.nms_padded(boxes, scores, labels=groups, **options)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+    boxes, scores, groups = boxes.reshape(-1, 4), scores.ravel(), groups.ravel()
+    keep = call(backend, "batched_nms", boxes, scores, groups, iou_threshold=0.3)
+    np.testing.assert_array_equal(keep, boxops.batched_nms(boxes, scores, groups, 0.3))
+
+
+@pytest.mark.parametrize("limit", [1, 70, 1024, 1100])
+def test_long_groups_stop_at_the_limit(backend, limit):
+    """Groups of several rounds of a GPU kernel, next to short ones, within a batch."""
+    rng = np.random.default_rng(limit)
+    boxes, scores = random_boxes(rng, (2, 2700), 700.0).astype(np.float32), rng.random((2, 2700), np.float32)
+    groups = rng.choice([0, 1, 2, 3], (2, 2700), p=[0.01, 0.8, 0.01, 0.18])
+    options = {"iou_threshold": 0.4, "max_output": limit}
+    for labels in (None, groups):
+        more = {} if labels is None else {"labels": backend.to_array(labels)}
+        got = call(backend, "nms_padded", boxes, scores, **more, **options)
+        want = boxops.nms_padded(boxes, scores, labels=labels, **options)
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_array_equal(g, w)
+
+
 # Properties that together say what NMS is
 
 integral = arrays(np.float32, st.tuples(st.integers(0, 12), st.just(4)), elements=st.integers(-3, 6))

@@ -295,6 +295,15 @@ def test_nothing_there(kernels, op):
         np.testing.assert_array_equal(got, 0)
 
 
+def test_more_rois_than_are_ranked(kernels):
+    """Beyond 2048 they are sorted."""
+    rng = np.random.default_rng(7)
+    features = np.zeros((2, 1, 5, 9), np.float32)
+    rois, grad = random_rois(rng, 2100, 2, 5, 9), rng.standard_normal((2100, 1, 1, 1)).astype(np.float32)
+    _, gradients = linear(matrices, rois, (1, 1), features, grad, (1.0, 1, True), False)
+    close(kernels("roi_align_backward", grad, rois, None, 2, 5, 9, 1.0, 1, True), gradients, np.float32, 4)
+
+
 def test_infinite_features(kernels):
     """A pixel counts in the bins whose samples touch it, with weight 0 too, and in no others."""
     features = np.ones((1, 4, 12, 12), np.float32)

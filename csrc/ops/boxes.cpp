@@ -59,7 +59,9 @@ Array remove_small_boxes(Framework& framework, Array boxes, double min_size) {
         framework, op, boxes.device, view.count,
         [&](int64_t* indices) { return cpu::large_boxes<T>(view, static_cast<T>(min_size), indices); },
         [&](auto indices, auto count, auto stream) {
-          return cuda::large_boxes<T>(view, static_cast<T>(min_size), indices, count, stream);
+          const auto bytes = static_cast<int64_t>(cuda::large_boxes_workspace(view.count));
+          const Array workspace = framework.empty({bytes}, DType::kUInt8, boxes.device);
+          return cuda::large_boxes<T>(view, static_cast<T>(min_size), indices, count, workspace.data, stream);
         });
   });
 }

@@ -24,8 +24,8 @@ NmsInput check(const char* op, const Array& boxes, const char* shape, const Arra
 
 // A template, so that nothing refers to CUDA where no CUDA call is compiled.
 template <class T>
-Array workspace(Framework& framework, const Array& boxes, const NmsInput& input) {
-  const auto bytes = static_cast<int64_t>(cuda::nms_workspace(input.boxes.batch, input.boxes.count, sizeof(T) == 8));
+Array workspace(Framework& framework, const Array& boxes, const NmsInput& input, int64_t max_output) {
+  const auto bytes = static_cast<int64_t>(cuda::nms_workspace(input, max_output, sizeof(T) == 8));
   return framework.empty({bytes}, DType::kUInt8, boxes.device);
 }
 
@@ -39,7 +39,8 @@ Array nms_in_groups(const char* op, Framework& framework, const Array& boxes, co
         framework, op, boxes.device, input.boxes.count,
         [&](int64_t* keep) { return cpu::nms<T>(input, threshold, keep, framework.parallel()); },
         [&](auto keep, auto count, auto stream) {
-          return cuda::nms<T>(input, threshold, keep, count, workspace<T>(framework, boxes, input).data, stream);
+          return cuda::nms<T>(input, threshold, keep, count,
+                              workspace<T>(framework, boxes, input, input.boxes.count).data, stream);
         });
   });
 }
@@ -67,11 +68,12 @@ std::tuple<Array, Array> nms_padded(Framework& framework, Array boxes, Array sco
   with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);
     const T threshold = static_cast<T>(iou_threshold);
-    BOXOPS_DISPATCH(op, boxes.device,
-                    cpu::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
-                                       framework.parallel()),
-                    cuda::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
-                                        workspace<T>(framework, boxes, input).data, framework.stream(boxes.device)));
+    BOXOPS_DISPATCH(
+        op, boxes.device,
+        cpu::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
+                           framework.parallel()),
+        cuda::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
+                            workspace<T>(framework, boxes, input, max_output).data, framework.stream(boxes.device)));
   });
   return {indices, counts};
 }

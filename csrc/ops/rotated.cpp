@@ -31,8 +31,8 @@ namespace {
 
 // A template, so that nothing refers to CUDA where no CUDA call is compiled.
 template <class T>
-Array workspace(Framework& framework, const Array& boxes) {
-  const auto bytes = static_cast<int64_t>(cuda::rotated_nms_workspace(boxes.sizes[0], sizeof(T) == 8));
+Array workspace(Framework& framework, const Array& boxes, const NmsInput& input) {
+  const auto bytes = static_cast<int64_t>(cuda::rotated_nms_workspace(input, sizeof(T) == 8));
   return framework.empty({bytes}, DType::kUInt8, boxes.device);
 }
 
@@ -55,7 +55,7 @@ Array rotated_nms_in_groups(const char* op, Framework& framework, const Array& b
         framework, op, boxes.device, count,
         [&](int64_t* keep) { return cpu::rotated_nms<T>(input, threshold, keep, framework.parallel()); },
         [&](auto keep, auto kept, auto stream) {
-          return cuda::rotated_nms<T>(input, threshold, keep, kept, workspace<T>(framework, boxes).data, stream);
+          return cuda::rotated_nms<T>(input, threshold, keep, kept, workspace<T>(framework, boxes, input).data, stream);
         });
   });
 }

@@ -80,9 +80,12 @@ BOXOPS_API int box_convert(const Boxes& boxes, Format to, void* out, DType out_t
 
 BOXOPS_API int clip_boxes(const Boxes& boxes, double height, double width, void* out, void* stream);
 
-// Writes count[1] on the device.
+BOXOPS_API size_t large_boxes_workspace(int64_t count);
+
+// Writes count[1] on the device. `workspace` holds large_boxes_workspace(boxes.count) bytes.
 template <class T>
-BOXOPS_API int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* stream);
+BOXOPS_API int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* workspace,
+                           void* stream);
 
 }  // namespace cuda
 }  // namespace boxops

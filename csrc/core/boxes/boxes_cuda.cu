@@ -1,6 +1,5 @@
 #include "boxes/boxes.h"
-#include "common/compact.cuh"
-#include "common/cuda_utils.cuh"
+#include "common/select.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -42,15 +41,12 @@ int clip_as(const Boxes& boxes, double height, double width, void* out, void* st
                 limit_as<S>(height), limit_as<S>(width), static_cast<S*>(out));
 }
 
-// One block finds and writes the indices in order.
 template <class T>
-__global__ void __launch_bounds__(kCompactThreads)
-    large_kernel(Boxes boxes, T min_size, int64_t* indices, int64_t* count) {
-  const int64_t written = compact(
-      boxes.count, boxes.count, [&](int64_t i) { return is_large(load_box<T>(boxes, 0, i), min_size); },
-      [&](int64_t at, int64_t i) { indices[at] = i; });
-  if (threadIdx.x == 0) *count = written;
-}
+struct IsLarge {
+  Boxes boxes;
+  T min_size;
+  __device__ bool operator()(int64_t i) const { return is_large(load_box<T>(boxes, 0, i), min_size); }
+};
 
 }  // namespace
 
@@ -83,15 +79,17 @@ int clip_boxes(const Boxes& boxes, double height, double width, void* out, void*
   }
 }
 
+size_t large_boxes_workspace(int64_t count) { return select_workspace(count); }
+
 template <class T>
-int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* stream) {
-  return launch(large_kernel<T>, 1, kCompactThreads, stream, boxes, min_size, indices, count);
+int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* workspace, void* stream) {
+  return select(boxes.count, IsLarge<T>{boxes, min_size}, indices, count, workspace, stream);
 }
 
 #define INSTANTIATE(T)                                                    \
   template int box_area<T>(const Boxes&, T*, void*);                      \
   template int box_convert<T>(const Boxes&, Format, void*, DType, void*); \
-  template int large_boxes<T>(const Boxes&, T, int64_t*, int64_t*, void*);
+  template int large_boxes<T>(const Boxes&, T, int64_t*, int64_t*, void*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

@@ -1,11 +1,12 @@
 #include "common/cuda_utils.cuh"
+#include "common/divide.cuh"
 #include "iou/iou.h"
 
 namespace boxops::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kColumns = 4;  // columns per thread: independent divisions in flight
+constexpr int kColumns = 4;  // columns per thread
 constexpr int kRows = 16;    // rows per block, shared by all its threads
 
 // A thread computes kRows x kColumns pairs: its columns stay in registers, the block's rows in
@@ -33,6 +34,51 @@ __global__ void __launch_bounds__(kThreads) pairwise_kernel(Boxes boxes1, Boxes 
           for (int k = 0; k < kColumns; ++k)
             if (first + k * kThreads < boxes2.count)
               to[k * kThreads] = measure_of<measure>(rows[i], columns[k], iou_eps, eps);
+        }
+      }
+    }
+  }
+}
+
+// box_iou of float32, the same bits as pairwise_kernel's: a thread's columns are neighbours, so that it stores them at
+// once; their divisions are branch-free where one test finds the operands of all four in bounds, which leaves nothing
+// to guard, and else each is done with all its guards. `out` is aligned and boxes2.count divisible by kColumns.
+__global__ void __launch_bounds__(kThreads) iou_kernel(Boxes boxes1, Boxes boxes2, float* out) {
+  static_assert(kColumns == 4, "stored as a float4");
+  __shared__ Shape<float> rows[kRows];
+  for (int64_t batch = blockIdx.z; batch < boxes1.batch; batch += gridDim.z) {
+    for (int64_t row = int64_t(blockIdx.y) * kRows; row < boxes1.count; row += int64_t(gridDim.y) * kRows) {
+      const int n = static_cast<int>(min_of<int64_t>(kRows, boxes1.count - row));
+      __syncthreads();
+      if (static_cast<int>(threadIdx.x) < n)
+        rows[threadIdx.x] = shape_of<Measure::kIoU>(load_box<float>(boxes1, batch, row + threadIdx.x));
+      __syncthreads();
+      for (int64_t first = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kColumns; first < boxes2.count;
+           first += int64_t(gridDim.x) * kThreads * kColumns) {
+        Shape<float> columns[kColumns];
+#pragma unroll
+        for (int k = 0; k < kColumns; ++k)
+          columns[k] = shape_of<Measure::kIoU>(load_box<float>(boxes2, batch, first + k));
+        float* to = out + (batch * boxes1.count + row) * boxes2.count + first;
+#pragma unroll 1
+        for (int i = 0; i < n; ++i, to += boxes2.count) {
+          const Shape<float> mine = rows[i];
+          float iou[kColumns];
+          bool in_bounds = true;
+#pragma unroll
+          for (int k = 0; k < kColumns; ++k) {
+            const Shape<float>& c = columns[k];
+            const float inter = fmaxf(fminf(mine.x2, c.x2) - fmaxf(mine.x1, c.x1), 0.0f) *
+                                fmaxf(fminf(mine.y2, c.y2) - fmaxf(mine.y1, c.y1), 0.0f);
+            const float whole = (mine.area + c.area) - inter;
+            in_bounds = in_bounds & (whole > kLeastOperand) & (whole < kMostOperand) &
+                        ((inter == 0.0f) | (inter > kLeastOperand));
+            iou[k] = quotient(inter, whole);
+          }
+          if (!in_bounds)
+#pragma unroll
+            for (int k = 0; k < kColumns; ++k) iou[k] = iou_of(mine, columns[k]);
+          *reinterpret_cast<float4*>(to) = make_float4(iou[0], iou[1], iou[2], iou[3]);
         }
       }
     }
@@ -96,15 +142,17 @@ __global__ void __launch_bounds__(kSelves* kOthers)
 template <class T>
 int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* out, void* stream) {
   int error = cudaSuccess;
+  const dim3 grid(grid_x(blocks_of(boxes2.count, kThreads * kColumns)), grid_yz(blocks_of(boxes1.count, kRows)),
+                  grid_yz(boxes1.batch));
+  if constexpr (sizeof(T) == sizeof(float))
+    if (o.measure == Measure::kIoU && !o.paired && o.iou_eps == 0 && boxes2.count % kColumns == 0 &&
+        reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0)
+      return launch(iou_kernel, grid, kThreads, stream, boxes1, boxes2, out);
   with_measure(o.measure, [&](auto measure) {
     if (o.paired)
       error = launch(paired_kernel<measure(), T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads,
                      stream, boxes1, boxes2, o.iou_eps, o.eps, out);
-    else
-      error = launch(pairwise_kernel<measure(), T>,
-                     dim3(grid_x(blocks_of(boxes2.count, kThreads * kColumns)), grid_yz(blocks_of(boxes1.count, kRows)),
-                          grid_yz(boxes1.batch)),
-                     kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, out);
+    else error = launch(pairwise_kernel<measure(), T>, grid, kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, out);
   });
   return error;
 }

@@ -10,7 +10,7 @@
 // CPU: kept boxes live in buckets by size and place, so that a box meets only those that could
 // exceed the threshold (nms_simd.inl); work is near N log N on spread-out boxes, memory O(N). Boxes whose area is about
 // to overflow meet all others one by one.
-// CUDA: workspace O(N), no N x N/64 mask (nms_cuda.cu). Nothing allocates device memory or waits.
+// CUDA: workspace O(N), no N x N/64 mask (greedy.cuh). Nothing allocates device memory or waits.
 #pragma once
 
 #include "common/geometry.h"
@@ -24,6 +24,7 @@ struct NmsInput {
   Scalars scores;   // [B, N], floating or integer
   bool has_groups;  // false: one group per image
   Scalars groups;   // [B, N], numbers: equal ones are a group, as are all NaN
+  int64_t longest_group = std::numeric_limits<int64_t>::max();  // no group of an image is larger; saves CUDA launches
 };
 
 struct PaddedOptions {
@@ -51,8 +52,8 @@ BOXOPS_API void nms_padded(const NmsInput& input, T iou_threshold, const PaddedO
 namespace cuda {
 
 // Bytes of workspace that these functions need.
-BOXOPS_API size_t nms_workspace(int64_t batch, int64_t count, bool float64);
-BOXOPS_API size_t rotated_nms_workspace(int64_t count, bool float64);
+BOXOPS_API size_t nms_workspace(const NmsInput& input, int64_t max_output, bool float64);
+BOXOPS_API size_t rotated_nms_workspace(const NmsInput& input, bool float64);
 
 // B == 1. Writes the kept indices to keep[N] and their number to count[1], both on the device.
 // Returns a cudaError_t.

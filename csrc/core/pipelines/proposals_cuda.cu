@@ -14,7 +14,7 @@ constexpr int kThreads = 256;
 
 template <class T>
 struct State {
-  int64_t batch, anchors, levels, slots;
+  int64_t batch, anchors, levels, slots, longest;  // longest: the slots of the largest level
   int64_t *level_offsets, *slot_offsets;  // [levels + 1], where a level starts among an image's anchors, and slots
   double* image_sizes;                    // [B, 2]
   uint64_t *keys, *keys_sorted;           // [B, A]
@@ -27,6 +27,14 @@ struct State {
   bool narrow;  // the sort key of a logit leaves room for (image, level) above it
 
   DType group_type() const { return levels <= 256 ? DType::kUInt8 : DType::kInt32; }
+  NmsInput nms_input() const {
+    constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
+    return {{boxes, dtype, Format::kXYXY, batch, slots, 4 * slots, 4, 1},
+            {scores, dtype, slots, 1},
+            true,
+            {groups, group_type(), slots, 1},
+            longest};
+  }
 };
 
 int64_t slots_of(const ProposalsInput& in, const ProposalsOptions& o, int64_t level) {
@@ -37,8 +45,11 @@ template <class T>
 State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, size_t* bytes) {
   Workspace w(base);
   State<T> s;
-  s.batch = in.deltas.batch, s.anchors = in.deltas.count, s.levels = in.levels, s.slots = 0;
-  for (int64_t level = 0; level < in.levels; ++level) s.slots += slots_of(in, o, level);
+  s.batch = in.deltas.batch, s.anchors = in.deltas.count, s.levels = in.levels, s.slots = s.longest = 0;
+  for (int64_t level = 0; level < in.levels; ++level) {
+    s.slots += slots_of(in, o, level);
+    s.longest = max_of(s.longest, slots_of(in, o, level));
+  }
   const int64_t n = s.batch * s.anchors, m = s.batch * s.slots;
   s.level_offsets = w.take<int64_t>(s.levels + 1), s.slot_offsets = w.take<int64_t>(s.levels + 1);
   s.image_sizes = w.take<double>(2 * s.batch);
@@ -51,7 +62,7 @@ State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, 
   s.indices = w.take<int64_t>(s.batch * o.post_nms_top_n);
   s.sort_bytes = sort_pairs_workspace(n);
   s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
-  s.nms = w.take<char>(static_cast<int64_t>(nms_workspace(s.batch, s.slots, sizeof(T) == 8)));
+  s.nms = w.take<char>(static_cast<int64_t>(nms_workspace(s.nms_input(), o.post_nms_top_n, sizeof(T) == 8)));
   *bytes = w.used();
   return s;
 }
@@ -174,13 +185,8 @@ int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, T* b
     BOXOPS_TRY(sort(in, s, stream));
     BOXOPS_TRY(launch(decode_kernel<T>, grid_x(blocks_of(s.batch * s.slots, kThreads)), kThreads, stream, in, o, s));
   }
-  constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
-  const NmsInput input{{s.boxes, dtype, Format::kXYXY, s.batch, s.slots, 4 * s.slots, 4, 1},
-                       {s.scores, dtype, s.slots, 1},
-                       true,
-                       {s.groups, s.group_type(), s.slots, 1}};
-  BOXOPS_TRY(nms_padded<T>(input, static_cast<T>(o.nms_threshold), {o.post_nms_top_n, true, -0.5}, s.indices, counts,
-                           s.nms, stream));
+  BOXOPS_TRY(nms_padded<T>(s.nms_input(), static_cast<T>(o.nms_threshold), {o.post_nms_top_n, true, -0.5}, s.indices,
+                           counts, s.nms, stream));
   return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * o.post_nms_top_n, kThreads)), kThreads, stream, s,
                 o.post_nms_top_n, boxes, scores);
 }

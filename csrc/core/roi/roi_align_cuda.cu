@@ -11,7 +11,7 @@ int roi_align(const Features& features, const Rois& rois, const Bins& bins, void
 template <class T>
 int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
                        void* stream) {
-  return backward<Pooling::kAlign, T>(grad, nullptr, rois, bins, gradients, workspace, stream);
+  return backward<Pooling::kAlign, T>(grad, rois, bins, gradients, workspace, stream);
 }
 
 template <class T>
@@ -22,7 +22,7 @@ int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, v
 template <class T>
 int ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                           void* workspace, void* stream) {
-  return backward<Pooling::kSensitiveAlign, T>(grad, nullptr, rois, bins, gradients, workspace, stream);
+  return backward<Pooling::kSensitiveAlign, T>(grad, rois, bins, gradients, workspace, stream);
 }
 
 #define INSTANTIATE(T)                                                                                      \

@@ -1,4 +1,5 @@
-// The backward kernel: deterministic without atomics, because each gradient is gathered by one thread.
+// The backward kernel of all but roi_pool: deterministic without atomics, because each gradient is gathered by one
+// thread.
 //
 // A block owns a tile of one image's gradient: kTile x kTile pixels of 32 channels. Warp w owns row w, lane c channel
 // c, and a thread keeps its kTile sums in registers. The block walks the RoIs of its level and image in their order,
@@ -7,19 +8,24 @@
 // columns. All lanes of a warp share the weights, so nothing diverges and only pixels that a bin touches cost anything.
 // Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
 //
-// Before: RoIs are sorted by (level, image), and where each lies is worked out once. Three launches and a sort,
-// whatever the sizes; workspace O(K + levels N).
+//   RoIs that touch a tile   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
+//   part of a tile           0       | 1       | 2         | 3, 0, 1, ...    a block each, where tiles are few
+//
+// The heaviest tile is a chain of its RoIs, so where the tiles are few blocks each is cut into parts, and their sums
+// are added in order. What a RoI adds to depends on the RoIs that touch its tile alone.
+//
+// Before: RoIs are listed by (level, image), see roi_lists.cuh.
 //
 // Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
-// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 blocks, 3 on
-// each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad is read 3.9
-// times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 2.6 MB written once. A batch of FPN levels (2
-// images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and writes 148 MB: that, not
-// the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the work.
+// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 tiles of 4
+// parts, 3 on each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad
+// is read 3.9 times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 10 MB of parts written and read. A
+// batch of FPN levels (2 images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and
+// writes 148 MB: that, not the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the
+// work.
 #pragma once
 
-#include "common/sort.h"
-#include "roi/roi_cuda.cuh"
+#include "roi/roi_lists.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -29,66 +35,13 @@ template <class T>
 constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
 constexpr int kSpan = 16;                            // bins of a piece along one axis, at most
 constexpr int kPiece = 49;                           // bins of a piece; odd, so that lanes read from different banks
-template <class T>
-constexpr int kPieces = sizeof(T) == 8 ? 2 : 4;  // in shared memory at a time
+constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
 
-// The RoIs, by level and image: those of segment (level, image) are places begin[segment] to begin[segment + 1].
+// Pieces in shared memory at a time; with position-sensitive pooling a piece is one bin.
 template <Pooling pooling, class T>
-struct Lists {
-  uint64_t *keys, *sorted;
-  int64_t *values, *order, *begin;
-  Place<pooling, T>* places;
-  void* sort;
-  size_t sort_bytes;
-};
-
-template <Pooling pooling, class T>
-Lists<pooling, T> carve(void* base, const Features& gradients, int64_t count, size_t* bytes) {
-  Workspace w(base);
-  Lists<pooling, T> s;
-  s.keys = w.take<uint64_t>(count), s.sorted = w.take<uint64_t>(count);
-  s.values = w.take<int64_t>(count), s.order = w.take<int64_t>(count);
-  s.begin = w.take<int64_t>(gradients.levels * gradients.images + 1);
-  s.places = w.take<Place<pooling, T>>(count);
-  s.sort_bytes = sort_pairs_workspace(count);
-  s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
-  *bytes = w.used();
-  return s;
-}
-
-// A thread finds the segment of one RoI; those of no image come last and are never read.
-template <Pooling pooling, class T>
-__global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> s) {
-  for (int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; k < rois.count;
-       k += int64_t(gridDim.x) * blockDim.x) {
-    const int64_t image = image_of(rois, k, gradients.images);
-    const int64_t level = image < 0 ? gradients.levels : level_of(gradients, roi_box<T>(rois, k));
-    s.keys[k] = static_cast<uint64_t>(level * gradients.images + max_of<int64_t>(image, 0));
-    s.values[k] = k;
-  }
-}
-
-// A thread works out where the RoI of one place lies, and finds where one segment begins by bisection.
-template <Pooling pooling, class T>
-__global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
-  const int64_t segments = gradients.levels * gradients.images;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < max_of(rois.count, segments + 1);
-       i += int64_t(gridDim.x) * blockDim.x) {
-    if (i < rois.count && s.sorted[i] < static_cast<uint64_t>(segments)) {
-      const Box<T> box = roi_box<T>(rois, s.order[i]);
-      s.places[i] = place_of<pooling>(gradients.level[s.sorted[i] / gradients.images], box, bins);
-    }
-    if (i <= segments) {
-      int64_t low = 0, high = rois.count;
-      while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (s.sorted[middle] < static_cast<uint64_t>(i)) low = middle + 1;
-        else high = middle;
-      }
-      s.begin[i] = low;
-    }
-  }
-}
+constexpr int kPieces = is_sensitive(pooling) ? 16
+                        : sizeof(T) == 8      ? 2
+                                              : 4;
 
 // A superset of the bins that touch pixels [low, low + kTile).
 template <class T>
@@ -107,6 +60,7 @@ __device__ Steps bins_touching(const PoolAxis& axis, int bins, int low) {
 template <Pooling pooling, class T>
 __device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64_t extent, int low, T factor,
                                  T* weight) {
+#pragma unroll
   for (int i = 0; i < kTile; ++i) weight[i] = T(0);
   const Steps near = samples_within(axis, p, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
   unsigned touched = 0;
@@ -125,8 +79,9 @@ __device__ unsigned tile_weights(const PoolAxis& axis, int p, int64_t bins, int6
   const Steps range = range_of<pooling, T>(axis, p, bins, extent);
   unsigned touched = 0;
   for (int i = 0; i < kTile; ++i) {
-    weight[i] = T(1);
-    touched |= static_cast<unsigned>(low + i >= range.begin && low + i < range.end) << i;
+    const bool inside = low + i >= range.begin && low + i < range.end;
+    weight[i] = static_cast<T>(inside);
+    touched |= static_cast<unsigned>(inside) << i;
   }
   return touched;
 }
@@ -150,6 +105,42 @@ __device__ Piece piece_of(const Hit& hit, int i) {
   return {p, q, min_of(hit.rows, hit.y.end - p), min_of(kSpan, hit.x.end - q)};
 }
 
+// Adds a piece to a thread's row of sums: its bins along y first, four at a time, then spread along x. `rows` are those
+// that touch the row, with weights y[.][row]; grad is the thread's channel. A pixel that a bin does not touch has
+// weight 0, which only a finite gradient may be multiplied with.
+template <class T>
+__device__ void add_piece(unsigned rows, int columns, int row, const T* grad, const T (*y)[kTile], const T (*x)[kTile],
+                          const uint8_t* touched, T (&sum)[kTile]) {
+  constexpr int kRows = 4;
+#pragma unroll 1
+  while (rows != 0) {
+    const int some = __popc(rows);
+    T weight[kRows];
+    int at[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int p = max_of(__ffs(static_cast<int>(rows)) - 1, 0);
+      weight[r] = y[p][row], at[r] = p * columns;
+      rows &= rows - 1;
+    }
+#pragma unroll 2
+    for (int q = 0; q < columns; ++q) {
+      T g = weight[0] * grad[at[0] + q];
+#pragma unroll
+      for (int r = 1; r < kRows; ++r)
+        if (r < some) g = std::fma(weight[r], grad[at[r] + q], g);
+      if (std::fabs(g) <= std::numeric_limits<T>::max()) {
+#pragma unroll
+        for (int i = 0; i < kTile; ++i) sum[i] = std::fma(x[q][i], g, sum[i]);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kTile; ++i)
+          if (touched[q] >> i & 1) sum[i] += x[q][i] * g;
+      }
+    }
+  }
+}
+
 struct Tile {
   int level, y, x;
   int64_t image;
@@ -169,33 +160,41 @@ __device__ Tile locate(const Features& gradients, int64_t i) {
   }
 }
 
-// Block (tile, group): see above. `channels` are grad's; with position-sensitive pooling a group belongs to one bin.
+// Of the first n RoIs that touch a tile, how many are those of this part.
+__device__ int share_of(int n, int part, int parts) {
+  return n / (kTurn * parts) * kTurn + max_of(min_of(n % (kTurn * parts) - part * kTurn, kTurn), 0);
+}
+
+// Block (tile, group, part): see above. `channels` are grad's; with position-sensitive pooling a group belongs to one
+// bin. Where there are parts, sums[part] takes the gradients' place.
 template <Pooling pooling, class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
-                    const void* grad, const int32_t* argmax) {
-  constexpr bool kArgmax = pooling == Pooling::kMax;
-  __shared__ T staged[kPieces<T>][kLanes * kPiece];
-  __shared__ uint8_t cells[kArgmax ? kPieces<T> : 1][kArgmax ? kLanes * kPiece : 1];  // where in the tile; 255: outside
-  __shared__ T weights[kPieces<T>][2][kSpan][kTile];
-  __shared__ uint8_t touched[kPieces<T>][2][kSpan];
+                    const void* grad, T* sums) {
+  constexpr int kAtOnce = kPieces<pooling, T>, kBins = is_sensitive(pooling) ? 1 : kPiece;
+  constexpr int kAlong = is_sensitive(pooling) ? 1 : kSpan;
+  constexpr int kTurned = kTile * kTile * (kLanes + 1), kStaged = kAtOnce * kLanes * kBins;
+  __shared__ T staged[kStaged > kTurned ? kStaged : kTurned];
+  alignas(16) __shared__ T weights[kAtOnce][2][kAlong][kTile];
+  __shared__ uint8_t touched[kAtOnce][2][kAlong];
   __shared__ Hit hits[kTileThreads];
   __shared__ int found[kTile];
   const int t = static_cast<int>(threadIdx.x), warp = t / kLanes, lane = t % kLanes;
   const int height = static_cast<int>(bins.height), width = static_cast<int>(bins.width);
   const int64_t area = bins.height * bins.width, across = blocks_of(channels, kLanes);
   const int64_t groups = is_sensitive(pooling) ? area * across : across;
+  const int part = static_cast<int>(blockIdx.z), parts = static_cast<int>(gridDim.z);
 
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
     const Tile tile = locate(gradients, index);
     const FeatureMap& map = gradients.level[tile.level];
-    [[maybe_unused]] const int columns = static_cast<int>(map.width);
     const int64_t segment = tile.level * gradients.images + tile.image;
     const int64_t begin = lists.begin[segment], end = lists.begin[segment + 1];
     for (int64_t group = blockIdx.y; group < groups; group += gridDim.y) {
       const int64_t only = group / across, first = group % across * kLanes;  // the one bin; the first channel
       const int live = static_cast<int>(min_of<int64_t>(kLanes, channels - first));
       T sum[kTile] = {};
+      int before = 0;  // RoIs that touch the tile, in the chunks before
       for (int64_t chunk = begin; chunk < end; chunk += kTileThreads) {
         // A thread looks whether one RoI touches the tile; those that do are listed in their order.
         Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
@@ -212,28 +211,30 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
         const unsigned ballot = __ballot_sync(0xffffffffu, hits_tile);
         if (lane == 0) found[warp] = __popc(ballot);
         __syncthreads();
-        int place = __popc(ballot & ((1u << lane) - 1)), total = 0;
+        int place = before + __popc(ballot & ((1u << lane) - 1)), all = before;
         for (int w = 0; w < kTile; ++w) {
           if (w < warp) place += found[w];
-          total += found[w];
+          all += found[w];
         }
-        if (hits_tile) {
+        const int listed = share_of(before, part, parts), total = share_of(all, part, parts) - listed;
+        before = all;
+        if (hits_tile && place / kTurn % parts == part) {
           hit.roi = lists.order[chunk + t];
           hit.rows = min_of(kSpan, kPiece / min_of(kSpan, hit.x.end - hit.x.begin));
           hit.across = (hit.x.end - hit.x.begin + kSpan - 1) / kSpan;
           hit.pieces = (hit.y.end - hit.y.begin + hit.rows - 1) / hit.rows * hit.across;
-          hits[place] = hit;
+          hits[share_of(place, part, parts) - listed] = hit;
         }
         __syncthreads();
 
-        for (int h = 0; h < total; h += kPieces<T>) {
-          const int some = min_of(kPieces<T>, total - h);
+        for (int h = 0; h < total; h += kAtOnce) {
+          const int some = min_of(kAtOnce, total - h);
           int rounds = 1;
           for (int s = 0; s < some; ++s) rounds = max_of(rounds, hits[h + s].pieces);
           for (int round = 0; round < rounds; ++round) {
             // A thread: the weights of one bin of one piece along one axis.
-            if (t < some * 2 * kSpan) {
-              const int s = t / (2 * kSpan), axis = t / kSpan % 2, b = t % kSpan;
+            if (t < some * 2 * kAlong) {
+              const int s = t / (2 * kAlong), axis = t / kAlong % 2, b = t % kAlong;
               const Piece piece = piece_of(hits[h + s], round);
               const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
               const bool is_y = axis == 0;
@@ -245,87 +246,52 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
                     is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
                     is_y ? map.height : map.width, is_y ? tile.y : tile.x, factor, weights[s][axis][b]));
             }
-            // A warp: the gradients of some channels of one piece, lanes along the bins; all loads before the first
-            // use.
-            const int mine = warp % kPieces<T>;
-            if (mine < some) {
-              const Piece piece = piece_of(hits[h + mine], round);
-              const int64_t base = (hits[h + mine].roi * channels + first) * area;
-              if constexpr (is_sensitive(pooling)) {  // lanes along the channels, of one bin
-                if (warp < kPieces<T> && lane < live) {
-                  T g = load<T>(grad, kType, base + lane * area + only);
-                  if constexpr (pooling == Pooling::kSensitiveMean) {
-                    const Place<pooling, T> at = lists.places[chunk + hits[h + mine].offset];
-                    const Steps y = range_of<pooling, T>(at.y, piece.p, bins.height, map.height);
-                    const Steps x = range_of<pooling, T>(at.x, piece.q, bins.width, map.width);
-                    g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
-                  }
-                  staged[mine][lane * kPiece] = g;
+            if constexpr (is_sensitive(pooling)) {
+              // A warp: the gradients of one bin, lanes along the channels.
+              for (int s = warp; s < some; s += kTile) {
+                if (lane >= live) continue;
+                T g = load<T>(grad, kType, (hits[h + s].roi * channels + first + lane) * area + only);
+                if constexpr (pooling == Pooling::kSensitiveMean) {
+                  const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
+                  const Steps y = range_of<pooling, T>(at.y, hits[h + s].y.begin, bins.height, map.height);
+                  const Steps x = range_of<pooling, T>(at.x, hits[h + s].x.begin, bins.width, map.width);
+                  g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
                 }
-              } else {
-                constexpr int kStep = kTile / kPieces<T>, kLoads = 8;
-                const int many = piece.rows * piece.columns;
+                staged[s * kLanes + lane] = g;
+              }
+            } else if (const int s = warp % kAtOnce; s < some) {
+              // A warp: the gradients of some channels of one piece, lanes along the bins; all loads before the first
+              // use.
+              constexpr int kStep = kTile / kAtOnce, kLoads = 8;
+              const Piece piece = piece_of(hits[h + s], round);
+              const int64_t base = (hits[h + s].roi * channels + first) * area;
+              T* to = staged + s * kLanes * kBins;
+              const int many = piece.rows * piece.columns;
 #pragma unroll 1
-                for (int i = lane; i < many; i += kLanes) {
-                  const int p = i / piece.columns, q = i - p * piece.columns;
-                  const int64_t at = base + (int64_t(piece.p + p) * width + piece.q + q);
+              for (int i = lane; i < many; i += kLanes) {
+                const int p = i / piece.columns, q = i - p * piece.columns;
+                const int64_t at = base + (int64_t(piece.p + p) * width + piece.q + q);
 #pragma unroll 1
-                  for (int channel = warp / kPieces<T>; channel < live; channel += kStep * kLoads) {
-                    T g[kLoads];
-                    int32_t from[kLoads];
+                for (int channel = warp / kAtOnce; channel < live; channel += kStep * kLoads) {
+                  T g[kLoads];
 #pragma unroll
-                    for (int c = 0; c < kLoads; ++c)
-                      if (channel + c * kStep < live) {
-                        g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
-                        if constexpr (kArgmax) from[c] = argmax[at + (channel + c * kStep) * area];
-                      }
+                  for (int c = 0; c < kLoads; ++c)
+                    if (channel + c * kStep < live) g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
 #pragma unroll
-                    for (int c = 0; c < kLoads; ++c)
-                      if (channel + c * kStep < live) {
-                        const int to = (channel + c * kStep) * kPiece + i;
-                        staged[mine][to] = g[c];
-                        if constexpr (kArgmax) {
-                          const int y = from[c] / columns - tile.y, x = from[c] % columns - tile.x;
-                          const bool inside = from[c] >= 0 && y >= 0 && y < kTile && x >= 0 && x < kTile;
-                          cells[mine][to] = static_cast<uint8_t>(inside ? y * kTile + x : 255);
-                        }
-                      }
-                  }
+                  for (int c = 0; c < kLoads; ++c)
+                    if (channel + c * kStep < live) to[(channel + c * kStep) * kBins + i] = g[c];
                 }
               }
             }
             __syncthreads();
-            // A thread: its row, first over the bins along y, then spread along x.
 #pragma unroll 1
             for (int s = 0; s < some; ++s) {
               const Piece piece = piece_of(hits[h + s], round);
               const unsigned rows =  // bins along y that touch its row
                   __ballot_sync(0xffffffffu, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
-              if (rows == 0 || lane >= live) continue;
-#pragma unroll 1
-              for (int q = 0; q < piece.columns; ++q) {
-                const unsigned pixels = touched[s][1][q];
-                if (pixels == 0) continue;
-                T g = T(0);
-#pragma unroll 1
-                for (unsigned left = rows; left != 0; left &= left - 1) {
-                  const int p = __ffs(static_cast<int>(left)) - 1, at = lane * kPiece + p * piece.columns + q;
-                  if constexpr (kArgmax) {
-                    const int cell = cells[s][at];
-                    if (cell / kTile != warp) continue;
-#pragma unroll
-                    for (int x = 0; x < kTile; ++x)
-                      if (cell % kTile == x) sum[x] += staged[s][at];
-                  } else {
-                    g += weights[s][0][p][warp] * staged[s][at];
-                  }
-                }
-                if constexpr (!kArgmax) {
-#pragma unroll
-                  for (int x = 0; x < kTile; ++x)
-                    if (pixels >> x & 1) sum[x] += weights[s][1][q][x] * g;
-                }
-              }
+              if (rows != 0 && lane < live)
+                add_piece(rows, piece.columns, warp, staged + (s * kLanes + lane) * kBins, weights[s][0], weights[s][1],
+                          touched[s][1], sum);
             }
             __syncthreads();
           }
@@ -333,55 +299,82 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
       }
 
       // Through shared memory, so that neighbouring threads store neighbouring pixels.
-      T* turned = staged[0];
-      for (int x = 0; x < kTile; ++x) turned[(warp * kTile + x) * (kLanes + 1) + lane] = sum[x];
+      for (int x = 0; x < kTile; ++x) staged[(warp * kTile + x) * (kLanes + 1) + lane] = sum[x];
       __syncthreads();
       for (int i = t; i < live * kTile * kTile; i += kTileThreads) {
         const int channel = i / (kTile * kTile), cell = i % (kTile * kTile);
         const int64_t y = tile.y + cell / kTile, x = tile.x + cell % kTile;
         const int64_t to = is_sensitive(pooling) ? (first + channel) * area + only : first + channel;
-        if (y < map.height && x < map.width)
-          store(map.data, kType,
-                tile.image * map.image_stride + to * map.channel_stride + y * map.y_stride + x * map.x_stride,
-                turned[cell * (kLanes + 1) + channel]);
+        if (y >= map.height || x >= map.width) continue;
+        const T value = staged[cell * (kLanes + 1) + channel];
+        const int64_t at =
+            tile.image * map.image_stride + to * map.channel_stride + y * map.y_stride + x * map.x_stride;
+        if (sums != nullptr) sums[part * gradients.images * map.image_stride + at] = value;
+        else store(map.data, kType, at, value);
       }
       __syncthreads();
     }
   }
 }
 
+// A thread adds the parts of one number.
+template <class T, DType kType>
+__global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* sums, int64_t count, void* out) {
+  for (int64_t i = int64_t(blockIdx.x) * kTileThreads + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * kTileThreads) {
+    T part[kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) part[p] = sums[p * count + i];
+    for (int p = 1; p < kParts; ++p) part[0] += part[p];
+    store(out, kType, i, part[0]);
+  }
+}
+
+// How the gradients are cut. Parts pay where the tiles alone are few blocks, of which the heaviest would be waited for;
+// up to kTurn RoIs all belong to the first part.
+struct Cut {
+  int64_t tiles, channels, groups, count;
+  int parts;
+};
+
+template <Pooling pooling>
+Cut cut_of(const Features& gradients, const Rois& rois, const Bins& bins) {
+  const int64_t area = is_sensitive(pooling) ? bins.height * bins.width : 1;
+  Cut cut = {0, gradients.channels / area, 0, 0, 1};
+  for (int l = 0; l < gradients.levels; ++l) {
+    cut.tiles += tiles_of(gradients.level[l]) * gradients.images;
+    cut.count += gradients.images * gradients.level[l].image_stride;
+  }
+  cut.groups = blocks_of(cut.channels, kLanes) * area;
+  const bool few = cut.tiles * cut.groups < 1024 && rois.count > kTurn;
+  if (few && !is_sensitive(pooling) && gradients.levels == 1) cut.parts = kParts;
+  return cut;
+}
+
 template <Pooling pooling, class T>
-int backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins, const Features& gradients,
-             void* workspace, void* stream) {
+int backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
+             void* stream) {
   size_t bytes;
   const Lists<pooling, T> lists = carve<pooling, T>(workspace, gradients, rois.count, &bytes);
-  const int64_t segments = gradients.levels * gradients.images;
-  constexpr int kThreads = 128;
-  if (rois.count > 0) {
-    int bits = 1;
-    while (int64_t(1) << bits <= segments) ++bits;
-    BOXOPS_TRY(launch(segment_kernel<pooling, T>, grid_x(blocks_of(rois.count, kThreads)), kThreads, stream, gradients,
-                      rois, lists));
-    BOXOPS_TRY(sort_pairs(lists.keys, lists.sorted, lists.values, lists.order, rois.count, bits, lists.sort,
-                          lists.sort_bytes, stream));
-  }
-  BOXOPS_TRY(launch(place_kernel<pooling, T>, grid_x(blocks_of(max_of(rois.count, segments + 1), kThreads)), kThreads,
-                    stream, gradients, rois, bins, lists));
-  int64_t tiles = 0;
-  for (int l = 0; l < gradients.levels; ++l) tiles += tiles_of(gradients.level[l]) * gradients.images;
-  const int64_t area = bins.height * bins.width, channels = gradients.channels / (is_sensitive(pooling) ? area : 1);
-  const int64_t groups = blocks_of(channels, kLanes) * (is_sensitive(pooling) ? area : 1);
+  BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
+  const Cut cut = cut_of<pooling>(gradients, rois, bins);
+  T* sums = cut.parts > 1 ? reinterpret_cast<T*>(static_cast<char*>(workspace) + bytes) : nullptr;
   return with_storage<T>(gradients.dtype, [&](auto type) {
-    return launch(backward_kernel<pooling, T, type()>, dim3(grid_x(tiles), grid_yz(groups)), kTileThreads, stream,
-                  gradients, bins, channels, tiles, lists, grad, argmax);
+    const dim3 grid(grid_x(cut.tiles), grid_yz(cut.groups), static_cast<unsigned>(cut.parts));
+    BOXOPS_TRY(launch(backward_kernel<pooling, T, type()>, grid, kTileThreads, stream, gradients, bins, cut.channels,
+                      cut.tiles, lists, grad, sums));
+    if (sums == nullptr) return static_cast<int>(cudaSuccess);
+    return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, sums,
+                  cut.count, gradients.level[0].data);
   });
 }
 
 template <Pooling pooling, class T>
-size_t backward_workspace(const Features& gradients, const Rois& rois) {
+size_t backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins) {
   size_t bytes;
   carve<pooling, T>(nullptr, gradients, rois.count, &bytes);
-  return bytes;
+  const Cut cut = cut_of<pooling>(gradients, rois, bins);
+  return bytes + (cut.parts > 1 ? cut.parts * cut.count * sizeof(T) : 0);
 }
 
 }  // namespace

@@ -17,10 +17,17 @@ constexpr int kTaps = 1024;      // pixels that a RoI's bins read along y plus a
 constexpr int kTableBins = 256;  // bins along y plus along x
 
 template <class T>
-struct alignas(16) Tap {
-  int64_t offset;  // pixel times its stride
+struct alignas(2 * sizeof(T)) Tap {
+  int32_t offset;  // pixel times its stride
   T weight;
 };
+
+// Whether the elements of a channel's plane are less than 2^31 apart: others are views into 8 GB and more.
+__device__ inline bool has_short_offsets(const FeatureMap& m) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  const int64_t y = m.y_stride < 0 ? -m.y_stride : m.y_stride, x = m.x_stride < 0 ? -m.x_stride : m.x_stride;
+  return y <= kMost && x <= kMost && m.height * y <= kMost - m.width * x;
+}
 
 // Bilinear sums are separable: a bin's samples along each axis collapse to its pixels and their summed weights, where
 // neighbouring samples share pixels. With one sample per pixel this reads (r + 1)^2 pixels instead of 4 r^2.
@@ -34,10 +41,12 @@ struct AlignTable {
   __device__ bool fill(const Place<pooling, T>& at, const FeatureMap& map, const Bins& bins) {
     const int height = static_cast<int>(bins.height), total = height + static_cast<int>(bins.width);
     if (total > kTableBins || 2 * (at.y.samples * bins.height + at.x.samples * bins.width) > kTaps) return false;
+    if (!has_short_offsets(map)) return false;
     for (int i = threadIdx.x; i < total; i += blockDim.x) {
       const bool is_y = i < height;
       const AlignAxis<T> axis = is_y ? at.y : at.x;
-      const int64_t extent = is_y ? map.height : map.width, stride = is_y ? map.y_stride : map.x_stride;
+      const int64_t extent = is_y ? map.height : map.width;
+      const int32_t stride = static_cast<int32_t>(is_y ? map.y_stride : map.x_stride);
       Tap<T>* to = taps + first_of(at, height, i);
       int count = 0;
       Sample<T> open = {-2, -2, T(0), T(0)};  // the last pixels, still collecting
@@ -136,17 +145,22 @@ struct RangeTable {
                        Read read, T (&out)[kWidth], int32_t (&index)[kWidth]) const {
     const Steps y = listed ? ranges[p] : range_of<pooling, T>(at.y, p, bins.height, map.height);
     const Steps x = listed ? ranges[bins.height + q] : range_of<pooling, T>(at.x, q, bins.width, map.width);
-    for (int w = 0; w < kWidth; ++w) out[w] = T(0), index[w] = -1;
+    const bool some = y.begin < y.end && x.begin < x.end;
+    const int32_t columns = static_cast<int32_t>(map.width), first = some ? y.begin * columns + x.begin : -1;
+    for (int w = 0; w < kWidth; ++w) {
+      out[w] = kHasIndex && some ? -std::numeric_limits<T>::infinity() : T(0);
+      index[w] = first;
+    }
     for (int i = y.begin; i < y.end; ++i) {
+      const int64_t row = i * map.y_stride;
 #pragma unroll 2
       for (int j = x.begin; j < x.end; ++j) {
         T value[kWidth];
-        read(i * map.y_stride + j * map.x_stride, value);
+        read(row + j * map.x_stride, value);
 #pragma unroll
         for (int w = 0; w < kWidth; ++w) {
-          if constexpr (kHasIndex) {
-            if (index[w] < 0 || value[w] > out[w] || (value[w] != value[w] && out[w] == out[w]))
-              out[w] = value[w], index[w] = i * static_cast<int32_t>(map.width) + j;
+          if constexpr (kHasIndex) {  // larger, or the first NaN
+            if (!(value[w] <= out[w]) && out[w] == out[w]) out[w] = value[w], index[w] = i * columns + j;
           } else {
             out[w] += value[w];
           }
@@ -155,7 +169,7 @@ struct RangeTable {
     }
     if constexpr (!kHasIndex) {
       const T area = static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin);
-      if (y.begin < y.end && x.begin < x.end)
+      if (some)
         for (int w = 0; w < kWidth; ++w) out[w] = out[w] / area;
     }
   }
@@ -216,16 +230,18 @@ __global__ void __launch_bounds__(kPlanarThreads)
         const int64_t step = is_sensitive(pooling) ? area * map.channel_stride : map.channel_stride;
         const int64_t from = max_of<int64_t>(r.image, 0) * map.image_stride + channel * step +
                              (is_sensitive(pooling) ? bin * map.channel_stride : 0);
-        int64_t steps[kPlanarWidth];  // behind the last channel it is read again
+        const unsigned char* planes[kPlanarWidth];  // behind the last channel it is read again
 #pragma unroll
-        for (int w = 0; w < kPlanarWidth; ++w) steps[w] = from + min_of<int64_t>(w, last - channel - 1) * step;
+        for (int w = 0; w < kPlanarWidth; ++w)
+          planes[w] = static_cast<const unsigned char*>(map.data) +
+                      (from + min_of<int64_t>(w, last - channel - 1) * step) * storage_bytes(kType);
         T value[kPlanarWidth];
         int32_t index[kPlanarWidth];
         table.pool(
             listed, r.at, map, bins, p, q,
-            [&](int64_t offset, T(&values)[kPlanarWidth]) {
+            [&](auto offset, T(&values)[kPlanarWidth]) {
 #pragma unroll
-              for (int w = 0; w < kPlanarWidth; ++w) values[w] = load<T>(map.data, kType, steps[w] + offset);
+              for (int w = 0; w < kPlanarWidth; ++w) values[w] = load<T>(planes[w], kType, offset);
             },
             value, index);
 #pragma unroll
@@ -247,9 +263,10 @@ constexpr int kLastThreads = 128, kLastBins = 64;  // bins that go through share
 template <class T>
 constexpr int kLastChannels = sizeof(T) == 8 ? 32 : 64;
 
+// Of numbers and not of bytes, which the compiler would take apart and glue together again.
 template <int bytes, int n>
 struct alignas(bytes* n) Vector {
-  unsigned char data[bytes * n];
+  std::conditional_t<bytes == 2, uint16_t, std::conditional_t<bytes == 4, float, double>> data[n];
 };
 
 // Block (k, g): RoI k, kLastChannels channels. Thread: kWidth channels of every kLastThreads kWidth / kLastChannels-th
@@ -274,7 +291,8 @@ __global__ void __launch_bounds__(kLastThreads)
     __syncthreads();
     for (int64_t first = int64_t(blockIdx.y) * kChannels; first < channels; first += int64_t(gridDim.y) * kChannels) {
       const int64_t channel = first + t % kLanes * kWidth;
-      const int64_t from = max_of<int64_t>(r.image, 0) * map.image_stride + channel;
+      const auto* from = static_cast<const unsigned char*>(map.data) +
+                         (max_of<int64_t>(r.image, 0) * map.image_stride + channel) * kElement;
       for (int64_t bin = 0; bin < area; bin += kLastBins) {
         const int n = static_cast<int>(min_of<int64_t>(kLastBins, area - bin));
         int q = static_cast<int>((bin + t / kLanes) % width), p = static_cast<int>((bin + t / kLanes) / width);
@@ -283,9 +301,9 @@ __global__ void __launch_bounds__(kLastThreads)
           int32_t index[kWidth];
           table.pool(
               listed, r.at, map, bins, p, q,
-              [&](int64_t offset, T(&values)[kWidth]) {
-                const auto* at = static_cast<const unsigned char*>(map.data) + (from + offset) * kElement;
-                const auto raw = *reinterpret_cast<const Vector<kElement, kWidth>*>(at);
+              [&](auto offset, T(&values)[kWidth]) {
+                const auto raw =
+                    *reinterpret_cast<const Vector<kElement, kWidth>*>(from + static_cast<int64_t>(offset) * kElement);
 #pragma unroll
                 for (int w = 0; w < kWidth; ++w) values[w] = load<T>(raw.data, kType, w);
               },

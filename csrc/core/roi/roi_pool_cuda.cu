@@ -1,14 +1,15 @@
 #include "roi/roi_backward.cuh"
 #include "roi/roi_forward.cuh"
+#include "roi/roi_pool_backward.cuh"
 
 namespace boxops::cuda {
 
 size_t roi_forward_workspace(const Features&, const Rois&, const Bins&, bool) { return 0; }
 
-size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins&, bool float64) {
-  const size_t align = float64 ? backward_workspace<Pooling::kAlign, double>(gradients, rois)
-                               : backward_workspace<Pooling::kAlign, float>(gradients, rois);
-  return max_of(align, backward_workspace<Pooling::kMax, float>(gradients, rois));
+size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins, bool float64) {
+  const size_t align = float64 ? backward_workspace<Pooling::kAlign, double>(gradients, rois, bins)
+                               : backward_workspace<Pooling::kAlign, float>(gradients, rois, bins);
+  return max_of(align, backward_workspace<Pooling::kSensitiveMean, float>(gradients, rois, bins));
 }
 
 template <class T>
@@ -19,8 +20,8 @@ int roi_pool(const Features& features, const Rois& rois, const Bins& bins, void*
 
 template <class T>
 int roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
-                      const Features& gradients, void* workspace, void* stream) {
-  return backward<Pooling::kMax, T>(grad, argmax, rois, bins, gradients, workspace, stream);
+                      const Features& gradients, void*, void* stream) {
+  return pool_backward<T>(grad, argmax, rois, bins, gradients, stream);
 }
 
 template <class T>
@@ -31,7 +32,7 @@ int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, vo
 template <class T>
 int ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                          void* workspace, void* stream) {
-  return backward<Pooling::kSensitiveMean, T>(grad, nullptr, rois, bins, gradients, workspace, stream);
+  return backward<Pooling::kSensitiveMean, T>(grad, rois, bins, gradients, workspace, stream);
 }
 
 #define INSTANTIATE(T)                                                                                             \

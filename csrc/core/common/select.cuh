@@ -1,0 +1,112 @@
+// Ordered selection by many blocks: the i < count with flag(i), rising. Two launches, whatever is selected.
+//
+//   items    |  1024  |  1024  |  1024  | ...    a round of a block; `rounds` of them in a row are a block's
+//   words    |   32   |   32   |   32   | ...    mark_kernel: bit b of word w is flag(32 w + b), by ballot
+//   counts   |     0       |     1      | ...    mark_kernel: how many bits of its words block c has set
+//   indices  emit_kernel: block c writes on from counts[0] + ... + counts[c - 1], which it adds up itself
+//
+// Each flag is looked at once and kept as a bit: 1 / 128 of what boxes of float32 take.
+#pragma once
+
+#include "common/cuda_utils.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kSelectThreads = 256, kSelectWarps = kSelectThreads / 32;
+constexpr int kSelectWords = 32, kSelectRound = 32 * kSelectWords;  // of a round: a word for each lane
+constexpr int64_t kSelectBlocks = 2048;  // at most, so that few counts are added up: the rounds grow instead
+
+struct Selection {
+  int64_t blocks, rounds;
+  unsigned *words, *counts;
+};
+
+inline Selection selection_of(int64_t count, Workspace& w) {
+  Selection s;
+  s.rounds = max_of<int64_t>(blocks_of(count, kSelectRound * kSelectBlocks), 1);
+  s.blocks = max_of<int64_t>(blocks_of(count, kSelectRound * s.rounds), 1);
+  s.words = w.take<unsigned>(s.blocks * s.rounds * kSelectWords);
+  s.counts = w.take<unsigned>(s.blocks);
+  return s;
+}
+
+// The sum over the block, for all its threads.
+template <class Count>
+__device__ Count sum_over_block(Count mine) {
+  __shared__ Count sums[kSelectWarps];
+  for (int step = 16; step > 0; step /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, step);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = mine;
+  __syncthreads();
+  Count sum = 0;
+  for (int w = 0; w < kSelectWarps; ++w) sum += sums[w];
+  return sum;
+}
+
+// A thread looks at four flags of a round, all before the first ballot, so that their loads are in flight together.
+template <class Flag>
+__global__ void __launch_bounds__(kSelectThreads) mark_kernel(int64_t count, Flag flag, Selection s) {
+  constexpr int kEach = kSelectRound / kSelectThreads;
+  unsigned found = 0;  // by the warp, on its first lane
+  for (int64_t round = blockIdx.x * s.rounds; round < (blockIdx.x + 1) * s.rounds; ++round) {
+    const int64_t first = round * kSelectRound + threadIdx.x;
+    bool flags[kEach];
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const int64_t i = first + k * kSelectThreads;
+      flags[k] = i < count && flag(i);
+    }
+#pragma unroll
+    for (int k = 0; k < kEach; ++k) {
+      const unsigned word = __ballot_sync(0xffffffffu, flags[k]);
+      if (threadIdx.x % 32 != 0) continue;
+      s.words[(first + k * kSelectThreads) / 32] = word;
+      found += __popc(word);
+    }
+  }
+  const unsigned sum = sum_over_block(found);
+  if (threadIdx.x == 0) s.counts[blockIdx.x] = sum;
+}
+
+// A lane holds one word of a round and learns from a scan where its items go; a warp writes four of the words, a lane
+// per bit.
+__global__ void __launch_bounds__(kSelectThreads) emit_kernel(Selection s, int64_t* indices, int64_t* total) {
+  constexpr int kEach = kSelectWords / kSelectWarps;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int64_t at = 0;
+  for (int64_t c = threadIdx.x; c < blockIdx.x; c += kSelectThreads) at += s.counts[c];
+  at = sum_over_block(at);
+  for (int64_t round = blockIdx.x * s.rounds; round < (blockIdx.x + 1) * s.rounds; ++round) {
+    const unsigned word = s.words[round * kSelectWords + lane];
+    int sum = __popc(word);
+    for (int step = 1; step < 32; step *= 2) {
+      const int left = __shfl_up_sync(0xffffffffu, sum, step);
+      if (lane >= step) sum += left;
+    }
+    for (int k = warp * kEach; k < (warp + 1) * kEach; ++k) {
+      const unsigned bits = __shfl_sync(0xffffffffu, word, k);
+      const int end = __shfl_sync(0xffffffffu, sum, k);
+      if (bits >> lane & 1) indices[at + end - __popc(bits >> lane)] = round * kSelectRound + k * 32 + lane;
+    }
+    at += __shfl_sync(0xffffffffu, sum, 31);
+  }
+  if (blockIdx.x + 1 == gridDim.x && threadIdx.x == 0) *total = at;
+}
+
+// Writes the indices and, to total[1], how many they are.
+template <class Flag>
+int select(int64_t count, Flag flag, int64_t* indices, int64_t* total, void* workspace, void* stream) {
+  Workspace w(workspace);
+  const Selection s = selection_of(count, w);
+  BOXOPS_TRY(launch(mark_kernel<Flag>, static_cast<unsigned>(s.blocks), kSelectThreads, stream, count, flag, s));
+  return launch(emit_kernel, static_cast<unsigned>(s.blocks), kSelectThreads, stream, s, indices, total);
+}
+
+inline size_t select_workspace(int64_t count) {
+  Workspace w(nullptr);
+  selection_of(count, w);
+  return w.used();
+}
+
+}  // namespace
+}  // namespace boxops::cuda

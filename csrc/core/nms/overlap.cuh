@@ -1,0 +1,85 @@
+// What greedy NMS on the device holds of a box, and whether two boxes overlap too much.
+#pragma once
+
+#include <cmath>
+
+#include "common/rotated_geometry.h"
+#include "nms/nms.h"
+
+namespace boxops::cuda {
+namespace {
+
+// The corners are one load of 16 bytes, and the whole of a float box is one sector.
+template <class T>
+struct alignas(16) Upright : Shape<T> {};
+
+template <class T>
+__device__ void fetch(const Boxes& boxes, int64_t batch, int64_t i, Upright<T>* box) {
+  static_cast<Shape<T>&>(*box) = shape_of<Measure::kIoU>(load_box<T>(boxes, batch, i));
+}
+template <class T>
+__device__ void fetch(const Boxes& boxes, int64_t batch, int64_t i, RotatedBox<T>* box) {
+  *box = load_rotated_box<T>(boxes, batch, i);
+}
+
+template <class T>
+struct Threshold {
+  T value, next;  // next: the number after it
+  explicit Threshold(T t) : value(t), next(std::nextafter(t, std::numeric_limits<T>::infinity())) {}
+};
+
+// What two boxes share, which settles most pairs: 0 if nothing. Shapes hold no NaN but for areas, so that fmax and
+// fmin, one instruction each, give the lengths of geometry.h. Of rotated boxes, whether their hulls meet.
+template <class T>
+__device__ T shared_by(const Upright<T>& kept, const Upright<T>& other) {
+  const T w = std::fmax(std::fmin(kept.x2, other.x2) - std::fmax(kept.x1, other.x1), T(0));
+  const T h = std::fmax(std::fmin(kept.y2, other.y2) - std::fmax(kept.y1, other.y1), T(0));
+  return w * h;
+}
+template <class T>
+__device__ T shared_by(const RotatedBox<T>& kept, const RotatedBox<T>& other) {
+  return hulls_meet(kept, other) ? T(1) : T(0);
+}
+
+// Whether the IoU of boxes that share something exceeds the threshold t, to the bit, mostly without a division.
+// Rounding never swaps two numbers, so for i = intersection and u = union:
+//   rounded(i / u) > t   only if  i / u > t,           that is i > t u,       and then  i >= rounded(t u);
+//   i > rounded(next u)  only if  i >= next u,         that is i / u >= next, and then  rounded(i / u) > t.
+// What lies in between is divided. A union that overflows makes next u infinite or NaN, and leaves it to iou_of too.
+template <class T>
+__device__ bool exceeds(T inter, const Upright<T>& kept, const Upright<T>& other, const Threshold<T>& t) {
+  const T uni = (kept.area + other.area) - inter, least = t.next * uni;
+  if (inter > least) return true;
+  if (inter < t.value * uni && least < std::numeric_limits<T>::infinity()) return false;
+  return iou_of(static_cast<const Shape<T>&>(kept), static_cast<const Shape<T>&>(other)) > t.value;
+}
+template <class T>
+__device__ bool exceeds(T, const RotatedBox<T>& kept, const RotatedBox<T>& other, const Threshold<T>& t) {
+  return iou_of_meeting(kept, other) > t.value;
+}
+
+// Bit c: column c of 64, which comes before the box, overlaps it too much.
+template <class S, class T>
+__device__ unsigned long long overlapping(const S* columns, const S& box, const Threshold<T>& threshold) {
+  constexpr int kAtOnce = 4;  // without a branch, so that they do not wait for each other
+  unsigned halves[2] = {0, 0};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll 2
+    for (int c = 0; c < 32; c += kAtOnce) {
+      const S* some = columns + 32 * half + c;
+      T shared[kAtOnce];
+      bool any = false;
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) shared[k] = shared_by(some[k], box), any |= shared[k] > T(0);
+      if (!any) continue;
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k)
+        if (shared[k] > T(0) && exceeds(shared[k], some[k], box, threshold)) halves[half] |= 1u << (c + k);
+    }
+  }
+  return static_cast<unsigned long long>(halves[1]) << 32 | halves[0];
+}
+
+}  // namespace
+}  // namespace boxops::cuda

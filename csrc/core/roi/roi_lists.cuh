@@ -1,0 +1,124 @@
+// The RoIs by level and image, for the backward kernels: which they are and where each lies, worked out once.
+//
+//   segment   level * images + image of a RoI; those of no image come last and are never read
+//   order     RoIs by (segment, number); begin[segment] to begin[segment + 1] are a segment's
+//   places    of the RoIs, in that order
+//
+// Up to kRanked RoIs one launch does it: each block knows all segments, and a thread counts the RoIs that come before
+// its own. Beyond that there are three launches and a sort. Workspace: O(K + levels N).
+#pragma once
+
+#include "common/sort.h"
+#include "roi/roi_cuda.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kListThreads = 256;
+constexpr int64_t kRanked = 2048;
+
+template <Pooling pooling, class T>
+struct Lists {
+  int64_t segments;
+  int64_t *order, *begin;
+  Place<pooling, T>* places;
+  bool ranked;
+  uint64_t *keys, *sorted;  // these where not ranked
+  int64_t* values;
+  void* sort;
+  size_t sort_bytes;
+};
+
+template <Pooling pooling, class T>
+Lists<pooling, T> carve(void* base, const Features& gradients, int64_t count, size_t* bytes) {
+  Workspace w(base);
+  Lists<pooling, T> s = {};
+  s.segments = gradients.levels * gradients.images;
+  s.order = w.take<int64_t>(count), s.begin = w.take<int64_t>(s.segments + 1);
+  s.places = w.take<Place<pooling, T>>(count);
+  s.ranked = count <= kRanked && s.segments < (int64_t(1) << 32) / kRanked;
+  if (!s.ranked) {
+    s.keys = w.take<uint64_t>(count), s.sorted = w.take<uint64_t>(count), s.values = w.take<int64_t>(count);
+    s.sort_bytes = sort_pairs_workspace(count);
+    s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
+  }
+  *bytes = w.used();
+  return s;
+}
+
+template <class T>
+__device__ int64_t segment_of(const Features& gradients, const Rois& rois, int64_t k) {
+  const int64_t image = image_of(rois, k, gradients.images);
+  const int64_t level = image < 0 ? gradients.levels : level_of(gradients, roi_box<T>(rois, k));
+  return level * gradients.images + max_of<int64_t>(image, 0);
+}
+
+// Writes the RoI that comes `i`-th.
+template <Pooling pooling, class T>
+__device__ void list_roi(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s,
+                         int64_t i, int64_t k, int64_t segment) {
+  s.order[i] = k;
+  if (segment < s.segments)
+    s.places[i] = place_of<pooling>(gradients.level[segment / gradients.images], roi_box<T>(rois, k), bins);
+}
+
+// Thread k: how many RoIs come before RoI k, and how many before segment k. A key is the segment, then the number.
+template <Pooling pooling, class T>
+__global__ void __launch_bounds__(kListThreads)
+    rank_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
+  alignas(16) __shared__ uint32_t keys[kRanked];
+  const int count = static_cast<int>(rois.count);
+  for (int k = threadIdx.x; k < count; k += kListThreads)
+    keys[k] = static_cast<uint32_t>(segment_of<T>(gradients, rois, k) * kRanked + k);
+  __syncthreads();
+  for (int64_t k = int64_t(blockIdx.x) * kListThreads + threadIdx.x; k < max_of<int64_t>(count, s.segments + 1);
+       k += int64_t(gridDim.x) * kListThreads) {
+    const uint32_t roi = k < count ? keys[k] : 0, segment = static_cast<uint32_t>(min_of(k, s.segments) * kRanked);
+    int before_roi = 0, before_segment = 0;
+#pragma unroll 8
+    for (int j = 0; j < count; ++j) before_roi += keys[j] < roi, before_segment += keys[j] < segment;
+    if (k < count) list_roi(gradients, rois, bins, s, before_roi, k, roi / kRanked);
+    if (k <= s.segments) s.begin[k] = before_segment;
+  }
+}
+
+// A thread finds the segment of one RoI.
+template <Pooling pooling, class T>
+__global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> s) {
+  for (int64_t k = int64_t(blockIdx.x) * kListThreads + threadIdx.x; k < rois.count;
+       k += int64_t(gridDim.x) * kListThreads) {
+    s.keys[k] = static_cast<uint64_t>(segment_of<T>(gradients, rois, k));
+    s.values[k] = k;
+  }
+}
+
+// A thread works out where the RoI of one place lies, and finds where one segment begins by bisection.
+template <Pooling pooling, class T>
+__global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
+  for (int64_t i = int64_t(blockIdx.x) * kListThreads + threadIdx.x; i < max_of(rois.count, s.segments + 1);
+       i += int64_t(gridDim.x) * kListThreads) {
+    if (i < rois.count) list_roi(gradients, rois, bins, s, i, s.order[i], static_cast<int64_t>(s.sorted[i]));
+    if (i <= s.segments) {
+      int64_t low = 0, high = rois.count;
+      while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (s.sorted[middle] < static_cast<uint64_t>(i)) low = middle + 1;
+        else high = middle;
+      }
+      s.begin[i] = low;
+    }
+  }
+}
+
+template <Pooling pooling, class T>
+int list_rois(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s, void* stream) {
+  const unsigned blocks = grid_x(blocks_of(max_of(rois.count, s.segments + 1), kListThreads));
+  if (s.ranked) return launch(rank_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
+  BOXOPS_TRY(launch(segment_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, s));
+  BOXOPS_TRY(sort_pairs(s.keys, s.sorted, s.values, s.order, rois.count, bits_of(s.segments + 1), s.sort, s.sort_bytes,
+                        stream));
+  return launch(place_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
+}
+
+}  // namespace
+}  // namespace boxops::cuda
