@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from boxops import studies
 from boxops.cli.common import (
     UserError,
     add_data_arguments,
@@ -28,6 +27,7 @@ from boxops.cli.common import (
 )
 from boxops.cli.outputs import figure_of, protect, save_json
 from boxops.cli.splits import open_held_out
+from boxops.studies import store
 
 IOUS = (0.5, 0.7, 0.9)
 DEFAULT = "selective_search_fast,edge_boxes"
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
     files = {kind: args.out / f"proposals.{kind}" for kind in ("csv", "json", "png", "svg")}
     protect([("--out", file) for file in files.values()], [args.checkpoint, args.annotations],
-            args.overwrite or studies.read(files["json"], "proposals") is not None)  # fmt: skip
+            args.overwrite or store.read(files["json"], "proposals") is not None)  # fmt: skip
     with user_errors():
         data, finders = prepare(args)
     results = measure(data, finders, args.most)
