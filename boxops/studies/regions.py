@@ -7,7 +7,6 @@ known of a system goes into regions.json when it is done, so that a study that w
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import statistics
 from functools import partial
@@ -206,8 +205,6 @@ def measure(args: argparse.Namespace, out: Path) -> dict[str, Any]:
                 counts.append(len(boxes))
                 times["without"].append(warm_time(partial(model, [pixels], [{"proposals": boxes}]), 0.05))
             times["with"].append(warm_time(partial(model, [pixels]), 0.05))
-    with open(out / "metrics.csv", newline="") as file:
-        metrics = list(csv.DictReader(file))[-1]
     return {
         "model": model.config["name"],
         "training_seconds": training_seconds(out),
@@ -215,7 +212,7 @@ def measure(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         "times": {kind: [round(seconds, 6) for seconds in some] for kind, some in times.items()},
         "proposals": statistics.mean(counts) if counts else None,
         "disk": {"features": _bytes(out / "stages", "**/*"), "checkpoints": _bytes(out, "*.pt")},
-        "AP50": float(metrics["box_AP50"]),
+        "AP50": float(store.last_row(out / "metrics.csv")["box_AP50"]),
         "machine": {**facts(device.type, torch.get_num_threads()), "others": watch.others()},
     }
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boxops.studies import store
+
 NAMES = {"rcnn": "R-CNN", "sppnet": "SPP-net", "fast_rcnn": "Fast R-CNN", "faster_rcnn": "Faster R-CNN"}
 TIMES = {
     "training": "training",
@@ -40,15 +42,7 @@ def disk(found: Mapping[str, Any]) -> str:
 
 
 def where(results: Mapping[str, Any]) -> str:
-    """The machines of the study: one, unless a resume was elsewhere."""
-    machines = (found["machine"] for found in results["systems"].values())
-    texts = {
-        f"{m['device']}, {m['threads']} threads, torch {m['packages']['torch']}".replace(
-            " 1 threads", " 1 thread"
-        ): None
-        for m in machines
-    }
-    return "; ".join(texts) + (": not one machine" if len(texts) > 1 else "")
+    return store.where(found["machine"] for found in results["systems"].values())
 
 
 def show(results: Mapping[str, Any]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -87,3 +89,41 @@ def mode(args: argparse.Namespace, results: Mapping[str, Any], run: Path) -> lis
     if results["overwrite"] and last.exists() and last.stat().st_mtime < results["began"]:
         return ["--overwrite"]
     return ["--resume"] if args.resume else []
+
+
+def last_row(file: Path) -> dict[str, str]:
+    """Of a run's CSV."""
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))[-1]
+
+
+def agreed(value: Any, device: str) -> Any:
+    """That of the first process, in all processes of torchrun."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return value
+    from torch import distributed
+
+    from boxops.training.parts import start_processes
+
+    start_processes(device)
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def machine(device: Any) -> str:
+    """Where a run was, in words."""
+    import torch
+
+    from boxops.benchmarks.machine import facts
+
+    return where([facts(device.type, torch.get_num_threads())])
+
+
+def where(machines: Iterable[Mapping[str, Any]]) -> str:
+    """The machines of a study, of ``boxops.benchmarks.machine.facts``: one, unless a resume was elsewhere."""
+    texts = {
+        f"{m['device']}, {m['threads']} threads, torch {m['packages']['torch']}".replace(" 1 threads", " 1 thread"): 0
+        for m in machines
+    }
+    return "; ".join(texts) + (": not one machine" if len(texts) > 1 else "")
