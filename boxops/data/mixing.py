@@ -1,0 +1,1 @@
+"""Samples made of several: mixup and mosaic."""
