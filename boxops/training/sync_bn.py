@@ -1,0 +1,59 @@
+"""Batch norms that see the images of all processes: torch's on GPUs, the same arithmetic on CPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class AllSum(torch.autograd.Function):
+    """The sum over all processes. Each process's loss depends on what every process gave, so that gradients are summed
+    over all processes too."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return AllSum.apply(gradient.contiguous())  # type: ignore[no-untyped-call, no-any-return]
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's refuses to train on CPUs. Mean and variance are of all processes' values of each channel, however many
+    each of them has; the running variance is the unbiased one, as in all batch norms of torch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+        values = x.float()  # as bf16 would count to 256
+        count = values.new_full((1,), x.numel() / x.shape[1])
+        *sums, count = AllSum.apply(torch.cat([values.sum(axes), count]))  # type: ignore[no-untyped-call]
+        mean = torch.stack(sums) / count
+        centred = values - mean.view(shape)
+        variance = AllSum.apply(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
+        if self.track_running_stats:
+            self.num_batches_tracked += 1
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1), share)
+        normal = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(x.dtype)
+
+
+def convert(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with synchronised batch norms, whose parameters and statistics have the names they had."""
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if device.type == "cpu":
+        for module in converted.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.__class__ = SyncBatchNorm
+    return converted
