@@ -35,7 +35,10 @@ ROWS = {  # each: its name, and what it adds to the words of the row above
     "label_smoothing": ("+ label smoothing", ["--set", "label_smoothing=0.1"]),
     "mixup": ("+ mixup", ["--mixup", "1.5"]),
 }
-NEEDS = {"random_shapes": "multi_scale", "label_smoothing": "label_smoothing"}  # options of the model
+NEEDS: dict[str, tuple[str, Any]] = {  # options of the model
+    "random_shapes": ("multi_scale", True),
+    "label_smoothing": ("label_smoothing", 0.1),
+}
 MEASURES = {"box_AP50": "AP50", "VOC_AP": "VOC07 AP"}  # COCO's, and of 11 points
 FLAGS = ("data", "root", "images", "annotations", "on_bad", "split", "size", "cfg", "weights", "backbone_weights",
          "epochs", "steps", "batch_size", "lr", "device", "workers")  # fmt: skip  # of boxops train
@@ -120,13 +123,16 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
     args.processes = int(os.environ.get("WORLD_SIZE", 1))
     left_out = {}
     if args.processes == 1:
-        left_out["sync_bn"] = "batch norm sees the whole batch of a single process"
+        left_out["sync_bn"] = "the batch norm of a single process sees the whole batch"
     for row, option in NEEDS.items():
-        if option not in (model_options.hints(name) or {}):
-            left_out[row] = f"{name} has no {option}"
+        try:
+            model_options.check(name, dict([option]))
+        except (UserError, ValueError):
+            left_out[row] = f"{name} has no {option[0]}"
     with torch.device("meta"):
-        if not models.create(name, 2).weighted:
-            left_out["mixup"] = f"the losses of {name} take no weights"
+        model = models.create(name, 2)
+    if not model.weighted or model.proposals is not None:
+        left_out["mixup"] = f"{name} does not learn from mixed images"
     return {row: left_out[row] for row in ROWS if row in left_out}
 
 
