@@ -79,13 +79,15 @@ def told(results: Mapping[str, Any]) -> list[str]:
     return [*lines, "; ".join(machines)]
 
 
-def _cells(results: Mapping[str, Any]) -> list[list[str]]:
-    """The heading and the rows."""
+def _cells(results: Mapping[str, Any], narrow: bool = False) -> list[list[str]]:
+    """The heading and the rows; narrow: beside several papers the first measure alone."""
     first, *others = results["measures"].values()
+    if narrow and len(results["papers"]) > 1:
+        others = []
     cells = [["", first, "range", "gain", *others, *results["papers"]]]
     for entry in table(results):
         between = "-" if entry["std"] is None else f"{percent(entry['min'])}..{percent(entry['max'])}"
-        means = [percent(value) for value in entry["others"].values()]
+        means = [percent(value) for value in entry["others"].values()][: len(others)]
         papers = [percent(paper.get(entry["row"]), ".2f") for paper in results["papers"].values()]
         cells.append([entry["name"], percent(entry["mean"]), between, gained(entry), *means, *papers])
     return cells
@@ -97,7 +99,7 @@ def show(results: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    heading, *rows = _cells(results)
+    heading, *rows = _cells(results, narrow=True)
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, text in enumerate(heading):
         broken = text.replace(" ", "\n", 1) if " " in text else text.replace("-", "-\n", 1)

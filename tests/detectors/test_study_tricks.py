@@ -28,7 +28,7 @@ RUN = [row for row in tricks.ROWS if row != "sync_bn"]  # by one process
 
 def ap(row, seed):
     """What a fake run gives: rises from row to row by more than from seed to seed, but at the last one."""
-    return 0.3 + 0.1 * RUN.index(row) - 0.08 * (row == "mixup") + 0.01 * (seed % 3)
+    return 0.3 + 0.1 * RUN.index(row) - 0.085 * (row == "mixup") + 0.01 * (seed % 3)
 
 
 class Fake:
@@ -79,8 +79,8 @@ def test_files_and_table(fake, capsys, monkeypatch):
     assert told["baseline"][-5:] == ["31.0", "30.0..32.0", "-", "15.5", "64.26"]
     assert told["+ augmentation"][-5:] == ["41.0", "40.0..42.0", "+10.0*", "20.5", "-"]
     assert told["+ synchronised BN"][-6:] == ["41.0", "40.0..42.0", "as", "above", "20.5", "80.81"]
-    assert told["+ mixup"][-5:] == ["73.0", "72.0..74.0", "+2.0", "36.5", "83.68"]  # 71..73 before: no star
-    assert "all together: +42.0, ranges apart" in said.out
+    assert told["+ mixup"][-5:] == ["72.5", "71.5..73.5", "+1.5", "36.3", "83.68"]  # 70..72 before: no star
+    assert "all together: +41.5, ranges apart" in said.out
     found = results()
     assert {row: list(runs) for row, runs in found["runs"].items()} == {row: ["0", "1", "2"] for row in RUN}
     assert (
@@ -106,7 +106,7 @@ def test_files_and_table(fake, capsys, monkeypatch):
     picture = Path("out/tricks.svg").read_text()
     assert picture.startswith("<?xml") and picture.rstrip().endswith("</svg>")
     page = report.markdown(found)
-    assert page.count("\n| ") == 8 and "| + mixup | 73.0 | 72.0..74.0 | +2.0 | 36.5 | 83.68 |" in page
+    assert page.count("\n| ") == 8 and "| + mixup | 72.5 | 71.5..73.5 | +1.5 | 36.3 | 83.68 |" in page
 
 
 values_of_seeds = st.dictionaries(st.sampled_from("012345"), st.floats(0, 1), max_size=6)
@@ -205,7 +205,8 @@ def test_weights_are_kept(tmp_path):
     save(tmp_path / "best.pt", whole)
     for _ in range(2):
         increments.keep_weights(tmp_path)
-        assert load(tmp_path / "last.pt") == whole | {"weights": load(tmp_path / "last.pt")["weights"]}
+        kept = load(tmp_path / "last.pt")
+        assert kept.keys() == whole.keys() and kept["weights"]["w"].tolist() == [1, 1]
         assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
     increments.keep_weights(tmp_path / "none")
 
