@@ -160,12 +160,13 @@ def draw(results: Mapping[str, Any], figure: Any) -> None:
             left.annotate(f"{100 * entry['mean']:.1f}", (100 * entry["mean"], place - 0.3), (0, 1), ha="center",
                           textcoords="offset points", fontsize=7, color=OURS)  # fmt: skip
     for colour, (name, paper) in zip(PAPERS, results["papers"].items(), strict=False):
-        known = [(100 * paper[entry["row"]], place) for place, entry in zip(places, rows, strict=True)
-                 if paper.get(entry["row"]) is not None]  # fmt: skip
-        if known:
-            right.plot(*zip(*known, strict=True), "o-", color=colour, markersize=4, linewidth=1, label=name)
-        for value, place in known:
-            right.annotate(f"{value:.2f}", (value, place), (5, 3), textcoords="offset points", fontsize=7, color=colour)
+        known = [paper.get(entry["row"]) for entry in rows]
+        values = [float("nan") if value is None else 100 * value for value in known]  # a gap in the line
+        right.plot(values, places, "o-", color=colour, markersize=4, linewidth=1, label=name)
+        for value, place in zip(values, places, strict=True):
+            if value == value and len(results["papers"]) == 1:
+                right.annotate(f"{value:.2f}", (value, place), (5, 3), textcoords="offset points", fontsize=7,
+                               color=colour)  # fmt: skip
     left.set_title(f"{results['title']}: {next(iter(results['measures'].values()))} in %", fontsize=9)
     right.set_title(results["theirs"], fontsize=9)
     left.set_yticks(places, list(results["rows"].values()))
@@ -174,6 +175,6 @@ def draw(results: Mapping[str, Any], figure: Any) -> None:
         right.legend(frameon=False, fontsize=7)
     for axis in (left, right):
         axis.grid(alpha=0.25)
-        axis.margins(x=0.12)
+        axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
