@@ -113,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def stopped(error: KeyboardInterrupt, trainer: Any) -> int:
+def stopped(error: KeyboardInterrupt, trainer: Any, command: str = "train") -> int:
     """What the signal left behind; the exit status."""
-    told = [f"boxops train: {error or 'stopped'}"]
+    told = [f"boxops {command}: {error or 'stopped'}"]
     if trainer is not None:
         told.append(trainer.kept)
         if trainer.saved_step is not None:

@@ -104,6 +104,9 @@ def prepare(args: argparse.Namespace) -> None:
         data_kind(args)
     elif args.root is None or not classifier.has_classes(args.root):
         raise UserError(f"--root: expected folders of images by class, got {args.root or 'none'}")
+    elif others := [name for name in ("images", "annotations", "data_option") if getattr(args, name)]:
+        flag = others[0].replace("_", "-")
+        raise UserError(f"--{flag}: expected it with annotated images, got folders of images by class in {args.root}")
     if args.quick and args.data == "shapes":
         args.data_option = list((QUICK_SHAPES | dict(args.data_option)).items())
     pretrained = {"batch_size": 32, "lr": 0.05 if args.weights is None else 0.01}
@@ -139,7 +142,7 @@ def train(args: argparse.Namespace, results: dict[str, Any], row: str, seed: int
             trainer = Trainer(model, learn, options, folder, measure, resume=args.resume)
         trainer.run()
     except KeyboardInterrupt as error:
-        return stopped(error, trainer)
+        return stopped(error, trainer, args.command)
     except (TrainingError, OSError) as error:
         raise UserError(f"{error}") from error
     numbers = {name: float(store.last_row(out / "metrics.csv")[name]) for name in MEASURES} if is_first() else {}

@@ -62,6 +62,7 @@ def open_results(
         inputs: files that the study reads.
     """
     files = [args.out / f"{study}.{kind}" for kind in ("json", "csv", "svg", "png")]
+    done = [key for key, value in begin.items() if value == {}]  # what a study fills
     former = read(files[0], study)
     again = f"--overwrite begins anew, --out takes another folder than {args.out}"
     given = json.loads(json.dumps({name: getattr(args, name) for name in options}))
@@ -71,7 +72,7 @@ def open_results(
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(f"--resume: expected the options of {files[0]}, {flag} {was}, got {value}; {again}")
         return former
-    if former and not args.overwrite:
+    if former and not args.overwrite and any(former.get(key) for key in done):
         raise UserError(f"--out: {args.out} has a study: --resume goes on with it, {again}")
     if args.resume:
         tell(f"--resume: {args.out} has no study yet, so one begins")

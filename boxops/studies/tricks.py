@@ -16,7 +16,7 @@ from typing import Any
 from boxops.cli.common import UserError, add_data_arguments, data_kind, is_first, needs, one_line_errors, user_errors
 from boxops.studies import increments, store
 
-# Zhang et al. 2019: YOLOv3 on Pascal VOC 2007's test images at 416 x 416.
+# Zhang et al. 2019: YOLOv3 on Pascal VOC 2007. None: not known for sure.
 PAPER: dict[str, float | None] = {
     "baseline": 0.6426,
     "augmentation": None,
@@ -105,6 +105,7 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
 
     from boxops import models
     from boxops.cli import model_options
+    from boxops.data import transforms
 
     if args.data is None and args.root is None and args.annotations is None:
         if not args.quick:
@@ -120,6 +121,12 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
     name = models.full_name(args.model)
     if name not in models.MODELS:
         raise UserError(f"--model: expected one of {', '.join([*models.SHORT, *models.MODELS])}, got {args.model!r}")
+    try:
+        parts = transforms.parts(args.augment)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    if not parts:
+        raise UserError(f"--augment: expected an augmentation, which the second row adds, got {args.augment}")
     args.processes = int(os.environ.get("WORLD_SIZE", 1))
     left_out = {}
     if args.processes == 1:

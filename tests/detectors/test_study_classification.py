@@ -155,6 +155,7 @@ def test_weights_but_for_the_last_layer(tmp_path):
         ("--split half", "--split: expected a share to learn from, between 0 and 1, got half"),
         ("--weights none.pth", "none.pth"),
         ("--root empty", "--root: "),
+        ("--images all", "--images: expected it with annotated images, got folders of images by class in all"),
         ("--root nowhere", "nowhere"),
         ("--root notes --data folder", "--root: expected folders of images by class, got notes"),
     ],

@@ -218,6 +218,8 @@ def test_weights_are_kept(tmp_path):
         ("--seeds 0", "--seeds: expected 1 or more, got 0"),
         ("--epochs 0", "--epochs: expected 1 or more, got 0"),
         ("--resume --overwrite", "--overwrite: begins anew, but --resume goes on"),
+        ("--augment none", "--augment: expected an augmentation, which the second row adds, got none"),
+        ("--augment warp", "--augment: expected names of .*ssd.*, got 'warp'"),
         ("--data none", "--data: expected one of .*, got 'none'"),
         ("--root nowhere", "expected no root|nowhere"),
     ],
@@ -258,6 +260,15 @@ def test_rows_that_a_model_has_not(fake, capsys):
     assert "localizer_mobilenet_v2 has no label_smoothing" in capsys.readouterr().out
     last = rows_of_csv()[-1]
     assert (last["row"], last["mean"], last["gain"]) == ("mixup", str(ap("cosine", 0)), "")
+
+
+def test_what_failed_at_once_leaves_nothing(fake, capsys):
+    """No --overwrite, and no --resume with the wrong option, after a first run that could not begin."""
+    fake.stop_at, fake.stop = 1, lambda: 2
+    assert study("--lr", "-1") == 2
+    assert not any(results()["runs"].values())
+    assert study("--lr", "0.1", "--seeds", 1) == 0
+    assert results()["options"]["lr"] == 0.1
 
 
 @pytest.mark.slow
