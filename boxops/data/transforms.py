@@ -84,9 +84,7 @@ def parts(names: str) -> list[str]:
     return [part for part in PARTS if part in chosen]
 
 
-def augment(
-    data: Any, names: str, *, mixup: float = 0.0, vertical_flip: bool = False, jitter: bool = False
-) -> None:
+def augment(data: Any, names: str, *, mixup: float = 0.0, vertical_flip: bool = False, jitter: bool = False) -> None:
     """Gives a data set its ``transform`` and its ``mixing``, for training.
 
     Args:

@@ -99,7 +99,9 @@ def test_mixups_loss_is_the_weighted_sum(name, matches):
     first, second = sums(1, 1, 0, 0), sums(0, 0, 1, 1)
     for share in (0.25, 0.5):
         for key, value in sums(share, share, 1 - share, 1 - share).items():
-            torch.testing.assert_close(value, share * first[key] + (1 - share) * second[key], msg=lambda t, k=key: k + t)
+            torch.testing.assert_close(
+                value, share * first[key] + (1 - share) * second[key], msg=lambda t, k=key: k + t
+            )
             assert first[key] != second[key]
 
 

@@ -21,7 +21,9 @@ def objects_of(target, size):
     """The objects of a target whose boxes are corners in pixels of a batch of that (height, width), with weights."""
     height, width = size
     found, weights = [], target.get("weights", np.ones(len(target["labels"]))).tolist()
-    for (x1, y1, x2, y2), label, weight in zip(target["boxes"].tolist(), target["labels"].tolist(), weights, strict=True):
+    for (x1, y1, x2, y2), label, weight in zip(
+        target["boxes"].tolist(), target["labels"].tolist(), weights, strict=True
+    ):
         x, y, w, h = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
         found.append((x, y, w, h, label - 1, weight))
     return found
@@ -145,7 +147,12 @@ def v3(raws, masks, anchors, classes, size, images, ignore_thresh=0.5, smoothing
                 pull(terms, n, j, i, truth, own[n], grid, 1, "logistic")
                 terms[n, 4, j, i] = "objectness", "logistic", truth[5], 1
                 for k in range(classes):
-                    terms[n, 5 + k, j, i] = "classification", "logistic", truth[5], wanted_class(k, truth, classes, smoothing)
+                    terms[n, 5 + k, j, i] = (
+                        "classification",
+                        "logistic",
+                        truth[5],
+                        wanted_class(k, truth, classes, smoothing),
+                    )
             slope, sums = evaluate(terms, out, z)
             delta[b] = slope.reshape(raw[b].shape)
             total = {part: total[part] + sums[part] for part in PARTS}
