@@ -175,9 +175,8 @@ def test_each_alone(part):
     data.transform = transforms.train(part)
     moved = coloured = 0
     for (image, before), (other, after) in zip(raw, data, strict=True):
-        same = before["boxes"].shape == after["boxes"].shape and torch.equal(
-            plain(before["boxes"]), plain(after["boxes"])
-        )
+        first, second = plain(before["boxes"]), plain(after["boxes"])
+        same = first.shape == second.shape and torch.equal(first, second)
         moved += not same
         coloured += same and (other - image / 255).abs().max() > 0.02
     assert (moved > 3, coloured > 3) == ((False, True) if part in ("colour", "jitter", "exposure") else (True, False))

@@ -9,12 +9,13 @@ import boxops
 from boxops import models
 from boxops.data.mixing import Mixup
 from boxops.models import faster_rcnn, fcos, mask_rcnn, retinanet
+from boxops.models.roi_heads import TwoMLPHead
 
 CLASSES, SIZE = 5, 96
 # Far from each other, so that no anchor is between two
 FIRST, SECOND = [[4.0, 6, 40, 38], [8, 60, 30, 88]], [[60.0, 4, 90, 30], [58, 52, 92, 90]]
-RPN = {"anchor_sizes": ((16,), (32,)), "min_size": SIZE, "max_size": SIZE, "box_batch_size_per_image": 4096,
-       "rpn_batch_size_per_image": 4096}  # fmt: skip
+RPN = {"anchor_sizes": ((16,), (32,)), "min_size": SIZE, "max_size": SIZE, "box_batch_size_per_image": 64,
+       "rpn_post_nms_top_n_train": 64}  # fmt: skip
 
 
 def tiny_detector(name, **settings):
@@ -29,10 +30,12 @@ def tiny_detector(name, **settings):
     elif name == "fcos":
         model = fcos.FCOS(Pyramid(), CLASSES, fcos.Settings(anchor_sizes=(8, 16), **sides, **settings))
     elif name == "faster_rcnn":
-        model = faster_rcnn.FasterRCNN(Pyramid(), CLASSES, faster_rcnn.Settings(**RPN, **settings))
+        numbers, head = faster_rcnn.Settings(**RPN, **settings), TwoMLPHead(32 * 49, 16)
+        model = faster_rcnn.FasterRCNN(Pyramid(), CLASSES, numbers, box_head=head)
     else:
-        numbers = faster_rcnn.Settings(**RPN, **settings)
-        model = mask_rcnn.MaskRCNN(Pyramid(), CLASSES, numbers, mask_layers=(8,), keypoint_layers=(8,), num_keypoints=2)
+        numbers, head = faster_rcnn.Settings(**RPN, **settings), TwoMLPHead(32 * 49, 16)
+        branches = {"mask_layers": (8,), "keypoint_layers": (8,), "num_keypoints": 2}
+        model = mask_rcnn.MaskRCNN(Pyramid(), CLASSES, numbers, box_head=head, **branches)
     boxes = torch.tensor(FIRST + SECOND)
     x1, y1, x2, y2 = (boxes.long()[:, k, None, None] for k in range(4))
     y, x = torch.arange(SIZE)[:, None], torch.arange(SIZE)
@@ -57,8 +60,8 @@ def losses_of(model, images, targets, objects=slice(None), weights=None):
 
 
 @pytest.fixture
-def matches(monkeypatch):
-    """Of each call of a matcher."""
+def spied(monkeypatch):
+    """What each call of a matcher, and in mask_rcnn.py of mean_over_processes, gave."""
     found = []
 
     def spy(place, name):
@@ -74,6 +77,7 @@ def matches(monkeypatch):
     spy(boxops, "match_greedy")
     spy(boxops, "match_max_iou")
     spy(fcos.FCOS, "match")
+    spy(mask_rcnn, "mean_over_processes")
     return found
 
 
@@ -81,27 +85,28 @@ NAMES = ["ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_mixups_loss_is_the_weighted_sum(name, matches):
+def test_mixups_loss_is_the_weighted_sum(name, spied):
     """Of the losses times what they are divided by: of one-stage detectors the weights of all matched anchors, of
-    R-CNNs how many are sampled, whatever they weigh; of masks and keypoints the weights of the RoIs."""
+    R-CNNs how many are sampled, whatever they weigh; of masks and keypoints the weights of those learnt from."""
     model, images, targets = tiny_detector(name)
     assert model.weighted
 
     def sums(*weights):
-        matches.clear()
+        spied.clear()
         losses = losses_of(model, images, targets, weights=weights)
-        weights = torch.tensor(weights).float()
-        count = weights[matches[-1][matches[-1] >= 0]].sum()
-        assert count > 1
-        both = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
-        return {key: loss * (1 if key in both else count) for key, loss in losses.items()}
+        if "rcnn" in name:
+            counts = dict(zip(("loss_mask", "loss_keypoint"), spied[2:], strict=False))
+        else:
+            count = torch.tensor(weights)[spied[-1][spied[-1] >= 0]].sum()
+            assert count > 1
+            counts = dict.fromkeys(losses, count)
+        return {key: loss * counts.get(key, 1) for key, loss in losses.items()}
 
-    first, second = sums(1, 1, 0, 0), sums(0, 0, 1, 1)
+    first, second = sums(1.0, 1.0, 0.0, 0.0), sums(0.0, 0.0, 1.0, 1.0)
     for share in (0.25, 0.5):
         for key, value in sums(share, share, 1 - share, 1 - share).items():
-            torch.testing.assert_close(
-                value, share * first[key] + (1 - share) * second[key], msg=lambda t, k=key: k + t
-            )
+            expected = share * first[key] + (1 - share) * second[key]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5, msg=lambda text, key=key: key + text)
             assert first[key] != second[key]
 
 
@@ -136,7 +141,7 @@ def test_a_detector_that_cannot_says_so():
     target["weights"] = torch.ones(1)
     with torch.device("meta"):
         model = models.create("localizer", 3).train()
-    with pytest.raises(ValueError, match="expected objects without weights for this detector, .* weights for image 0"):
+    with pytest.raises(ValueError, match=r"expected objects without weights for this detector, .* weights for image 0"):
         model([image], [target])
     model, images, targets = tiny_detector("ssd")
     targets[0]["weights"] = torch.ones(3)

@@ -33,10 +33,9 @@ class Network(nn.Module):
 class Sizes(nn.Module):
     """Writes the shape of each batch down, of images of any size, in a model whose only number learns."""
 
-    config = {"name": "sizes"}
-
     def __init__(self):
         super().__init__()
+        self.config = {"name": "sizes"}
         self.number, self.seen = nn.Parameter(torch.ones(1)), []
         self.transform = MultiScale(96, 200, [0.0] * 3, [1.0] * 3)
 

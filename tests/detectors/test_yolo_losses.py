@@ -134,7 +134,7 @@ def test_random_objects(version, seed, counts):
     version.check(version.raws(seed, len(counts), scale=1 + seed % 3), targets)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32 - 1), counts=st.lists(st.integers(0, 6), min_size=1, max_size=3))
 def test_random_weights(version, seed, counts):
     targets = [random_target(seed + 7 * b, count) for b, count in enumerate(counts)]
