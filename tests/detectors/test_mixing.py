@@ -143,9 +143,9 @@ def test_samples_are_functions_of_seed_epoch_and_index():
 def test_images_without_objects_and_data_with_proposals():
     empty = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=(9, 9))
     image, full = shapes(masks=False, keypoints=False)[0]
-    nothing = tv_tensors.Image(torch.zeros(3, 9, 9, dtype=torch.uint8)), {
-        **full, "boxes": empty, "labels": torch.zeros(0, dtype=torch.int64), "iscrowd": torch.zeros(0, dtype=torch.int64),
-        "area": torch.zeros(0)}  # fmt: skip
+    none = torch.zeros(0, dtype=torch.int64)
+    black = tv_tensors.Image(torch.zeros(3, 9, 9, dtype=torch.uint8))
+    nothing = black, {**full, "boxes": empty, "labels": none, "iscrowd": none, "area": none.float()}
     for pair in ((nothing, (image, full)), ((image, full), nothing), (nothing, nothing)):
         mixed = Mixup.mix(*pair, 0.25)[1]
         assert len(mixed["weights"]) == len(mixed["labels"]) == sum(len(one["labels"]) for _, one in pair)
