@@ -170,10 +170,10 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
         model = models.create(**{**config, "num_classes": len(data.classes) + 1}, weights=args.weights,
                               fine_tune=args.fine_tune, backbone_weights=args.backbone_weights)  # fmt: skip
     data.enough = transforms.enough(model.transform, names)  # large photos are read no larger
-    if mixup and not (model.weighted and model.proposals is None):
-        raise UserError(f"--mixup: expected a detector whose losses weigh objects, got {name}, whose do not"
-                        if not model.weighted else
-                        f"--mixup: expected 0 for {name}, whose proposals are of whole images, got {mixup:g}")  # fmt: skip
+    if mixup and not model.weighted:
+        raise UserError(f"--mixup: expected a detector whose losses weigh objects, got {name}, whose do not")
+    if mixup and model.proposals is not None:
+        raise UserError(f"--mixup: expected 0 for {name}, whose proposals are of whole images, got {mixup:g}")
     if "mosaic" in transforms.parts(names) and needs(config).get("one_object"):
         raise UserError(f"--augment: expected no mosaic for {name}, which learns one object an image, got {names}")
     if model.proposals is not None:

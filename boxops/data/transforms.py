@@ -84,9 +84,7 @@ def parts(names: str) -> list[str]:
     return [part for part in PARTS if part in chosen]
 
 
-def augment(
-    data: Any, names: str, *, mixup: float = 0.0, vertical_flip: bool = False, jitter: bool = False
-) -> None:
+def augment(data: Any, names: str, *, mixup: float = 0.0, vertical_flip: bool = False, jitter: bool = False) -> None:
     """Gives a data set its ``transform`` and its ``mixing``, for training.
 
     Args:
@@ -154,8 +152,8 @@ def enough(resize: Any, names: str) -> Enough:
 
     Args:
         resize: the model's ``transform``, torchvision's GeneralizedRCNNTransform.
-        names: of the transforms; ``crop`` cuts parts out, for which a quarter is added: of a photo SSD300 then gets what it had
-            of Pascal VOC's, for which it was made.
+        names: of the transforms; ``crop`` cuts parts out, for which a quarter is added: of a photo SSD300 then
+            gets what it had of Pascal VOC's, for which it was made.
     """
     part = 1.25 if "crop" in parts(names) else 1.0
     if resize.fixed_size is not None:

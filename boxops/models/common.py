@@ -180,8 +180,8 @@ class Detector(nn.Module):
         targets: for training, per image a dict of ``boxes`` ``[G, 4]`` (corners in pixels, x1 < x2 and y1 < y2),
             ``labels`` int64 ``[G]`` in 1..num_classes - 1, and where they are known ``iscrowd`` ``[G]``, ``masks``
             ``[G, H, W]``, ``keypoints`` ``[G, K, 3]`` and ``weights`` ``[G]``, what each object counts in the losses
-            (mixup's; 1 without them), of a detector that is ``weighted``. A detector that makes no proposals of its own reads
-            ``proposals`` ``[P, 4]``, in evaluation too; where there are none, it calls its ``proposals``.
+            (mixup's; 1 without them), of a detector that is ``weighted``. A detector that makes no proposals of its own
+            reads ``proposals`` ``[P, 4]``, in evaluation too; where there are none, it calls its ``proposals``.
 
     Returns:
         In training, a dict of scalar losses. In evaluation, per image a dict of ``boxes`` ``[D, 4]`` in its own pixels,

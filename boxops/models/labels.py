@@ -38,8 +38,8 @@ def torch_smoothing(eps: float, n: int) -> float:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, eps: float) -> Tensor:
-    """Softmax cross entropy ``[N]`` of logits ``[N, C]``; labels of 0, the background, are not smoothed, so that what is
-    surely nothing is not found as a little of everything. 0 where the label is -100."""
+    """Softmax cross entropy ``[N]`` of logits ``[N, C]``, 0 where the label is -100. Labels of 0, the background, are
+    not smoothed, so that what is surely nothing is not found as a little of everything."""
     plain = F.cross_entropy(logits, labels, reduction="none")
     if not eps:
         return plain

@@ -171,7 +171,8 @@ def mask_loss(
 def keypoint_loss(logits: Tensor, boxes: Tensor, keypoints: Tensor, weights: Tensor) -> Tensor:
     """The cross entropy over all places of a heatmap [P, K, M, M] whether the keypoint is there. Section 5.
 
-    Boxes are [P, 4], weights [P] and keypoints [P, K, 3]; those that are not labelled or lie outside of the box do not count.
+    Boxes are [P, 4], weights [P] and keypoints [P, K, 3]; those that are not labelled or lie outside of the box do not
+    count.
     """
     places, valid = keypoints_to_heatmap(keypoints, boxes, logits.shape[-1])
     places = places.where(valid > 0, -100)

@@ -98,7 +98,8 @@ class YOLO(Detector):
     """YOLO v1, v2 or v3, as the network's heads are; see :class:`Detector` for what goes in and comes out.
 
     The losses are ``bbox_regression``, ``objectness`` and ``classification``, sums per image; their weights stand in
-    the cfg, and all terms of an object count with its own. (darknet's v2 also draws all boxes to their anchors for the first 12,800 images; this one does not.)
+    the cfg, and all terms of an object count with its own. (darknet's v2 also draws all boxes to their anchors for the
+    first 12,800 images; this one does not.)
 
     Args:
         network: of a cfg; images are 3 channels.

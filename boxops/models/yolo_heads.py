@@ -118,8 +118,9 @@ class Head:
         return likely[..., 4:5] * likely[..., 5:]
 
     def losses(self, raw: Tensor, size: Size, truth: GroundTruth, smoothing: float = 0.0) -> dict[str, Tensor]:
-        """Of a batch of that size, as sums, each term of an object times its weight. Of the raw numbers they have the gradients that darknet computes: its delta
-        is minus them (forward_yolo_layer, forward_region_layer, forward_detection_layer)."""
+        """Of a batch of that size, as sums, each term of an object times its weight. Of the raw numbers they have the
+        gradients that darknet computes: its delta is minus them (forward_yolo_layer, forward_region_layer,
+        forward_detection_layer)."""
         for name, (default, value) in self.trained.items():
             if (got := self.section.number(name, default)) != value:
                 raise self.section.error(f"{name} = {value} to learn from, as others are not built", f"{got:g}", name)

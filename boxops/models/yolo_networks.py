@@ -16,7 +16,6 @@ from .dense import PRIOR
 from .yolo_heads import HEADS, Detection, Head
 
 
-
 def convolution(filters: int, size: int = 3) -> list[str]:
     return ["[convolutional]", "batch_normalize=1", f"filters={filters}", f"size={size}", "stride=1", "pad=1",
             "activation=leaky"]  # fmt: skip

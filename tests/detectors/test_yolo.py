@@ -12,8 +12,8 @@ from boxops import models
 from boxops.cli import main
 from boxops.data import transforms
 from boxops.models.darknet import Darknet
-from boxops.models.yolo import YOLO, Letterbox, Settings
 from boxops.models.sizes import scales
+from boxops.models.yolo import YOLO, Letterbox, Settings
 from boxops.training.checkpoint import load_model, save
 
 NET = ["[net]", "width=64", "height=64", "channels=3"]
