@@ -109,7 +109,8 @@ def test_files_and_table(fake, capsys, monkeypatch):
     assert page.count("\n| ") == 8 and "| + mixup | 72.5 | 71.5..73.5 | +1.5 | 36.3 | 83.68 |" in page
 
 
-values_of_seeds = st.dictionaries(st.sampled_from("012345"), st.floats(0, 1), max_size=6)
+# Few and coarse ones, so that ranges touch, overlap and lie apart
+values_of_seeds = st.dictionaries(st.sampled_from("0123"), st.integers(0, 6).map(lambda n: n / 8), max_size=3)
 
 
 @given(values_of_seeds, values_of_seeds)
