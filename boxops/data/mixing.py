@@ -121,8 +121,9 @@ def window(sample: Sample, size: Size) -> Sample:
     def crop(value: Any) -> Any:
         return v2.functional.crop(value, top, left, *size) if isinstance(value, tv_tensors.TVTensor) else value
 
-    return crop(image), {key: _like(crop(value)[kept], value) if isinstance(value, Tensor) else value
-                         for key, value in target.items()}  # fmt: skip
+    cropped = {key: crop(value) for key, value in target.items()}
+    of_objects = {key: _like(value[kept], value) for key, value in cropped.items() if isinstance(value, Tensor)}
+    return crop(image), {**cropped, **of_objects}
 
 
 def _inside(points: Tensor, sides: Tensor) -> Tensor:  # [..., 2] -> [...]

@@ -33,11 +33,12 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
         values = x.float()  # as bf16 would count to 256
         count = values.new_full((1,), x.numel() / x.shape[1])
-        *sums, count = AllSum.apply(torch.cat([values.sum(axes), count]))  # type: ignore[no-untyped-call]
-        mean = torch.stack(sums) / count
+        sums = AllSum.apply(torch.cat([values.sum(axes), count]))  # type: ignore[no-untyped-call]
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
         centred = values - mean.view(shape)
         variance = AllSum.apply(centred.square().sum(axes)) / count  # type: ignore[no-untyped-call]
-        if self.track_running_stats:
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
             share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             with torch.no_grad():
