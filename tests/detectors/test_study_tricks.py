@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import Running, needs_fork
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import torch
@@ -113,6 +113,8 @@ def test_files_and_table(fake, capsys, monkeypatch):
 values_of_seeds = st.dictionaries(st.sampled_from("0123"), st.integers(0, 6).map(lambda n: n / 8), max_size=3)
 
 
+@example({"0": 0.5, "1": 0.75}, {"0": 0.25, "1": 0.125})
+@example({"0": 0.25, "1": 0.125}, {"0": 0.5, "2": 0.75})
 @given(values_of_seeds, values_of_seeds)
 def test_gain_and_spread(before, after):
     told = report.spread(after)
