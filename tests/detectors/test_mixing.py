@@ -61,10 +61,10 @@ def test_mixup():
         canvases = []
         for other, some in samples:
             high, wide = other.shape[-2:]
-            if torch.equal(some["labels"], target["labels"][own_count:]) and high <= image.shape[-2]:
-                if image.shape[-2:] == (max(height, high), max(width, wide)):
-                    canvases.append(torch.zeros(3, *image.shape[-2:]) + GREY)
-                    canvases[-1][:, :high, :wide] = other
+            same = torch.equal(some["labels"], target["labels"][own_count:])
+            if same and image.shape[-2:] == (max(height, high), max(width, wide)):
+                canvases.append(torch.zeros(3, *image.shape[-2:]) + GREY)
+                canvases[-1][:, :high, :wide] = other
         assert any((rest - (1 - share) * canvas[:, :height, :width]).abs().max() <= 0.51 for canvas in canvases)
         assert target["image_id"] == own["image_id"]
         found.append(share)
