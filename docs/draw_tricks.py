@@ -83,7 +83,7 @@ def pictures(root):
     show(next(places), *Mixup.mix(data[at], data[other], 0.6), data.classes, "mixup, lambda = 0.6")
     transforms.augment(data, "mosaic,ssd", mixup=1.5)
     image, target = first_epoch(
-        data, at, lambda image, target: image.numel() > raw.numel() / 2 and len(target["boxes"]) > 8
+        data, at, lambda image, target: 2 > image.numel() / raw.numel() > 0.5 and len(target["boxes"]) > 8
     )
     share = float(target["weights"].max())
     show(next(places), image, target, data.classes, f"mosaic,ssd and mixup, lambda = {share:.2f}")
