@@ -141,6 +141,19 @@ def test_samples_are_functions_of_seed_epoch_and_index():
     assert not all(data[i][0].shape == before[i][0].shape for i in range(8))
 
 
+def test_a_later_one_draws_what_the_former_made():
+    def mark(sample, draw):
+        return sample[0], {**sample[1], "labels": sample[1]["labels"] + 100}
+
+    def both(sample, draw):
+        return sample[0], {**sample[1], "drawn": draw()[1]["labels"]}
+
+    data = shapes(mark, both)
+    for _, target in data:
+        assert (target["labels"] > 100).all() and (target["drawn"] > 100).all()
+    assert len({tuple(target["drawn"].tolist()) for _, target in data}) > 5
+
+
 def test_images_without_objects_and_data_with_proposals():
     empty = tv_tensors.BoundingBoxes(torch.zeros(0, 4), format="XYXY", canvas_size=(9, 9))
     image, full = shapes(masks=False, keypoints=False)[0]
