@@ -8,6 +8,8 @@ DIR is of data in VOC's layout, BCCD's.
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import matplotlib
@@ -25,8 +27,16 @@ from boxops.training.parts import make_schedule
 FOLDER = Path(__file__).parent / "pictures"
 COLOURS = {"RBC": "#2563eb", "WBC": "#16a34a", "Platelets": "#ea7317"}
 IMAGE, OTHER = "BloodImage_00004", "BloodImage_00066"
-# Of each transform a seed with which it does something
-SEEDS = {"flip": 0, "colour": 3, "jitter": 1, "exposure": 2, "expand": 1, "crop": 2, "shift": 1, "mosaic": 1}
+PARTS = {
+    "flip": 0.05,
+    "colour": 0.1,
+    "jitter": 0.04,
+    "exposure": 0.08,
+    "expand": 0,
+    "crop": 0,
+    "shift": 0.05,
+    "mosaic": 0.05,
+}
 
 
 def show(axis, image, target, classes, title):
@@ -40,6 +50,21 @@ def show(axis, image, target, classes, title):
     axis.set_axis_off()
 
 
+def first_epoch(data, index, wanted):
+    """The sample of the first epoch that is as wanted."""
+    for epoch in count():
+        data.set_epoch(epoch)
+        if wanted(*data[index]):
+            return data[index]
+
+
+def differs(raw, least, image, target):
+    """In shape or colour, and still shows some objects."""
+    return len(target["boxes"]) > 2 and (
+        image.shape != raw.shape or float((image - raw / 255).abs().mean()) > least > 0
+    )
+
+
 def pictures(root):
     """One image as it is, after each transform alone, mixed with another, and after all together."""
     data = open_dataset("voc", root, split="trainval")
@@ -47,18 +72,19 @@ def pictures(root):
     at, other = names.index(IMAGE), names.index(OTHER)
     figure, axes = plt.subplots(3, 4, figsize=(13, 7.9), layout="constrained")
     places = iter(axes.flat)
-    show(next(places), *data[at], data.classes, "as it is")
-    for part, seed in SEEDS.items():
+    raw, target = data[at]
+    show(next(places), raw, target, data.classes, "as it is")
+    for part, least in PARTS.items():
         transforms.augment(data, part)
-        data.set_epoch(seed)
-        show(next(places), *data[at], data.classes, part)
+        show(next(places), *first_epoch(data, at, partial(differs, raw, least)), data.classes, part)
     transforms.augment(data, "none")
     data.transform = None
     show(next(places), *data[other], data.classes, "another")
     show(next(places), *Mixup.mix(data[at], data[other], 0.6), data.classes, "mixup, lambda = 0.6")
     transforms.augment(data, "mosaic,ssd", mixup=1.5)
-    data.set_epoch(4)
-    image, target = data[at]
+    image, target = first_epoch(
+        data, at, lambda image, target: 2 > image.numel() / raw.numel() > 0.5 and len(target["boxes"]) > 8
+    )
     share = float(target["weights"].max())
     show(next(places), image, target, data.classes, f"mosaic,ssd and mixup, lambda = {share:.2f}")
     figure.savefig(FOLDER / "tricks.jpg", dpi=100, pil_kwargs={"quality": 85})

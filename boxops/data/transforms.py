@@ -66,7 +66,7 @@ def parts(names: str) -> list[str]:
             ``colour``: brightness, contrast, saturation, hue and the order of the channels, strongly.
             ``jitter``: brightness, contrast and saturation by a fifth.
             ``exposure``: brightness and saturation by a half, hue by a tenth.
-            ``expand``: half of the images at up to 1/4 of their size amid grey.
+            ``expand``: half of the images with sides of down to a quarter, amid grey.
             ``crop``: SSD's: a part that holds the centre of an object, with an IoU of 0.1 or more, ..., 0.9, or any.
             ``shift``: scale and translation by up to a fifth.
             ``flip``: half of the images left to right.

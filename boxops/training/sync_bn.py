@@ -31,7 +31,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         if not self.training:
             return super().forward(x)
         axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
-        values = x.float()  # as bf16 would count to 256
+        values = x.to(torch.promote_types(x.dtype, torch.float32))  # as bfloat16 would count to 256
         count = values.new_full((1,), x.numel() / x.shape[1])
         sums = AllSum.apply(torch.cat([values.sum(axes), count]))  # type: ignore[no-untyped-call]
         count = sums[-1].detach()

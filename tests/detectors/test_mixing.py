@@ -61,10 +61,10 @@ def test_mixup():
         canvases = []
         for other, some in samples:
             high, wide = other.shape[-2:]
-            if torch.equal(some["labels"], target["labels"][own_count:]) and high <= image.shape[-2]:
-                if image.shape[-2:] == (max(height, high), max(width, wide)):
-                    canvases.append(torch.zeros(3, *image.shape[-2:]) + GREY)
-                    canvases[-1][:, :high, :wide] = other
+            same = torch.equal(some["labels"], target["labels"][own_count:])
+            if same and image.shape[-2:] == (max(height, high), max(width, wide)):
+                canvases.append(torch.zeros(3, *image.shape[-2:]) + GREY)
+                canvases[-1][:, :high, :wide] = other
         assert any((rest - (1 - share) * canvas[:, :height, :width]).abs().max() <= 0.51 for canvas in canvases)
         assert target["image_id"] == own["image_id"]
         found.append(share)
@@ -139,6 +139,19 @@ def test_samples_are_functions_of_seed_epoch_and_index():
         assert len(target["weights"]) == len(target["labels"])  # a crop drops both
     data.set_epoch(1)
     assert not all(data[i][0].shape == before[i][0].shape for i in range(8))
+
+
+def test_a_later_one_draws_what_the_former_made():
+    def mark(sample, draw):
+        return sample[0], {**sample[1], "labels": sample[1]["labels"] + 100}
+
+    def both(sample, draw):
+        return sample[0], {**sample[1], "drawn": draw()[1]["labels"]}
+
+    data = shapes(mark, both)
+    for _, target in data:
+        assert (target["labels"] > 100).all() and (target["drawn"] > 100).all()
+    assert len({tuple(target["drawn"].tolist()) for _, target in data}) > 5
 
 
 def test_images_without_objects_and_data_with_proposals():

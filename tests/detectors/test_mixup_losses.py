@@ -125,6 +125,23 @@ def test_weights_of_one_and_of_nothing(name):
     assert first["classification"] != plain["classification"]
 
 
+def test_masks_and_keypoints_count_with_their_own_object():
+    """Weighted means: of one object that weighs anything, nothing hangs on the others; halves of all are the whole."""
+    model, images, targets = tiny_detector("mask_rcnn")
+    for k in range(4):
+        only = [float(i == k) for i in range(4)]
+        own = losses_of(model, images, targets, weights=only)
+        for key, loss in (("masks", "loss_mask"), ("keypoints", "loss_keypoint")):
+            for i in range(4):
+                changed = targets[0][key].clone()
+                changed[i] = 1 - changed[i] if key == "masks" else changed[i].flip(0)
+                other = losses_of(model, images, [{**targets[0], key: changed}], weights=only)
+                assert (other[loss] == own[loss]) == (i != k)
+    plain, halves = losses_of(model, images, targets), losses_of(model, images, targets, weights=[0.5] * 4)
+    for loss in ("loss_mask", "loss_keypoint"):
+        torch.testing.assert_close(halves[loss], plain[loss])
+
+
 def test_images_with_and_without_weights():
     model, images, targets = tiny_detector("ssd")
     targets[0]["weights"] = torch.tensor([0.2, 0.4, 0.6, 0.8])
