@@ -13,7 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boxops.cli.common import UserError, add_data_arguments, data_kind, is_first, needs, one_line_errors, user_errors
+from boxops.cli.common import (
+    UserError,
+    add_data_arguments,
+    data_kind,
+    is_first,
+    key_value,
+    needs,
+    one_line_errors,
+    user_errors,
+)
 from boxops.studies import increments, store
 
 # Zhang et al. 2019: YOLOv3 on Pascal VOC 2007. None: not known for sure.
@@ -42,7 +51,7 @@ NEEDS: dict[str, tuple[str, Any]] = {  # options of the model
 MEASURES = {"box_AP50": "AP50", "VOC_AP": "VOC07 AP"}  # COCO's, and of 11 points
 FLAGS = ("data", "root", "images", "annotations", "on_bad", "split", "size", "cfg", "weights", "backbone_weights",
          "epochs", "steps", "batch_size", "lr", "device", "workers")  # fmt: skip  # of boxops train
-OPTIONS = (*FLAGS, "model", "augment", "fine_tune", "data_option", "quick", "processes")
+OPTIONS = (*FLAGS, "model", "set", "augment", "fine_tune", "data_option", "quick", "processes")
 USUAL: dict[str, Any] = {"seeds": 3}
 QUICK: dict[str, Any] = {"seeds": 1, "size": 96, "steps": 3, "batch_size": 2}
 QUICK_SHAPES = {"size": 96, "max_objects": 2, "length": 8}
@@ -73,6 +82,8 @@ command and --resume."""
     group.add_argument("--weights", metavar="FILE_OR_URL", help="begin with these, as in boxops train")
     group.add_argument("--fine-tune", action="store_true", help="of --weights take what fits: other classes")
     group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="as in boxops train")
+    group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
+                       help="any option of the model, as in boxops train")  # fmt: skip
     group = parser.add_argument_group("training")
     group.add_argument("--augment", default="ssd", metavar="NAMES", help="the augmentation, as in boxops train (ssd)")
     group.add_argument("--epochs", type=int, metavar="N", help="passes through the data (by model)")
@@ -127,13 +138,14 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
         raise UserError(f"--{error}") from error
     if not parts:
         raise UserError(f"--augment: expected an augmentation, which the second row adds, got {args.augment}")
+    model_options.check(name, dict(args.set))
     args.processes = int(os.environ.get("WORLD_SIZE", 1))
     left_out = {}
     if args.processes == 1:
         left_out["sync_bn"] = "the batch norm of a single process sees the whole batch"
     for row, option in NEEDS.items():
         try:
-            model_options.check(name, dict([option]))
+            model_options.check(name, {**dict(args.set), **dict([option])})
         except (UserError, ValueError):
             left_out[row] = f"{name} has no {option[0]}"
     with torch.device("meta"):
@@ -152,6 +164,8 @@ def words_of(args: argparse.Namespace, row: str, left_out: Any) -> list[str]:
     words += ["--fine-tune"] * args.fine_tune
     for key, value in args.data_option:
         words += ["--data-option", f"{key}={value!r}"]
+    for key, value in args.set:
+        words += ["--set", f"{key}={value!r}"]
     if "random_shapes" not in left_out:
         words += ["--set", "multi_scale=false"]  # of YOLO the cfg says it else
     words += ["--eval-every", "0", "--pictures", "0"]

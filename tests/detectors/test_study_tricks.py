@@ -136,10 +136,12 @@ def test_each_row_adds_one_thing():
     parser, own = argparse.ArgumentParser(), argparse.ArgumentParser()
     train_command.add_arguments(parser)
     tricks.add_arguments(own)
-    args = own.parse_args(["--root", "DIR", "--data", "voc", "--augment", "flip,crop", "--epochs", "5", "--lr", "0.01"])
+    args = own.parse_args(["--root", "DIR", "--data", "voc", "--augment", "flip,crop", "--epochs", "5", "--lr", "0.01",
+                           "--set", "cutoff=15", "--set", "multi_scale=true"])  # fmt: skip
     read = {row: vars(parser.parse_args(tricks.words_of(args, row, {})[1:])) for row in tricks.ROWS}
     for options in read.values():
         options["set"] = dict(options["set"])
+        assert options["set"].pop("cutoff") == 15
         assert (options["model"], options["root"], options["epochs"], options["lr"]) == ("yolo_v3", "DIR", 5, 0.01)
     rows = list(read)
     added = [{key: now[key] for key in now if now[key] != read[before].get(key)}
@@ -221,6 +223,7 @@ def test_weights_are_kept(tmp_path):
         ("--seeds 0", "--seeds: expected 1 or more, got 0"),
         ("--epochs 0", "--epochs: expected 1 or more, got 0"),
         ("--resume --overwrite", "--overwrite: begins anew, but --resume goes on"),
+        ("--set cut=15", "--set cut: expected an option of yolo_v3"),
         ("--augment none", "--augment: expected an augmentation, which the second row adds, got none"),
         ("--augment warp", "--augment: expected names of .*ssd.*, got 'warp'"),
         ("--data none", "--data: expected one of .*, got 'none'"),
