@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.image_list import ImageList
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .fast_rcnn import Settings
 
 Result = dict[str, Tensor]
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class TwoMLPHead(nn.Module):
@@ -137,9 +137,7 @@ class RoIHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Class logits [B, P, C] and codes [B, P, C, 4] of boxes [B, P, 4], of which real [B, P] are no padding."""
         pooled = pool(features, boxes, batch, self.pool_size, self.settings.box_pool)
-        if real is not None and any(
-            isinstance(part, BATCH_NORMS) and part.training for part in self.box_head.modules()
-        ):
+        if real is not None and any(isinstance(part, _BatchNorm) and part.training for part in self.box_head.modules()):
             pooled = pooled[real.flatten()]  # padding has no part in the statistics; on a GPU the host waits here
             logits, codes = (
                 rows.new_zeros(*real.shape, *rows.shape[1:]).index_put((real,), rows)

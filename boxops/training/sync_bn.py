@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class AllSum(torch.autograd.Function):
@@ -23,9 +24,13 @@ class AllSum(torch.autograd.Function):
         return AllSum.apply(gradient.contiguous())  # type: ignore[no-untyped-call, no-any-return]
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's refuses to train on CPUs. Mean and variance are of all processes' values of each channel, however many
-    each of them has; the running variance is the unbiased one, as in all batch norms of torch."""
+class SyncBatchNorm(_BatchNorm):
+    """For CPUs, which torch's refuses, as DistributedDataParallel refuses its class there. Mean and variance are of all
+    processes' values of each channel, however many each of them has; the running variance is the unbiased one, as in
+    all batch norms of torch."""
+
+    def _check_input_dim(self, _: Tensor) -> None:
+        """Rows or images."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -52,9 +57,9 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 def convert(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with synchronised batch norms, whose parameters and statistics have the names they had."""
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if device.type == "cpu":
-        for module in converted.modules():
-            if isinstance(module, nn.SyncBatchNorm):
-                module.__class__ = SyncBatchNorm
-    return converted
+    if device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-any-return]
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = SyncBatchNorm
+    return model

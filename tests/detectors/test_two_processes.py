@@ -8,6 +8,7 @@ import pytest
 from commands import needs_fork
 from scenes import torch
 from torch import distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from boxops.data import open_dataset, transforms
 from boxops.models.sizes import MultiScale
@@ -53,15 +54,12 @@ def data():
 
 def steps(model, images, parts, scale):
     """The sum of squares of two steps, and the weights and statistics after them."""
+    run = DistributedDataParallel(model) if distributed.is_initialized() else model
     optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.05), []
     for batch in images:
-        loss = scale * model(batch[parts]).square().sum() / len(batch)
+        loss = scale * run(batch[parts]).square().sum() / len(batch)
         optimizer.zero_grad()
         loss.backward()
-        if distributed.is_initialized():
-            for parameter in model.parameters():  # as DistributedDataParallel
-                distributed.all_reduce(parameter.grad)
-                parameter.grad /= 2
         optimizer.step()
         losses.append(loss.detach() / scale)
     return torch.stack(losses), copy.deepcopy(model.state_dict())
