@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,12 @@ RUN = [row for row in tricks.ROWS if row != "sync_bn"]  # by one process
 
 def ap(row, seed):
     """What a fake run gives: rises from row to row by more than from seed to seed, but at the last one."""
-    return 0.3 + 0.1 * RUN.index(row) - 0.085 * (row == "mixup") + 0.01 * (seed % 3)
+    return (
+        0.3
+        + 0.1 * RUN.index("augmentation" if row == "sync_bn" else row)
+        - 0.085 * (row == "mixup")
+        + 0.01 * (seed % 3)
+    )
 
 
 class Fake:
@@ -191,6 +198,24 @@ def test_a_killed_study_goes_on(fake, heard, tmp_path):
     fake.stop_at = None
     assert study("--resume") == 0
     assert len(fake.calls) == 10
+
+
+@needs_fork
+def test_two_processes(fake, heard, tmp_path, monkeypatch):
+    """They do the same runs, that of synchronised BN too, and one of them writes and speaks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": 2}
+    with ExitStack() as stack:
+        both = []
+        for rank in (0, 1):
+            for name, value in (names | {"RANK": rank, "LOCAL_RANK": rank}).items():
+                monkeypatch.setenv(name, str(value))
+            (tmp_path / str(rank)).mkdir()
+            both.append(stack.enter_context(Running([*WORDS, "--seeds", "1"], tmp_path / str(rank))))
+        assert [one.end() for one in both] == [0, 0], both[0].said() + both[1].said()
+    assert list(results()["runs"]) == list(tricks.ROWS) and results()["options"]["processes"] == 2
+    assert "wrote out/tricks.csv" in both[0].said() and "run 7 of 7" in both[0].said() and not both[1].said()
 
 
 def test_resume_with_other_options(fake, capsys):
