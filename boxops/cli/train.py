@@ -283,7 +283,7 @@ def augmentation(args: argparse.Namespace, name: str, former: Mapping[str, Any],
     from boxops.training.resuming import other
 
     given = {"data": args.data, **{key: getattr(args, key) for key in AUGMENTATION}}
-    asked = {key: value for key, value in given.items() if value}  # the others are not given
+    asked = {key: value for key, value in given.items() if value is not None and value is not False}
     settings = {"data": args.data, **AUGMENTATION, **former.get("settings", {})}
     for key, value in asked.items() if former.get("settings") else ():
         if settings[key] != value:

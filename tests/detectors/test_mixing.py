@@ -14,7 +14,7 @@ import boxops
 from boxops.cli import main
 from boxops.data import open_dataset, transforms
 from boxops.data.mixing import MEAN, Mixup, Mosaic, joined, window
-from boxops.training.checkpoint import load
+from boxops.training.checkpoint import load, save
 
 GREY = torch.tensor(MEAN)[:, None, None]
 
@@ -209,6 +209,7 @@ def test_command(tmp_path, capsys):
     capsys.readouterr()
     for words, told in (
         (["--resume", "--mixup", "1"], "--mixup: the run in .* has 1.5, got 1.0"),
+        (["--resume", "--mixup", "0"], "--mixup: the run in .* has 1.5, got 0.0"),
         (["--resume", "--augment", "rcnn"], "--augment: the run in .* has flip,crop,expand,colour,mosaic, got rcnn"),
         (["--overwrite", "--augment", "flip,turn"], "--augment: expected names of rcnn, .* shift, flip, got 'turn'"),
         (["--overwrite", "--augment", "none,flip"], "--augment: expected none alone, got 'none,flip'"),
@@ -217,6 +218,10 @@ def test_command(tmp_path, capsys):
     ):
         assert train(tmp_path, *words) == 2
         assert re.search(told, capsys.readouterr().err), told
+    del checkpoint["settings"]["mixup"]  # as of a run from before there was any
+    save(tmp_path / "last.pt", checkpoint)
+    assert train(tmp_path, "--resume", "--mixup", "1.5") == 2
+    assert "last.pt" not in (told := capsys.readouterr().err) and "has 0.0, got 1.5" in told
 
 
 def test_detectors_that_cannot(tmp_path, capsys):
