@@ -150,6 +150,8 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
             left_out[row] = f"{name} has no {option[0]}"
     with torch.device("meta"):
         model = models.create(name, 2)
+    if model.metric != "coco":
+        raise UserError(f"--model: expected a detector whose AP50 is measured, got {name}")
     if not model.weighted or model.proposals is not None:
         left_out["mixup"] = f"{name} does not learn from mixed images"
     return {row: left_out[row] for row in ROWS if row in left_out}
