@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boxops.cli.common import UserError, add_data_arguments, data_kind, one_line_errors, tell, user_errors
-from boxops.cli.outputs import protect, save_figure, save_json
+from boxops.cli.outputs import figure_of, protect, save_json
 from boxops.cli.splits import open_learnt
 
 CELL = 32  # pixels of a cell of v2's grid, in which its anchors are
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         if args.out is not None:
             save_json(results, args.out)
         if args.plot is not None:
-            save_figure(draw(sizes, results), args.plot)
+            with figure_of([args.plot], (9, 4)) as figure:
+                draw(sizes, results, figure)
     if outputs:
         print(f"wrote {', '.join(str(file) for _, file in outputs)}")
     return 0
@@ -133,35 +134,28 @@ def show(results: dict[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
-def draw(sizes: Any, results: dict[str, Any]) -> Any:
-    """A figure: average IoU over the number of anchors, as the paper's figure 2, and the anchors amid the boxes."""
-    import matplotlib
+def draw(sizes: Any, results: dict[str, Any], figure: Any) -> None:
+    """Average IoU over the number of anchors, as the paper's figure 2, and the anchors amid the boxes."""
     import numpy as np
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        curve, scatter = figure.subplots(1, 2)
-        curve.plot(*zip(*((row["k"], row["average_IoU"]) for row in results["by_k"]), strict=True), "o-", color=BOXES,
-                   markersize=3.5, linewidth=1.4)  # fmt: skip
-        curve.plot(results["k"], results["average_IoU"], "o", color=ANCHORS, markersize=8)
-        curve.annotate(f"k = {results['k']}: {results['average_IoU']:.3f}", (results["k"], results["average_IoU"]),
-                       (6, -14), textcoords="offset points")  # fmt: skip
-        curve.set(xlabel="anchors", title="average IoU of the boxes with their best anchor")
-        curve.xaxis.set_major_locator(MaxNLocator(integer=True))
-        shown = sizes[np.linspace(0, len(sizes) - 1, min(len(sizes), MOST_DOTS)).astype(int)]
-        anchors = np.array(results["anchors"])
-        some = f"{len(shown)} of " * (len(shown) < len(sizes))
-        scatter.scatter(*shown.T, s=6, color=BOXES, alpha=0.25, linewidths=0, label=f"{some}{len(sizes)} boxes")
-        scatter.scatter(
-            *anchors.T, s=70, marker="P", color=ANCHORS, edgecolors="white", label=f"{len(anchors)} anchors"
-        )
-        side = 1.05 * max(shown.max(), anchors.max())
-        scatter.set(xlim=(0, side), ylim=(0, side), aspect="equal", xlabel="width in pixels of the network",
-                    ylabel="height", title=f"sizes at {results['width']} x {results['height']}")  # fmt: skip
-        scatter.legend(loc="upper left", frameon=False)
-        for axis in (curve, scatter):
-            axis.grid(alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
-    return figure
+    curve, scatter = figure.subplots(1, 2)
+    curve.plot(*zip(*((row["k"], row["average_IoU"]) for row in results["by_k"]), strict=True), "o-", color=BOXES,
+               markersize=3.5, linewidth=1.4)  # fmt: skip
+    curve.plot(results["k"], results["average_IoU"], "o", color=ANCHORS, markersize=8)
+    curve.annotate(f"k = {results['k']}: {results['average_IoU']:.3f}", (results["k"], results["average_IoU"]),
+                   (6, -14), textcoords="offset points")  # fmt: skip
+    curve.set(xlabel="anchors", title="average IoU of the boxes with their best anchor")
+    curve.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shown = sizes[np.linspace(0, len(sizes) - 1, min(len(sizes), MOST_DOTS)).astype(int)]
+    anchors = np.array(results["anchors"])
+    some = f"{len(shown)} of " * (len(shown) < len(sizes))
+    scatter.scatter(*shown.T, s=6, color=BOXES, alpha=0.25, linewidths=0, label=f"{some}{len(sizes)} boxes")
+    scatter.scatter(*anchors.T, s=70, marker="P", color=ANCHORS, edgecolors="white", label=f"{len(anchors)} anchors")
+    side = 1.05 * max(shown.max(), anchors.max())
+    scatter.set(xlim=(0, side), ylim=(0, side), aspect="equal", xlabel="width in pixels of the network",
+                ylabel="height", title=f"sizes at {results['width']} x {results['height']}")  # fmt: skip
+    scatter.legend(loc="upper left", frameon=False)
+    for axis in (curve, scatter):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)

@@ -161,19 +161,25 @@ def _exif() -> Any:
     return exif
 
 
-def save_figure(figure: Any, path: Path) -> None:
-    """A figure of matplotlib as .png or .svg."""
+@contextmanager
+def figure_of(paths: Iterable[Path], size: tuple[float, float]) -> Iterator[Any]:
+    """A figure of matplotlib to draw on, of so many inches, which is saved as these .png and .svg in the end."""
     import matplotlib
+    from matplotlib.figure import Figure
 
     from boxops.training.checkpoint import atomic
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix.lower()[1:]
-    marks: dict[str, Any] = (
-        {"metadata": {"Title": MARK, "Date": None}} if kind == "svg" else {"pil_kwargs": {"exif": _exif()}}
-    )
-    with atomic(path) as file, matplotlib.rc_context({"svg.hashsalt": MARK}):  # equal figures, equal files
-        figure.savefig(file, format=kind, dpi=130, **marks)
+    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": MARK}):  # equal figures, equal files
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kind = path.suffix.lower()[1:]
+            marks: dict[str, Any] = (
+                {"metadata": {"Title": MARK, "Date": None}} if kind == "svg" else {"pil_kwargs": {"exif": _exif()}}
+            )
+            with atomic(path) as file:
+                figure.savefig(file, format=kind, dpi=130, **marks)
 
 
 def save_json(value: Mapping[str, Any] | list[Any], path: Path) -> None:

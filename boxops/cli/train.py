@@ -31,6 +31,8 @@ from boxops.cli.models import add_cfg_argument, cfg_of
 from boxops.cli.splits import open_splits
 from boxops.training import Options
 
+AUGMENTATION: dict[str, Any] = {"augment": "rcnn", "vertical_flip": False, "jitter": False, "mixup": 0.0}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -52,9 +54,11 @@ with the same command and --resume."""
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
     parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images and hold the others out; "
                         "0.8 where the files hold none out")  # fmt: skip
-    parser.add_argument("--augment", choices=("rcnn", "ssd", "yolo", "none"), help="rcnn (flip), ssd "
-                        "(photometric, zoom out, crop, flip: for long runs), yolo (colours, scale, translation, flip) "
-                        "or none (rcnn)")  # fmt: skip
+    parser.add_argument("--augment", metavar="NAMES", help="rcnn (flip), ssd (colour, expand, crop, flip: for long "
+                        "runs), yolo (exposure, shift, flip), none, or by commas any of mosaic, colour, jitter, "
+                        "exposure, expand, crop, shift, flip (rcnn)")  # fmt: skip
+    parser.add_argument("--mixup", type=float, metavar="ALPHA", help="two images in one, lambda from Beta(ALPHA, "
+                        "ALPHA): 1.5 in the paper; of detectors whose losses weigh objects (none)")  # fmt: skip
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
@@ -109,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def stopped(error: KeyboardInterrupt, trainer: Any) -> int:
+def stopped(error: KeyboardInterrupt, trainer: Any, command: str = "train") -> int:
     """What the signal left behind; the exit status."""
-    told = [f"boxops train: {error or 'stopped'}"]
+    told = [f"boxops {command}: {error or 'stopped'}"]
     if trainer is not None:
         told.append(trainer.kept)
         if trainer.saved_step is not None:
@@ -124,7 +128,7 @@ def stopped(error: KeyboardInterrupt, trainer: Any) -> int:
 @contextmanager
 def named_flags(args: argparse.Namespace) -> Iterator[None]:
     """Errors that begin with the name of an option get its flag instead: ``lr: ...`` is ``--lr: ...``."""
-    names = [*(option.name for option in fields(Options)), "data", "augment", "vertical_flip", "jitter"]
+    names = [*(option.name for option in fields(Options)), "data", *AUGMENTATION]
     flags = {key: f"--set {key}" for key, _ in args.set} | {name: "--" + name.replace("_", "-") for name in names}
     flags |= {"size": "--size"} if args.size is not None else {}
     try:
@@ -154,12 +158,8 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
     config = check_model(args, name, former, folder)
     settings = augmentation(args, name, former, folder)
     data, seen = open_splits(args, seed=options.seed, **needs(config))
-    data.transform = transforms.train(
-        settings["augment"],
-        keypoint_flip=data.keypoint_flip,
-        vertical_flip=settings["vertical_flip"],
-        jitter=settings["jitter"],
-    )
+    names, mixup = settings["augment"], settings["mixup"]
+    transforms.augment(data, names, **{key: settings[key] for key in AUGMENTATION if key != "augment"})
     tell(data.report())
     if data.keypoint_names is not None and needs(config)["keypoints"] and not former:
         config["num_keypoints"] = dict(args.set).get("num_keypoints", len(data.keypoint_names))
@@ -169,11 +169,17 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
     else:
         model = models.create(**{**config, "num_classes": len(data.classes) + 1}, weights=args.weights,
                               fine_tune=args.fine_tune, backbone_weights=args.backbone_weights)  # fmt: skip
-    data.enough = transforms.enough(model.transform, settings["augment"])  # large photos are read no larger
+    data.enough = transforms.enough(model.transform, names)  # large photos are read no larger
+    if mixup and not model.weighted:
+        raise UserError(f"--mixup: expected a detector whose losses weigh objects, got {name}, whose do not")
+    if mixup and model.proposals is not None:
+        raise UserError(f"--mixup: expected 0 for {name}, whose proposals are of whole images, got {mixup:g}")
+    if "mosaic" in transforms.parts(names) and needs(config).get("one_object"):
+        raise UserError(f"--augment: expected no mosaic for {name}, which learns one object an image, got {names}")
     if model.proposals is not None:
-        if settings["augment"] not in ("rcnn", "none"):
+        if {*transforms.parts(names)} - {*transforms.UNMOVED}:
             raise UserError(f"--augment: expected rcnn or none for {name}, whose proposals are of whole images, "
-                            f"got {settings['augment']}")  # fmt: skip
+                            f"got {names}")  # fmt: skip
         data.proposals = model.proposals
         find_proposals(model, data, seen, workers=options.workers)
     held_out = None
@@ -273,18 +279,20 @@ def check_model(args: argparse.Namespace, name: str, former: Mapping[str, Any], 
 
 def augmentation(args: argparse.Namespace, name: str, former: Mapping[str, Any], folder: Any) -> dict[str, Any]:
     """How the images vary, and what they are: kept in the checkpoints, since a run goes on with it."""
+    from boxops.data import transforms
     from boxops.training.resuming import other
 
-    given = {"data": args.data, "augment": args.augment, "vertical_flip": args.vertical_flip, "jitter": args.jitter}
-    asked = {key: value for key, value in given.items() if value}  # the others are not given
-    settings = {**given, "augment": "rcnn", **former.get("settings", {})}
+    given = {"data": args.data, **{key: getattr(args, key) for key in AUGMENTATION}}
+    asked = {key: value for key, value in given.items() if value is not None and value is not False}
+    settings = {"data": args.data, **AUGMENTATION, **former.get("settings", {})}
     for key, value in asked.items() if former.get("settings") else ():
         if settings[key] != value:
             raise UserError(other(folder.path / "last.pt", key, settings[key], value))
     settings |= asked
-    preset = settings["augment"]
-    if settings["jitter"] and preset != "rcnn":
-        raise UserError(f"--jitter: expected --augment rcnn with it, got {preset}")
-    if settings["vertical_flip"] and preset == "none":
+    names = settings["augment"]
+    transforms.parts(names)  # raises where one is unknown
+    if settings["jitter"] and names != "rcnn":
+        raise UserError(f"--jitter: expected --augment rcnn with it, got {names}")
+    if settings["vertical_flip"] and names == "none":
         raise UserError("--vertical-flip: expected --augment rcnn, ssd or yolo with it, got none")
     return settings

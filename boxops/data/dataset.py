@@ -18,10 +18,10 @@ from torchvision import tv_tensors
 from boxops.data import frames, one_object
 from boxops.data.divide import divide
 from boxops.data.images import Enough, decode, factor, image_size, read_header
+from boxops.data.mixing import Mix, Sample, Target
 from boxops.data.records import BadData, Object, Problem, Record, check, pack, to_coco
 
-Target = dict[str, Any]
-Transform = Callable[[Any, Target], tuple[Any, Target]]
+Transform = Callable[[Any, Target], Sample]
 
 
 class DetectionDataset(torch.utils.data.Dataset):
@@ -47,6 +47,8 @@ class DetectionDataset(torch.utils.data.Dataset):
         notes: what was not taken word for word, though nothing is bad: coordinates that were scaled, ids numbered.
         proposals: gives the boxes [P, 4] of an image (PIL) that may hold an object, for ``target["proposals"]``, where
             it is set; see :class:`boxops.models.proposals.Proposals`.
+        mixing: each, called with a sample and a function that draws another one of the data set, makes one of them,
+            before the transform; a later one draws what the former made. See :mod:`boxops.data.mixing`.
         enough: (shorter, longer) side of an image in pixels that are of use: samples of larger images are halved as
             often as the image keeps one of them, with boxes, masks and keypoints. None: samples are of full size.
         undivided: the files name no splits: these are all images there are, whatever split was asked for.
@@ -61,6 +63,7 @@ class DetectionDataset(torch.utils.data.Dataset):
     has_difficult = False
     undivided = False
     divided: tuple[float, int] | None = None
+    mixing: Sequence[Mix] = ()
     enough: Enough | None = None
     proposals: Callable[[Image.Image], Tensor] | None = None
 
@@ -163,9 +166,35 @@ class DetectionDataset(torch.utils.data.Dataset):
         """Changes the random numbers of the transforms, in running workers too."""
         self._epoch.fill_(epoch)
 
-    def __getitem__(self, index: int) -> tuple[Any, Target]:
+    def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
         problems: list[Problem] = []
+        if self.transform is None and not self.mixing:
+            sample = self._raw(index, problems)
+        else:
+            state = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1, np.uint64)
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(state[0]))  # torch.manual_seed would seed the GPU too
+                sample = self._mixed(index, self.mixing, problems)
+                if self.transform is not None:
+                    sample = self.transform(*sample)
+        _join_keypoints(*sample)
+        if problems:
+            sample[1]["problems"] = problems
+        return sample
+
+    def _mixed(self, index: int, mixing: Sequence[Mix], problems: list[Problem]) -> Sample:
+        if not mixing:
+            return self._raw(index, problems)
+        *before, last = mixing
+
+        def draw() -> Sample:
+            return self._mixed(int(torch.randint(len(self), ())), before, problems)
+
+        return last(self._mixed(index, before, problems), draw)
+
+    def _raw(self, index: int, problems: list[Problem]) -> Sample:
+        """That image, or the next that can be decoded, before any transform."""
         for step in range(len(self)):
             try:
                 image, record, masks = self.load((index + step) % len(self))
@@ -180,14 +209,6 @@ class DetectionDataset(torch.utils.data.Dataset):
         if self.proposals is not None:
             boxes = self.proposals(image)
             sample[1]["proposals"] = tv_tensors.wrap(boxes, like=sample[1]["boxes"])
-        if self.transform is not None:
-            state = np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(1, np.uint64)
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(int(state[0]))  # torch.manual_seed would seed the GPU too
-                sample = self.transform(*sample)
-        _join_keypoints(*sample)
-        if problems:
-            sample[1]["problems"] = problems
         return sample
 
     def _target(self, record: Record, masks: np.ndarray | None) -> Target:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .proposals import Proposals
 
 Target = dict[str, Any]
-PER_OBJECT = ("boxes", "labels", "masks", "keypoints")
+PER_OBJECT = ("boxes", "labels", "masks", "keypoints", "weights")
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of the backbones' images
 
 # Options of a training run, beside those of boxops.training.Options. The small ones were tuned on 2 cores, the large
@@ -115,9 +115,10 @@ class GroundTruth:
 
     boxes: Tensor  # [G, 4]
     labels: Tensor  # [G]
+    weights: Tensor  # [G], what each counts in the losses: 1, but for those of mixup
     offsets: Tensor  # [B + 1], image b has the objects offsets[b] to offsets[b + 1]
     crowds: dict[str, Any]  # the crowd boxes, as match_max_iou takes them; {} without any
-    images: list[Target]  # boxes, labels, masks and keypoints of each image, without crowds
+    images: list[Target]  # boxes, labels, masks, keypoints and weights of each image, without crowds
 
     @classmethod
     def of(cls, targets: Sequence[Target]) -> GroundTruth:
@@ -133,14 +134,20 @@ class GroundTruth:
             crowds.append(apart.float())
         boxes = [image["boxes"].float() for image in images]
         labels = torch.cat([image["labels"] for image in images])
+        weights = [image.get("weights", some.new_ones(len(some))) for image, some in zip(images, boxes, strict=True)]
         ignored = {"ignore_boxes": torch.cat(crowds), "ignore_offsets": _offsets(crowds)}
         crowded = len(ignored["ignore_boxes"]) > 0
-        return cls(torch.cat(boxes), labels, _offsets(boxes), ignored if crowded else {}, images)
+        weighed = torch.cat(weights).float()
+        return cls(torch.cat(boxes), labels, weighed, _offsets(boxes), ignored if crowded else {}, images)
 
     def take(self, values: Tensor, matches: Tensor) -> Tensor:
         """Of values [G, ...] those that the matches [B, A] name, [B, A, ...]; where none is matched, any value or 0."""
         padded = torch.cat([values, values.new_zeros(1, *values.shape[1:])])  # images without objects read the last row
         return padded[self.offsets[:-1, None] + matches.clamp(min=0)]
+
+    def weigh(self, matches: Tensor) -> Tensor:
+        """Of matches [B, A] what each counts, [B, A]: as much as its object, and 1 without one."""
+        return self.take(self.weights, matches).where(matches >= 0, 1.0)
 
 
 def _offsets(parts: Sequence[Tensor]) -> Tensor:
@@ -172,8 +179,9 @@ class Detector(nn.Module):
         images: tensors ``[3, H, W]``, floating in 0..1, of any sizes.
         targets: for training, per image a dict of ``boxes`` ``[G, 4]`` (corners in pixels, x1 < x2 and y1 < y2),
             ``labels`` int64 ``[G]`` in 1..num_classes - 1, and where they are known ``iscrowd`` ``[G]``, ``masks``
-            ``[G, H, W]`` and ``keypoints`` ``[G, K, 3]``. A detector that makes no proposals of its own reads
-            ``proposals`` ``[P, 4]``, in evaluation too; where there are none, it calls its ``proposals``.
+            ``[G, H, W]``, ``keypoints`` ``[G, K, 3]`` and ``weights`` ``[G]``, what each object counts in the losses
+            (mixup's; 1 without them), of a detector that is ``weighted``. A detector that makes no proposals of its own
+            reads ``proposals`` ``[P, 4]``, in evaluation too; where there are none, it calls its ``proposals``.
 
     Returns:
         In training, a dict of scalar losses. In evaluation, per image a dict of ``boxes`` ``[D, 4]`` in its own pixels,
@@ -181,6 +189,7 @@ class Detector(nn.Module):
     """
 
     metric = "coco"  # what boxops.evaluation measures of it
+    weighted = False  # whether its losses know the weights of objects
     legacy_names: Sequence[tuple[str, str]] = ()  # (pattern, replacement) of older checkpoints' names
     proposals: Proposals | None = None  # of detectors that are given their proposals
     stages: Sequence[Stage] = ()  # what is learnt when the steps of the training are done
@@ -194,7 +203,7 @@ class Detector(nn.Module):
     def forward(self, images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> Any:
         check_images(images)
         if self.training:
-            targets = check_targets(targets, len(images), getattr(self, "config", {}).get("num_classes"))
+            targets = check_targets(targets, len(images), getattr(self, "config", {}).get("num_classes"), self.weighted)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         images = [image.as_subclass(Tensor) for image in images]
         batch, resized = self.transform(images, targets if self.training else None)
@@ -299,7 +308,9 @@ def check_images(images: Sequence[Tensor]) -> None:
                              "transforms.v2.ToDtype(torch.float32, scale=True) converts them")  # fmt: skip
 
 
-def check_targets(targets: Sequence[Target] | None, images: int, num_classes: int | None = None) -> Sequence[Target]:
+def check_targets(
+    targets: Sequence[Target] | None, images: int, num_classes: int | None = None, weighted: bool = False
+) -> Sequence[Target]:
     """The targets, integer labels as int64 and integer boxes as float32.
 
     Raises ValueError: not a target for each image, or boxes and labels that nothing can be learnt from; says which.
@@ -321,6 +332,12 @@ def check_targets(targets: Sequence[Target] | None, images: int, num_classes: in
             raise ValueError(f"expected boxes [G, 4] and labels [G] for image {i}, got {shapes}")
         if len(labels) and (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
             raise ValueError(f"expected integer labels for image {i}, got {labels.dtype}")
+        weights = target.get("weights")
+        if weights is not None and not weighted:
+            raise ValueError(f"expected objects without weights for this detector, whose losses do not know them, got "
+                             f"weights for image {i}: mixup is for others")  # fmt: skip
+        if weights is not None and weights.shape != labels.shape:
+            raise ValueError(f"expected weights {[*labels.shape]} for image {i}, got {[*weights.shape]}")
         boxes = boxes if boxes.is_floating_point() else boxes.float()
         checked.append({**target, "boxes": boxes, "labels": labels.long()})
     boxes, labels = (torch.cat([target[key] for target in checked]) for key in ("boxes", "labels"))

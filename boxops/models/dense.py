@@ -48,11 +48,11 @@ class Branch(nn.Module):
 
 
 def focal_loss(logits: Tensor, matches: Tensor, truth: GroundTruth, alpha: float, gamma: float) -> Tensor:
-    """Of logits [B, A, C] the loss of each anchor [B, A], 0 where the match is -2; equation 5."""
+    """Of logits [B, A, C] the loss of each anchor [B, A], 0 where the match is -2, and weighed; equation 5."""
     labels, positive = truth.take(truth.labels, matches), matches >= 0
     wanted = torch.zeros_like(logits).scatter(2, labels[..., None], positive[..., None].to(logits))
     loss = sigmoid_focal_loss(logits, wanted, alpha, gamma).sum(dim=-1)
-    return loss * (matches != -2)
+    return loss * (matches != -2) * truth.weigh(matches)
 
 
 def candidates(scores: Tensor, levels: Sequence[int], most: int) -> tuple[Tensor, Tensor, Tensor]:

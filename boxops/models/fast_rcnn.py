@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from . import backbones
 from .common import ADAMW, IMAGENET, MODELS, SGD, Detector, GroundTruth, Target, Weights, detector
 from .proposals import Proposals
 from .roi_heads import LowRank, Result, RoIHeads, TwoMLPHead, classifier_head
+from .sizes import resize
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Settings:
 
     min_size: int | Sequence[int] = 600
     max_size: int = 1000
+    multi_scale: bool = False  # learn at 10 to 19 thirteenths of them, see sizes.py
     box_pool: str = "max"  # RoI pooling; or "align", RoIAlign
     box_score_thresh: float = 0.05
     box_nms_thresh: float = 0.5
@@ -40,6 +41,7 @@ class Settings:
     box_positive_fraction: float = 0.25
     bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
     box_beta: float = 1.0  # where smooth L1 turns linear; equation 3
+    label_smoothing: float = 0.0  # of the objects' classes, see labels.py
 
 
 class GivenProposals(nn.Module):
@@ -70,8 +72,10 @@ class FastRCNN(Detector):
         pool_size: bins of a RoI along each axis.
 
     The losses are ``loss_classifier`` (softmax) and ``loss_box_reg`` (smooth L1), both per sampled RoI: equations 1 to
-    3, with lambda = 1.
+    3, with lambda = 1. RoIs count with the weights of their objects.
     """
+
+    weighted = True
 
     def __init__(
         self,
@@ -84,7 +88,8 @@ class FastRCNN(Detector):
         box_head: nn.Module | None = None,
         pool_size: int = 7,
     ) -> None:
-        super().__init__(GeneralizedRCNNTransform(settings.min_size, settings.max_size, *IMAGENET))  # type: ignore[arg-type]
+        s = settings
+        super().__init__(resize(s.min_size, s.max_size, *IMAGENET, multi_scale=s.multi_scale))
         self.backbone, self.proposals = backbone, proposals
         self.rpn = rpn or GivenProposals()
         head = box_head or TwoMLPHead(int(backbone.out_channels) * pool_size**2)  # type: ignore[arg-type]

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import boxops
 
 from . import backbones
 from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
 from .dense import Branch, candidates, focal_loss, suppress
+from .sizes import resize
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Settings:
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333
+    multi_scale: bool = False  # learn at 10 to 19 thirteenths of them, see sizes.py
     # Of each level: the unit of its distances in pixels, which are from 4 to 8 units; those of the first from 0, those
     # of the last to any. Section 3.2
     anchor_sizes: Sequence[float] = (8, 16, 32, 64, 128)
@@ -55,14 +56,15 @@ class FCOS(Detector):
         settings: the numbers of the method.
 
     The losses are ``classification`` (focal), ``bbox_regression`` (GIoU) and ``bbox_ctrness``, all per matched point:
-    equation 2; GIoU as in 2020.
+    equation 2; GIoU as in 2020. Points count with the weights of their objects.
     """
 
+    weighted = True
     legacy_names: Sequence[tuple[str, str]] = (backbones.LEGACY_FPN,)
 
     def __init__(self, backbone: nn.Module, num_classes: int, settings: Settings = Settings()) -> None:
         s = settings
-        super().__init__(GeneralizedRCNNTransform(s.min_size, s.max_size, *IMAGENET))  # type: ignore[arg-type]
+        super().__init__(resize(s.min_size, s.max_size, *IMAGENET, multi_scale=s.multi_scale))
         self.settings, self.backbone = s, backbone
         channels = int(backbone.out_channels)  # type: ignore[arg-type]
 
@@ -102,11 +104,12 @@ class FCOS(Detector):
         across, down = left.minimum(right) / left.maximum(right), top.minimum(bottom) / top.maximum(bottom)
         centred = (across * down).sqrt()  # equation 3
         centred = F.binary_cross_entropy_with_logits(centerness, centred, reduction="none")
-        matched = mean_over_processes(positive.sum())
+        weights = truth.weigh(matches) * positive
+        matched = mean_over_processes(weights.sum())
         return {
             "classification": focal_loss(logits, matches, truth, s.alpha, s.gamma).sum() / matched,
-            "bbox_regression": (regression * positive).sum() / matched,
-            "bbox_ctrness": (centred * positive).sum() / matched,
+            "bbox_regression": (regression * weights).sum() / matched,
+            "bbox_ctrness": (centred * weights).sum() / matched,
         }
 
     def match(self, anchors: Tensor, levels: Sequence[int], truth: GroundTruth) -> Tensor:

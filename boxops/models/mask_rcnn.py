@@ -87,17 +87,19 @@ class MaskRCNN(FasterRCNN):
         """Only positives have a mask and keypoints to learn; they are the first of each image's sample."""
         positives = split({"boxes": boxes, "objects": matches}, sample.positive.sum(dim=1))
         boxes, objects = [some["boxes"] for some in positives], [some["objects"] for some in positives]
+        firsts = truth.offsets[:-1].repeat_interleave(sample.positive.sum(dim=1))
+        weights = truth.weights[torch.cat(objects) + firsts]  # [P]
         losses = {}
         if self.has_masks:
             masks = of_objects(truth, "masks")
             labels = torch.cat([image["labels"][i] for image, i in zip(truth.images, objects, strict=True)])
-            losses["loss_mask"] = mask_loss(self.branch("mask", pooled, boxes, batch), labels, boxes, objects, masks)
+            logits = self.branch("mask", pooled, boxes, batch)
+            losses["loss_mask"] = mask_loss(logits, labels, boxes, objects, masks, weights)
         if self.num_keypoints:
             keypoints = of_objects(truth, "keypoints", self.num_keypoints, 3)
             points = torch.cat([points[i] for points, i in zip(keypoints, objects, strict=True)])
-            losses["loss_keypoint"] = keypoint_loss(
-                self.branch("keypoint", pooled, boxes, batch), torch.cat(boxes), points
-            )
+            logits = self.branch("keypoint", pooled, boxes, batch)
+            losses["loss_keypoint"] = keypoint_loss(logits, torch.cat(boxes), points, weights)
         return losses
 
     def detections(self, batch: ImageList) -> list[Result]:
@@ -146,30 +148,37 @@ def own_class(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mask_loss(
-    logits: Tensor, labels: Tensor, boxes: Sequence[Tensor], objects: Sequence[Tensor], masks: Sequence[Tensor]
+    logits: Tensor,
+    labels: Tensor,
+    boxes: Sequence[Tensor],
+    objects: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    weights: Tensor,
 ) -> Tensor:
     """The mean cross entropy of the pixels of masks [P, C, M, M], which should be the objects' within the boxes.
 
-    Boxes [P_b, 4], objects [P_b] and masks [G_b, H_b, W_b] are each image's.
+    Boxes [P_b, 4], objects [P_b] and masks [G_b, H_b, W_b] are each image's; weights [P] say what each mask counts.
     """
     size = logits.shape[-1]
     wanted = [
         boxops.roi_align(mask[:, None].to(box), torch.cat([i[:, None].to(box), box], dim=1), size).squeeze(1)
         for mask, i, box in zip(masks, objects, boxes, strict=True)
     ]
-    loss = F.binary_cross_entropy_with_logits(own_class(logits, labels), torch.cat(wanted), reduction="sum")
-    return loss / (size**2 * mean_over_processes(loss.new_tensor(len(labels))))
+    loss = F.binary_cross_entropy_with_logits(own_class(logits, labels), torch.cat(wanted), reduction="none")
+    return (loss.sum(dim=(1, 2)) * weights).sum() / (size**2 * mean_over_processes(weights.sum()))
 
 
-def keypoint_loss(logits: Tensor, boxes: Tensor, keypoints: Tensor) -> Tensor:
+def keypoint_loss(logits: Tensor, boxes: Tensor, keypoints: Tensor, weights: Tensor) -> Tensor:
     """The cross entropy over all places of a heatmap [P, K, M, M] whether the keypoint is there. Section 5.
 
-    Boxes are [P, 4] and keypoints [P, K, 3]; those that are not labelled or lie outside of the box do not count.
+    Boxes are [P, 4], weights [P] and keypoints [P, K, 3]; those that are not labelled or lie outside of the box do not
+    count.
     """
     places, valid = keypoints_to_heatmap(keypoints, boxes, logits.shape[-1])
     places = places.where(valid > 0, -100)
-    loss = F.cross_entropy(logits.flatten(0, 1).flatten(1), places.flatten(), reduction="sum")
-    return loss / mean_over_processes(valid.sum())
+    loss = F.cross_entropy(logits.flatten(0, 1).flatten(1), places.flatten(), reduction="none").view_as(places)
+    weights = weights[:, None] * (valid > 0)
+    return (loss * weights).sum() / mean_over_processes(weights.sum())
 
 
 @detector(pretrained=RESNET, needs=("masks",))

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import Conv2dNormActivation
 
 import boxops
@@ -23,6 +22,7 @@ import boxops
 from . import backbones
 from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
 from .dense import Branch, candidates, focal_loss, suppress
+from .sizes import resize
 
 
 def octaves(*sizes: int) -> tuple[tuple[int, ...], ...]:
@@ -36,6 +36,7 @@ class Settings:
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333
+    multi_scale: bool = False  # learn at 10 to 19 thirteenths of them, see sizes.py
     anchor_sizes: Sequence[Sequence[float]] = octaves(32, 64, 128, 256, 512)
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0)
     fg_iou_thresh: float = 0.5
@@ -61,9 +62,10 @@ class RetinaNet(Detector):
         norm: makes a norm of so many channels after each convolution of the head; None: there is none.
 
     The losses are ``classification`` (focal) and ``bbox_regression``, both per matched anchor of an image, and then the
-    mean of the images: section 4.1.
+    mean of the images: section 4.1. Anchors count with the weights of their objects.
     """
 
+    weighted = True
     legacy_names: Sequence[tuple[str, str]] = (
         backbones.LEGACY_FPN,
         *((rf"^(head\.\w+\.conv)\.{2 * i}\.(weight|bias)$", rf"\1.{i}.0.\2") for i in range(4)),
@@ -73,7 +75,7 @@ class RetinaNet(Detector):
         self, backbone: nn.Module, num_classes: int, settings: Settings = Settings(), *, norm: Any = None
     ) -> None:
         s = settings
-        super().__init__(GeneralizedRCNNTransform(s.min_size, s.max_size, *IMAGENET))  # type: ignore[arg-type]
+        super().__init__(resize(s.min_size, s.max_size, *IMAGENET, multi_scale=s.multi_scale))
         if s.box_loss not in ("l1", "giou"):
             raise ValueError(f"expected box_loss to be l1 or giou, got {s.box_loss!r}")
         anchors = {len(sizes) * len(s.aspect_ratios) for sizes in s.anchor_sizes}
@@ -112,10 +114,11 @@ class RetinaNet(Detector):
         else:
             regression = F.l1_loss(codes, boxops.encode_boxes(boxes, anchors), reduction="none").sum(dim=-1)
         classes = focal_loss(logits, matches, truth, s.alpha, s.gamma)
-        matched = positive.sum(dim=1).clamp(min=1)
+        weights = truth.weigh(matches) * positive
+        matched = weights.sum(dim=1).clamp(min=1)
         return {
             "classification": (classes.sum(dim=1) / matched).mean(),
-            "bbox_regression": ((regression * positive).sum(dim=1) / matched).mean(),
+            "bbox_regression": ((regression * weights).sum(dim=1) / matched).mean(),
         }
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.image_list import ImageList
 
 import boxops
 
 from .common import GroundTruth
+from .labels import cross_entropy
 from .rpn import Sample
 
 if TYPE_CHECKING:
     from .fast_rcnn import Settings
 
 Result = dict[str, Tensor]
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class TwoMLPHead(nn.Module):
@@ -136,9 +137,7 @@ class RoIHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Class logits [B, P, C] and codes [B, P, C, 4] of boxes [B, P, 4], of which real [B, P] are no padding."""
         pooled = pool(features, boxes, batch, self.pool_size, self.settings.box_pool)
-        if real is not None and any(
-            isinstance(part, BATCH_NORMS) and part.training for part in self.box_head.modules()
-        ):
+        if real is not None and any(isinstance(part, _BatchNorm) and part.training for part in self.box_head.modules()):
             pooled = pooled[real.flatten()]  # padding has no part in the statistics; on a GPU the host waits here
             logits, codes = (
                 rows.new_zeros(*real.shape, *rows.shape[1:]).index_put((real,), rows)
@@ -164,16 +163,20 @@ class RoIHeads(nn.Module):
     ) -> dict[str, Tensor]:
         """Class and box loss of the sampled boxes [B, S, 4] with their objects [B, S]."""
         labels = truth.take(truth.labels, matches) * sample.positive  # 0: background
-        classes = F.cross_entropy(
-            logits.flatten(0, 1), labels.flatten().where(sample.real.flatten(), -100), reduction="sum"
-        )
+        classes = cross_entropy(
+            logits.flatten(0, 1),
+            labels.flatten().where(sample.real.flatten(), -100),
+            self.settings.label_smoothing,
+        ).view_as(labels)
+        weights = truth.weigh(matches)
         codes = codes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)  # those of the own class
         wanted = torch.where(sample.positive[..., None], truth.take(truth.boxes, matches), boxes)
         # A padded row's box is empty and its code NaN: it is left out, not multiplied by 0.
         wanted = boxops.encode_boxes(wanted, boxes, self.settings.bbox_reg_weights)
         wanted = wanted.where(sample.positive[..., None], codes)
-        regression = F.smooth_l1_loss(codes, wanted, reduction="sum", beta=self.settings.box_beta)
-        return {"loss_classifier": classes / sample.total, "loss_box_reg": regression / sample.total}
+        regression = F.smooth_l1_loss(codes, wanted, reduction="none", beta=self.settings.box_beta).sum(dim=-1)
+        losses = {"loss_classifier": classes, "loss_box_reg": regression}
+        return {name: (loss * weights).sum() / sample.total for name, loss in losses.items()}
 
     def detections(
         self, logits: Tensor, codes: Tensor, boxes: Tensor, counts: Tensor, batch: ImageList

@@ -86,15 +86,16 @@ class RegionProposalNetwork(nn.Module):
             anchors, truth.boxes, s.rpn_fg_iou_thresh, s.rpn_bg_iou_thresh, True, offsets=truth.offsets, **truth.crowds
         )  # [B, A]
         sample = Sample(matches, s.rpn_batch_size_per_image, s.rpn_positive_fraction)
+        weights = sample.of(truth.weigh(matches))
         objectness = F.binary_cross_entropy_with_logits(
-            sample.of(logits), sample.positive.float(), sample.real.float(), reduction="sum"
+            sample.of(logits), sample.positive.float(), sample.real * weights, reduction="sum"
         )
         chosen = anchors[sample.at]  # [B, S, 4]
         # Where nothing is to be learnt, the anchor is its own target: finite codes, times 0.
         boxes = torch.where(sample.positive[..., None], truth.take(truth.boxes, sample.of(matches)), chosen)
         wanted = boxops.encode_boxes(boxes, chosen)
         regression = F.smooth_l1_loss(sample.of(codes), wanted, reduction="none", beta=BETA)
-        regression = (regression * sample.positive[..., None]).sum()
+        regression = (regression * (sample.positive * weights)[..., None]).sum()
         return {"loss_objectness": objectness / sample.total, "loss_rpn_box_reg": regression / sample.total}
 
 

@@ -23,6 +23,7 @@ import boxops
 from . import backbones
 from .backbones import small_normal, xavier
 from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
+from .labels import cross_entropy
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Settings:
     aspect_ratios: Sequence[Sequence[float]] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     iou_thresh: float = 0.5
     negatives: float = 3.0  # for each positive
+    label_smoothing: float = 0.0  # of the objects' classes, see labels.py
     score_thresh: float = 0.01
     nms_thresh: float = 0.45
     detections_per_img: int = 200
@@ -103,8 +105,12 @@ class SSD(Detector):
         layer: what the heads are on each map, of channels and outputs.
 
     The losses are ``classification`` (softmax, with the hardest negatives, 3 for each positive) and ``bbox_regression``
-    (smooth L1), both per matched anchor: equations 1 to 3.
+    (smooth L1), both per matched anchor: equations 1 to 3. Anchors count with the weights of their objects.
+
+    The maps, and the anchors on them, are those of one size: there is no multi-scale training.
     """
+
+    weighted = True
 
     def __init__(
         self,
@@ -135,15 +141,16 @@ class SSD(Detector):
         matches, _ = boxops.match_greedy(anchors, truth.boxes, s.iou_thresh, offsets=truth.offsets)  # [B, A]
         positive = matches >= 0
         labels = truth.take(truth.labels, matches) * positive  # 0: background
-        classes = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        classes = cross_entropy(logits.flatten(0, 1), labels.flatten(), s.label_smoothing).view_as(labels)
         hard = boxops.mine_hard_negatives(classes.detach(), matches, s.negatives)  # [B, A]
         boxes = truth.take(truth.boxes, matches).where(positive[..., None], anchors)  # code 0 where nothing is learnt
         wanted = boxops.encode_boxes(boxes, anchors, variances=s.variances)
         regression = F.smooth_l1_loss(codes, wanted, reduction="none").sum(dim=-1)
-        matched = mean_over_processes(positive.sum())
+        weights = truth.weigh(matches)
+        matched = mean_over_processes((weights * positive).sum())
         return {
-            "bbox_regression": (regression * positive).sum() / matched,
-            "classification": (classes * (positive | hard)).sum() / matched,
+            "bbox_regression": (regression * weights * positive).sum() / matched,
+            "classification": (classes * weights * (positive | hard)).sum() / matched,
         }
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:

@@ -23,8 +23,9 @@ from .checkpoint import fetched, is_checkpoint, load_weights
 from .common import ADAMW, Detector, GroundTruth, Target, Weights, detector, split
 from .darknet import Darknet
 from .darknet_files import Section, parse_cfg, read_cfg
+from .sizes import STRIDE, draw, scales
 from .yolo_heads import HEADS, Size
-from .yolo_networks import STRIDE, TINY, changed, scales, start_head, with_classes
+from .yolo_networks import TINY, changed, start_head, with_classes
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Settings:
     cfg: str | Path | None = None  # a file; without it the version's tiny network
     lines: Sequence[str] | None = None  # of a cfg, as checkpoints have it
     size: int | None = None  # of the network's images, square; the cfg's
+    label_smoothing: float = 0.0  # of the objects' classes, see labels.py
     multi_scale: bool | None = None  # learn at sides of 10/13 to 19/13 of it (v2, section 2); as the cfg's ``random``
     cutoff: int | None = None  # how many layers backbone_weights fill; as many as that file has
 
@@ -50,7 +52,7 @@ class Letterbox(nn.Module):
     Args:
         size: of the network.
         keep_ratio: else images are stretched, as v1's are.
-        sizes: in training one of them, chosen at random for each batch.
+        sizes: in training one of them, drawn for each batch, see sizes.py.
     """
 
     def __init__(self, size: Size, keep_ratio: bool = True, sizes: Sequence[Size] = ()) -> None:
@@ -76,7 +78,7 @@ class Letterbox(nn.Module):
         """The batch, with the sizes of the images in it, and the targets in its pixels."""
         size = self.size
         if self.training and self.sizes:
-            size = self.sizes[int(torch.randint(len(self.sizes), ()))]
+            size = self.sizes[draw(len(self.sizes))]
         batch = images[0].new_full((len(images), images[0].shape[0], *size), 0.5)
         sizes = [self.inner((image.shape[1], image.shape[2]), size) for image in images]
         moved = []
@@ -96,7 +98,8 @@ class YOLO(Detector):
     """YOLO v1, v2 or v3, as the network's heads are; see :class:`Detector` for what goes in and comes out.
 
     The losses are ``bbox_regression``, ``objectness`` and ``classification``, sums per image; their weights stand in
-    the cfg. (darknet's v2 also draws all boxes to their anchors for the first 12,800 images; this one does not.)
+    the cfg, and all terms of an object count with its own. (darknet's v2 also draws all boxes to their anchors for the
+    first 12,800 images; this one does not.)
 
     Args:
         network: of a cfg; images are 3 channels.
@@ -107,6 +110,7 @@ class YOLO(Detector):
         ValueError: the network has no heads, or heads of several kinds or with different classes.
     """
 
+    weighted = True
     sections: Sequence[Section]  # of the cfg, with its own classes
 
     def __init__(self, network: Darknet, settings: Settings = Settings(), sizes: Sequence[Size] = ()) -> None:
@@ -142,7 +146,8 @@ class YOLO(Detector):
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         size, truth = (batch.tensors.shape[2], batch.tensors.shape[3]), GroundTruth.of(targets)
         of_heads = [
-            head.losses(raw, size, truth) for head, raw in zip(self.heads, self.network(batch.tensors), strict=True)
+            head.losses(raw, size, truth, self.settings.label_smoothing)
+            for head, raw in zip(self.heads, self.network(batch.tensors), strict=True)
         ]
         sums = {name: torch.stack([losses[name] for losses in of_heads]).sum() for name in of_heads[0]}
         return {name: loss / len(targets) for name, loss in sums.items()}

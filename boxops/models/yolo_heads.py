@@ -17,6 +17,7 @@ import boxops
 from .common import GroundTruth
 from .darknet_files import Section
 from .darknet_layers import Shape
+from .labels import smooth_labels
 
 Size = tuple[int, int]  # height, width
 
@@ -116,9 +117,10 @@ class Head:
         likely = rows.sigmoid()  # of all columns: three times as fast as of a part of each row
         return likely[..., 4:5] * likely[..., 5:]
 
-    def losses(self, raw: Tensor, size: Size, truth: GroundTruth) -> dict[str, Tensor]:
-        """Of a batch of that size, as sums. Of the raw numbers they have the gradients that darknet computes: its delta
-        is minus them (forward_yolo_layer, forward_region_layer, forward_detection_layer)."""
+    def losses(self, raw: Tensor, size: Size, truth: GroundTruth, smoothing: float = 0.0) -> dict[str, Tensor]:
+        """Of a batch of that size, as sums, each term of an object times its weight. Of the raw numbers they have the
+        gradients that darknet computes: its delta is minus them (forward_yolo_layer, forward_region_layer,
+        forward_detection_layer)."""
         for name, (default, value) in self.trained.items():
             if (got := self.section.number(name, default)) != value:
                 raise self.section.error(f"{name} = {value} to learn from, as others are not built", f"{got:g}", name)
@@ -134,7 +136,7 @@ class Head:
         sides = half_square(own[:, 2:4], wanted[:, 2:4]).sum(dim=1)
         box = self.coord * self.small(truth.boxes, size) * (centres + sides)  # [G]
 
-        known = F.one_hot(truth.labels - 1, self.classes).to(own)
+        known = smooth_labels(F.one_hot(truth.labels - 1, self.classes).to(own), smoothing)
         if self.softmax:
             classes = F.cross_entropy(own[:, 5:], known, reduction="none")  # [G]
         else:
@@ -145,12 +147,13 @@ class Head:
         there = (at.where(mine, free.numel()),)  # the others' place is cut off
         iou = boxops.box_iou(boxes.flatten(0, 1)[at], truth.boxes, paired=True)  # [G]
         wanted = rows.new_zeros(free.numel() + 1).index_put(there, iou if self.rescore else torch.ones_like(iou))[:-1]
-        weights = F.pad(self.noobject * (free == -1).flatten(), (0, 1)).index_fill(0, there[0], self.object)[:-1]
+        weights = F.pad(self.noobject * (free == -1).flatten().to(rows), (0, 1))
+        weights = weights.index_put(there, self.object * truth.weights)[:-1]
         objectness = weights * self.difference(rows[..., 4].flatten(), wanted)  # [B A]
         return {
-            "bbox_regression": (box * mine).sum(),
+            "bbox_regression": (box * mine * truth.weights).sum(),
             "objectness": objectness.sum(),
-            "classification": self.class_ * (classes * mine).sum(),
+            "classification": self.class_ * (classes * mine * truth.weights).sum(),
         }
 
     @staticmethod

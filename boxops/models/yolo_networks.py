@@ -13,9 +13,7 @@ from .darknet import Darknet
 from .darknet_files import Section
 from .darknet_layers import Linear
 from .dense import PRIOR
-from .yolo_heads import HEADS, Detection, Head, Size
-
-STRIDE = 32  # of the coarsest map of darknet's detectors
+from .yolo_heads import HEADS, Detection, Head
 
 
 def convolution(filters: int, size: int = 3) -> list[str]:
@@ -82,12 +80,6 @@ def with_classes(sections: Sequence[Section], num_classes: int | None) -> list[S
 
 def changed(section: Section, **options: int) -> Section:
     return replace(section, options=section.options | {name: str(value) for name, value in options.items()})
-
-
-def scales(size: Size) -> list[Size]:
-    """The sizes of multi-scale training: 320 to 608 for 416; v2, section 2."""
-    sides = [[max(round(side * k / 13 / STRIDE), 1) * STRIDE for k in range(10, 20)] for side in size]
-    return list(zip(*sides, strict=True))
 
 
 def start_head(network: Darknet, index: int, head: Head) -> None:

@@ -12,12 +12,10 @@ import csv
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from boxops import studies
 from boxops.cli.common import (
     UserError,
     add_data_arguments,
@@ -27,8 +25,9 @@ from boxops.cli.common import (
     tell,
     user_errors,
 )
-from boxops.cli.outputs import protect
+from boxops.cli.outputs import figure_of, protect, save_json
 from boxops.cli.splits import open_held_out
+from boxops.studies import store
 
 IOUS = (0.5, 0.7, 0.9)
 DEFAULT = "selective_search_fast,edge_boxes"
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
     files = {kind: args.out / f"proposals.{kind}" for kind in ("csv", "json", "png", "svg")}
     protect([("--out", file) for file in files.values()], [args.checkpoint, args.annotations],
-            args.overwrite or studies.read(files["json"], "proposals") is not None)  # fmt: skip
+            args.overwrite or store.read(files["json"], "proposals") is not None)  # fmt: skip
     with user_errors():
         data, finders = prepare(args)
     results = measure(data, finders, args.most)
@@ -251,7 +250,6 @@ def show(results: Mapping[str, Any]) -> None:
 
 
 def write(results: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    from boxops.cli.outputs import save_json
     from boxops.training.checkpoint import atomic
 
     save_json(results, files["json"])
@@ -262,25 +260,18 @@ def write(results: Mapping[str, Any], files: Mapping[str, Path]) -> None:
             columns = [*(found["recall"][f"{iou:g}"] for iou in IOUS), found["average_recall"]]
             for count, *values in zip(results["counts"], *columns, strict=True):
                 table.writerow([name, count, *(f"{value:.4f}" for value in values)])
-    with ExitStack() as stack:
-        draw(results, {kind: stack.enter_context(atomic(files[kind])) for kind in ("png", "svg")})
+    with figure_of([files["png"], files["svg"]], (11, 3.2)) as figure:
+        draw(results, figure)
 
 
-def draw(results: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+def draw(results: Mapping[str, Any], figure: Any) -> None:
     """Recall at each IoU, and average recall, over the number of proposals."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "boxops"}):
-        figure = Figure(figsize=(11, 3.2), layout="constrained")
-        axes = figure.subplots(1, len(IOUS) + 1, sharey=True)
-        for colour, (name, found) in zip(COLOURS * 9, results["methods"].items(), strict=False):
-            for axis, values in zip(axes, [*found["recall"].values(), found["average_recall"]], strict=True):
-                axis.plot(results["counts"], values, "o-", markersize=2.5, linewidth=1.4, color=colour, label=name)
-        for axis, title in zip(axes, [*(f"recall at IoU {iou}" for iou in IOUS), "average recall"], strict=True):
-            axis.set(title=title, xscale="log", xlabel="proposals of an image", ylim=(0, 1))
-            axis.grid(alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-        for kind, file in files.items():
-            figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})
+    axes = figure.subplots(1, len(IOUS) + 1, sharey=True)
+    for colour, (name, found) in zip(COLOURS * 9, results["methods"].items(), strict=False):
+        for axis, values in zip(axes, [*found["recall"].values(), found["average_recall"]], strict=True):
+            axis.plot(results["counts"], values, "o-", markersize=2.5, linewidth=1.4, color=colour, label=name)
+    for axis, title in zip(axes, [*(f"recall at IoU {iou}" for iou in IOUS), "average recall"], strict=True):
+        axis.set(title=title, xscale="log", xlabel="proposals of an image", ylim=(0, 1))
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)

@@ -7,19 +7,15 @@ known of a system goes into regions.json when it is done, so that a study that w
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import shlex
 import statistics
-import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boxops import studies
 from boxops.cli.common import UserError, add_data_arguments, data_kind, needs, one_line_errors, tell, user_errors
 from boxops.studies import regions_report as report
+from boxops.studies import store
 
 # Seconds, on VGG16 and a GPU of the time. R-CNN, SPP-net and Fast R-CNN: the lecture's bars, after Girshick, "Fast
 # R-CNN", ICCV 2015, table 4; "with" adds the 2 s of selective search. Faster R-CNN: Ren et al., NeurIPS 2015, table 5.
@@ -62,9 +58,7 @@ it takes shapes, which are generated. A study that was stopped goes on with
 the same command and --resume."""
     add_data_arguments(parser)
     parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images, as in boxops train")
-    parser.add_argument("--out", type=Path, default=Path("study-regions"), metavar="DIR", help="(study-regions)")
-    parser.add_argument("--resume", action="store_true", help="go on: what is done is not done again")
-    parser.add_argument("--overwrite", action="store_true", help="begin anew, over another study and foreign files")
+    store.add_arguments(parser, "regions")
     parser.add_argument("--quick", action="store_true", help="small images, a few steps and proposals: some minutes on "
                         "2 cores, for the times alone")  # fmt: skip
     parser.add_argument("--test-images", type=int, metavar="N", help="held-out images to time (20)")
@@ -95,20 +89,23 @@ def run(args: argparse.Namespace) -> int:
     with RunFolder(args.out) as folder:  # which no other study can write to until then
         with user_errors():
             folder.open()
-            results = open_results(args, plan)
+            begin = {"papers": PAPERS, "systems": {}}
+            results = store.open_results(
+                args, "regions", begin, OPTIONS, plan, [args.annotations, args.backbone_weights]
+            )
         for system, words in plan.items():
             if system in results["systems"]:
                 tell(f"{report.NAMES[system]}: done before")
                 continue
             out = args.out / system
-            command = [*words, "--out", str(out), *mode(args, results, out)]
+            command = [*words, "--out", str(out), *store.mode(args, results, out)]
             tell(f"{report.NAMES[system]}: boxops {shlex.join(command)}")
             status = main(command)
             if status:
                 return status
             with user_errors():
                 results["systems"][system] = {"command": shlex.join(["boxops", *words]), **measure(args, out)}
-                save(results, args.out)
+                store.save(results, args.out)
         with user_errors():
             report.write(results, args.out)
     report.show(results)
@@ -130,11 +127,7 @@ def prepare(args: argparse.Namespace) -> dict[str, list[str]]:
     for name, value in (USUAL | (QUICK if args.quick else {})).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    for name in ("test_images", "max_proposals", "size"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, got {value}")
-    if args.overwrite and args.resume:
-        raise UserError("--overwrite: begins anew, but --resume goes on: expected one of them, got both")
+    store.check_arguments(args, ("test_images", "max_proposals", "size"))
     backbones = [name.removeprefix("rcnn_") for name in MODELS if name.startswith("rcnn_")]
     backbones = [name for name in backbones if all(f"{system}_{name}" in MODELS for system in PAPERS)]
     if args.backbone not in backbones:
@@ -176,50 +169,9 @@ def numbers_of(model: str, args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in numbers.items() if value is not None and name in known}
 
 
-def open_results(args: argparse.Namespace, plan: Mapping[str, list[str]]) -> dict[str, Any]:
-    """What is known from a study to go on with; else the file of a new one, begun."""
-    from boxops.cli.outputs import protect
-
-    file, former = args.out / FILES[0], read(args.out)
-    again = f"--overwrite begins anew, --out takes another folder than {args.out}"
-    options = json.loads(json.dumps({name: getattr(args, name) for name in OPTIONS}))
-    if former and args.resume:
-        for name, value in options.items():
-            if (was := former["options"].get(name)) != value:
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"--resume: expected the options of {file}, {flag} {was}, got {value}; {again}")
-        return former
-    if former and not args.overwrite:
-        raise UserError(f"--out: {args.out} has a study: --resume goes on with it, {again}")
-    if args.resume:
-        tell(f"--resume: {args.out} has no study yet, so one begins")
-    elif not args.overwrite and (runs := [out for name in plan if (out := args.out / name / "last.pt").exists()]):
-        raise UserError(f"--out: {runs[0].parent} has a run: --resume goes on with it, {again}")
-    inputs = [args.annotations, args.backbone_weights]
-    protect([("--out", args.out / name) for name in FILES], inputs, args.overwrite or bool(former))
-    results = {"study": "regions", "options": options, "began": time.time(), "overwrite": args.overwrite,
-               "papers": PAPERS, "systems": {}}  # fmt: skip
-    save(results, args.out)
-    return results
-
-
-def mode(args: argparse.Namespace, results: Mapping[str, Any], out: Path) -> list[str]:
-    """Whether the run of a system goes on, or takes the place of one from before the study began."""
-    last = out / "last.pt"
-    if results["overwrite"] and last.exists() and last.stat().st_mtime < results["began"]:
-        return ["--overwrite"]
-    return ["--resume"] if args.resume else []
-
-
 def read(out: Path) -> dict[str, Any] | None:
     """What a study wrote to its folder; None where there is none."""
-    return studies.read(out / FILES[0], "regions")
-
-
-def save(results: Mapping[str, Any], out: Path) -> None:
-    from boxops.cli.outputs import save_json
-
-    save_json(results, out / FILES[0])
+    return store.read(out / FILES[0], "regions")
 
 
 def measure(args: argparse.Namespace, out: Path) -> dict[str, Any]:
@@ -253,8 +205,6 @@ def measure(args: argparse.Namespace, out: Path) -> dict[str, Any]:
                 counts.append(len(boxes))
                 times["without"].append(warm_time(partial(model, [pixels], [{"proposals": boxes}]), 0.05))
             times["with"].append(warm_time(partial(model, [pixels]), 0.05))
-    with open(out / "metrics.csv", newline="") as file:
-        metrics = list(csv.DictReader(file))[-1]
     return {
         "model": model.config["name"],
         "training_seconds": training_seconds(out),
@@ -262,7 +212,7 @@ def measure(args: argparse.Namespace, out: Path) -> dict[str, Any]:
         "times": {kind: [round(seconds, 6) for seconds in some] for kind, some in times.items()},
         "proposals": statistics.mean(counts) if counts else None,
         "disk": {"features": _bytes(out / "stages", "**/*"), "checkpoints": _bytes(out, "*.pt")},
-        "AP50": float(metrics["box_AP50"]),
+        "AP50": float(store.last_row(out / "metrics.csv")["box_AP50"]),
         "machine": {**facts(device.type, torch.get_num_threads()), "others": watch.others()},
     }
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boxops.studies import store
+
 NAMES = {"rcnn": "R-CNN", "sppnet": "SPP-net", "fast_rcnn": "Fast R-CNN", "faster_rcnn": "Faster R-CNN"}
 TIMES = {
     "training": "training",
@@ -40,15 +42,7 @@ def disk(found: Mapping[str, Any]) -> str:
 
 
 def where(results: Mapping[str, Any]) -> str:
-    """The machines of the study: one, unless a resume was elsewhere."""
-    machines = (found["machine"] for found in results["systems"].values())
-    texts = {
-        f"{m['device']}, {m['threads']} threads, torch {m['packages']['torch']}".replace(
-            " 1 threads", " 1 thread"
-        ): None
-        for m in machines
-    }
-    return "; ".join(texts) + (": not one machine" if len(texts) > 1 else "")
+    return store.where(found["machine"] for found in results["systems"].values())
 
 
 def show(results: Mapping[str, Any]) -> None:
@@ -90,6 +84,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def write(results: Mapping[str, Any], out: Path) -> None:
     """regions.csv, regions.svg and regions.png of a study's folder."""
+    from boxops.cli.outputs import figure_of
     from boxops.training.checkpoint import atomic
 
     rows = []
@@ -102,49 +97,41 @@ def write(results: Mapping[str, Any], out: Path) -> None:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
-    for kind in ("svg", "png"):
-        with atomic(out / f"regions.{kind}") as file:
-            draw(results, file, kind)
+    with figure_of([out / "regions.svg", out / "regions.png"], (10, 3.6)) as figure:
+        draw(results, figure)
 
 
-def draw(results: Mapping[str, Any], file: Any, kind: str) -> None:
+def draw(results: Mapping[str, Any], figure: Any) -> None:
     """Bars of the three times, ours beside the papers', on a log scale."""
-    import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
     systems = list(results["systems"])
-    with matplotlib.rc_context({"font.size": 9, "svg.hashsalt": "boxops"}):
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        for axis, (key, title) in zip(figure.subplots(1, len(TIMES), sharey=True), TIMES.items(), strict=True):
-            shown: list[float] = []
-            for shift, colour, label, times in (
-                (-0.2, OURS, "boxops", [ours(results, system)[key] for system in systems]),
-                (0.2, THEIRS, "the papers", [results["papers"][system][key] for system in systems]),
-            ):
-                known = [(i + shift, value) for i, value in enumerate(times) if value]
-                shown += [value for _, value in known]
-                bars = axis.barh(*zip(*known, strict=True), 0.38, color=colour, label=label) if known else []
-                for bar, (_, value) in zip(bars, known, strict=True):
-                    axis.annotate(
-                        span(value), (value, bar.get_y() + 0.19), (3, 0), textcoords="offset points", va="center"
-                    )
-            axis.set_xscale("log")
-            low, high = min(shown, default=1) / 5, max(shown, default=1)
-            axis.set_xlim(low, high * (high / low) ** 0.35)  # room for the numbers
-            ticks = [tick for tick in TICKS if low <= tick <= 1.2 * high and (tick >= 60 or tick == 1 or high < 1000)]
-            axis.xaxis.set_major_locator(FixedLocator(ticks))
-            axis.xaxis.set_major_formatter(lambda tick, _: TICKS.get(float(f"{tick:.3g}"), ""))
-            axis.xaxis.set_minor_locator(NullLocator())
-            axis.set_title(title, fontsize=9)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.tick_params(axis="y", length=0)
-            axis.set_yticks(range(len(systems)), [NAMES[system] for system in systems])
-        axis.invert_yaxis()
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        labels = [
-            f"boxops: {results['options']['backbone']}, {where(results)}",
-            "the papers: VGG16, a GPU of the time",
-        ][: len(labels)]
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        figure.savefig(file, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else {})
+    for axis, (key, title) in zip(figure.subplots(1, len(TIMES), sharey=True), TIMES.items(), strict=True):
+        shown: list[float] = []
+        for shift, colour, label, times in (
+            (-0.2, OURS, "boxops", [ours(results, system)[key] for system in systems]),
+            (0.2, THEIRS, "the papers", [results["papers"][system][key] for system in systems]),
+        ):
+            known = [(i + shift, value) for i, value in enumerate(times) if value]
+            shown += [value for _, value in known]
+            bars = axis.barh(*zip(*known, strict=True), 0.38, color=colour, label=label) if known else []
+            for bar, (_, value) in zip(bars, known, strict=True):
+                axis.annotate(span(value), (value, bar.get_y() + 0.19), (3, 0), textcoords="offset points", va="center")
+        axis.set_xscale("log")
+        low, high = min(shown, default=1) / 5, max(shown, default=1)
+        axis.set_xlim(low, high * (high / low) ** 0.35)  # room for the numbers
+        ticks = [tick for tick in TICKS if low <= tick <= 1.2 * high and (tick >= 60 or tick == 1 or high < 1000)]
+        axis.xaxis.set_major_locator(FixedLocator(ticks))
+        axis.xaxis.set_major_formatter(lambda tick, _: TICKS.get(float(f"{tick:.3g}"), ""))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_title(title, fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.set_yticks(range(len(systems)), [NAMES[system] for system in systems])
+    axis.invert_yaxis()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    labels = [
+        f"boxops: {results['options']['backbone']}, {where(results)}",
+        "the papers: VGG16, a GPU of the time",
+    ][: len(labels)]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)

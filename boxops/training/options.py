@@ -34,7 +34,7 @@ class Options:
     seed: int = _option(0, "of the model's weights, the order of images and their augmentation")
     workers: int = _option(2, "processes that load images; 0: none besides the main one")
     device: str = _option("auto", "auto, cpu, cuda or cuda:1; auto is a GPU if there is one")
-    sync_bn: bool = _option(False, "batch norms see the images of all processes (GPU)")
+    sync_bn: bool = _option(False, "batch norms see the images of all processes")
     channels_last: bool = _option(False, "weights and features as NHWC in memory", by_model=True)
     find_unused: bool = _option(False, "with several processes, for losses that leave parameters out")
     eval_every: int = _option(1, "epochs between evaluations; 0: only at the end", by_model=True)

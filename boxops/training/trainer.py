@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from boxops.training import resuming
+from boxops.training import resuming, sync_bn
 from boxops.training.checkpoint import load, save
 from boxops.training.collapse import Collapse
 from boxops.training.folder import RunFolder
@@ -57,8 +58,9 @@ class Trainer:
             ``resuming.py`` says which options may be others than the run's; those take effect.
         settings: plain values that are kept in the checkpoints: what else a resume should know.
 
-    Each step seeds torch from (seed, process, step), and the data its samples from (seed, epoch, index): a resume
-    needs no state of random numbers. Under torchrun there is one Trainer a process.
+    Each step seeds torch from (seed, process, step), Python from (seed, step), of which all processes draw alike what
+    a batch has in common (its size), and the data its samples from (seed, epoch, index): a resume needs no state of
+    random numbers. Under torchrun there is one Trainer a process.
 
     A checkpoint that cannot be written is said, and the run goes on to the next one; ``kept`` tells what last.pt holds.
 
@@ -96,11 +98,10 @@ class Trainer:
         self.total = min(o.epochs * steps_per_epoch, o.steps or o.epochs * steps_per_epoch)
         model = model.to(self.device, memory_format=torch.channels_last if o.channels_last else torch.preserve_format)
         parallel: dict[str, Any] = {"find_unused_parameters": o.find_unused}
-        synced = o.sync_bn and self.device.type == "cuda" and self.world > 1
         if self.device.type == "cuda" and self.world > 1:
             parallel["device_ids"] = [self.device]
-        if synced:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if o.sync_bn and self.world > 1:
+            model = sync_bn.convert(model, self.device)
         self.model = model
         self.run_model = DistributedDataParallel(model, **parallel) if self.world > 1 else model
         self.average = make_average(model, o.ema, lambda: self.step) if o.ema else None
@@ -121,8 +122,8 @@ class Trainer:
         self.collapse = Collapse(data, self.logs.say)
         for change in changes:
             self.logs.say(change)
-        if o.sync_bn and not synced:
-            self.logs.say(f"sync_bn: left out: it needs several processes on GPUs, got {self.world} on {self.device}")
+        if o.sync_bn and self.world == 1:
+            self.logs.say("sync_bn: nothing to do: there is one process, whose batch norms see the whole batch")
 
     def _agree(self) -> None:
         """All processes begin at one step: a folder that only some of them see would train them apart."""
@@ -237,6 +238,7 @@ class Trainer:
         for i, (images, targets, problems) in enumerate(micro_batches):
             self.logs.add_problems(problems)
             torch.manual_seed(seed_of(o.seed, self.rank, self.step, i))
+            random.seed(seed_of(o.seed, self.step, i))
             images = [image.to(self.device, non_blocking=True) for image in images]
             # No crowds, no iscrowd: looking for them on a GPU would make the host wait.
             seen = [{k: v for k, v in target.items() if k != "iscrowd" or v.any()} for target in targets]

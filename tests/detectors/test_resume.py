@@ -146,7 +146,13 @@ def test_the_command(tmp_path, capsys):
     assert state["options"]["lr"] == 0.01
     assert state["options"]["batch_size"] == 4
     assert state["model"]["dropout"] == 0.2
-    assert state["settings"] == {"data": "shapes", "augment": "rcnn", "vertical_flip": False, "jitter": True}
+    assert state["settings"] == {
+        "data": "shapes",
+        "augment": "rcnn",
+        "vertical_flip": False,
+        "jitter": True,
+        "mixup": 0.0,
+    }
     other = ["train", "ssd", *SHORT[2:], *SHAPES, *out, "--resume"]
     assert main(other) == 2
     assert "model: the run in" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 import argparse
+import math
 import sys
 from itertools import chain
 
@@ -48,6 +49,50 @@ def test_schedules(kind, last):
     assert rates[9] == pytest.approx(1)
     assert rates[-1] == pytest.approx(last, abs=1e-3)
     assert sorted(rates[9:], reverse=True) == rates[9:]
+
+
+def of_torch(optimizer, kind, warmup, total):
+    """The same schedule of torch's own parts."""
+    from torch.optim import lr_scheduler as torchs
+
+    after = total - warmup
+    rise = torchs.LinearLR(optimizer, 1 / (warmup + 1), 1, warmup) if warmup else None
+    falls = {
+        "cosine": lambda: torchs.CosineAnnealingLR(optimizer, after),
+        "multistep": lambda: torchs.MultiStepLR(optimizer, [-(-after * 2 // 3), -(-after * 8 // 9)]),
+        "constant": lambda: torchs.ConstantLR(optimizer, 1, 0),
+    }
+    fall = falls[kind]()
+    return torchs.SequentialLR(optimizer, [rise, fall], [warmup]) if warmup else fall
+
+
+@pytest.mark.parametrize("kind", ["cosine", "multistep", "constant"])
+@pytest.mark.parametrize(("warmup", "total"), [(0, 50), (1, 50), (10, 100), (37, 331)])
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # SequentialLR's own
+def test_schedules_are_closed_forms_at_every_step(kind, warmup, total):
+    """The warm-up is the line from 0, one step before the first, to eta at its end; from there on step t of T has
+    (1 + cos(pi t / T)) eta / 2, or eta and a tenth of it from 2 T / 3 and 8 T / 9 on; two rates keep their ratio."""
+    eta = (0.4, 0.04)
+
+    def optimizer():
+        return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in eta])
+
+    ours, theirs = optimizer(), optimizer()
+    schedule = make_schedule(ours, Options(schedule=kind, warmup=warmup), total)
+    other = of_torch(theirs, kind, warmup, total)
+    for step in range(total):
+        rates = [group["lr"] for group in ours.param_groups]
+        t, after = step - warmup, total - warmup
+        if step < warmup:
+            share = (step + 1) / (warmup + 1)
+        else:
+            tenths = (3 * t >= 2 * after) + (9 * t >= 8 * after)
+            share = {"cosine": (1 + math.cos(t * math.pi / after)) / 2, "multistep": 0.1**tenths, "constant": 1}[kind]
+        assert rates == pytest.approx([rate * share for rate in eta], rel=1e-9, abs=1e-12), step
+        assert [group["lr"] for group in theirs.param_groups] == pytest.approx(rates, rel=1e-6, abs=1e-9), step
+        for some, rule in ((ours, schedule), (theirs, other)):
+            some.step()
+            rule.step()
 
 
 @pytest.mark.parametrize(("total", "rising"), [(330, 33), (50_000, 1000), (9, 0)])

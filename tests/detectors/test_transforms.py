@@ -122,5 +122,7 @@ def test_vertical_flip():
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="expected a preset of ssd, yolo, rcnn, none, got 'detr'"):
+    with pytest.raises(
+        ValueError, match=r"augment: expected names of rcnn, ssd, yolo, none, mosaic, colour, .* flip, got .detr."
+    ):
         transforms.train("detr")

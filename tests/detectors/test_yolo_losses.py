@@ -4,8 +4,11 @@ Everything of a head is float32, as the maps of a network are: 1e-4 of the large
 exp and log of sides and differences of logistics near 0 and 1 take.
 """
 
+import copy
 import math
 import re
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -78,8 +81,8 @@ class Version:
         return deltas, sums
 
 
-def v3(raws, images, size, ignore_thresh=IGNORE):
-    return slow.v3(raws, MASKS, ANCHORS, CLASSES, size, images, ignore_thresh)
+def v3(raws, images, size, ignore_thresh=IGNORE, **options):
+    return slow.v3(raws, MASKS, ANCHORS, CLASSES, size, images, ignore_thresh, **options)
 
 
 def v2(raws, images, size, **options):
@@ -129,6 +132,49 @@ def random_target(seed, count, size=SIZE):
 def test_random_objects(version, seed, counts):
     targets = [random_target(seed + 7 * b, count) for b, count in enumerate(counts)]
     version.check(version.raws(seed, len(counts), scale=1 + seed % 3), targets)
+
+
+@settings(max_examples=4)
+@given(seed=st.integers(0, 2**32 - 1), counts=st.lists(st.integers(0, 6), min_size=1, max_size=3))
+def test_random_weights(version, seed, counts):
+    targets = [random_target(seed + 7 * b, count) for b, count in enumerate(counts)]
+    for one in targets:
+        one["weights"] = torch.from_numpy(np.random.default_rng(seed).random(len(one["labels"])).astype(np.float32))
+    version.check(version.raws(seed, len(counts)), targets)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_mixups_loss_is_the_weighted_sum(version, share):
+    """Of objects in cells of their own. Only of a box that is nobody's more is said where an image is alone: that the
+    other's objects are not there."""
+    first, second = target((9, 9, 7, 9, 1), (40, 9, 22, 14, 2)), target((9, 26, 14, 10, 3), (40, 26, 12, 10, 1))
+    both = {key: torch.cat([first[key], second[key]]) for key in first}
+    raws, losses = version.raws(14, 1), {}
+    for name, one, weights in (
+        ("first", first, [1, 1]),
+        ("second", second, [1, 1]),
+        ("mixed", both, [share] * 2 + [1 - share] * 2),
+        ("whole first", both, [1, 1, 0, 0]),
+        ("whole second", both, [0, 0, 1, 1]),
+    ):
+        losses[name] = version.losses(raws, [{**one, "weights": torch.tensor(weights).float()}])[1]
+    for part, mixed in losses["mixed"].items():
+        names = ("whole first", "whole second") if part == "objectness" else ("first", "second")
+        one, two = (losses[name][part] for name in names)
+        torch.testing.assert_close(mixed, share * one + (1 - share) * two)
+        assert one > 0 and two > 0
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.5])
+def test_label_smoothing(version, eps):
+    smoothed = copy.copy(version)
+    smoothed.model = copy.copy(version.model)
+    smoothed.model.settings = replace(version.model.settings, label_smoothing=eps)
+    smoothed.reference = partial(version.reference, smoothing=eps)
+    raws, targets = version.raws(15, 2), [random_target(15, 4), target()]
+    _, plain = version.check(raws, targets)
+    _, sums = smoothed.check(raws, targets)
+    assert {part for part in plain if plain[part] != sums[part]} == {"classification"}
 
 
 def test_images_without_objects(version):

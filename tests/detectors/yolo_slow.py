@@ -18,12 +18,14 @@ PARTS = ("bbox_regression", "objectness", "classification")
 
 
 def objects_of(target, size):
-    """The objects of a target whose boxes are corners in pixels of a batch of that (height, width)."""
+    """The objects of a target whose boxes are corners in pixels of a batch of that (height, width), with weights."""
     height, width = size
-    found = []
-    for (x1, y1, x2, y2), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
+    found, weights = [], target.get("weights", np.ones(len(target["labels"]))).tolist()
+    for (x1, y1, x2, y2), label, weight in zip(
+        target["boxes"].tolist(), target["labels"].tolist(), weights, strict=True
+    ):
         x, y, w, h = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
-        found.append((x, y, w, h, label - 1))
+        found.append((x, y, w, h, label - 1, weight))
     return found
 
 
@@ -98,16 +100,21 @@ def box_at(out, n, j, i, shapes):
     return (i + x) / wide, (j + y) / high, math.exp(w) * shapes[n][0], math.exp(h) * shapes[n][1]
 
 
+def wanted_class(k, truth, classes, smoothing):
+    """Of class k: 1 - eps for the object's own, eps / (classes - 1) for the others."""
+    return 1 - smoothing if k == truth[4] else smoothing / (classes - 1)
+
+
 def pull(terms, n, j, i, truth, shape, grid, weight, kind):
     """What moves the box of cell (j, i) to the truth: delta_yolo_box and delta_region_box."""
-    weight *= 2 - truth[2] * truth[3]
+    weight *= truth[5] * (2 - truth[2] * truth[3])
     wanted = cell(truth[0], grid[1])[1], cell(truth[1], grid[0])[1]
     wanted += math.log(truth[2] / shape[0]), math.log(truth[3] / shape[1])
     for k in range(4):
         terms[n, k, j, i] = "bbox_regression", kind if k < 2 else "squared", weight, wanted[k]
 
 
-def v3(raws, masks, anchors, classes, size, images, ignore_thresh=0.5):
+def v3(raws, masks, anchors, classes, size, images, ignore_thresh=0.5, smoothing=0.0):
     """yolo_layer.c, and sections 2.1 and 2.2.
 
     Args:
@@ -138,9 +145,14 @@ def v3(raws, masks, anchors, classes, size, images, ignore_thresh=0.5):
                     continue
                 n, (i, _), (j, _) = mask.index(best), cell(truth[0], grid[1]), cell(truth[1], grid[0])
                 pull(terms, n, j, i, truth, own[n], grid, 1, "logistic")
-                terms[n, 4, j, i] = "objectness", "logistic", 1, 1
+                terms[n, 4, j, i] = "objectness", "logistic", truth[5], 1
                 for k in range(classes):
-                    terms[n, 5 + k, j, i] = "classification", "logistic", 1, float(k == truth[4])
+                    terms[n, 5 + k, j, i] = (
+                        "classification",
+                        "logistic",
+                        truth[5],
+                        wanted_class(k, truth, classes, smoothing),
+                    )
             slope, sums = evaluate(terms, out, z)
             delta[b] = slope.reshape(raw[b].shape)
             total = {part: total[part] + sums[part] for part in PARTS}
@@ -148,7 +160,7 @@ def v3(raws, masks, anchors, classes, size, images, ignore_thresh=0.5):
     return deltas, total
 
 
-def v2(raw, anchors, classes, images, thresh=0.5, squared=True, **options):
+def v2(raw, anchors, classes, images, thresh=0.5, squared=True, smoothing=0.0, **options):
     """region_layer.c, with bias_match = 1; anchors in cells, else as :func:`v3`.
 
     backward_region_layer multiplies the delta of x, y and objectness by the logistic's slope, so that these are squared
@@ -169,17 +181,18 @@ def v2(raw, anchors, classes, images, thresh=0.5, squared=True, **options):
             n, (i, _), (j, _) = best_shape(truth, shapes), cell(truth[0], grid[1]), cell(truth[1], grid[0])
             pull(terms, n, j, i, truth, shapes[n], grid, s["coord_scale"], kind)
             wanted = iou(box_at(out, n, j, i, shapes), truth) if s["rescore"] else 1
-            terms[n, 4, j, i] = "objectness", kind, s["object_scale"], wanted
+            terms[n, 4, j, i] = "objectness", kind, s["object_scale"] * truth[5], wanted
             for k in range(classes):
                 compared = "softmax" if s["softmax"] else "logistic"
-                terms[n, 5 + k, j, i] = "classification", compared, s["class_scale"], float(k == truth[4])
+                wanted = wanted_class(k, truth, classes, smoothing)
+                terms[n, 5 + k, j, i] = "classification", compared, s["class_scale"] * truth[5], wanted
         slope, sums = evaluate(terms, out, z)
         delta[b] = slope.reshape(raw[b].shape)
         total = {part: total[part] + sums[part] for part in PARTS}
     return delta, total
 
 
-def v1(raw, side, num, classes, images, sqrt=0, **options):
+def v1(raw, side, num, classes, images, sqrt=0, smoothing=0.0, **options):
     """detection_layer.c, and equation 3, which is twice this sum.
 
     Args:
@@ -201,10 +214,11 @@ def v1(raw, side, num, classes, images, sqrt=0, **options):
                 terms[cells * classes + c * num + n,] = "objectness", "squared", s["noobject_scale"], 0
             if c not in taken:
                 continue
-            x, y, w, h, label = taken[c]
+            x, y, w, h, _, weight = taken[c]
             for k in range(classes):
                 compared = "softmax" if s["softmax"] else "squared"
-                terms[c * classes + k,] = "classification", compared, s["class_scale"], float(k == label)
+                wanted = wanted_class(k, taken[c], classes, smoothing)
+                terms[c * classes + k,] = "classification", compared, s["class_scale"] * weight, wanted
             within = cell(x, side)[1], cell(y, side)[1]
             truth, best, best_iou, best_rmse = (within[0] / side, within[1] / side, w, h), 0, 0.0, math.inf
             for n in range(num):
@@ -217,10 +231,10 @@ def v1(raw, side, num, classes, images, sqrt=0, **options):
                 elif rmse < best_rmse:
                     best_rmse, best = rmse, n
             wanted = best_iou if s["rescore"] else 1
-            terms[cells * classes + c * num + best,] = "objectness", "squared", s["object_scale"], wanted
+            terms[cells * classes + c * num + best,] = "objectness", "squared", s["object_scale"] * weight, wanted
             at = cells * (classes + num) + (c * num + best) * 4
             for k, value in enumerate([*within, *((math.sqrt(w), math.sqrt(h)) if sqrt else (w, h))]):
-                terms[at + k,] = "bbox_regression", "squared", s["coord_scale"], value
+                terms[at + k,] = "bbox_regression", "squared", s["coord_scale"] * weight, value
         delta[b], sums = evaluate(terms, out, z)
         total = {part: total[part] + sums[part] for part in PARTS}
     return delta, total
