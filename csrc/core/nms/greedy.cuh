@@ -90,13 +90,15 @@ __global__ void __launch_bounds__(64)
   const S box = s.boxes[min_of(i, s.n - 1)];
 
   if (stripe < stripes) {
+    const bool wanted = !kCostly<S> || (in && s.alive[i] != 0);
     const int64_t begin = own.start + round.from, base = begin / 64;
     int64_t word = (round.holds(segment, first) ? segment.start + round.from : first) / 64 + stripe;
     for (; word <= first / 64; word += stripes) {
       __syncthreads();
       columns[t] = s.boxes[min_of(word * 64 + t, s.n - 1)];
       __syncthreads();
-      const Word bits = overlapping(columns, box, threshold) & lowest(i - word * 64) & ~lowest(begin - word * 64);
+      const Word bits =
+          wanted ? overlapping<false>(columns, box, threshold) & lowest(i - word * 64) & ~lowest(begin - word * 64) : 0;
       if (in && word >= base) s.mask[(i - round.first) * s.words + word - base] = bits;
     }
     return;
@@ -108,7 +110,7 @@ __global__ void __launch_bounds__(64)
     __syncthreads();
     columns[t] = s.kept[segment.start + min_of(at + t, kept - 1)];
     __syncthreads();
-    if (!gone) gone = overlapping(columns, box, threshold) != 0;
+    if (!gone) gone = overlapping<true>(columns, box, threshold) != 0;
   }
   if (in && gone) atomicExch(&s.alive[i], 0);
 }
@@ -274,8 +276,12 @@ int greedy(const Greedy<S>& s, const Rounds& rounds, int64_t limit, const Thresh
     const int64_t groups = blocks_of(rounds.single ? min_of(rounds.chunk, s.n - from) : s.n, 64);
     const int64_t share = max_of<int64_t>(kMostBlocks / groups, 4);
     const int64_t stripes = min_of(rounds.words, share), more = from > 0 ? min_of<int64_t>(64, share) : 0;
-    const dim3 blocks(grid_x(groups), static_cast<unsigned>(stripes + more));
-    BOXOPS_TRY(launch(compare_kernel<S>, blocks, 64, stream, s, round, limit, static_cast<int>(stripes), threshold));
+    const auto compare = [&](int64_t stripes, int64_t more) {
+      const dim3 blocks(grid_x(groups), static_cast<unsigned>(stripes + more));
+      return launch(compare_kernel<S>, blocks, 64, stream, s, round, limit, static_cast<int>(stripes), threshold);
+    };
+    if (kCostly<S> && more > 0) BOXOPS_TRY(compare(0, more));  // so that the mask is of those still in
+    BOXOPS_TRY(compare(stripes, kCostly<S> ? 0 : more));
     BOXOPS_TRY(launch(resolve_kernel<S>, grid_x(groups), kResolveThreads, stream, s, round, limit));
   }
   return cudaSuccess;

@@ -58,8 +58,14 @@ __device__ bool exceeds(T, const RotatedBox<T>& kept, const RotatedBox<T>& other
   return iou_of_meeting(kept, other) > t.value;
 }
 
-// Bit c: column c of 64, which comes before the box, overlaps it too much.
-template <class S, class T>
+// Whether a pair that meets costs so much that the threads of boxes which are out already had better not look at it.
+template <class S>
+constexpr bool kCostly = false;
+template <class T>
+constexpr bool kCostly<RotatedBox<T>> = true;
+
+// Bit c: column c of 64, which comes before the box, overlaps it too much; where any_is_enough, of some of them.
+template <bool any_is_enough, class S, class T>
 __device__ unsigned long long overlapping(const S* columns, const S& box, const Threshold<T>& threshold) {
   constexpr int kAtOnce = 4;  // without a branch, so that they do not wait for each other
   unsigned halves[2] = {0, 0};
@@ -72,7 +78,7 @@ __device__ unsigned long long overlapping(const S* columns, const S& box, const 
       bool any = false;
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k) shared[k] = shared_by(some[k], box), any |= shared[k] > T(0);
-      if (!any) continue;
+      if (!any || (any_is_enough && (halves[0] | halves[1]) != 0)) continue;
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k)
         if (shared[k] > T(0) && exceeds(shared[k], some[k], box, threshold)) halves[half] |= 1u << (c + k);
