@@ -21,7 +21,7 @@ from .machine import busy
 from .report import duration, least, size, smallest, timed, times
 
 Case = dict[str, Any]
-FIRST = ("powerboxes", "SciPy", "ensemble-boxes")  # share a colour; a case has one of them
+FIRST = ("powerboxes", "SciPy", "ensemble-boxes", "HungarianMatcher")  # share a colour; a case has one of them
 SECOND = ("lsnms", "lap", "lapx", "pycocotools", "shapely")
 ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", *FIRST, *SECOND, "NumPy")
 

@@ -234,6 +234,12 @@ def test_the_tables_of_the_detectors_are_not_cut_either(monkeypatch, capsys, wid
     assert printed.rstrip().endswith("WARNING: NOT TIMED ssd: wrong detections: 7 of 9\nWARNING: the machine was busy")
 
 
+def test_the_plots_have_a_colour_for_every_rival():
+    plots = pytest.importorskip("boxops.benchmarks.plots", exc_type=ImportError)
+    assert {name for case in harness.families() for name in case.rivals} <= set(plots.ROWS)
+    assert all(plots.colour(row) for row in plots.ROWS)
+
+
 def test_the_smallest_margin_of_each_op_is_shown(tmp_path, capsys):
     result = bench(tmp_path, "--quick")
     printed = capsys.readouterr().out
