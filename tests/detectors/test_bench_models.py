@@ -40,7 +40,7 @@ def test_bench_models(monkeypatch, tmp_path, capfd):
         (name, job) for name, *_ in TINY for job in ("training step", "inference")
     ]
     for row in rows:
-        for which in ("boxops", "torchvision"):
+        for which in ("boxops", "twin"):
             assert 0 < row[which]["box_ops"] < row[which]["total"]
     assert "faster_rcnn_mobilenet_v2_fpn" in capfd.readouterr().out
 

@@ -84,7 +84,7 @@ def test_files_and_table(fake, capsys, monkeypatch):
     assert max(map(len, lines[:-1])) <= 80 and "…" not in said.out
     told = {line.split("  ")[0].strip(): line.split() for line in lines}
     assert told["baseline"][-5:] == ["31.0", "30.0..32.0", "-", "15.5", "64.26"]
-    assert told["+ augmentation"][-5:] == ["41.0", "40.0..42.0", "+10.0*", "20.5", "-"]
+    assert told["+ augmentation"][-5:] == ["41.0", "40.0..42.0", "+10.0*", "20.5", "80.25"]
     assert told["+ synchronised BN"][-6:] == ["41.0", "40.0..42.0", "as", "above", "20.5", "80.81"]
     assert told["+ mixup"][-5:] == ["72.5", "71.5..73.5", "+1.5", "36.3", "83.68"]  # 70..72 before: no star
     assert "all together: +41.5, ranges apart" in said.out

@@ -68,9 +68,7 @@ __global__ void __launch_bounds__(kThreads) iou_kernel(Boxes boxes1, Boxes boxes
 #pragma unroll
           for (int k = 0; k < kColumns; ++k) {
             const Shape<float>& c = columns[k];
-            const float inter = fmaxf(fminf(mine.x2, c.x2) - fmaxf(mine.x1, c.x1), 0.0f) *
-                                fmaxf(fminf(mine.y2, c.y2) - fmaxf(mine.y1, c.y1), 0.0f);
-            const float whole = (mine.area + c.area) - inter;
+            const float inter = quick_intersection(mine, c), whole = union_of(inter, mine.area, c.area);
             in_bounds = in_bounds & (whole > kLeastOperand) & (whole < kMostOperand) &
                         ((inter == 0.0f) | (inter > kLeastOperand));
             iou[k] = quotient(inter, whole);

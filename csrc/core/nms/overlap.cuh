@@ -28,13 +28,10 @@ struct Threshold {
   explicit Threshold(T t) : value(t), next(std::nextafter(t, std::numeric_limits<T>::infinity())) {}
 };
 
-// What two boxes share, which settles most pairs: 0 if nothing. Shapes hold no NaN but for areas, so that fmax and
-// fmin, one instruction each, give the lengths of geometry.h. Of rotated boxes, whether their hulls meet.
+// What two boxes share, which settles most pairs: 0 if nothing. Of rotated boxes, whether their hulls meet.
 template <class T>
 __device__ T shared_by(const Upright<T>& kept, const Upright<T>& other) {
-  const T w = std::fmax(std::fmin(kept.x2, other.x2) - std::fmax(kept.x1, other.x1), T(0));
-  const T h = std::fmax(std::fmin(kept.y2, other.y2) - std::fmax(kept.y1, other.y1), T(0));
-  return w * h;
+  return quick_intersection<T>(kept, other);
 }
 template <class T>
 __device__ T shared_by(const RotatedBox<T>& kept, const RotatedBox<T>& other) {
@@ -48,7 +45,7 @@ __device__ T shared_by(const RotatedBox<T>& kept, const RotatedBox<T>& other) {
 // What lies in between is divided. A union that overflows makes next u infinite or NaN, and leaves it to iou_of too.
 template <class T>
 __device__ bool exceeds(T inter, const Upright<T>& kept, const Upright<T>& other, const Threshold<T>& t) {
-  const T uni = (kept.area + other.area) - inter, least = t.next * uni;
+  const T uni = union_of(inter, kept.area, other.area), least = t.next * uni;
   if (inter > least) return true;
   if (inter < t.value * uni && least < std::numeric_limits<T>::infinity()) return false;
   return iou_of(static_cast<const Shape<T>&>(kept), static_cast<const Shape<T>&>(other)) > t.value;
