@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 ABSENT: dict[str, str] = {}  # rivals that cannot be imported, and why
-NAMES = {"scipy": "SciPy", "ensemble_boxes": "ensemble-boxes", "lap": "lapx"}  # module: as the tables name it
+NAMES = {
+    "scipy": "SciPy",
+    "ensemble_boxes": "ensemble-boxes",
+    "lap": "lapx",
+    "models": "detr",  # of facebookresearch
+}  # module: as the tables name it
 PACKAGES = ("boxops", "torch", "torchvision", "powerboxes", "scipy", "lap", "lsnms", "ensemble_boxes", "shapely",
             "pycocotools", "numpy")  # fmt: skip
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from boxops.cli.common import UserError, add_data_arguments, data_kind, is_first, one_line_errors, user_errors
+from boxops.cli.common import UserError, data_kind, is_first, one_line_errors, user_errors
 from boxops.studies import increments, store
 
 # He et al. 2019, table 6: top-1 on ImageNet, mixup without distillation.
@@ -47,11 +47,8 @@ it is data of boxops train, of which every object is cut out as an image. In
 --out: the table as classification.csv, all numbers as classification.json, a
 picture as classification.svg and classification.png, and the runs. A study that
 was stopped or killed goes on with the same command and --resume."""
-    add_data_arguments(parser)
-    parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images, as in boxops train")
-    parser.add_argument("--per-class", type=int, metavar="N", help="learn from at most so many images of each class")
     increments.add_arguments(parser, "classification")
-    parser.add_argument("--quick", action="store_true", help="a few steps on small images: it shows how, not how much")
+    parser.add_argument("--per-class", type=int, metavar="N", help="learn from at most so many images of each class")
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="mobilenet_v2", metavar="NAME", help="of torchvision's (mobilenet_v2)")
     group.add_argument("--size", type=int, help="side of the input (96)")
@@ -88,10 +85,8 @@ def prepare(args: argparse.Namespace) -> None:
     from boxops.data import kind_of
     from boxops.studies import classifier
 
-    if args.data is None and args.root is None and args.annotations is None:
-        if not args.quick:
-            raise UserError("--root: expected the folder of the data, got none; --quick needs none")
-        args.data = "shapes"
+    pretrained = {"batch_size": 32, "lr": 0.05 if args.weights is None else 0.01}
+    increments.take_defaults(args, USUAL | pretrained, QUICK, QUICK_SHAPES)
     if args.data is None:
         try:
             args.data = kind_of(args.root, args.annotations)
@@ -106,12 +101,6 @@ def prepare(args: argparse.Namespace) -> None:
     elif others := [name for name in ("images", "annotations", "data_option") if getattr(args, name)]:
         flag = others[0].replace("_", "-")
         raise UserError(f"--{flag}: expected it with annotated images, got folders of images by class in {args.root}")
-    if args.quick and args.data == "shapes":
-        args.data_option = list((QUICK_SHAPES | dict(args.data_option)).items())
-    pretrained = {"batch_size": 32, "lr": 0.05 if args.weights is None else 0.01}
-    for name, value in (USUAL | pretrained | (QUICK if args.quick else {})).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
     args.train_split = args.eval_split = None
     store.check_arguments(args, ("seeds", "size", "epochs", "steps", "batch_size", "per_class"))
     classifier.check(args.model, args.size)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from boxops.cli.common import is_first, tell, user_errors
+from boxops.cli.common import UserError, add_data_arguments, is_first, tell, user_errors
 from boxops.studies import increments_report as report
 from boxops.studies import store
 
@@ -20,8 +20,29 @@ Run = Callable[[str, int, Path], dict[str, Any] | int]
 
 
 def add_arguments(parser: argparse.ArgumentParser, study: str) -> None:
+    add_data_arguments(parser)
+    parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images, as in boxops train")
     store.add_arguments(parser, study)
     parser.add_argument("--seeds", type=int, metavar="N", help="runs of each row (3); a --resume may ask for more")
+    parser.add_argument("--quick", action="store_true", help="a few steps on small images: it shows how, not how much")
+
+
+def take_defaults(
+    args: argparse.Namespace, usual: Mapping[str, Any], quick: Mapping[str, Any], shapes: Mapping[str, Any]
+) -> None:
+    """The numbers that are not given: the usual ones, or with --quick its own, and the options of its generated images.
+
+    Without data --quick alone can run, on those images.
+    """
+    if args.data is None and args.root is None and args.annotations is None:
+        if not args.quick:
+            raise UserError("--root: expected the folder of the data, got none; --quick needs none")
+        args.data = "shapes"
+    if args.quick and args.data == "shapes":
+        args.data_option = list({**shapes, **dict(args.data_option)}.items())
+    for name, value in {**usual, **(quick if args.quick else {})}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def carry_out(

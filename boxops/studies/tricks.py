@@ -15,7 +15,6 @@ from typing import Any
 
 from boxops.cli.common import (
     UserError,
-    add_data_arguments,
     data_kind,
     is_first,
     key_value,
@@ -71,10 +70,7 @@ In --out: the table as tricks.csv, all numbers as tricks.json, a picture as
 tricks.svg and tricks.png, and the runs. Synchronised batch norm is run with
 several processes only. A study that was stopped or killed goes on with the same
 command and --resume."""
-    add_data_arguments(parser)
-    parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images, as in boxops train")
     increments.add_arguments(parser, "tricks")
-    parser.add_argument("--quick", action="store_true", help="a few steps on small images: it shows how, not how much")
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="yolo_v3", metavar="NAME", help="(yolo_v3, whose network is YOLOv3-tiny's)")
     group.add_argument("--size", type=int, help="side of the input (by model)")
@@ -118,16 +114,8 @@ def prepare(args: argparse.Namespace) -> dict[str, str]:
     from boxops.cli import model_options
     from boxops.data import transforms
 
-    if args.data is None and args.root is None and args.annotations is None:
-        if not args.quick:
-            raise UserError("--root: expected the folder of the data, got none; --quick needs none")
-        args.data = "shapes"
+    increments.take_defaults(args, USUAL, QUICK, QUICK_SHAPES)
     data_kind(args)
-    if args.quick and args.data == "shapes":
-        args.data_option = list((QUICK_SHAPES | dict(args.data_option)).items())
-    for name, value in (USUAL | (QUICK if args.quick else {})).items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
     store.check_arguments(args, ("seeds", "size", "epochs", "steps", "batch_size"))
     name = models.full_name(args.model)
     if name not in models.MODELS:
