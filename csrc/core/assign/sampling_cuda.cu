@@ -67,13 +67,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // The first place of a kind (and of the kinds after it) among the sorted keys.
 __device__ int64_t begin_of(const State& s, int64_t n, uint64_t kind, int shift) {
-  int64_t low = 0, high = n;
-  while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
-    if (s.sorted[middle] >> shift < kind) low = middle + 1;
-    else high = middle;
-  }
-  return low;
+  return lower_bound(s.sorted, n, kind << shift);
 }
 
 // A block takes one image after another: positives, then negatives, then -1, with keys that put their indices in order.

@@ -55,4 +55,15 @@ class Workspace {
   size_t used_ = 0;
 };
 
+// The first of the n rising keys that is not below `key`.
+__device__ inline int64_t lower_bound(const uint64_t* keys, int64_t n, uint64_t key) {
+  int64_t low = 0, high = n;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (keys[middle] < key) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 }  // namespace boxops::cuda

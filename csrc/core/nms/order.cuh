@@ -167,17 +167,6 @@ __global__ void slot_kernel(NmsInput input, Ordered<S> s) {
   }
 }
 
-// The first of the n rising keys that is not below `key`.
-__device__ int64_t lower_bound(const uint64_t* keys, int64_t n, uint64_t key) {
-  int64_t low = 0, high = n;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (keys[middle] < key) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
 // A thread puts one box to its place.
 template <class S>
 __global__ void put_kernel(NmsInput input, PaddedOptions options, Ordered<S> s) {

@@ -98,15 +98,7 @@ __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<poo
   for (int64_t i = int64_t(blockIdx.x) * kListThreads + threadIdx.x; i < max_of(rois.count, s.segments + 1);
        i += int64_t(gridDim.x) * kListThreads) {
     if (i < rois.count) list_roi(gradients, rois, bins, s, i, s.order[i], static_cast<int64_t>(s.sorted[i]));
-    if (i <= s.segments) {
-      int64_t low = 0, high = rois.count;
-      while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (s.sorted[middle] < static_cast<uint64_t>(i)) low = middle + 1;
-        else high = middle;
-      }
-      s.begin[i] = low;
-    }
+    if (i <= s.segments) s.begin[i] = lower_bound(s.sorted, rois.count, static_cast<uint64_t>(i));
   }
 }
 
