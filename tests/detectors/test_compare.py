@@ -65,7 +65,7 @@ def test_checkpoints_and_images_in_any_order(here, models, capsys, words):
     assert [(row["detections"][0]["class"], row["detections"][0]["label"]) for row in rows[:3]] == [
         ("lamp", 1), ("lamp", 2), ("bulb", 1)]  # fmt: skip
     assert all(row["detections"][0]["box"] == [*BOX] and "mask" in row["detections"][0] for row in rows[:3])
-    assert all(row["detections"] == [] and row["model"] == "bright" and 0 < row["seconds"] < 0.1 for row in rows[3:])
+    assert all(row["detections"] == [] and row["model"] == "bright" and 0 < row["seconds"] < 1 for row in rows[3:])
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 6
     assert re.fullmatch(r".*x\.png: bright \(b\), [0-9.]+ ms: lamp 0.90", said[1])
