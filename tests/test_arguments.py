@@ -11,6 +11,7 @@ import pytest
 from test_machine import output_of
 
 import boxops
+from boxops import _numpy_ops
 
 INDICES = ("matches", "offsets", "ignore_offsets", "gt_labels", "idxs", "labels")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "uint64")
@@ -288,6 +289,24 @@ def test_a_number_without_a_value():
     with torch._dynamo.config.patch(capture_scalar_outputs=True):
         got = compiled(program, boxes, torch.tensor(3))
     assert got.tolist() == [[0, -1, -1]]
+
+
+# The binding itself, whose errors are no matter of pybind11's
+
+
+def test_calls_that_the_binding_refuses():
+    boxes, scores = np.ones((2, 4)), np.ones(2)
+    with pytest.raises(TypeError, match="nms: expected 3 arguments, got 2"):
+        _numpy_ops.nms(boxes, scores)
+    with pytest.raises(TypeError, match="cast"):
+        _numpy_ops.nms(boxes, scores, "half")
+    with pytest.raises(TypeError, match=r"nms: expected arrays \(NumPy, torch or DLPack\), got list"):
+        _numpy_ops.nms([1.0], scores, 0.5)
+    with pytest.raises(TypeError, match="DLPack"):
+        _numpy_ops.DLPack.nms(boxes, boxes, scores, 0.5)
+    many = np.zeros((0,) * 17)  # more dims than an Array holds
+    with pytest.raises(ValueError, match="expected arrays of at most 16 dims, got 17"):
+        _numpy_ops.box_area(many, 0)
 
 
 # Names

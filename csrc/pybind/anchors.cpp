@@ -3,9 +3,9 @@
 namespace boxops::numpy {
 
 void define_anchors(py::module_& module) {
-  def(module, "multibox_anchors", ops::multibox_anchors);
-  def(module, "grid_anchors", ops::grid_anchors);
-  def(module, "cell_anchors", ops::cell_anchors);
+  def<ops::multibox_anchors>(module, "multibox_anchors");
+  def<ops::grid_anchors>(module, "grid_anchors");
+  def<ops::cell_anchors>(module, "cell_anchors");
 }
 
 }  // namespace boxops::numpy

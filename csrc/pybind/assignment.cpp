@@ -3,8 +3,8 @@
 namespace boxops::numpy {
 
 void define_assignment(py::module_& module) {
-  def(module, "linear_sum_assignment", ops::linear_sum_assignment);
-  def(module, "detr_cost", ops::detr_cost);
+  def<ops::linear_sum_assignment>(module, "linear_sum_assignment");
+  def<ops::detr_cost>(module, "detr_cost");
 }
 
 }  // namespace boxops::numpy

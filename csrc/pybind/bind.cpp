@@ -28,8 +28,14 @@ DType dtype_of(char kind, int64_t bytes) {
 }
 
 py::dtype numpy_dtype(DType dtype) {
-  if (dtype == DType::kBFloat16) return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
-  return py::dtype(name_of(dtype));
+  switch (dtype) {  // by number, where C++ has the type: a name takes NumPy longer than a small op
+    case DType::kFloat32: return py::dtype::of<float>();
+    case DType::kFloat64: return py::dtype::of<double>();
+    case DType::kInt64: return py::dtype::of<int64_t>();
+    case DType::kBool: return py::dtype::of<bool>();
+    case DType::kBFloat16: return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+    default: return py::dtype(name_of(dtype));
+  }
 }
 
 // Shares a Python object with code that may let it go without holding the GIL.
@@ -40,7 +46,8 @@ std::shared_ptr<void> share(const py::object& object) {
   });
 }
 
-Array from_numpy(py::array array) {
+// A view. The object is kept alive where that is asked for, or where it is a copy.
+Array from_numpy(py::array array, bool keep) {
   py::dtype dtype = array.dtype();
   bool regular = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 && dtype.byteorder() != '>';
   for (py::ssize_t i = 0; i < array.ndim(); ++i)
@@ -48,6 +55,7 @@ Array from_numpy(py::array array) {
   if (!regular && dtype.kind() != 'O') {  // odd strides, alignment or byte order: kernels get a copy
     array = py::module_::import("numpy").attr("array")(array, dtype.attr("newbyteorder")("="));
     dtype = array.dtype();
+    keep = true;
   }
   Array a;
   a.dtype = dtype_of(dtype.kind(), dtype.itemsize());
@@ -57,7 +65,7 @@ Array from_numpy(py::array array) {
     a.sizes.push_back(array.shape(i));
     a.strides.push_back(dtype.itemsize() > 0 ? array.strides(i) / dtype.itemsize() : 0);
   }
-  a.owner = share(array);
+  a.owner = keep ? share(array) : std::shared_ptr<void>(std::shared_ptr<void>(), array.ptr());
   return a;
 }
 
@@ -153,7 +161,7 @@ DLPack::DLPack(const py::object& stream) {
   keeps_stream_ = share(stream);
 }
 
-Array DLPack::from_dlpack(const char* op, const py::object& object) const {
+Array DLPack::from_dlpack(const char* op, py::handle object) const {
   int type = 0, index = 0;
   const py::object answer = object.attr("__dlpack_device__")();
   try {
@@ -211,8 +219,8 @@ Array DLPack::from_dlpack(const char* op, const py::object& object) const {
   return a;
 }
 
-Array DLPack::to_array(const char* op, const py::object& object) const {
-  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object));
+Array DLPack::to_array(const char* op, py::handle object) const {
+  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object), false);
   if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) return from_dlpack(op, object);
   throw py::type_error(std::string(op) + ": expected arrays (NumPy, torch or DLPack), got " +
                        py::type::of(object).attr("__name__").cast<std::string>());
@@ -247,8 +255,8 @@ Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
   bytes_of(sizes, dtype, device);
   const py::gil_scoped_acquire gil;
   try {
-    return from_numpy(
-        py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)));
+    return from_numpy(py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)),
+                      true);
   } catch (const py::error_already_set& error) {
     if (!error.matches(PyExc_MemoryError)) throw;
   }
@@ -257,14 +265,25 @@ Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
 
 const Parallel& DLPack::parallel() { return own_threads(); }
 
+void set_python_error() {
+  try {
+    throw;
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::cast_error& error) {
+    PyErr_SetString(PyExc_TypeError, error.what());
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const OutOfMemory& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const Error& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
+
 void define_dlpack(py::module_& module) {
-  py::register_local_exception_translator([](std::exception_ptr thrown) {
-    try {
-      std::rethrow_exception(thrown);
-    } catch (const OutOfMemory& error) {
-      PyErr_SetString(PyExc_MemoryError, error.what());
-    }
-  });
   py::class_<DLPackArray>(module, "DLPackArray", py::module_local(), "A result, for your framework's from_dlpack.")
       .def("__dlpack__",
            py::overload_cast<const py::object&, const std::optional<std::pair<int64_t, int64_t>>&,

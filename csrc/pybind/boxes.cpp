@@ -3,10 +3,10 @@
 namespace boxops::numpy {
 
 void define_boxes(py::module_& module) {
-  def(module, "box_area", ops::box_area);
-  def(module, "box_convert", ops::box_convert);
-  def(module, "clip_boxes", ops::clip_boxes);
-  def(module, "remove_small_boxes", ops::remove_small_boxes);
+  def<ops::box_area>(module, "box_area");
+  def<ops::box_convert>(module, "box_convert");
+  def<ops::clip_boxes>(module, "clip_boxes");
+  def<ops::remove_small_boxes>(module, "remove_small_boxes");
 }
 
 }  // namespace boxops::numpy

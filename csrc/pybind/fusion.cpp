@@ -2,6 +2,6 @@
 
 namespace boxops::numpy {
 
-void define_fusion(py::module_& module) { def(module, "weighted_boxes_fusion", ops::weighted_boxes_fusion); }
+void define_fusion(py::module_& module) { def<ops::weighted_boxes_fusion>(module, "weighted_boxes_fusion"); }
 
 }  // namespace boxops::numpy

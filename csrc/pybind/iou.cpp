@@ -3,8 +3,8 @@
 namespace boxops::numpy {
 
 void define_iou(py::module_& module) {
-  def(module, "iou", ops::iou);
-  def(module, "iou_backward", ops::iou_backward);
+  def<ops::iou>(module, "iou");
+  def<ops::iou_backward>(module, "iou_backward");
 }
 
 }  // namespace boxops::numpy

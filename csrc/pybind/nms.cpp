@@ -3,9 +3,9 @@
 namespace boxops::numpy {
 
 void define_nms(py::module_& module) {
-  def(module, "nms", ops::nms);
-  def(module, "batched_nms", ops::batched_nms);
-  def(module, "nms_padded", ops::nms_padded);
+  def<ops::nms>(module, "nms");
+  def<ops::batched_nms>(module, "batched_nms");
+  def<ops::nms_padded>(module, "nms_padded");
 }
 
 }  // namespace boxops::numpy

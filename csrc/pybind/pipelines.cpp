@@ -3,8 +3,8 @@
 namespace boxops::numpy {
 
 void define_pipelines(py::module_& module) {
-  def(module, "generate_proposals", ops::generate_proposals);
-  def(module, "detect", ops::detect);
+  def<ops::generate_proposals>(module, "generate_proposals");
+  def<ops::detect>(module, "detect");
 }
 
 }  // namespace boxops::numpy

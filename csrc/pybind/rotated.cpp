@@ -3,9 +3,9 @@
 namespace boxops::numpy {
 
 void define_rotated(py::module_& module) {
-  def(module, "rotated_box_iou", ops::rotated_box_iou);
-  def(module, "rotated_nms", ops::rotated_nms);
-  def(module, "batched_rotated_nms", ops::batched_rotated_nms);
+  def<ops::rotated_box_iou>(module, "rotated_box_iou");
+  def<ops::rotated_nms>(module, "rotated_nms");
+  def<ops::batched_rotated_nms>(module, "batched_rotated_nms");
 }
 
 }  // namespace boxops::numpy

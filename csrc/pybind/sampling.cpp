@@ -3,8 +3,8 @@
 namespace boxops::numpy {
 
 void define_sampling(py::module_& module) {
-  def(module, "sample_matches", ops::sample_matches);
-  def(module, "mine_hard_negatives", ops::mine_hard_negatives);
+  def<ops::sample_matches>(module, "sample_matches");
+  def<ops::mine_hard_negatives>(module, "mine_hard_negatives");
 }
 
 }  // namespace boxops::numpy

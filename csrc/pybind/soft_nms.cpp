@@ -2,6 +2,6 @@
 
 namespace boxops::numpy {
 
-void define_soft_nms(py::module_& module) { def(module, "soft_nms", ops::soft_nms); }
+void define_soft_nms(py::module_& module) { def<ops::soft_nms>(module, "soft_nms"); }
 
 }  // namespace boxops::numpy
