@@ -99,3 +99,11 @@ def test_every_torch_operator_has_a_fake_kernel():
 
 def test_typed():
     assert (pathlib.Path(boxops.__file__).parent / "py.typed").is_file()
+
+
+def test_the_readme_prints_what_it_says(capsys):
+    """What its first snippet prints stands behind each line."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    said = [line.partition("  # ")[2].partition(": ")[0] for line in code.splitlines() if line.startswith("print")]
+    exec(code, {})
+    assert said and capsys.readouterr().out.splitlines() == said
