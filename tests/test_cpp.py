@@ -24,7 +24,7 @@ pytestmark = [
 
 def compile_all(sources, folder, flags):
     """The object files of the sources, compiled as the build does, two at a time."""
-    command = ["g++", "-std=c++17", "-ffp-contract=off", f"-I{CSRC / 'core'}", f"-I{CSRC}", *flags, "-c"]
+    command = ["g++", "-std=c++17", "-ffp-contract=off", f"-I{CSRC / 'include'}", f"-I{CSRC / 'core'}", *flags, "-c"]
     objects, running = [], []
     for source in sources:
         objects.append(folder / f"{source.stem}.o")

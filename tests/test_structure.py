@@ -18,7 +18,7 @@ PUBLIC = sorted(name for name in boxops.__all__ if inspect.isroutine(getattr(box
 FOREIGN = re.compile(r'#\s*include\s*[<"](torch|ATen|c10|pybind11|Python\.h|numpy|frameobject\.h)', re.IGNORECASE)
 
 
-@pytest.mark.parametrize("folder", ["csrc/core", "csrc/ops"])
+@pytest.mark.parametrize("folder", ["csrc/core", "csrc/include", "csrc/ops"])
 def test_no_framework_in_the_core(folder):
     sources = [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     assert len(sources) > 3, f"no sources under {folder}"
@@ -40,6 +40,14 @@ def test_only_the_stable_part_of_torch(header):
         r"#\s*include\s*<(torch/(?!csrc/stable/|csrc/inductor/aoti_torch/c/|headeronly/)[^>]*)>", header.read_text()
     )
     assert not unstable
+
+
+@pytest.mark.parametrize("header", sorted((ROOT / "csrc" / "include").rglob("*.h")), ids=lambda path: path.name)
+def test_installed_headers_need_no_other(header):
+    includes = re.findall(r'#\s*include\s*([<"].*[>"])', header.read_text())
+    known = {f"<boxops/{path.name}>" for path in header.parent.glob("*.h")}
+    assert header.parent.name == "boxops"
+    assert [name for name in includes if name not in known and not re.fullmatch(r"<\w+(\.h)?>", name)] == []
 
 
 def test_one_copy_of_the_geometry():

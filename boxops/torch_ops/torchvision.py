@@ -1,4 +1,4 @@
-"""torchvision's operators (``torch.ops.torchvision.*``) on boxops' kernels: see csrc/torch_ops/torchvision.h."""
+"""torchvision's operators (``torch.ops.torchvision.*``) on boxops' kernels: see csrc/include/boxops/torchvision.h."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-#include "anchors/anchors.h"
+#include <boxops/anchors.h>
 
 #include <cmath>
 #include <numeric>
 #include <vector>
 
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

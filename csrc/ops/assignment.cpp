@@ -1,10 +1,11 @@
-#include "assign/assignment.h"
+#include <boxops/assignment.h>
 
 #include <cmath>
 
-#include "assign/detr_cost.h"
+#include <boxops/detr_cost.h>
+#include <boxops/ops.h>
+#include "common/dtype.h"
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

@@ -1,8 +1,8 @@
-#include "boxes/boxes.h"
+#include <boxops/boxes.h>
 
+#include <boxops/memory.h>
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/memory.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 

@@ -4,9 +4,9 @@
 #include <cstdio>
 #include <cstring>
 
+#include <boxops/ops.h>
 #include "common/copy.h"
 #include "common/isa.h"
-#include "ops/ops.h"
 
 namespace boxops {
 

@@ -7,10 +7,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/geometry.h"
-#include "common/ragged.h"
-#include "common/sort.h"
-#include "ops/array.h"
+#include <boxops/array.h>
+#include <boxops/ragged.h>
+#include <boxops/types.h>
 #include "ops/cuda_runtime.h"
 
 namespace boxops {
@@ -21,6 +20,9 @@ namespace boxops {
 std::string to_string(const Dims& sizes);  // "[3, 4]"
 std::string to_string(double value);       // "0.5"
 std::string to_string(Device device);      // "cuda:0"
+
+// Of bools, where they count as the numbers 0 and 1.
+inline DType number_type(DType t) { return t == DType::kBool ? DType::kUInt8 : t; }
 
 void check_numeric(const char* op, const char* name, const Array& a);
 void check_number_or_bool(const char* op, const char* name, const Array& a);

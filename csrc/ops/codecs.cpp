@@ -1,9 +1,9 @@
 #include <cmath>
 #include <vector>
 
-#include "boxes/codec.h"
+#include <boxops/codec.h>
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "common/portability.h"
-#include "ops/array.h"
+#include <boxops/array.h>
+#include <boxops/portability.h>
 
 namespace boxops {
 

@@ -1,8 +1,8 @@
-#include "nms/fusion.h"
+#include <boxops/fusion.h>
 
 #include <cmath>
 
-#include "ops/ops.h"
+#include <boxops/ops.h>
 #include "ops/select_rows.h"
 
 namespace boxops::ops {

@@ -1,10 +1,10 @@
-#include "iou/iou.h"
+#include <boxops/iou.h>
 
 #include <cmath>
 
+#include <boxops/memory.h>
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/memory.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

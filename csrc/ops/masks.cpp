@@ -1,7 +1,7 @@
-#include "masks/masks.h"
+#include <boxops/masks.h>
 
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 

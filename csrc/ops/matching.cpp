@@ -1,9 +1,9 @@
-#include "assign/matching.h"
+#include <boxops/matching.h>
 
 #include <limits>
 
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

@@ -1,4 +1,4 @@
-#include "ops/memory.h"
+#include <boxops/memory.h>
 
 #include <cstdlib>
 

@@ -1,7 +1,7 @@
-#include "nms/nms.h"
+#include <boxops/nms.h>
 
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

@@ -1,9 +1,9 @@
 #include <cmath>
 
+#include <boxops/detect.h>
+#include <boxops/ops.h>
+#include <boxops/proposals.h>
 #include "ops/check.h"
-#include "ops/ops.h"
-#include "pipelines/detect.h"
-#include "pipelines/proposals.h"
 
 namespace boxops::ops {
 namespace {

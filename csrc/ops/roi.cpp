@@ -1,11 +1,12 @@
-#include "roi/roi.h"
+#include <boxops/roi.h>
 
 #include <cmath>
 #include <functional>
 
+#include <boxops/memory.h>
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/memory.h"
-#include "ops/ops.h"
+#include "roi/roi_bins.h"
 
 namespace boxops::ops {
 namespace {

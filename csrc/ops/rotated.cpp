@@ -1,8 +1,8 @@
-#include "iou/rotated.h"
+#include <boxops/rotated.h>
 
-#include "nms/nms.h"
+#include <boxops/nms.h>
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 

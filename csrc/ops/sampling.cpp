@@ -1,9 +1,9 @@
-#include "assign/sampling.h"
+#include <boxops/sampling.h>
 
 #include <cmath>
 
+#include <boxops/ops.h>
 #include "ops/check.h"
-#include "ops/ops.h"
 
 namespace boxops::ops {
 namespace {

@@ -1,6 +1,8 @@
-#include "nms/soft_nms.h"
+#include <boxops/soft_nms.h>
 
-#include "ops/ops.h"
+#include <limits>
+
+#include <boxops/ops.h>
 #include "ops/select_rows.h"
 
 namespace boxops::ops {

@@ -9,7 +9,7 @@
 #include <sched.h>
 #endif
 
-#include "ops/threads.h"
+#include <boxops/threads.h>
 
 namespace boxops::numpy {
 namespace {

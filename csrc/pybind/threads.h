@@ -1,7 +1,7 @@
 // The threads of the NumPy binding: BOXOPS_NUM_THREADS of them, by default one per core.
 #pragma once
 
-#include "common/parallel.h"
+#include <boxops/parallel.h>
 
 namespace boxops::numpy {
 

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "ops/threads.h"
+#include <boxops/threads.h>
 
 // Declared weak: a CPU-only torch does not have it, and then no CUDA tensor exists to need it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);

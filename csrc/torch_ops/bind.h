@@ -15,8 +15,8 @@
 #include <utility>
 #include <vector>
 
-#include "ops/memory.h"
-#include "ops/ops.h"
+#include <boxops/memory.h>
+#include <boxops/ops.h>
 
 namespace boxops::torch_ops {
 

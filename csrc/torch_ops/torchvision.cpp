@@ -1,4 +1,4 @@
-#include "torch_ops/torchvision.h"
+#include <boxops/torchvision.h>
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

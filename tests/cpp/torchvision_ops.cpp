@@ -4,7 +4,7 @@
 #include <array>
 #include <cstdio>
 
-#include "torch_ops/torchvision.h"
+#include <boxops/torchvision.h>
 
 namespace {
 

@@ -14,10 +14,11 @@
 #include <thread>
 #include <vector>
 
-#include "boxes/boxes.h"
+#include <boxops/boxes.h>
+#include <boxops/iou.h>
+#include <boxops/nms.h>
 #include "common/copy.h"
-#include "iou/iou.h"
-#include "nms/nms.h"
+#include "common/geometry.h"
 
 using namespace boxops;
 

@@ -1,23 +1,10 @@
-// Boxes of given sizes, centred on the cells of grids: the anchors of SSD, RPN and YOLO.
-//
-// out[rows, 4] of any floating dtype: corners. The rows of a level are its cells row by row, and in each cell its
-// anchors. Each step is rounded to T, then once to the dtype:
-//   cx = (x + offset) * stride_x / divisor_x;  x1 = cx - half_width, x2 = cx + half_width;  y likewise
-// Write-only and memory-bound: the floor is the bytes written over the memory bandwidth. No workspace.
+// The arithmetic of <boxops/anchors.h>: the one copy, for every backend.
 #pragma once
 
+#include <boxops/anchors.h>
 #include "boxes/boxes.h"
 
 namespace boxops {
-
-// One grid and its anchors. The three ops differ in what they set here.
-struct AnchorLevel {
-  int64_t height, width;  // cells
-  int64_t count;          // anchors of a cell
-  double stride_x, stride_y, divisor_x, divisor_y;
-  double offset;  // where in its cell a centre lies: 0.5, the middle
-  int64_t cells() const { return height * width; }
-};
 
 // The centre of column or row i of a grid.
 template <class T>
@@ -29,18 +16,5 @@ template <class T>
 BOXOPS_HD Box<T> box_around(T cx, T cy, T half_width, T half_height) {
   return {cx - half_width, cy - half_height, cx + half_width, cy + half_height};
 }
-
-// `halves`: (half_width, half_height) of each anchor of the first level, then of the second, ...
-namespace cpu {
-template <class T>
-BOXOPS_API void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
-                        const Parallel& parallel);
-}
-namespace cuda {
-// One launch for up to 16 levels with up to 96 anchors in all.
-template <class T>
-BOXOPS_API int anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
-                       void* stream);
-}  // namespace cuda
 
 }  // namespace boxops

@@ -1,4 +1,4 @@
-#include "assign/assignment.h"
+#include <boxops/assignment.h>
 
 #include <algorithm>
 #include <atomic>
@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/blocks.h"
+#include "common/dtype.h"
 #include "common/isa.h"
 
 namespace boxops {

@@ -4,8 +4,9 @@
 // over the columns and one barrier; its length is that of the memory's latency, so many problems at once are what pays.
 #include <limits>
 
-#include "assign/assignment.h"
+#include <boxops/assignment.h>
 #include "common/cuda_utils.cuh"
+#include "common/dtype.h"
 #include "common/dynamic_shared.cuh"
 
 namespace boxops::cuda {

@@ -1,4 +1,5 @@
 #include "assign/detr_cost.h"
+#include "common/blocks.h"
 
 #include <algorithm>
 #include <cmath>
@@ -61,11 +62,11 @@ void costs_of_tile(const DetrCostInput& in, int64_t b, int64_t first, int n, Scr
     const Box<T> box = load_numbers<T>(in.boxes, b, first + q);
     s.numbers.cx[q] = box.x1, s.numbers.cy[q] = box.y1, s.numbers.w[q] = box.x2, s.numbers.h[q] = box.y2;
     if (in.focal) continue;
-    load_logits(in, in.logit_at(b, first + q, 0), in.class_stride, in.classes, s.row.data());
+    load_logits(in, logit_at(in, b, first + q, 0), in.class_stride, in.classes, s.row.data());
     s.sum[q] = BOXOPS_BY_ISA(softmax_sum<T>)(s.row.data(), in.classes, &s.max[q]);
   }
   for (int64_t g = begin; g < end; ++g) {
-    load_logits(in, in.logit_at(b, first, in.label(g)), in.query_stride, n, s.logits);
+    load_logits(in, logit_at(in, b, first, label_of(in, g)), in.query_stride, n, s.logits);
     if (in.focal) BOXOPS_BY_ISA(focal_costs<T>)(s.logits, n, s.class_cost);
     else BOXOPS_BY_ISA(softmax_cost<T>)(s.logits, s.max, s.sum, n, s.class_cost);
     const Box<T> gt = load_numbers<T>(in.gt_boxes, 0, g);

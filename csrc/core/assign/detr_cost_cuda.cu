@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(DetrCostInput in, Sof
   const int64_t n = in.batch * in.queries, warps = int64_t(gridDim.x) * (kThreads / 32);
   const int lane = threadIdx.x % 32;
   for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; i < n; i += warps) {
-    const int64_t first = in.logit_at(i / in.queries, i % in.queries, 0);
+    const int64_t first = logit_at(in, i / in.queries, i % in.queries, 0);
     T max = -std::numeric_limits<T>::infinity(), sum = T(0);
     for (int64_t c = lane; c < in.classes; c += 32)
       max = max_of(max, load<T>(in.logits, in.logits_dtype, first + c * in.class_stride));
@@ -57,11 +57,11 @@ __global__ void __launch_bounds__(kThreads) cost_kernel(DetrCostInput in, Softma
   const T class_weight = static_cast<T>(in.class_weight), box_weight = static_cast<T>(in.box_weight),
           giou_weight = static_cast<T>(in.giou_weight);
   for (int64_t g = blockIdx.y; g < in.ragged.total; g += gridDim.y) {
-    const int64_t b = image_of(in.ragged, g), label = in.label(g);
+    const int64_t b = image_of(in.ragged, g), label = label_of(in, g);
     const Box<T> gt = load_numbers<T>(in.gt_boxes, 0, g);
     const Shape<T> gt_shape = shape_of<Measure::kGIoU>(to_corners(gt, in.gt_boxes.format));
     for (int64_t q = int64_t(blockIdx.x) * kThreads + threadIdx.x; q < in.queries; q += int64_t(gridDim.x) * kThreads) {
-      const T logit = load<T>(in.logits, in.logits_dtype, in.logit_at(b, q, label));
+      const T logit = load<T>(in.logits, in.logits_dtype, logit_at(in, b, q, label));
       const T class_cost = in.focal ? focal_cost(logit, std::exp(-std::abs(logit)))
                                     : -(std::exp(logit - s.max[b * in.queries + q]) / s.sum[b * in.queries + q]);
       const Box<T> box = load_numbers<T>(in.boxes, b, q);

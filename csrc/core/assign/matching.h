@@ -1,57 +1,11 @@
-// Matching of anchors to ground truth boxes, image by image, over a ragged batch.
-//
-// IoU is that of common/geometry.h, so NaN boxes overlap nothing. Of equal IoUs the lower index wins, so every backend
-// gives the same integers. An anchor of an image without boxes gets -1 and IoU 0.
-//
-// match_max_iou: the box with an anchor's largest IoU, -2 where low <= IoU < high, -1 where IoU < low. With
-// allow_low_quality, an anchor whose IoU with some box equals that box's largest keeps its own best box. Then -1
-// becomes -2 where intersection / anchor's area with one ignore box exceeds ignore_threshold. match_greedy: takes the
-// largest IoU of the matrix (ties: lower anchor, then lower box), matches the two, strikes row and column, and repeats
-// until boxes or anchors run out. Then, with a threshold, an anchor still free takes its best box, struck or not, where
-// IoU >= threshold; all others get -1.
-//
-// Neither stores the A x G matrix. A pass over all pairs leaves each anchor's best box and, where columns matter, each
-// box's largest IoU in every one of at most 1024 chunks of anchors. Who equals a column's maximum, or is next
-// after the anchor struck, is then found by computing one chunk again. Memory O(A + G), up to 4 KB
-// per box.
-// Floor: A G IoUs (about 16 operations each), but for pairs too far apart to meet; 16 bytes of each anchor read, 12
-// written.
+// The arithmetic of <boxops/matching.h>: the one copy, for every backend.
 #pragma once
 
+#include <boxops/matching.h>
+#include "common/blocks.h"
 #include "common/geometry.h"
-#include "common/parallel.h"
-#include "common/ragged.h"
 
 namespace boxops {
-
-struct MatchInput {
-  Boxes anchors;   // [B, A, 4]
-  Boxes gt_boxes;  // [1, G, 4], fewer than 2^31
-  Ragged images;   // the boxes of each image
-};
-
-template <class T>
-struct MaxIouRule {
-  T high, low;
-  bool allow_low_quality;
-  Boxes ignore_boxes;  // [1, C, 4]
-  Ragged ignored;      // the ignore boxes of each image
-  T ignore_threshold;
-};
-
-template <class T>
-struct GreedyRule {
-  bool has_threshold;
-  T threshold;
-};
-
-// A strided view of [B, A, G] numbers; NaN counts as -inf.
-struct MatchMatrix {
-  const void* data;
-  DType dtype;
-  int64_t batch, anchors, boxes;
-  int64_t batch_stride, anchor_stride, box_stride;
-};
 
 // How many anchors share one maximum of a column, a multiple of `least`: so many that the maxima are few.
 inline int64_t chunk_of(int64_t anchors, int64_t boxes, int64_t least) {
@@ -60,37 +14,4 @@ inline int64_t chunk_of(int64_t anchors, int64_t boxes, int64_t least) {
   return least * (steps > 1 ? steps : 1);
 }
 
-namespace cpu {
-
-// All write matches[B, A] and ious[B, A].
-template <class T>
-BOXOPS_API void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious,
-                              const Parallel& parallel);
-template <class T>
-BOXOPS_API void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                             const Parallel& parallel);
-template <class T>
-BOXOPS_API void match_greedy_matrix(const MatchMatrix& matrix, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                                    const Parallel& parallel);
-
-}  // namespace cpu
-
-namespace cuda {
-
-// Bytes of workspace. Each function returns a cudaError_t.
-BOXOPS_API size_t match_max_iou_workspace(const MatchInput& input, bool allow_low_quality, bool float64);
-BOXOPS_API size_t match_greedy_workspace(const MatchInput& input, bool float64);
-BOXOPS_API size_t match_greedy_matrix_workspace(const MatchMatrix& matrix, bool float64);
-
-template <class T>
-BOXOPS_API int match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious,
-                             void* workspace, void* stream);
-template <class T>
-BOXOPS_API int match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                            void* workspace, void* stream);
-template <class T>
-BOXOPS_API int match_greedy_matrix(const MatchMatrix& matrix, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                                   void* workspace, void* stream);
-
-}  // namespace cuda
 }  // namespace boxops

@@ -1,4 +1,5 @@
 #include "assign/matching.h"
+#include "common/blocks.h"
 
 #include <algorithm>
 #include <limits>

@@ -1,38 +1,13 @@
-// How boxes are written relative to anchors, and read back. xyxy corners in, xyxy corners out.
-//
-// rcnn: codes (wx dx, wy dy, ww dw, wh dh) with dx = (cx - cx_a) / w_a, dw = log(w / w_a); Girshick et al. 2014,
-//       appendix C. The weights are torchvision's; SSD's variances are their inverses. dw and dh are clipped from
-//       above at `clip` before exp.
-// yolo: (x, y, w, h) of the cell the anchor is centred on, of side `stride`.
-//       v1 (Redmon et al. 2016, section 2): x, y in cells from the cell's corner; w, h the square roots of the sizes
-//       in units of the anchor, which is the whole image.
-//       v2, v3 (Redmon, Farhadi 2017, section 2; 2018, section 2.1): x, y before the sigmoid, w, h logs over the prior.
-//       A centre on the cell's border or beyond has no finite logit: encoding holds it kCellMargin cells inside.
-//
-// Inputs are two views [B, N, 4] of one B and N, of any floating dtype; outputs are [B, N, 4] of T, contiguous. A box
-// is read and written alone: NaN, inf and anchors without width or height give what the formulas give. Memory-bound:
-// the floor is bytes read plus bytes written over the memory bandwidth. No workspace.
+// The arithmetic of <boxops/codec.h>: the one copy, for every backend.
 #pragma once
 
+#include <cmath>
+
+#include <boxops/codec.h>
 #include "boxes/boxes.h"
 #include "common/exp_log.h"
 
 namespace boxops {
-
-enum class Coding : uint8_t { kRCNN, kYOLOv1, kYOLO };
-
-struct CodecOptions {
-  Coding coding;
-  double weights[4];          // rcnn
-  double clip;                // of dw and dh (all but v1), log of the largest ratio; infinity for none
-  double stride_x, stride_y;  // yolo: the cell's sides, in the boxes' unit
-};
-
-// The image that decoded boxes are clipped to, if any.
-struct ImageSize {
-  bool clips;
-  double height, width;
-};
 
 constexpr double kCellMargin = 1e-6;
 
@@ -202,46 +177,4 @@ BOXOPS_HD CodecGradient<T> encode_gradient(const Box<T>& box, const Box<T>& anch
   return {{x.box_lo, y.box_lo, x.box_hi, y.box_hi}, {x.anchor_lo, y.anchor_lo, x.anchor_hi, y.anchor_hi}};
 }
 
-namespace cpu {
-
-template <class T>
-BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, T* codes,
-                             const Parallel& parallel);
-
-template <class T>
-BOXOPS_API void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                             const ImageSize& size, T* boxes, const Parallel& parallel);
-
-// Gradients of the functions above, given those of their results, [B, N, 4] of T; grad_anchors may be null.
-template <class T>
-BOXOPS_API void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
-                                      const Boxes& grad, T* grad_boxes, T* grad_anchors, const Parallel& parallel);
-
-template <class T>
-BOXOPS_API void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                                      const ImageSize& size, const Boxes& grad, T* grad_codes, T* grad_anchors,
-                                      const Parallel& parallel);
-
-}  // namespace cpu
-
-namespace cuda {
-
-template <class T>
-BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, T* codes,
-                            void* stream);
-
-template <class T>
-BOXOPS_API int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                            const ImageSize& size, T* boxes, void* stream);
-
-template <class T>
-BOXOPS_API int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
-                                     const Boxes& grad, T* grad_boxes, T* grad_anchors, void* stream);
-
-template <class T>
-BOXOPS_API int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                                     const ImageSize& size, const Boxes& grad, T* grad_codes, T* grad_anchors,
-                                     void* stream);
-
-}  // namespace cuda
 }  // namespace boxops

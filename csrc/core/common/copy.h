@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
+#include <boxops/parallel.h>
+#include <boxops/portability.h>
 #include "common/dtype.h"
-#include "common/parallel.h"
-#include "common/portability.h"
 
 namespace boxops {
 

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "common/portability.h"
+#include "common/blocks.h"
 
 namespace boxops::cuda {
 

@@ -1,4 +1,4 @@
-// Element types, and loading or storing one element as the compute type.
+// Loading or storing one element as the compute type.
 //
 // Low precision and integers are storage only: every kernel computes in float, or in double for types
 // with values that float does not hold. The dtype is a run-time value, so a kernel exists once per compute type and not
@@ -6,72 +6,12 @@
 // kernels are O(N M).
 #pragma once
 
+#include <boxops/types.h>
+
 #include <cstdint>
 #include <cstring>
 
-#include "common/portability.h"
-
 namespace boxops {
-
-enum class DType : uint8_t {
-  kUInt8,
-  kInt8,
-  kUInt16,
-  kInt16,
-  kUInt32,
-  kInt32,
-  kUInt64,
-  kInt64,
-  kFloat16,
-  kBFloat16,
-  kFloat32,
-  kFloat64,
-  kBool,
-  kComplex64,  // from here on known only so that errors can name them
-  kComplex128,
-  kObject,
-  kOther,
-};
-
-inline bool is_integer(DType t) { return t <= DType::kInt64; }
-inline bool is_floating(DType t) { return t >= DType::kFloat16 && t <= DType::kFloat64; }
-
-inline int64_t size_of(DType t) {
-  constexpr int64_t sizes[] = {1, 1, 2, 2, 4, 4, 8, 8, 2, 2, 4, 8, 1, 8, 16, 8, 0};
-  return sizes[static_cast<int>(t)];
-}
-
-inline const char* name_of(DType t) {
-  constexpr const char* names[] = {"uint8",
-                                   "int8",
-                                   "uint16",
-                                   "int16",
-                                   "uint32",
-                                   "int32",
-                                   "uint64",
-                                   "int64",
-                                   "float16",
-                                   "bfloat16",
-                                   "float32",
-                                   "float64",
-                                   "bool",
-                                   "complex64",
-                                   "complex128",
-                                   "object",
-                                   "an unsupported dtype"};
-  return names[static_cast<int>(t)];
-}
-
-// Of bools, where they count as the numbers 0 and 1.
-inline DType number_type(DType t) { return t == DType::kBool ? DType::kUInt8 : t; }
-
-// The type an op computes in, and in which it returns measures such as area and IoU: float64 if any of its inputs is
-// float64 or an integer of 32 bits or more, whose values float32 does not hold. Beyond 2^53 float64 rounds too.
-template <class... Types>
-BOXOPS_HD DType compute_type(Types... types) {
-  const bool wide = ((types == DType::kFloat64 || (types >= DType::kUInt32 && types <= DType::kInt64)) || ...);
-  return wide ? DType::kFloat64 : DType::kFloat32;
-}
 
 namespace detail {
 

@@ -1,10 +1,5 @@
-// Box arithmetic: the one copy, for every backend.
-//
-// The contract, each step rounded to T (the build forbids contraction into fused multiply-adds):
-//   width  = x2 - x1, 0 if negative or NaN; height likewise; area = width * height
-//   inter  = the same of the clamped overlap;  union = (area1 + area2) - inter
-//   IoU    = inter / union, 0 unless union > 0
-// A box with a NaN coordinate overlaps nothing: its IoU and IoA are 0, its penalised measures NaN.
+// Box arithmetic: the one copy, for every backend. The contract is that of Boxes in <boxops/types.h>, each step rounded
+// to T (the build forbids contraction into fused multiply-adds).
 //
 // Huge boxes: where the sum of what a measure is made of (the two areas, and for a penalty the hull's area, or its
 // squared diagonal and the squared distance of the centres; for IoA the second area) overflows though all coordinates
@@ -21,18 +16,6 @@
 
 namespace boxops {
 
-// xyxy: corners. xywh: lower corner and size. cxcywh: centre and size.
-enum class Format : uint8_t { kXYXY, kXYWH, kCXCYWH };
-
-// A strided view of [batch, count, 4] numbers; strides count elements, 0 broadcasts.
-struct Boxes {
-  const void* data;
-  DType dtype;
-  Format format;
-  int64_t batch, count;
-  int64_t batch_stride, box_stride, coord_stride;
-};
-
 template <class T>
 struct Box {
   T x1, y1, x2, y2;
@@ -45,9 +28,6 @@ struct Shape : Box<T> {
   T area;
   T angle;  // atan2(width, height), for CIoU only
 };
-
-// The measures of section "IoU": plain, over the second area, and with GIoU's, DIoU's, CIoU's penalty.
-enum class Measure : uint8_t { kIoU, kIoA, kGIoU, kDIoU, kCIoU };
 
 // Calls f with the measure as a compile-time constant (f's argument, called, gives it).
 template <class F>

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "common/portability.h"
+#include <boxops/portability.h>
 
 namespace boxops {
 

@@ -8,13 +8,6 @@
 
 namespace boxops {
 
-// A strided view of [batch, count] scalars (scores, group ids).
-struct Scalars {
-  const void* data;
-  DType dtype;
-  int64_t batch_stride, stride;
-};
-
 // A key whose rising order is the order of falling score: NaN last, -0 equal to +0.
 BOXOPS_HD uint64_t falling_key(float score) {
   if (score != score) return 0xffffffffu;

@@ -1,8 +1,9 @@
-#include "iou/iou.h"
+#include <boxops/iou.h>
 
 #include <algorithm>
 #include <cstddef>
 
+#include "common/blocks.h"
 #include "common/isa.h"
 #include "common/simd_tile.h"
 

@@ -1,6 +1,8 @@
+#include <boxops/iou.h>
+
 #include "common/cuda_utils.cuh"
 #include "common/divide.cuh"
-#include "iou/iou.h"
+#include "common/geometry.h"
 
 namespace boxops::cuda {
 namespace {

@@ -1,8 +1,9 @@
-#include "iou/rotated.h"
+#include <boxops/rotated.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "common/blocks.h"
 #include "common/isa.h"
 #include "common/rotated_geometry.h"
 

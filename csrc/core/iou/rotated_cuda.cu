@@ -1,6 +1,7 @@
+#include <boxops/rotated.h>
+
 #include "common/cuda_utils.cuh"
 #include "common/rotated_geometry.h"
-#include "iou/rotated.h"
 
 namespace boxops::cuda {
 namespace {

@@ -1,46 +1,11 @@
-// Weighted boxes fusion: boxes of several models that agree become one (Solovyev et al. 2021, section 3).
-//
-// Scores are multiplied by their model's weight. Within each label, boxes are taken by falling weighted score (ties:
-// lower place in the lists put one after another; NaN last); a box joins the cluster whose fused box it overlaps most
-// (ties: older cluster) if that IoU exceeds the threshold, else it founds one. A fused box is its boxes' mean, weighted
-// by their scores; where those sum to 0 it stays as it was. Boxes whose score is not >= skip_box_thr, and boxes
-// without an area > 0 (inverted and NaN ones too), are left out. The results are sorted by falling confidence (ties:
-// lower place of the cluster's first box; NaN last). All is rounded to the compute type T at each step.
-//
-// Floor: 10 operations for each box and cluster before it of its label. Sequential by nature: the parallelism is over
-// labels, over the clusters that a box is held against, and on the device over boxes that turn out not to interfere.
+// The arithmetic of <boxops/fusion.h>: the one copy, for every backend.
 #pragma once
 
+#include <boxops/fusion.h>
 #include "common/geometry.h"
-#include "common/parallel.h"
 #include "common/sort.h"
 
 namespace boxops {
-
-struct FusionModel {
-  Boxes boxes;     // [1, N, 4]
-  Scalars scores;  // [N], floating or integer
-  Scalars labels;  // [N], numbers: equal ones are a label, as are all NaN
-  double weight;   // >= 0
-};
-
-enum class Confidence : uint8_t { kAvg, kMax, kBoxAndModelAvg, kAbsentModelAwareAvg };
-
-template <class T>
-struct FusionOptions {
-  T iou_threshold, skip_score;
-  Confidence confidence;
-  bool allows_overflow;
-  int64_t models;
-  T total, largest;  // of the weights
-};
-
-template <class T>
-struct FusionResult {
-  T *boxes, *scores;  // [N of all models, 4], [N of all models]
-  void* labels;       // [N of all models]
-  int64_t label_bytes;
-};
 
 // A box that takes part.
 template <class T>
@@ -113,24 +78,4 @@ BOXOPS_HD void store_label(void* labels, int64_t bytes, int64_t i, uint64_t labe
   }
 }
 
-namespace cpu {
-
-// Returns the number of results.
-template <class T>
-BOXOPS_API int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options,
-                                         const FusionResult<T>& result, const Parallel& parallel);
-
-}  // namespace cpu
-
-namespace cuda {
-
-// `count`: boxes of all models.
-BOXOPS_API size_t fusion_workspace(int64_t count, int64_t models, bool float64);
-
-// Leaves the number of results in count[1] on the device; `models` is host memory. Returns a cudaError_t.
-template <class T>
-BOXOPS_API int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options,
-                                     const FusionResult<T>& result, int64_t* count, void* workspace, void* stream);
-
-}  // namespace cuda
 }  // namespace boxops

@@ -1,4 +1,4 @@
-#include "nms/nms.h"
+#include <boxops/nms.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,6 +9,7 @@
 
 #include "common/isa.h"
 #include "common/rotated_geometry.h"
+#include "common/sort.h"
 
 namespace boxops {
 namespace {

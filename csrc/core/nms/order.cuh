@@ -13,6 +13,7 @@
 #pragma once
 
 #include "common/cuda_utils.cuh"
+#include "common/sort.h"
 #include "nms/overlap.cuh"
 
 namespace boxops::cuda {

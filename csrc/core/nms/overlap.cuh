@@ -3,8 +3,8 @@
 
 #include <cmath>
 
+#include <boxops/nms.h>
 #include "common/rotated_geometry.h"
-#include "nms/nms.h"
 
 namespace boxops::cuda {
 namespace {

@@ -1,36 +1,12 @@
-// Soft non-maximum suppression: overlap lowers scores instead of striking boxes (Bodla et al. 2017, section 3).
-//
-// Again and again the box of largest current score is taken (ties: lower index), and every box of its group that is
-// left is decayed by its IoU with it; boxes whose score is not above score_threshold, NaN ones included, go. All is
-// rounded to the compute type T at each step, in the order of taking, and exp is common/exp_log.h, so every backend
-// takes the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have IoU 0 with
-// everything.
-//
-// Floor: 30 operations or so per pair of boxes that overlap. CPU (soft_nms_simd.inl): boxes lie in tiles by place, and
-// only tiles whose hull meets the box taken are looked at. CUDA: a block per group; workspace O(N).
+// The arithmetic of <boxops/soft_nms.h>: the one copy, for every backend.
 #pragma once
 
+#include <boxops/soft_nms.h>
 #include "common/exp_log.h"
 #include "common/geometry.h"
-#include "common/parallel.h"
 #include "common/sort.h"
 
 namespace boxops {
-
-struct SoftNmsInput {
-  Boxes boxes;      // [1, N, 4]
-  Scalars scores;   // [N], floating or integer
-  bool has_groups;  // false: one group
-  Scalars groups;   // [N], numbers: equal ones are a group, as are all NaN
-};
-
-template <class T>
-struct Decay {
-  bool gaussian;
-  T iou_threshold;    // linear: smaller IoUs do nothing
-  T sigma;            // gaussian; > 0 as a T, too
-  T score_threshold;  // boxes with score > score_threshold stay
-};
 
 // The factor of a box with this IoU, for the two methods. It is never below 0, though rounding can put an IoU above 1.
 template <bool gaussian, class T>
@@ -44,23 +20,4 @@ BOXOPS_HD T load_score(const Scalars& scores, int64_t i) {
   return load<T>(scores.data, scores.dtype, i * scores.stride);
 }
 
-namespace cpu {
-
-// Writes the taken indices and their scores in the order of taking to kept[N] and kept_scores[N]; returns their number.
-template <class T>
-BOXOPS_API int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores,
-                            const Parallel& parallel);
-
-}  // namespace cpu
-
-namespace cuda {
-
-BOXOPS_API size_t soft_nms_workspace(int64_t count, bool float64);
-
-// The same, with the number left in count[1] on the device. Returns a cudaError_t.
-template <class T>
-BOXOPS_API int soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
-                        void* workspace, void* stream);
-
-}  // namespace cuda
 }  // namespace boxops

@@ -8,6 +8,7 @@
 #include <queue>
 #include <vector>
 
+#include "common/blocks.h"
 #include "common/isa.h"
 
 namespace boxops {

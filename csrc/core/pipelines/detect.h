@@ -1,80 +1,35 @@
-// Class-wise postprocessing, the last step of R-CNN heads, SSD, RetinaNet and YOLO: of all (box, class) pairs those
-// with a score above the threshold, then greedy NMS within each class, then the best of the image.
-//
-// Candidates are the pairs (n, c) with score > score_threshold, both in the score's compute type (NaN never is), and
-// with both sides of the box >= min_size if that is asked for; of each class the per_class best. NMS (nms/nms.h) by
-// falling score; the first max_detections kept go out by falling score. All ties go to the lower n * C + c. Boxes and
-// scores go out as they are, bit by bit; places left over hold 0, and -1 as label. Fewer than 2^31 scores per image.
-//
-// Floor: the scores are read once; boxes of candidates only.
-// CPU: the pass over the scores is vectorised; images go to threads.
-// CUDA: candidates are collected in a list per class, so that no step sorts, or even looks at, the other pairs; then a
-// block per class suppresses, and a block per image merges (detect_cuda.cu). Workspace: 4 bytes per score and a little.
+// The pairs of <boxops/detect.h>: the one copy of where they lie, for every backend.
 #pragma once
 
+#include <boxops/detect.h>
 #include "boxes/boxes.h"
-#include "common/parallel.h"
 #include "common/sort.h"
 
 namespace boxops {
+namespace detail {
 
-struct DetectInput {
-  int64_t batch, count, classes;
-  const void* boxes;  // [B, N, 4], or [B, N, C, 4]
-  DType box_dtype;
-  int64_t box_strides[4];  // of image, box, class (0 without classes) and coordinate
-  const void* scores;      // [B, N, C]
-  DType score_dtype;
-  int64_t score_strides[3];
+BOXOPS_HD int64_t offset_of(const DetectInput& in, const int64_t* strides, int64_t b, int32_t pair) {
+  const uint32_t i = static_cast<uint32_t>(pair), c = static_cast<uint32_t>(in.classes);
+  return b * strides[0] + i / c * strides[1] + i % c * strides[2];
+}
 
-  BOXOPS_HD int64_t offset(const int64_t* strides, int64_t b, int32_t pair) const {
-    const uint32_t i = static_cast<uint32_t>(pair), c = static_cast<uint32_t>(classes);
-    return b * strides[0] + i / c * strides[1] + i % c * strides[2];
-  }
-  BOXOPS_HD int64_t box_at(int64_t b, int32_t pair) const { return offset(box_strides, b, pair); }
-  BOXOPS_HD int64_t score_at(int64_t b, int32_t pair) const { return offset(score_strides, b, pair); }
-  // The box of pair n * C + c.
-  template <class T>
-  BOXOPS_HD Box<T> box(int64_t b, int32_t pair) const {
-    return load_box<T>({boxes, box_dtype, Format::kXYXY, 1, 1, 1, 0, box_strides[3]}, box_at(b, pair), 0);
-  }
-  BOXOPS_HD uint64_t key(int64_t b, int32_t pair) const {
-    return score_key({scores, score_dtype, 1, 0}, score_at(b, pair), 0);
-  }
-};
+}  // namespace detail
 
-struct DetectOptions {
-  double score_threshold, iou_threshold;
-  int64_t max_detections;
-  int64_t per_class;  // negative: all
-  bool has_min_size;
-  double min_size;
-  bool class_agnostic;  // suppress across classes
-};
-
-struct DetectOutput {
-  void* boxes;      // [B, D, 4]
-  void* scores;     // [B, D]
-  int64_t* labels;  // [B, D]
-  int64_t* counts;  // [B]
-};
-
-namespace cpu {
+// Where the box and the score of pair n * C + c of image b lie.
+BOXOPS_HD int64_t box_at(const DetectInput& in, int64_t b, int32_t pair) {
+  return detail::offset_of(in, in.box_strides, b, pair);
+}
+BOXOPS_HD int64_t score_at(const DetectInput& in, int64_t b, int32_t pair) {
+  return detail::offset_of(in, in.score_strides, b, pair);
+}
 
 template <class T>
-BOXOPS_API void detect(const DetectInput& input, const DetectOptions& options, const DetectOutput& output,
-                       const Parallel& parallel);
+BOXOPS_HD Box<T> box_of(const DetectInput& in, int64_t b, int32_t pair) {
+  return load_box<T>({in.boxes, in.box_dtype, Format::kXYXY, 1, 1, 1, 0, in.box_strides[3]}, box_at(in, b, pair), 0);
+}
 
-}  // namespace cpu
+BOXOPS_HD uint64_t key_of(const DetectInput& in, int64_t b, int32_t pair) {
+  return score_key({in.scores, in.score_dtype, 1, 0}, score_at(in, b, pair), 0);
+}
 
-namespace cuda {
-
-BOXOPS_API size_t detect_workspace(const DetectInput& input, const DetectOptions& options);
-
-// Returns a cudaError_t.
-template <class T>
-BOXOPS_API int detect(const DetectInput& input, const DetectOptions& options, const DetectOutput& output,
-                      void* workspace, void* stream);
-
-}  // namespace cuda
 }  // namespace boxops

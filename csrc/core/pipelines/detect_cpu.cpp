@@ -4,8 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include <boxops/nms.h>
 #include "common/copy.h"
-#include "nms/nms.h"
 #include "pipelines/select.h"
 
 namespace boxops::cpu {
@@ -40,7 +40,7 @@ void cut_classes(const DetectInput& in, int64_t b, int64_t most, std::vector<int
   for (int64_t c = 0; c < in.classes; ++c) starts[c + 1] += starts[c];
   std::vector<std::pair<uint64_t, int32_t>> ranked(pairs.size());
   std::vector<int64_t> next(starts.begin(), starts.end() - 1);
-  for (const int32_t pair : pairs) ranked[next[pair % in.classes]++] = {in.key(b, pair), pair};
+  for (const int32_t pair : pairs) ranked[next[pair % in.classes]++] = {key_of(in, b, pair), pair};
   pairs.clear();
   for (int64_t c = 0; c < in.classes; ++c) {
     const auto begin = ranked.begin() + starts[c], end = ranked.begin() + starts[c + 1];
@@ -57,7 +57,7 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
                                    ? pairs_above<double>(in, b, o.score_threshold)
                                    : pairs_above<float>(in, b, o.score_threshold);
   if (o.has_min_size) {
-    const auto small = [&](int32_t pair) { return !is_large(in.box<T>(b, pair), static_cast<T>(o.min_size)); };
+    const auto small = [&](int32_t pair) { return !is_large(box_of<T>(in, b, pair), static_cast<T>(o.min_size)); };
     pairs.erase(std::remove_if(pairs.begin(), pairs.end(), small), pairs.end());
   }
   if (o.per_class >= 0) cut_classes(in, b, o.per_class, pairs);
@@ -67,8 +67,8 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
   std::vector<uint64_t> ranks(n);  // rise with the score
   std::vector<int32_t> labels(o.class_agnostic ? 0 : n);
   for (int64_t i = 0; i < n; ++i) {
-    boxes[i] = in.box<T>(b, pairs[i]);
-    ranks[i] = ~in.key(b, pairs[i]);
+    boxes[i] = box_of<T>(in, b, pairs[i]);
+    ranks[i] = ~key_of(in, b, pairs[i]);
     if (!o.class_agnostic) labels[i] = static_cast<int32_t>(pairs[i] % in.classes);
   }
   const NmsInput input{{boxes.data(), sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64, Format::kXYXY, 1, n, 0, 4, 1},
@@ -82,8 +82,8 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
   for (int64_t d = 0; d < out.counts[b]; ++d) {
     const int32_t pair = pairs[kept[d]];
     for (int k = 0; k < 4; ++k)
-      copy_number(box_size, in.boxes, in.box_at(b, pair) + k * in.box_strides[3], out.boxes, (first + d) * 4 + k);
-    copy_number(score_size, in.scores, in.score_at(b, pair), out.scores, first + d);
+      copy_number(box_size, in.boxes, box_at(in, b, pair) + k * in.box_strides[3], out.boxes, (first + d) * 4 + k);
+    copy_number(score_size, in.scores, score_at(in, b, pair), out.scores, first + d);
     out.labels[first + d] = pair % in.classes;
   }
   const int64_t begin = first + out.counts[b], end = first + o.max_detections;

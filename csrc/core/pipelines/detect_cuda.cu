@@ -75,9 +75,9 @@ __global__ void __launch_bounds__(kThreads) collect_kernel(DetectInput in, Detec
     for (int64_t first = int64_t(blockIdx.x) * kThreads; first < pairs; first += int64_t(gridDim.x) * kThreads) {
       const bool inside = first + threadIdx.x < pairs;
       const int32_t pair = inside ? static_cast<int32_t>(first + threadIdx.x) : 0;
-      const bool found = inside &&
-                         score_exceeds({in.scores, in.score_dtype, 1, 0}, in.score_at(b, pair), 0, o.score_threshold) &&
-                         (!o.has_min_size || is_large(in.box<T>(b, pair), static_cast<T>(o.min_size)));
+      const bool found =
+          inside && score_exceeds({in.scores, in.score_dtype, 1, 0}, score_at(in, b, pair), 0, o.score_threshold) &&
+          (!o.has_min_size || is_large(box_of<T>(in, b, pair), static_cast<T>(o.min_size)));
       if (lists.per_image > 1) {
         const int64_t list = b * lists.per_image + pair % in.classes;
         if (found) lists.pairs[list * lists.capacity + atomicAdd(&lists.counts[list], 1u)] = pair;
@@ -136,16 +136,16 @@ __global__ void __launch_bounds__(kThreads)
     if (count > most && most > 0) {
       uint32_t k = most;
       last.key = kth_smallest(count, score_bits, &k, [&](uint32_t i, uint64_t* v) {
-        *v = in.key(b, pairs[i]);
+        *v = key_of(in, b, pairs[i]);
         return true;
       });
       last.pair = static_cast<int32_t>(kth_smallest(count, 32, &k, [&](uint32_t i, uint64_t* v) {
         *v = static_cast<uint32_t>(pairs[i]);
-        return in.key(b, pairs[i]) == last.key;
+        return key_of(in, b, pairs[i]) == last.key;
       }));
     }
     for (uint32_t i = threadIdx.x; i < count && most > 0; i += kThreads)
-      if (!before(last, {in.key(b, pairs[i]), pairs[i]}))
+      if (!before(last, {key_of(in, b, pairs[i]), pairs[i]}))
         to.pairs[target * to.capacity + atomicAdd(&to.counts[target], 1u)] = pairs[i];
   }
 }
@@ -183,12 +183,12 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
     const int64_t b = g / lists.per_image;
     const uint32_t count = lists.counts[g];
     int32_t* pairs = lists.pairs + g * lists.capacity;
-    const auto shape = [&](int32_t pair) { return shape_of<Measure::kIoU>(in.box<T>(b, pair)); };
+    const auto shape = [&](int32_t pair) { return shape_of<Measure::kIoU>(box_of<T>(in, b, pair)); };
     const bool cached = count <= kCached;
     if (cached)  // a thread only ever reads what it wrote
       for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
         const Shape<T> some = shape(pairs[i]);
-        cache.shapes[i] = some, cache.keys[i] = in.key(b, pairs[i]);
+        cache.shapes[i] = some, cache.keys[i] = key_of(in, b, pairs[i]);
       }
     int64_t taken = 0;
     for (; taken < kept.capacity; ++taken) {
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
           pairs[i] = -1;
           continue;
         }
-        const Rank rank{cached ? cache.keys[i] : in.key(b, pairs[i]), pairs[i]};
+        const Rank rank{cached ? cache.keys[i] : key_of(in, b, pairs[i]), pairs[i]};
         if (before(rank, mine)) mine = rank, mine_at = i;
       }
       const Rank winner = best_of_block(mine, best);
@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(kThreads)
     const uint32_t at = s.heads[first + list];
     if (at >= s.kept.counts[first + list]) return {kLast, -1};
     const int32_t pair = s.kept.pairs[(first + list) * s.kept.capacity + at];
-    return {in.key(b, pair), pair};
+    return {key_of(in, b, pair), pair};
   };
   int64_t mine_at = 0;
   Rank mine;
@@ -256,10 +256,10 @@ __global__ void __launch_bounds__(kThreads)
     const int32_t pair = real ? static_cast<int32_t>(out.labels[at]) : 0;
     const uint64_t zero = 0;
     for (int k = 0; k < 4; ++k) {
-      if (real) copy_number(box_size, in.boxes, in.box_at(b, pair) + k * in.box_strides[3], out.boxes, 4 * at + k);
+      if (real) copy_number(box_size, in.boxes, box_at(in, b, pair) + k * in.box_strides[3], out.boxes, 4 * at + k);
       else copy_number(box_size, &zero, 0, out.boxes, 4 * at + k);
     }
-    if (real) copy_number(score_size, in.scores, in.score_at(b, pair), out.scores, at);
+    if (real) copy_number(score_size, in.scores, score_at(in, b, pair), out.scores, at);
     else copy_number(score_size, &zero, 0, out.scores, at);
     out.labels[at] = real ? pair % in.classes : -1;
   }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "nms/nms.h"
+#include <boxops/nms.h>
 #include "pipelines/select.h"
 
 namespace boxops::cpu {

@@ -3,8 +3,8 @@
 // with the level as the group.
 #include <utility>
 
+#include <boxops/nms.h>
 #include "common/cuda_utils.cuh"
-#include "nms/nms.h"
 #include "pipelines/proposals.h"
 
 namespace boxops::cuda {

@@ -5,45 +5,13 @@
 // is torchvision's, step by step, each step rounded to T; x and y are independent of each other all the way.
 #pragma once
 
+#include <boxops/roi.h>
+
+#include <cmath>
+
 #include "common/geometry.h"
 
 namespace boxops {
-
-constexpr int kMaxLevels = 8;
-constexpr int kMaxSamples = 4096;  // of a bin along one axis
-
-// One level of a feature pyramid, [images, channels, height, width]; strides count elements. Read by forward
-// functions, written by backward ones, which need it contiguous.
-struct FeatureMap {
-  void* data;
-  int64_t height, width;
-  int64_t image_stride, channel_stride, y_stride, x_stride;
-  double scale;     // feature pixels per box unit
-  double min_side;  // RoIs with sqrt(area) >= min_side belong here or to a later level
-};
-
-struct Features {
-  DType dtype;  // float16, bfloat16, float32 or float64
-  int64_t images, channels;
-  int levels;  // 1..kMaxLevels
-  FeatureMap level[kMaxLevels];
-};
-
-// Rows (image, x1, y1, x2, y2), or (x1, y1, x2, y2) with the images beside.
-struct Rois {
-  const void* data;
-  DType dtype;
-  int64_t count, row_stride, column_stride;
-  const void* images;  // null: they are the first column
-  DType images_dtype;
-  int64_t images_stride;
-};
-
-struct Bins {
-  int64_t height, width;   // bins of a RoI along y and x
-  int64_t sampling_ratio;  // align: samples of a bin along each axis, at most kMaxSamples; <= 0: one per pixel
-  bool aligned;            // align: half a pixel is taken off, and RoIs may be smaller than a pixel
-};
 
 // The image of RoI k, or -1 where the number is that of no image: a fraction, NaN, or out of range.
 BOXOPS_HD int64_t image_of(const Rois& rois, int64_t k, int64_t images) {

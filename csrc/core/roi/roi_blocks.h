@@ -12,8 +12,10 @@
 #include <type_traits>
 #include <vector>
 
+#include <boxops/roi.h>
+#include "common/blocks.h"
 #include "common/isa.h"
-#include "roi/roi.h"
+#include "roi/roi_bins.h"
 
 namespace boxops::cpu {
 

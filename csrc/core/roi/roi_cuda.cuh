@@ -3,8 +3,9 @@
 
 #include <type_traits>
 
+#include <boxops/roi.h>
 #include "common/cuda_utils.cuh"
-#include "roi/roi.h"
+#include "roi/roi_bins.h"
 
 namespace boxops::cuda {
 

@@ -1,9 +1,9 @@
 // A C++ program on an installed boxops: the kernels on raw pointers.
 #include <cstdio>
 
-#include "iou/iou.h"
-#include "nms/nms.h"
-#include "ops/ops.h"
+#include <boxops/iou.h>
+#include <boxops/nms.h>
+#include <boxops/ops.h>
 
 int main() {
   const float boxes[] = {0, 0, 10, 10, 0, 0, 10, 5, 20, 20, 30, 30}, scores[] = {0.5f, 0.9f, 0.7f};

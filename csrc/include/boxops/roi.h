@@ -2,12 +2,12 @@
 //
 // Every function takes features [N, C, H, W] of any floating dtype and strides and K RoIs, and gives [K, C', PH, PW],
 // contiguous, of the features' dtype. It computes in T: double for float64 features, else float. Where bins lie is said
-// in roi_bins.h. A RoI of an image that does not exist gives zeros and no gradient (ops check the indices where they
+// in the papers (He et al. 2017, section 3; Girshick 2015, section 2.1; Dai et al. 2016, section 3), and rounded as
+// torchvision does. A RoI of an image that does not exist gives zeros and no gradient (ops check the indices where they
 // are on the CPU). Nothing is read out of bounds and all work is bounded, whatever the boxes are.
 //
 // roi_align: the mean of bilinear samples; outside [-1, H] x [-1, W] a sample is 0. With more than one level each RoI
-// is
-//   pooled from one of them (level_of). A bin without samples is 0. Sums are not in a fixed order: results differ by
+//   is pooled from one of them: the last whose min_side it reaches. A bin without samples is 0. Sums are not in a fixed order: results differ by
 //   rounding between backends (never between runs or numbers of threads).
 // ps_roi_align: the same with `aligned`, output channel c of bin (y, x) from input channel (c PH + y) PW + x.
 // roi_pool: the largest value of the bin; 0 if the bin is empty. The first largest in row-major order counts; a NaN is
@@ -22,13 +22,53 @@
 // (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.
 //
 // CPU: the pixels that a group of RoIs needs are copied channels last, in blocks of channels, so that vector loops run
-// over channels (roi_*_simd.inl); channels_last features of type T are read in place. Memory: one block per thread.
+// over channels; channels_last features of type T are read in place. Memory: one block per thread.
 #pragma once
 
-#include "common/parallel.h"
-#include "roi/roi_bins.h"
+#include <cstddef>
+#include <cstdint>
+
+#include <boxops/parallel.h>
+#include <boxops/types.h>
 
 namespace boxops {
+
+constexpr int kMaxLevels = 8;
+constexpr int kMaxSamples = 4096;  // of a bin along one axis
+
+// One level of a feature pyramid, [images, channels, height, width]; strides count elements. Read by forward
+// functions, written by backward ones, which need it contiguous.
+struct FeatureMap {
+  void* data;
+  int64_t height, width;
+  int64_t image_stride, channel_stride, y_stride, x_stride;
+  double scale;     // feature pixels per box unit
+  double min_side;  // RoIs with sqrt(area) >= min_side belong here or to a later level
+};
+
+struct Features {
+  DType dtype;  // float16, bfloat16, float32 or float64
+  int64_t images, channels;
+  int levels;  // 1..kMaxLevels
+  FeatureMap level[kMaxLevels];
+};
+
+// Rows (image, x1, y1, x2, y2), or (x1, y1, x2, y2) with the images beside.
+struct Rois {
+  const void* data;
+  DType dtype;
+  int64_t count, row_stride, column_stride;
+  const void* images;  // null: they are the first column
+  DType images_dtype;
+  int64_t images_stride;
+};
+
+struct Bins {
+  int64_t height, width;   // bins of a RoI along y and x
+  int64_t sampling_ratio;  // align: samples of a bin along each axis, at most kMaxSamples; <= 0: one per pixel
+  bool aligned;            // align: half a pixel is taken off, and RoIs may be smaller than a pixel
+};
+
 namespace cpu {
 
 template <class T>

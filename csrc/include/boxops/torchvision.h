@@ -2,7 +2,7 @@
 // loaded: a program asks for it.
 #pragma once
 
-#include "common/portability.h"
+#include <boxops/portability.h>
 
 extern "C" {
 

@@ -10,8 +10,8 @@
 #include <memory>
 #include <stdexcept>
 
-#include "common/dtype.h"
-#include "common/parallel.h"
+#include <boxops/parallel.h>
+#include <boxops/types.h>
 
 namespace boxops {
 

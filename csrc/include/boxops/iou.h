@@ -3,14 +3,17 @@
 // boxes1 [B, N, 4], boxes2 [B, M, 4]: any dtype and strides, batch stride 0 broadcasts. T is the
 // compute type, float or double. `iou_eps` is added to the IoU's divisor, `eps` to the penalties'.
 //   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out and gradients are contiguous T.
-// Ties, NaN and degenerate boxes: common/geometry.h. No workspace: nothing but the output is written.
+// NaN and degenerate boxes: boxops/types.h. No workspace: nothing but the output is written.
 // The gradients sum in a fixed order: equal inputs give equal bits on one device.
 //
 // Floor: the bytes of the output (4 N M for float) over the memory bandwidth; about 20 operations a pair.
 #pragma once
 
-#include "common/geometry.h"
-#include "common/parallel.h"
+#include <cstddef>
+#include <cstdint>
+
+#include <boxops/parallel.h>
+#include <boxops/types.h>
 
 namespace boxops {
 

@@ -2,20 +2,23 @@
 //
 // Boxes are taken by falling score (ties by rising index, NaN last). A box is kept unless its IoU
 // with a kept box of its own group exceeds the threshold; IoU is rounded to the compute type T as
-// common/geometry.h says, so every backend takes the same decisions to the bit. Degenerate, NaN
+// boxops/types.h says, so every backend takes the same decisions to the bit. Degenerate, NaN
 // and infinite boxes have IoU 0 with everything: they are kept and suppress nothing.
 //
-// The rotated forms are the same for boxes as in common/rotated_geometry.h, which in a pair puts the kept box first.
+// The rotated forms are the same for boxes as in boxops/rotated.h, which in a pair puts the kept box first.
 //
 // CPU: kept boxes live in buckets by size and place, so that a box meets only those that could
-// exceed the threshold (nms_simd.inl); work is near N log N on spread-out boxes, memory O(N). Boxes whose area is about
+// exceed the threshold; work is near N log N on spread-out boxes, memory O(N). Boxes whose area is about
 // to overflow meet all others one by one.
-// CUDA: workspace O(N), no N x N/64 mask (greedy.cuh). Nothing allocates device memory or waits.
+// CUDA: workspace O(N), no N x N/64 mask. Nothing allocates device memory or waits.
 #pragma once
 
-#include "common/geometry.h"
-#include "common/parallel.h"
-#include "common/sort.h"
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include <boxops/parallel.h>
+#include <boxops/types.h>
 
 namespace boxops {
 

@@ -1,4 +1,4 @@
-// The ops: checked, for arrays of any framework and device. Contracts: core/<family>/<family>.h.
+// The ops: checked, for arrays of any framework and device. Contracts: the other headers.
 #pragma once
 
 #include <optional>
@@ -6,8 +6,8 @@
 #include <tuple>
 #include <vector>
 
-#include "common/portability.h"
-#include "ops/array.h"
+#include <boxops/array.h>
+#include <boxops/portability.h>
 
 namespace boxops::ops {
 
@@ -69,7 +69,7 @@ BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array sc
 BOXOPS_API std::tuple<Array, Array, Array> sample_matches(Framework&, Array matches, int64_t size,
                                                           double positive_fraction, Array seed);
 BOXOPS_API Array mine_hard_negatives(Framework&, Array loss, Array matches, double ratio, int64_t min_negatives);
-// Boxes [K, 5] with the image in front, or [K, 4] and `images` [K]; see core/roi/roi.h. Gradients have the dtype of
+// Boxes [K, 5] with the image in front, or [K, 4] and `images` [K]; see boxops/roi.h. Gradients have the dtype of
 // grad.
 BOXOPS_API Array roi_align(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
                            int64_t width, double spatial_scale, int64_t sampling_ratio, bool aligned);

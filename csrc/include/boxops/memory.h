@@ -7,8 +7,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/portability.h"
-#include "ops/array.h"
+#include <boxops/array.h>
+#include <boxops/portability.h>
 
 namespace boxops {
 

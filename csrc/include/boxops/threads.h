@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "common/parallel.h"
+#include <boxops/parallel.h>
 
 namespace boxops {
 

@@ -1,8 +1,6 @@
 // Words that let one header serve g++, nvcc and the CUDA emulator of the tests.
 #pragma once
 
-#include <cstdint>
-
 #ifdef __CUDACC__
 #define BOXOPS_HD __host__ __device__ __forceinline__
 #define BOXOPS_HD_RARE __host__ __device__ __noinline__
@@ -13,10 +11,3 @@
 
 // Marks what libboxops.so offers; everything else stays hidden.
 #define BOXOPS_API __attribute__((visibility("default")))
-
-namespace boxops {
-
-// How many blocks hold n.
-BOXOPS_HD int64_t blocks_of(int64_t n, int64_t block) { return (n + block - 1) / block; }
-
-}  // namespace boxops

@@ -9,9 +9,12 @@
 // the first such problem. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row.
 #pragma once
 
-#include "common/dtype.h"
-#include "common/parallel.h"
-#include "common/ragged.h"
+#include <cstddef>
+#include <cstdint>
+
+#include <boxops/parallel.h>
+#include <boxops/ragged.h>
+#include <boxops/types.h>
 
 namespace boxops {
 
