@@ -11,16 +11,8 @@
 
 #include <boxops/threads.h>
 
-// Declared weak: a CPU-only torch does not have it, and then no CUDA tensor exists to need it.
-extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
-
 namespace boxops::torch_ops {
 namespace {
-
-void check(AOTITorchError error, const char* call) {
-  if (error != AOTI_TORCH_SUCCESS) throw std::runtime_error(std::string("boxops: torch failed in ") + call);
-}
-#define CHECK(function, ...) check(function(__VA_ARGS__), #function)
 
 // torch's number of each DType, in the order of DType.
 const std::array<int32_t, 15>& torch_dtypes() {
@@ -113,20 +105,25 @@ Array to_array(AtenTensorHandle owned) {
 
 AtenTensorHandle to_handle(const Array& array) {
   AtenTensorHandle handle;
-  CHECK(aoti_torch_new_tensor_handle, static_cast<AtenTensorHandle>(array.owner.get()), &handle);
+  CHECK(aoti_torch_new_tensor_handle, handle_of(array), &handle);
   return handle;
 }
 
-Array Torch::empty(const Dims& sizes, DType dtype, Device device) {
+Dims compact_strides(const Dims& sizes) {
   Dims strides = sizes;
   int64_t stride = 1;
   for (int i = sizes.count - 1; i >= 0; --i) strides.values[i] = stride, stride *= sizes[i] > 1 ? sizes[i] : 1;
+  return strides;
+}
+
+Array Torch::empty(const Dims& sizes, DType dtype, Device device) {
   AtenTensorHandle handle;
   const bool on_cpu = device.type == DeviceType::kCPU;
   const int64_t bytes = bytes_of(sizes, dtype, device);
-  if (aoti_torch_empty_strided(sizes.count, sizes.values, strides.values, torch_dtypes()[static_cast<size_t>(dtype)],
+  if (aoti_torch_empty_strided(sizes.count, sizes.values, compact_strides(sizes).values,
+                               torch_dtypes()[static_cast<size_t>(dtype)],
                                on_cpu ? aoti_torch_device_type_cpu() : aoti_torch_device_type_cuda(),
-                               on_cpu ? 0 : device.index, &handle) != AOTI_TORCH_SUCCESS)
+                               on_cpu ? 0 : device.index, &handle) != 0)
     throw NoMemory(sizes, dtype, device);
   Array array = to_array(handle);
   if (on_cpu) use_large_pages(array.data, bytes);

@@ -1,27 +1,34 @@
 // Translates between torch's stable ABI and the ops of csrc/ops, so that binding an op is one line.
-//
-// Only the C shim is used, at the level of torch 2.10, so one binary serves every later torch, with
-// and without CUDA: the one CUDA symbol is weak and only followed for CUDA tensors.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-
+#include <cstring>
 #include <exception>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <boxops/memory.h>
 #include <boxops/ops.h>
 
+#include "torch_ops/shim.h"
+
 namespace boxops::torch_ops {
+
+inline void check(AOTITorchError error, const char* call) {
+  if (error != 0) throw std::runtime_error(std::string("boxops: torch failed in ") + call);
+}
+#define CHECK(function, ...) check(function(__VA_ARGS__), #function)
 
 Array to_array(AtenTensorHandle owned);          // takes over the handle
 AtenTensorHandle to_handle(const Array& array);  // a new handle
+Dims compact_strides(const Dims& sizes);         // of a contiguous array
+inline AtenTensorHandle handle_of(const Array& array) { return static_cast<AtenTensorHandle>(array.owner.get()); }
 
 class Torch final : public Framework {
  public:
@@ -33,41 +40,47 @@ class Torch final : public Framework {
 // One argument out of, or one result into, torch's stack of 64-bit values.
 template <class T>
 struct Stack {
-  static T take(StableIValue v) { return torch::stable::detail::to<T>(v); }
+  static T take(StableIValue v) {
+    if constexpr (std::is_floating_point_v<T>) {
+      static_assert(sizeof(T) == sizeof(v));
+      T value;
+      std::memcpy(&value, &v, sizeof(v));
+      return value;
+    } else {
+      return static_cast<T>(v);
+    }
+  }
 };
 template <>
 struct Stack<Array> {
-  static Array take(StableIValue v) { return to_array(torch::stable::detail::to<AtenTensorHandle>(v)); }
+  static Array take(StableIValue v) { return to_array(reinterpret_cast<AtenTensorHandle>(v)); }
 };
 template <class T>
 struct Stack<std::optional<T>> {
   static std::optional<T> take(StableIValue v) {
-    auto* inner = torch::stable::detail::to<StableIValue*>(v);
+    const std::unique_ptr<StableIValue> inner(reinterpret_cast<StableIValue*>(v));
     if (inner == nullptr) return std::nullopt;
-    const StableIValue value = *inner;
-    delete inner;
-    return Stack<T>::take(value);
+    return Stack<T>::take(*inner);
   }
 };
-
 template <class T>
 struct Stack<std::vector<T>> {
   static std::vector<T> take(StableIValue v) {
-    const std::shared_ptr<StableListOpaque> list(torch::stable::detail::to<StableListHandle>(v), torch_delete_list);
+    const std::shared_ptr<StableListOpaque> list(reinterpret_cast<StableListHandle>(v), torch_delete_list);
     size_t size = 0;
-    if (torch_list_size(list.get(), &size) != 0) throw std::runtime_error("boxops: torch failed in torch_list_size");
+    CHECK(torch_list_size, list.get(), &size);
     std::vector<T> values;
     for (size_t i = 0; i < size; ++i) {
       StableIValue item;
-      if (torch_list_get_item(list.get(), i, &item) != 0)
-        throw std::runtime_error("boxops: torch failed in torch_list_get_item");
+      CHECK(torch_list_get_item, list.get(), i, &item);
       values.push_back(Stack<T>::take(item));
     }
     return values;
   }
 };
 
-inline void put(StableIValue* stack, const Array& a) { stack[0] = torch::stable::detail::from(to_handle(a)); }
+inline StableIValue pass(const Array& a) { return reinterpret_cast<StableIValue>(to_handle(a)); }
+inline void put(StableIValue* stack, const Array& a) { stack[0] = pass(a); }
 template <class... A>
 void put(StableIValue* stack, const std::tuple<A...>& results) {
   std::apply([&](const auto&... a) { (put(stack++, a), ...); }, results);
@@ -105,18 +118,51 @@ struct Boxed<op> {
   }
 };
 
+// Schemas of a namespace or, with a dispatch key, kernels, registered while this lives.
+class Library {
+ public:
+  Library(const char* ns, const char* key, const char* file) {
+    if (key == nullptr) CHECK(aoti_torch_library_init_fragment, ns, file, 0, &handle_);
+    else CHECK(aoti_torch_library_init_impl, ns, key, file, 0, &handle_);
+  }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+  ~Library() { aoti_torch_delete_library_object(handle_); }
+
+  void def(const char* schema) { CHECK(aoti_torch_library_def, handle_, schema); }
+  void impl(const char* name, Kernel* kernel) { CHECK(torch_library_impl, handle_, name, kernel, kTorchVersion); }
+
+ private:
+  TorchLibraryHandle handle_;
+};
+
+// One kernel of each op, for CPU and CUDA.
+class Kernels {
+ public:
+  Kernels(const char* ns, const char* file) : cpu_(ns, "CPU", file), cuda_(ns, "CUDA", file) {}
+  void impl(const Op& op) {
+    const std::string name = op.name();
+    cpu_.impl(name.c_str(), op.kernel), cuda_.impl(name.c_str(), op.kernel);
+  }
+
+ private:
+  Library cpu_, cuda_;
+};
+
+// boxops' operators with their kernels. Fake kernels, autograd and autocast come from Python.
+class Operators {
+ public:
+  Operators(std::initializer_list<Op> ops, const char* file)
+      : schemas_("boxops", nullptr, file), kernels_("boxops", file) {
+    for (const Op& op : ops) schemas_.def(op.schema), remember(op), kernels_.impl(op);
+  }
+
+ private:
+  Library schemas_;
+  Kernels kernels_;
+};
+
 }  // namespace boxops::torch_ops
 
-// Defines operators, given as a braced list of Op{schema, Boxed<ops::f>::call}, and their one kernel
-// for CPU and CUDA when the library is loaded. Fake kernels, autograd and autocast come from Python.
-#define BOXOPS_REGISTER(...)                                        \
-  static const Op kOps[] = __VA_ARGS__;                             \
-  STABLE_TORCH_LIBRARY_FRAGMENT(boxops, m) {                        \
-    for (const Op& op : kOps) m.def(op.schema), remember(op);       \
-  }                                                                 \
-  STABLE_TORCH_LIBRARY_IMPL(boxops, CPU, m) {                       \
-    for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel); \
-  }                                                                 \
-  STABLE_TORCH_LIBRARY_IMPL(boxops, CUDA, m) {                      \
-    for (const Op& op : kOps) m.impl(op.name().c_str(), op.kernel); \
-  }
+// Registers a braced list of Op{schema, Boxed<ops::f>::call} when the library is loaded.
+#define BOXOPS_REGISTER(...) static const Operators kOperators(__VA_ARGS__, __FILE__);

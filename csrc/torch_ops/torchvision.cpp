@@ -1,9 +1,5 @@
 #include <boxops/torchvision.h>
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/shim_utils.h>
-
 #include <cmath>
 
 #include "torch_ops/bind.h"
@@ -11,8 +7,25 @@
 namespace boxops::torch_ops {
 namespace {
 
-using torch::stable::Tensor;
-using torch::stable::detail::StableLibrary;
+// The result of an operator of torch.
+template <class... Args>
+Array call_torch(const char* name, Args... args) {
+  StableIValue stack[] = {args...};
+  CHECK(torch_call_dispatcher, name, "", stack, kTorchVersion);
+  return Stack<Array>::take(stack[0]);
+}
+
+void copy(const Array& to, const Array& from) { call_torch("aten::copy_", pass(to), pass(from), StableIValue(false)); }
+
+void fill(const Array& array, double value) { CHECK(aoti_torch_aten_fill__Scalar, handle_of(array), value); }
+
+// The beginning of a contiguous array in another shape.
+Array view(const Array& array, const Dims& sizes) {
+  AtenTensorHandle handle;
+  CHECK(aoti_torch__reinterpret_tensor, handle_of(array), sizes.count, sizes.values, compact_strides(sizes).values, 0,
+        &handle);
+  return to_array(handle);
+}
 
 // torchvision's kernels under its names: its order of arguments, and its demand that dtypes agree.
 
@@ -42,8 +55,7 @@ Array box_iou_rotated(Framework& framework, Array boxes1, Array boxes2) {
   const Array iou = ops::rotated_box_iou(framework, std::move(boxes1), std::move(boxes2), false);
   if (iou.dtype == DType::kFloat32) return iou;
   const Array narrow = framework.empty(iou.sizes, DType::kFloat32, iou.device);
-  Tensor out(to_handle(narrow));
-  torch::stable::copy_(out, Tensor(to_handle(iou)));
+  copy(narrow, iou);
   return narrow;
 }
 
@@ -67,16 +79,11 @@ Array channel_mapping(Framework& framework, const Array& pooled) {
   const Array mapping = framework.empty(pooled.sizes, DType::kInt32, pooled.device);
   if (mapping.numel() == 0) return mapping;
   const Dims row_sizes{pooled.sizes[1], pooled.sizes[2], pooled.sizes[3]};
-  Tensor row(to_handle(framework.empty({row_sizes.product()}, DType::kInt32, pooled.device)));
-  torch::stable::fill_(row, 1.0);
-  Tensor first = torch::stable::narrow(row, 0, 0, 1);
-  torch::stable::zero_(first);
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(row), torch::stable::detail::from(int64_t(0)),
-                                    torch::stable::detail::from(std::nullopt)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::cumsum", "", stack.data(), TORCH_ABI_VERSION));
-  Tensor out(to_handle(mapping));
-  torch::stable::copy_(out, torch::stable::view(torch::stable::detail::to<Tensor>(stack[0]),
-                                                {row_sizes[0], row_sizes[1], row_sizes[2]}));
+  const Array row = framework.empty({row_sizes.product()}, DType::kInt32, pooled.device);
+  fill(row, 1);
+  fill(view(row, {1}), 0);
+  const Array sums = call_torch("aten::cumsum", pass(row), StableIValue(0), StableIValue(0));  // dim 0, no dtype
+  copy(mapping, view(sums, row_sizes));
   return mapping;
 }
 
@@ -209,32 +216,20 @@ const Op kMissing[] = {
      call<refuse<3, Array, Array>>},
 };
 
-// Kernels for both devices, registered while this lives. The dispatcher calls the youngest kernel of an operator and
-// device, and goes back to the one before it when that is gone.
-class Kernels {
- public:
-  template <size_t n>
-  void add(const Op (&ops)[n]) {
-    for (const Op& op : ops) cpu_.impl(op.name().c_str(), op.kernel), cuda_.impl(op.name().c_str(), op.kernel);
-  }
-
- private:
-  StableLibrary cpu_{StableLibrary::Kind::IMPL, "torchvision", "CPU", __FILE__, __LINE__};
-  StableLibrary cuda_{StableLibrary::Kind::IMPL, "torchvision", "CUDA", __FILE__, __LINE__};
-};
-
 // As of a torchvision that was built without CUDA: there is no version to compare with torch's.
-void cuda_version(StableIValue* stack, uint64_t, uint64_t) { stack[0] = torch::stable::detail::from(int64_t(-1)); }
+void cuda_version(StableIValue* stack, uint64_t, uint64_t) { stack[0] = static_cast<StableIValue>(-1); }
 
 }  // namespace
 }  // namespace boxops::torch_ops
 
 using namespace boxops::torch_ops;
 
+// The dispatcher calls the youngest kernel of an operator and device, and goes back to the one before it when that is
+// gone.
 void* boxops_override_torchvision_ops() noexcept {
   try {
-    auto kernels = std::make_unique<Kernels>();
-    kernels->add(kOps);
+    auto kernels = std::make_unique<Kernels>("torchvision", __FILE__);
+    for (const Op& op : kOps) kernels->impl(op);
     return kernels.release();
   } catch (const std::exception&) {
     return nullptr;
@@ -247,16 +242,12 @@ int boxops_provide_torchvision_ops() noexcept {
   static bool provided = false;
   if (provided) return 0;
   try {
-    auto schemas =
-        std::make_unique<StableLibrary>(StableLibrary::Kind::FRAGMENT, "torchvision", nullptr, __FILE__, __LINE__);
-    for (const Op& op : kOps) schemas->def(op.schema);
-    for (const Op& op : kMissing) schemas->def(op.schema);
+    auto schemas = std::make_unique<Library>("torchvision", nullptr, __FILE__);
+    auto kernels = std::make_unique<Kernels>("torchvision", __FILE__);
+    for (const Op& op : kOps) schemas->def(op.schema), kernels->impl(op);
+    for (const Op& op : kMissing) schemas->def(op.schema), kernels->impl(op);
     schemas->def("_cuda_version() -> int");
-    auto kernels = std::make_unique<Kernels>();
-    kernels->add(kOps);
-    kernels->add(kMissing);
-    auto plain = std::make_unique<StableLibrary>(StableLibrary::Kind::IMPL, "torchvision", "CompositeExplicitAutograd",
-                                                 __FILE__, __LINE__);
+    auto plain = std::make_unique<Library>("torchvision", "CompositeExplicitAutograd", __FILE__);
     plain->impl("_cuda_version", cuda_version);
     schemas.release(), kernels.release(), plain.release();  // they stay
     provided = true;
