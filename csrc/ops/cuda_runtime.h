@@ -19,7 +19,7 @@ class BOXOPS_API DeviceScope {
   DeviceScope& operator=(const DeviceScope&) = delete;
 
  private:
-  int previous_ = -1;
+  [[maybe_unused]] int previous_ = -1;
 };
 
 // Throws std::runtime_error for a cudaError_t other than success.

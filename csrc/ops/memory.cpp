@@ -1,6 +1,6 @@
 #include <boxops/memory.h>
 
-#include <cstdlib>
+#include <cstdio>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -54,10 +54,10 @@ void use_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes
 }
 
 std::shared_ptr<void> host_allocate(int64_t bytes) {
-  void* data = nullptr;
-  if (posix_memalign(&data, 64, static_cast<size_t>(bytes > 0 ? bytes : 1)) != 0) throw std::bad_alloc();
+  constexpr std::align_val_t alignment{64};
+  void* data = ::operator new(static_cast<size_t>(bytes), alignment);
   use_large_pages(data, bytes);
-  return std::shared_ptr<void>(data, std::free);
+  return std::shared_ptr<void>(data, [](void* p) { ::operator delete(p, alignment); });
 }
 
 }  // namespace boxops

@@ -116,7 +116,7 @@ struct DLPackArray {
   }
 
   template <class Managed>
-  py::capsule capsule(const char* name) const {
+  py::capsule named(const char* name) const {
     struct Export {
       Array array;
       Managed managed;
@@ -148,8 +148,8 @@ struct DLPackArray {
     }
     const int64_t number = waiting.is_none() ? 1 : waiting.cast<int64_t>();
     if (array.device.type == DeviceType::kCUDA && number != -1) cuda_stream_waits(array.device, number, stream);
-    return max_version && max_version->first >= 1 ? capsule<DLManagedTensorVersioned>(kVersioned)
-                                                  : capsule<DLManagedTensor>(kOld);
+    return max_version && max_version->first >= 1 ? named<DLManagedTensorVersioned>(kVersioned)
+                                                  : named<DLManagedTensor>(kOld);
   }
 };
 
@@ -285,12 +285,8 @@ void set_python_error() {
 
 void define_dlpack(py::module_& module) {
   py::class_<DLPackArray>(module, "DLPackArray", py::module_local(), "A result, for your framework's from_dlpack.")
-      .def("__dlpack__",
-           py::overload_cast<const py::object&, const std::optional<std::pair<int64_t, int64_t>>&,
-                             const std::optional<std::pair<int, int>>&, const std::optional<bool>&>(
-               &DLPackArray::capsule, py::const_),
-           py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
-           py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
+      .def("__dlpack__", &DLPackArray::capsule, py::kw_only(), py::arg("stream") = py::none(),
+           py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
       .def("__dlpack_device__", &DLPackArray::device)
       .def_property_readonly("dtype", [](const DLPackArray& a) { return name_of(a.array.dtype); });
   py::class_<DLPack>(module, "DLPack", py::module_local(), "The ops, with results for a framework's from_dlpack.")

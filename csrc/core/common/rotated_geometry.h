@@ -155,7 +155,7 @@ BOXOPS_HD T intersection(const RotatedBox<T>& first, const RotatedBox<T>& second
   const T hull_w = min_of((first.hull_x + second.hull_x) - std::fabs(dx), T(2) * min_of(first.hull_x, second.hull_x));
   const T hull_h = min_of((first.hull_y + second.hull_y) - std::fabs(dy), T(2) * min_of(first.hull_y, second.hull_y));
   const T inter = min_of(min_of(outline, hull_w * hull_h), min_of(first.area, second.area));
-  return meet & (inter > T(0)) ? inter : T(0);
+  return (meet & (inter > T(0))) ? inter : T(0);
 }
 
 // Whether what an overlap with this box sums may overflow: then the pair is measured times kShrink, as in geometry.h.

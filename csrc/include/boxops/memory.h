@@ -31,18 +31,15 @@ struct OutOfMemory : std::runtime_error {
 // op so; the ops themselves where they have another name than their binding.
 template <class Name>
 [[noreturn]] void rethrow_named(Name&& name) {
-  const auto fail = [&](const std::string& what) {
-    throw OutOfMemory(std::string(name()) + ": expected memory " + what + ", got none");
-  };
+  std::string purpose = "to work in";
   try {
     throw;
   } catch (const NoMemory& error) {
-    fail(std::string("for ") + error.what());
+    purpose = std::string("for ") + error.what();
   } catch (const std::bad_alloc&) {
-    fail("to work in");
   } catch (const std::length_error&) {  // of a std::vector that no memory could hold
-    fail("to work in");
   }
+  throw OutOfMemory(std::string(name()) + ": expected memory " + purpose + ", got none");
 }
 
 // How many bytes an array has. Throws NoMemory where no int64 holds that or, on the CPU, the machine has less: a system

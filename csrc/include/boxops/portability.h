@@ -9,5 +9,12 @@
 #define BOXOPS_HD_RARE inline __attribute__((noinline, cold))
 #endif
 
-// Marks what libboxops.so offers; everything else stays hidden.
+// Marks what libboxops offers; everything else stays hidden. CMake defines boxops_EXPORTS for the library's own
+// sources.
+#ifndef _WIN32
 #define BOXOPS_API __attribute__((visibility("default")))
+#elif defined(boxops_EXPORTS)
+#define BOXOPS_API __declspec(dllexport)
+#else
+#define BOXOPS_API __declspec(dllimport)
+#endif
