@@ -1,7 +1,7 @@
 """Builds boxops: CMake and Ninja make the libraries, setuptools packs them.
 
-BOXOPS_CUDA=auto|0|1        CUDA kernels: if nvcc is there (the default), never, or fail without nvcc
-BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all" for a release wheel
+BOXOPS_CUDA=auto|0|1        CUDA kernels: if nvcc is there (the default), never, or always: without nvcc, with the index's (tools/cuda12.py)
+BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all"; by default those of the visible GPUs, or all where none is visible
 """
 
 import importlib.util
@@ -15,6 +15,8 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+sys.path.insert(0, str(ROOT / "tools"))
+import cuda12  # noqa: E402
 
 
 def pybind11_include(torch: Path) -> str:
@@ -37,6 +39,8 @@ class CMakeBuild(build_ext):
             )
         torch = Path(spec.origin).parent
         build = ROOT / "build" / f"{sys.implementation.cache_tag}"
+        if cuda12.wanted():
+            os.environ["CUDA_HOME"] = str(cuda12.lay_out(ROOT / "build" / "cuda12"))
         options = {
             "CMAKE_BUILD_TYPE": "Release",
             "CMAKE_INSTALL_PREFIX": package,
@@ -44,7 +48,7 @@ class CMakeBuild(build_ext):
             "BOXOPS_TORCH_INCLUDE": torch / "include",
             "BOXOPS_TORCH_LIB": torch / "lib",
             "BOXOPS_CUDA": os.environ.get("BOXOPS_CUDA", "auto"),
-            "BOXOPS_CUDA_ARCHS": os.environ.get("BOXOPS_CUDA_ARCHS", "90"),
+            "BOXOPS_CUDA_ARCHS": os.environ.get("BOXOPS_CUDA_ARCHS", ""),
             "Python_EXECUTABLE": sys.executable,
             "BOXOPS_PYBIND11_INCLUDE": pybind11_include(torch),
         }
