@@ -1,7 +1,7 @@
 """Builds boxops: CMake and Ninja make the libraries, setuptools packs them.
 
-BOXOPS_CUDA=auto|0|1        CUDA kernels: if nvcc is there (the default), never, or always: without nvcc, with the index's (tools/cuda12.py)
-BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all"; by default those of the visible GPUs, or all where none is visible
+BOXOPS_CUDA=auto|0|1        CUDA kernels: where nvcc is (the default), never, or always (see tools/cuda12.py)
+BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all"; by default the visible GPUs', else all
 """
 
 import importlib.util

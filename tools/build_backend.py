@@ -1,9 +1,8 @@
 """setuptools' backend; where CUDA kernels are asked for and there is no nvcc, the compiler is a build requirement."""
 
+import cuda12
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
-
-import cuda12
 
 
 def get_requires_for_build_wheel(config_settings=None):

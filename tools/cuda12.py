@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A CUDA compiler from the package index whose kernels run with drivers from R525 on, in a folder that is laid out as CUDA_HOME.
+"""Lays out, as CUDA_HOME, a CUDA compiler of packages of the index whose kernels run with drivers from R525 on.
 
-The index has nvcc itself only since 13.0, whose runtime needs R580, and of 12.9 ptxas, headers and the static runtime. So the front end
-is 13.0's, and everything that a driver meets is 12.9's. This is sound because
-- between the two is PTX, a language with a specification. cicc writes nothing newer than it was told, but claims the newest version of the
-  language; the wrapper below makes it claim the oldest that has the architecture, and ptxas checks every statement against that;
-- the host code's calls into the runtime are in crt/host_runtime.h, the same in both but for a macro's argument.
-nvcc 13.0 would compress with Zstandard, which drivers before R550 do not read: CMakeLists.txt asks for LZ4.
+The index has nvcc itself only since 13.0, whose runtime needs R580, but ptxas, headers and static runtime of 12.9, too.
+So the front end is 13.0's, and all that a driver meets is 12.9's. Between the two are
+- PTX. The front end says that it writes the newest version of this language; the wrapper below makes that the oldest
+  that has the architecture, and ptxas checks every statement against it. Drivers can compile it too;
+- crt/host_runtime.h, which declares what host code calls of the runtime: the same in both but for a macro's argument.
+nvcc 13.0 would compress with Zstandard, which drivers before CUDA 12.4's do not read: CMakeLists.txt asks for LZ4.
 
     python tools/cuda12.py build/cuda12 && CUDA_HOME=$PWD/build/cuda12 pip install .
 """
@@ -43,9 +43,12 @@ def lay_out(home: Path, site: Path | None = None) -> Path:
     """Lays out `home` of the packages that are installed in `site`, or where this Python finds them."""
     found = importlib.metadata.distributions(**({} if site is None else {"path": [str(site)]}))
     installed = {d.metadata["Name"].lower().replace("_", "-"): d for d in found}
-    if missing := [r for r in REQUIREMENTS if (n := r.split("==")[0]) not in installed or installed[n].version != r.split("==")[1]]:
-        raise SystemExit(f"boxops: CUDA kernels are asked for (BOXOPS_CUDA=1), and there is no nvcc: install the CUDA toolkit and set "
-                         f"CUDA_HOME or PATH, or pip install {' '.join(missing)}")
+    versions = {name: distribution.version for name, distribution in installed.items()}
+    if missing := [r for r in REQUIREMENTS if versions.get(r.split("==")[0]) != r.split("==")[1]]:
+        raise SystemExit(
+            "boxops: BOXOPS_CUDA=1 asks for CUDA kernels, and there is no nvcc: install the CUDA toolkit and set "
+            f"CUDA_HOME or PATH, or pip install {' '.join(missing)}"
+        )
     front = Path(str(installed["nvidia-cuda-nvcc"].locate_file("nvidia/cu13")))
     cuda_12 = Path(str(installed["nvidia-cuda-runtime-cu12"].locate_file("nvidia")))
     target = home / "targets" / {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}[platform.machine()]
@@ -65,7 +68,9 @@ def lay_out(home: Path, site: Path | None = None) -> Path:
     copy(front / "include/crt", target / "include/crt")
     copy(cuda_12 / "cuda_cccl/include", target / "include/cccl")
     copy(cuda_12 / "cuda_runtime/lib", target / "lib")
-    (target / "lib/libcudart.so").symlink_to("libcudart.so.12")  # CMake looks for it, though only the static one is linked
+    (target / "lib/libcudart.so").symlink_to(
+        "libcudart.so.12"
+    )  # CMake looks for it, though only the static one is linked
     cicc = home / "nvvm/bin/cicc"
     cicc.rename(f"{cicc}-13")
     cicc.write_text(CICC)
