@@ -3,8 +3,8 @@
 
 The index has nvcc itself only since 13.0, whose runtime needs R580, but ptxas, headers and static runtime of 12.9, too.
 So the front end is 13.0's, and all that a driver meets is 12.9's. Between the two are
-- PTX. The front end says that it writes the newest version of this language; the wrapper below makes that the oldest
-  that has the architecture, and ptxas checks every statement against it. Drivers can compile it too;
+- PTX. The front end says that it writes version 9.0 of this language, and the wrapper below that it is 8.8, CUDA 12.9's,
+  against which ptxas checks every statement;
 - crt/host_runtime.h, which declares what host code calls of the runtime: the same in both but for a macro's argument.
 nvcc 13.0 would compress with Zstandard, which drivers before CUDA 12.4's do not read: CMakeLists.txt asks for LZ4.
 
@@ -26,9 +26,8 @@ REQUIREMENTS = (*FRONT_END, *CUDA_12)
 
 CICC = """#!/bin/sh
 "$0-13" "$@" || exit
-case " $* " in *" compute_1"*) isa=8.8 ;; *) isa=8.0 ;; esac
 while [ "$1" != -o ]; do shift; done
-exec sed -i "s/^\\.version 9\\.0$/.version $isa/" "$2"
+exec sed -i "s/^\\.version 9\\.0$/.version 8.8/" "$2"
 """
 
 
