@@ -3,8 +3,8 @@
 
 The index has nvcc itself only since 13.0, whose runtime needs R580, but ptxas, headers and static runtime of 12.9, too.
 So the front end is 13.0's, and all that a driver meets is 12.9's. Between the two are
-- PTX. The front end says that it writes version 9.0 of this language, and the wrapper below that it is 8.8, CUDA 12.9's,
-  against which ptxas checks every statement;
+- PTX. The front end says that it writes version 9.0 of this language, and the wrapper below 8.8, CUDA 12.9's;
+  ptxas checks every statement against it;
 - crt/host_runtime.h, which declares what host code calls of the runtime: the same in both but for a macro's argument.
 nvcc 13.0 would compress with Zstandard, which drivers before CUDA 12.4's do not read: CMakeLists.txt asks for LZ4.
 
@@ -40,16 +40,20 @@ def wanted() -> bool:
 
 def lay_out(home: Path, site: Path | None = None) -> Path:
     """Lays out `home` of the packages that are installed in `site`, or where this Python finds them."""
-    found = importlib.metadata.distributions(**({} if site is None else {"path": [str(site)]}))
-    installed = {d.metadata["Name"].lower().replace("_", "-"): d for d in found}
-    versions = {name: distribution.version for name, distribution in installed.items()}
-    if missing := [r for r in REQUIREMENTS if versions.get(r.split("==")[0]) != r.split("==")[1]]:
+    path = sys.path if site is None else [str(site)]
+    installed = {
+        requirement: distribution
+        for requirement in REQUIREMENTS
+        for distribution in importlib.metadata.distributions(name=requirement.split("==")[0], path=path)
+        if distribution.version == requirement.split("==")[1]
+    }
+    if missing := [requirement for requirement in REQUIREMENTS if requirement not in installed]:
         raise SystemExit(
             "boxops: BOXOPS_CUDA=1 asks for CUDA kernels, and there is no nvcc: install the CUDA toolkit and set "
             f"CUDA_HOME or PATH, or pip install {' '.join(missing)}"
         )
-    front = Path(str(installed["nvidia-cuda-nvcc"].locate_file("nvidia/cu13")))
-    cuda_12 = Path(str(installed["nvidia-cuda-runtime-cu12"].locate_file("nvidia")))
+    front = Path(str(installed[FRONT_END[0]].locate_file("nvidia/cu13")))
+    cuda_12 = Path(str(installed[CUDA_12[0]].locate_file("nvidia")))
     target = home / "targets" / {"x86_64": "x86_64-linux", "aarch64": "sbsa-linux"}[platform.machine()]
     shutil.rmtree(home, ignore_errors=True)
 
