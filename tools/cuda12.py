@@ -32,10 +32,11 @@ exec sed -i "s/^\\.version 9\\.0$/.version 8.8/" "$2"
 
 
 def wanted() -> bool:
-    """CUDA kernels are asked for, and there is no nvcc."""
+    """Whether CUDA kernels are asked for, and there is no nvcc."""
     homes = (os.environ.get("CUDA_HOME"), "/usr/local/cuda")
     path = os.pathsep.join([*(f"{home}/bin" for home in homes if home), os.environ.get("PATH", "")])
-    return os.environ.get("BOXOPS_CUDA") == "1" and shutil.which("nvcc", path=path) is None
+    asked = sys.platform == "linux" and os.environ.get("BOXOPS_CUDA") == "1"
+    return asked and shutil.which("nvcc", path=path) is None
 
 
 def lay_out(home: Path, site: Path | None = None) -> Path:
@@ -71,9 +72,7 @@ def lay_out(home: Path, site: Path | None = None) -> Path:
     copy(front / "include/crt", target / "include/crt")
     copy(cuda_12 / "cuda_cccl/include", target / "include/cccl")
     copy(cuda_12 / "cuda_runtime/lib", target / "lib")
-    (target / "lib/libcudart.so").symlink_to(
-        "libcudart.so.12"
-    )  # CMake looks for it, though only the static one is linked
+    (target / "lib/libcudart.so").symlink_to("libcudart.so.12")  # CMake asks for it, and links the static one
     cicc = home / "nvvm/bin/cicc"
     cicc.rename(f"{cicc}-13")
     cicc.write_text(CICC)
