@@ -21,6 +21,7 @@ BUILT = re.match(r"cuda (.+), cpu", _numpy_ops.build_info())
 with_cuda = pytest.mark.skipif(BUILT is None, reason="boxops was built without CUDA")
 
 sys.path.insert(0, str(ROOT / "tools"))
+import cuda12  # noqa: E402
 import cuda_images  # noqa: E402
 
 TOO_OLD = (
@@ -124,3 +125,37 @@ def test_architectures(tmp_path, asked, gpus, known, built):
     path = os.pathsep.join([str(tmp_path), cuda_emulator.tool_path()])
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"-- {built}"
+
+
+def test_the_index_has_the_compiler_where_there_is_none(monkeypatch, tmp_path):
+    for asked, nvcc, wanted in [
+        ("1", None, True),
+        ("1", "/bin/nvcc", False),
+        ("auto", None, False),
+        ("0", None, False),
+    ]:
+        monkeypatch.setenv("BOXOPS_CUDA", asked)
+        monkeypatch.setattr(cuda12.shutil, "which", lambda *_, found=nvcc, **__: found)
+        assert cuda12.wanted() == (wanted and sys.platform == "linux")
+    with pytest.raises(
+        SystemExit,
+        match=re.escape(
+            f"there is no nvcc: install the CUDA toolkit and set CUDA_HOME or PATH, "
+            f"or pip install {' '.join(cuda12.REQUIREMENTS)}"
+        ),
+    ):
+        cuda12.lay_out(tmp_path / "home", tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the compiler is Linux's")
+def test_ptx_claims_what_cuda_12_reads(tmp_path):
+    for name, script in [
+        ("cicc", cuda12.CICC),
+        ("cicc-13", '#!/bin/sh\nprintf ".version 9.0\\n// .version 9.0\\n" > "$3"\n'),
+    ]:
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    subprocess.run([tmp_path / "cicc", "-fmad=0", "-o", tmp_path / "x.ptx"], check=True)
+    assert (tmp_path / "x.ptx").read_text() == ".version 8.8\n// .version 9.0\n"
+    (tmp_path / "cicc-13").write_text("#!/bin/sh\nexit 2\n")
+    assert subprocess.run([tmp_path / "cicc", "-o", tmp_path / "x.ptx"]).returncode == 2
