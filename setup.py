@@ -1,7 +1,7 @@
 """Builds boxops: CMake and Ninja make the libraries, setuptools packs them.
 
-BOXOPS_CUDA=auto|0|1        CUDA kernels: if nvcc is there (the default), never, or fail without nvcc
-BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all" for a release wheel
+BOXOPS_CUDA=auto|0|1        CUDA kernels: where nvcc is (the default), never, or always (see tools/cuda12.py)
+BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all"; by default the visible GPUs', else all
 """
 
 import os
@@ -19,6 +19,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 CMAKE = (3, 24)
+sys.path.insert(0, str(ROOT / "tools"))
+import cuda12  # noqa: E402
 
 
 def pybind11_include() -> str:
@@ -62,13 +64,15 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         package = (ROOT if self.inplace else Path(self.build_lib).resolve()) / "boxops"
         folder = ROOT / "build" / f"{sys.implementation.cache_tag}"
+        if cuda12.wanted():
+            os.environ["CUDA_HOME"] = str(cuda12.lay_out(ROOT / "build" / "cuda12"))
         options = {
             "BOXOPS_PYBIND11_INCLUDE": pybind11_include(),
             "CMAKE_BUILD_TYPE": "Release",
             "CMAKE_INSTALL_PREFIX": package,
             "BOXOPS_PYTHON": "ON",
             "BOXOPS_CUDA": os.environ.get("BOXOPS_CUDA", "auto"),
-            "BOXOPS_CUDA_ARCHS": os.environ.get("BOXOPS_CUDA_ARCHS", "90"),
+            "BOXOPS_CUDA_ARCHS": os.environ.get("BOXOPS_CUDA_ARCHS", ""),
             "Python_EXECUTABLE": sys.executable,
             # In an isolated build, ninja lies in another temporary folder each time; the cache must not remember it.
             "CMAKE_MAKE_PROGRAM": shutil.which("ninja"),

@@ -22,9 +22,44 @@ DeviceScope::~DeviceScope() {
   if (previous_ >= 0) cudaSetDevice(previous_);
 }
 
+namespace {
+
+// "12.4" of 12040.
+std::string cuda_version(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// A runtime runs with the drivers of its whole major version.
+std::string driver_too_old() {
+  int driver = 0, runtime = 0;
+  cudaDriverGetVersion(&driver);  // 0: there is none
+  cudaRuntimeGetVersion(&runtime);
+  return "expected an NVIDIA driver for CUDA " + std::to_string(runtime / 1000) + ".0 or newer, got " +
+         (driver > 0 ? "one for CUDA " + cuda_version(driver) : "none") +
+         ": install a newer driver, or build boxops with an older CUDA (it was built with " + cuda_version(runtime) +
+         ")";
+}
+
+std::string no_kernel_for_gpu() {
+  int device = 0, major = 0, minor = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  const std::string arch = std::to_string(10 * major + minor);
+  return "expected a GPU of an architecture that boxops was built for (" BOXOPS_CUDA_ARCHS_BUILT "), got " + arch +
+         ": build it with BOXOPS_CUDA_ARCHS=" + arch;
+}
+
+}  // namespace
+
 void check_cuda(const char* op, int error) {
   if (error == cudaSuccess) return;
   const auto e = static_cast<cudaError_t>(error);
+  cudaGetLastError();  // so that CUB does not find it in the next call
+  if (e == cudaErrorInsufficientDriver) throw std::runtime_error(op + (": " + driver_too_old()));
+  if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorInvalidDeviceFunction ||
+      e == cudaErrorUnsupportedPtxVersion)
+    throw std::runtime_error(op + (": " + no_kernel_for_gpu()));
   throw std::runtime_error(std::string(op) + ": CUDA error " + cudaGetErrorName(e) + " (" + cudaGetErrorString(e) +
                            ")");
 }

@@ -56,6 +56,7 @@ uint64_t seed_of_environment() {
 }
 
 cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
+  if (const char* error = getenv("BOXOPS_EMULATOR_ERROR")) return static_cast<cudaError_t>(atoi(error));
   const dim3 grid = config.gridDim, threads = config.blockDim;
   const uint64_t count = uint64_t(threads.x) * threads.y * threads.z;
   if (threads.x > 1024 || threads.y > 1024 || threads.z > 64 || count == 0 || count > 1024)
@@ -141,7 +142,11 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorInvalidDeviceFunction: return "cudaErrorInvalidDeviceFunction";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorNoKernelImageForDevice: return "cudaErrorNoKernelImageForDevice";
+    case cudaErrorUnsupportedPtxVersion: return "cudaErrorUnsupportedPtxVersion";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
   }
   return "unrecognized error code";
