@@ -95,8 +95,16 @@ def test_declarations_agree_with_torch(tmp_path):
     [
         ("", {"CXX": "g++-0"}, "a C++17 compiler, and there is no g++-0: install g++ or clang++"),
         ("", {"PATH": "{folder}"}, "a C++17 compiler, and there is no c++ or g++ or clang++ or cl: install g++"),
-        ("", {"PATH": "{folder}", "CXX": sys.executable}, "CMake 3.24 or later, and there is none: install it with pip"),
-        ("import sysconfig; sysconfig.get_path = lambda *_: '/no'", {}, "Python's headers, and there is no /no/Python.h"),
+        (
+            "",
+            {"PATH": "{folder}", "CXX": sys.executable},
+            "CMake 3.24 or later, and there is none: install it with pip",
+        ),
+        (
+            "import sysconfig; sysconfig.get_path = lambda *_: '/no'",
+            {},
+            "Python's headers, and there is no /no/Python.h",
+        ),
         ("sys.modules['pybind11'] = None", {}, "pybind11, and there is none: install it with pip install pybind11"),
     ],
     ids=["CXX", "compiler", "cmake", "Python.h", "pybind11"],
