@@ -18,6 +18,6 @@ int main(void) {
   for (int64_t i = 0; i < keep->shape[0]; ++i) printf("%d ", (int)indices[i]);
   boxops_free(keep);
 
-  if (boxops_nms(&boxes, &scores, 1.5, &keep, NULL) != BOXOPS_OK) puts(boxops_last_error());
+  if (boxops_nms(&scores, &scores, 0.4, &keep, NULL) != BOXOPS_OK) puts(boxops_last_error());
   return 0;
 }
