@@ -12,7 +12,21 @@ import boxops
 
 ROOT = pathlib.Path(__file__).parent.parent
 HEADER = ROOT / "csrc" / "include" / "boxops" / "boxops_c.h"
-DTYPES = "uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64 bool".split()
+DTYPES = [
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "uint64",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "bool",
+]
 OK, INVALID, NO_MEMORY = 0, 1, 2
 
 

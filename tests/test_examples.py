@@ -60,4 +60,4 @@ def test_libtorch(tmp_path):
     out = run(build / "run_models", tmp_path / "scripted.pt", tmp_path / "packaged.pt2")
     script, package = out.removeprefix("TorchScript:\n").split("AOTInductor:\n")
     assert script == package
-    assert script.split()[:8] == "0 0 10 5 20 20 30 30".split()
+    assert script.split()[:8] == ["0", "0", "10", "5", "20", "20", "30", "30"]

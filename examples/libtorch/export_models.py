@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-import boxops.torch_ops  # noqa: F401: registers the operators
+import boxops.torch_ops  # noqa: F401  (registers the operators)
 
 
 class BestBoxes(torch.nn.Module):
