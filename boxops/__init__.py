@@ -4,6 +4,7 @@ Importing boxops imports no torch; the torch binding is loaded when the first te
 (models, data, training, evaluation, draw, patch_torchvision) when it is first asked for.
 """
 
+import os.path
 from importlib import import_module
 from typing import Any
 
@@ -33,6 +34,8 @@ from boxops.ops.soft_nms import soft_nms
 
 __version__ = "0.1.0"
 
+#: For CMake's ``find_package(boxops)``: the folder with ``include`` and ``lib``, as ``torch.utils.cmake_prefix_path``.
+cmake_prefix_path = os.path.dirname(os.path.abspath(__file__))
 
 # Loaded when they are first asked for, and most of them stand on torch.
 _MODULES = ("reference", "models", "data", "training", "evaluation", "draw", "swap")

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+import boxops
+
 HERE = pathlib.Path(__file__).parent / "cpp"
 CSRC = HERE.parent.parent / "csrc"
 # Of the core, what the programs call: the rest would be compiled three times to be left out when it is linked.
@@ -111,8 +113,9 @@ def test_installed_library(tmp_path):
     cmake("-S", CSRC.parent, "-B", library, "-DBOXOPS_CUDA=0", "-DCMAKE_BUILD_TYPE=Debug")
     cmake("--build", library, "-j", "2")
     cmake("--install", library, "--prefix", prefix)
-    cmake("-S", HERE / "consumer", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
+    assert (prefix / "lib" / "libboxops.so").resolve().name == f"libboxops.so.{boxops.__version__}"
+    cmake("-S", CSRC.parent / "examples" / "cpp", "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
     cmake("--build", build)
-    done = run(build / "consumer")
+    done = run(build / "kernels")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("iou 0.5, kept 2: 1 2; no cuda, cpu "), done.stdout
+    assert done.stdout == f"boxops {boxops.__version__}: iou 0.5, kept 2: 1 2\n"

@@ -7,7 +7,6 @@
 
 #include "ops/cuda_runtime.h"
 #include "pybind/dlpack.h"
-#include "pybind/threads.h"
 
 namespace boxops::numpy {
 namespace {

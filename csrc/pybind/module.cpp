@@ -1,5 +1,5 @@
+#include <boxops/threads.h>
 #include "pybind/bind.h"
-#include "pybind/threads.h"
 
 namespace boxops::numpy {
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <boxops/parallel.h>
+#include <boxops/portability.h>
 
 namespace boxops {
 
@@ -52,5 +53,10 @@ class OwnThreads final : public Parallel {
  private:
   int64_t (*count_)();
 };
+
+// The threads of NumPy and of C: BOXOPS_NUM_THREADS of them, by default one per core that the process may use.
+BOXOPS_API const Parallel& own_threads();
+BOXOPS_API void set_num_threads(int64_t n);
+BOXOPS_API int64_t num_threads();
 
 }  // namespace boxops

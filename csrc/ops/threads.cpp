@@ -1,4 +1,4 @@
-#include "pybind/threads.h"
+#include <boxops/threads.h>
 
 #include <algorithm>
 #include <atomic>
@@ -9,9 +9,7 @@
 #include <sched.h>
 #endif
 
-#include <boxops/threads.h>
-
-namespace boxops::numpy {
+namespace boxops {
 namespace {
 
 int64_t default_threads() {
@@ -38,4 +36,4 @@ const Parallel& own_threads() {
 void set_num_threads(int64_t n) { count() = std::max<int64_t>(1, n); }
 int64_t num_threads() { return count(); }
 
-}  // namespace boxops::numpy
+}  // namespace boxops
