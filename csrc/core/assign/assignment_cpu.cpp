@@ -88,8 +88,8 @@ struct Memories {
   Memory arrays, costs;
 };
 
-// Solves problem b, whose costs are S where they are `direct`ly read, and writes its part of the output; of a faulty
-// one, that nothing is assigned.
+// Solves problem b and writes its part of the output; of a faulty one, that nothing is assigned. Costs are read where
+// they are, if they are of type S with rows side by side, else from a copy.
 template <class S>
 AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, int64_t* row_ind, int64_t* col_ind) {
   const int64_t n = in.rows_of(b), m = in.columns, k = std::min(n, m), l = std::max(n, m);

@@ -52,8 +52,8 @@ __device__ double cost_at(const AssignmentInput& in, const Problem& p, int64_t r
 
 // The nearest of some columns, ties to the lower rank, and how far the second nearest is.
 struct Nearest {
-  double distance = kInfinity, second = kInfinity;
-  int64_t rank = kNoRank;
+  double distance, second;
+  int64_t rank;
 
   __device__ void take(double other, double other_second, int64_t other_rank) {
     const double farther = other < distance ? distance : other;
@@ -62,6 +62,8 @@ struct Nearest {
     if (other < distance || (other == distance && other_rank < rank)) distance = other, rank = other_rank;
   }
 };
+
+constexpr Nearest kNone{kInfinity, kInfinity, kNoRank};
 
 // Of all threads, to all threads, which meet once. The second nearest only where `two`.
 __device__ Nearest nearest_of_block(Nearest own, bool two, int& buffer) {
@@ -130,7 +132,7 @@ __device__ bool reduce_rows(const AssignmentInput& in, const Problem& p, int& bu
   int64_t steps = 2 * p.rows;
   for (int64_t i = 0; i < p.rows; ++i)
     for (int64_t row = i; row >= 0 && steps > 0; --steps) {
-      Nearest own;
+      Nearest own = kNone;
       for (int64_t j = t; j < p.columns; j += threads)
         own.take(cost_at(in, p, row, j) - p.v[j], kInfinity, p.row_of[j] < 0 ? j : j + kTaken);
       const Nearest found = nearest_of_block(own, true, buffer);
@@ -158,7 +160,7 @@ __device__ bool augment(const AssignmentInput& in, const Problem& p, int& buffer
     int64_t row = added, column;
     double base = 0.0, least;
     for (bool first = true;; first = false) {
-      Nearest own;
+      Nearest own = kNone;
       for (int64_t j = t; j < p.columns; j += threads) {
         if (!first && p.via[j] < 0) continue;
         const double through = (cost_at(in, p, row, j) - p.v[j]) + base;

@@ -71,7 +71,7 @@ Found look_at(const AssignmentProblem<S>& p, double* least) {
   return found;
 }
 
-// The reduced costs of a row, and the two least of them.
+// Writes the reduced costs of a row as distances. Returns the two least of them.
 template <class S>
 std::pair<double, double> two_least(const AssignmentProblem<S>& p, int64_t row) {
   Doubles first[2] = {Doubles{} + kInfinity, Doubles{} + kInfinity}, second[2] = {first[0], first[0]};
