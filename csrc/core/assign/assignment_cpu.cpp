@@ -23,8 +23,8 @@ template <class S>
 struct AssignmentProblem {
   const S* cost;
   int64_t row_stride, rows, columns, width;
-  double scale;                 // of the costs: -1 where they are maximized
-  double *v, *open, *distance;  // duals of the columns, and the same but -inf where scanned
+  double scale;          // of the costs: -1 where they are maximized
+  double *v, *distance;  // of the columns: their duals, and how far a search has them
   int64_t *via, *row_of, *column_of, *scanned;
   int64_t* rank;  // a free column's own number; that of a taken one is kTaken higher
   double* reached;
@@ -108,10 +108,10 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
     in.dtype == DType::kFloat32 ? fill(Typed<float>{in.data}) : fill(Untyped<S>{in.data, in.dtype});
     p.cost = copy, p.row_stride = l;
   }
-  double* next = memory.arrays.take(6 * p.width + 3 * k);
+  double* next = memory.arrays.take(5 * p.width + 3 * k);
   const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
   const auto take_indices = [&](int64_t count) { return reinterpret_cast<int64_t*>(take(count)); };
-  p.v = take(p.width), p.open = take(p.width), p.distance = take(p.width);
+  p.v = take(p.width), p.distance = take(p.width);
   p.via = take_indices(p.width), p.row_of = take_indices(p.width), p.rank = take_indices(p.width);
   p.column_of = take_indices(k), p.scanned = take_indices(k), p.reached = take(k);
   std::iota(p.rank, p.rank + p.width, int64_t(0));

@@ -90,13 +90,13 @@ std::pair<double, double> two_least(const AssignmentProblem<S>& p, int64_t row) 
   return least;
 }
 
-// Reaches every open column from a row: through costs of cost - open + base. Scanned columns have open -inf and
-// distance +inf, so that nothing is ever nearer. Returns the least distance.
+// Reaches every column from a row: through costs of cost - v + base. Scanned columns have distance NaN, so that nothing
+// is nearer and they are nowhere the least. Returns the least distance.
 template <class S>
 double scan(const AssignmentProblem<S>& p, int64_t row, double base) {
   Doubles least[2] = {Doubles{} + kInfinity, Doubles{} + kInfinity};
   each_block(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int set) {
-    const Doubles through = (cost - at<Doubles>(p.open + j)) + base, before = at<Doubles>(p.distance + j);
+    const Doubles through = (cost - at<Doubles>(p.v + j)) + base, before = at<Doubles>(p.distance + j);
     const auto closer = through < before;
     const Doubles now = closer ? through : before;
     at<Doubles>(p.distance + j) = now;
@@ -150,7 +150,6 @@ bool augment(const AssignmentProblem<S>& p) {
   for (int64_t added = 0; added < p.rows; ++added) {
     if (p.column_of[added] >= 0) continue;
     double least = two_least(p, added).first;
-    std::memcpy(p.open, p.v, p.width * sizeof(double));
     std::fill_n(p.via, p.width, added);
     int64_t column, scanned = 0;
     for (;;) {
@@ -161,7 +160,7 @@ bool augment(const AssignmentProblem<S>& p) {
       const int64_t row = p.row_of[column];
       const double base = least - (p.scale * static_cast<double>(p.row(row)[column]) - p.v[column]);
       p.scanned[scanned] = column, p.reached[scanned++] = least;
-      p.distance[column] = kInfinity, p.open[column] = -kInfinity;
+      p.distance[column] = std::numeric_limits<double>::quiet_NaN();
       least = scan(p, row, base);
     }
     for (int64_t i = 0; i < scanned; ++i) p.v[p.scanned[i]] -= least - p.reached[i];
