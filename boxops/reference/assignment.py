@@ -45,6 +45,7 @@ def _solve(cost):
     return np.sort(rows), np.argsort(rows)
 
 
+TIED_MOVES = 16
 NO_ASSIGNMENT = "linear_sum_assignment: expected a cost matrix with a finite assignment, got none"
 
 
@@ -75,21 +76,25 @@ def _reduce_rows(cost, v, row_of, column_of):
     """Augmenting row reduction: a row takes its nearest column and lowers its dual as far as it stays the nearest."""
     steps = 2 * len(cost)
     for row in range(len(cost)):
+        lost, moves = -1, 0
         while row >= 0 and steps > 0:
+            steps -= 1
             reduced = cost[row] - v
             column = _nearest(reduced, row_of)
             second = np.delete(reduced, column).min(initial=np.inf)
             lowered = v[column] - (second - reduced[column])
-            lowers = second < np.inf and lowered < v[column]
-            if not lowers and row_of[column] >= 0:
-                break
-            if lowers:
-                v[column] = lowered
-            column_of[row] = column
+            if second < np.inf and lowered < v[column]:
+                v[column], moves = lowered, 0
+            elif row_of[column] >= 0:  # tied columns, all taken: the next one after that which the row has lost
+                if moves == TIED_MOVES:
+                    break
+                moves += 1
+                tied = np.flatnonzero(reduced == reduced[column])
+                column = min(tied, key=lambda j: (j <= lost, j))
+            column_of[row] = lost = column
             row, row_of[column] = row_of[column], row  # who had the column goes on
             if row >= 0:
                 column_of[row] = -1
-            steps -= 1
 
 
 def _augment(cost, v, row_of, column_of, new):

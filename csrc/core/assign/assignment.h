@@ -2,9 +2,10 @@
 //
 // The smaller side of each problem is assigned to the larger (Jonker, Volgenant 1987; Crouse 2016). Column reduction:
 // where the sides are equal, the duals of the columns begin at their least costs, else at 0. Augmenting row reduction:
-// member by member takes its nearest column and lowers that column's dual until the second nearest is as near, and who
-// had the column goes on; ended at a column that was free or that others hold as well, and at two steps a member in
-// all. Who is left is assigned along a shortest augmenting path.
+// one after another takes its nearest column and lowers that column's dual until the second nearest is as near, and who
+// had the column goes on. Where nearest columns are tied and all taken, it takes the next after the one that it lost,
+// at most 16 times in a row; and all this ends at two steps a member. Who is left is assigned along a shortest
+// augmenting path.
 //
 // All arithmetic is float64 in a fixed order, ties of distance go to a free column and then to the lower index, so
 // every backend returns the same of several optimal assignments. Costs of +inf are forbidden. Costs beyond 2^1000 are
@@ -21,6 +22,8 @@
 #include "common/ragged.h"
 
 namespace boxops {
+
+constexpr int kTiedMoves = 16;
 
 struct AssignmentInput {
   const void* data;  // uniform: [batch, rows, columns]; ragged: [R, columns], problem b owns rows as `ragged` says

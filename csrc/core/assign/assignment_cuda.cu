@@ -130,25 +130,43 @@ __device__ bool reduce_columns(const AssignmentInput& in, const Problem& p) {
 __device__ bool reduce_rows(const AssignmentInput& in, const Problem& p, int& buffer) {
   const int64_t t = threadIdx.x, threads = blockDim.x;
   int64_t steps = 2 * p.rows;
-  for (int64_t i = 0; i < p.rows; ++i)
-    for (int64_t row = i; row >= 0 && steps > 0; --steps) {
+  for (int64_t i = 0; i < p.rows; ++i) {
+    int64_t row = i, lost = -1;
+    int moves = 0;
+    while (row >= 0 && steps-- > 0) {
       Nearest own = kNone;
-      for (int64_t j = t; j < p.columns; j += threads)
-        own.take(cost_at(in, p, row, j) - p.v[j], kInfinity, p.row_of[j] < 0 ? j : j + kTaken);
+      for (int64_t j = t; j < p.columns; j += threads) {
+        const double reduced = cost_at(in, p, row, j) - p.v[j];
+        p.distance[j] = reduced;
+        own.take(reduced, kInfinity, p.row_of[j] < 0 ? j : j + kTaken);
+      }
       const Nearest found = nearest_of_block(own, true, buffer);
       if (!(found.distance < kInfinity)) return false;
-      const int64_t column = found.rank & ~kTaken, before = p.row_of[column];
+      int64_t column = found.rank & ~kTaken;
       const double dual = p.v[column], lowered = dual - (found.second - found.distance);
       const bool lowers = found.second < kInfinity && lowered < dual;
-      if (!lowers && before >= 0) break;
+      if (lowers) {
+        moves = 0;
+      } else if (found.rank >= kTaken) {
+        if (moves++ == kTiedMoves) break;
+        own = kNone;  // the first after `lost`
+        for (int64_t j = t; j < p.columns; j += threads)
+          if (p.distance[j] == found.distance) own.take(0.0, kInfinity, j > lost ? j : j + kTaken);
+        column = nearest_of_block(own, false, buffer).rank & ~kTaken;
+      }
+      const int64_t before = p.row_of[column];
       __syncthreads();  // all have read
-      if ((column & (threads - 1)) == t) p.v[column] = lowers ? lowered : dual, p.row_of[column] = row;
+      if ((column & (threads - 1)) == t) {
+        p.row_of[column] = row;
+        if (lowers) p.v[column] = lowered;
+      }
       if (t == 0) {
         p.column_of[row] = column;
         if (before >= 0) p.column_of[before] = -1;
       }
-      row = before;
+      row = before, lost = column;
     }
+  }
   __syncthreads();
   return true;
 }

@@ -122,25 +122,32 @@ int64_t nearest(const AssignmentProblem<S>& p, double least) {
   return first;
 }
 
-// Augmenting row reduction: each row takes its nearest column and lowers the column's dual by what the second nearest
-// costs more, and the row that had the column before goes on. Where the two are tied and taken, or after two steps a
-// row on average, rows are left to `augment`. False if a row has no finite cost.
+// Augmenting row reduction. False if a row has no finite cost.
 template <class S>
 bool reduce_rows(const AssignmentProblem<S>& p) {
   int64_t steps = 2 * p.rows;
-  for (int64_t i = 0; i < p.rows; ++i)
-    for (int64_t row = i; row >= 0 && steps > 0; --steps) {
+  for (int64_t i = 0; i < p.rows; ++i) {
+    int64_t row = i, lost = -1;
+    int moves = 0;
+    while (row >= 0 && steps-- > 0) {
       const auto [least, second] = two_least(p, row);
       if (!(least < kInfinity)) return false;
-      const int64_t rank = nearest(p, least), column = rank & ~kTaken;
+      const int64_t rank = nearest(p, least);
+      int64_t column = rank & ~kTaken;
       const double lowered = p.v[column] - (second - least);
-      const bool lowers = second < kInfinity && lowered < p.v[column];
-      if (!lowers && rank >= kTaken) break;
-      if (lowers) p.v[column] = lowered;
-      p.rank[column] = column | kTaken, p.column_of[row] = column;
+      if (second < kInfinity && lowered < p.v[column]) {
+        p.v[column] = lowered, moves = 0;
+      } else if (rank >= kTaken) {
+        if (moves++ == kTiedMoves) break;
+        column = lost;
+        do column = column + 1 < p.columns ? column + 1 : 0;
+        while (p.distance[column] != least);
+      }
+      p.rank[column] = column | kTaken, p.column_of[row] = lost = column;
       row = std::exchange(p.row_of[column], row);
       if (row >= 0) p.column_of[row] = -1;
     }
+  }
   return true;
 }
 
