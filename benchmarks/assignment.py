@@ -29,6 +29,17 @@ def costs(*shape: int) -> Arrays:
     return (np.random.default_rng(0).random(shape, np.float32),)
 
 
+def points(n: int, m: int) -> Arrays:
+    """Distances of random points in the plane."""
+    rng = np.random.default_rng(0)
+    own, other = rng.random((n, 1, 2), np.float32), rng.random((1, m, 2), np.float32)
+    return (np.sqrt(((own - other) ** 2).sum(-1)),)
+
+
+def tied(n: int, m: int) -> Arrays:
+    return (np.random.default_rng(0).integers(0, 100, (n, m)).astype(np.float32),)
+
+
 def scipy_loop(cost: Any) -> Any:
     """What one writes without batches: to the host, problem by problem, and back."""
     own = cost.cpu().numpy().astype(np.float64) if torch and isinstance(cost, torch.Tensor) else cost
@@ -76,19 +87,34 @@ def optimal(case: Case, arrays: Arrays, result: Any) -> str:
     return f"the totals of scipy, {len(problems)} problems"
 
 
-def assignment(*shape: int, goal: float = 1.0) -> Case:
+def totals(make: Any, of_columns: Any, theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """Of several optimal assignments rivals may take another."""
+    (cost,) = make()
+    return tuple(np.take_along_axis(cost, c.reshape(-1, 1), 1).sum(dtype=np.float64) for c in of_columns(theirs, ours))
+
+
+def assignment(*shape: int, goal: float = 1.0, kind: Any = costs) -> Case:
+    size = "1 cost" if shape == (1, 1) else " x ".join(map(str, shape))
+    make = partial(kind, *shape)
+    answers = {"SciPy": flat, LAP: columns}
+    if kind is tied:
+        answers = {
+            "SciPy": partial(totals, make, lambda theirs, ours: (theirs[1], ours[1])),
+            LAP: partial(totals, make, columns),
+        }
     return Case(
         "linear_sum_assignment",
-        "1 cost" if shape == (1, 1) else " x ".join(map(str, shape)),
+        size if kind is costs else f"{size}, {kind.__name__}",
         int(np.prod(shape)),
-        make=partial(costs, *shape),
+        make=make,
         ours=lambda cost: boxops.linear_sum_assignment(cost),
         reference=lambda cost: reference.linear_sum_assignment(cost),
-        rivals={"SciPy": Rival(scipy_loop, answer=flat), LAP: Rival(lap_loop, answer=columns)},
+        rivals={name: Rival(loop, answer=answers[name]) for name, loop in (("SciPy", scipy_loop), (LAP, lap_loop))},
         check=optimal if optimize and shape != (1, 1) else whole,
         goal=("SciPy", goal),
         graph=len(shape) == 3,
         heavy=shape[-1] >= 1000,
+        variant="" if kind is costs else kind.__name__,
     )
 
 
@@ -179,5 +205,8 @@ CASES = [
     assignment(64, 300, 50, goal=3),
     assignment(300, 300),
     assignment(1000, 1000),
+    assignment(2000, 2000),
+    assignment(1000, 2000),
+    *(assignment(n, n, kind=kind) for n in (1000, 2000) for kind in (points, tied)),
     *(matcher(*size, assigned) for size in ((1, 1), (16, 100), (16, 300)) for assigned in (False, True)),
 ]

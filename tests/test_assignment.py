@@ -1,5 +1,6 @@
 """linear_sum_assignment and detr_cost: the same on every backend, and as scipy and DETR's own matcher have it."""
 
+import pathlib
 from itertools import pairwise, product
 
 import backends
@@ -38,8 +39,8 @@ def test_layouts_of_costs(backend, ragged):
     if ragged:
         backends.check_layouts(backend, LSA, {"cost": rng.random((12, 7)), "offsets": offsets(3, 0, 9)})
     else:
-        for shape in [(4, 9, 6), (4, 6, 9), (20, 7), (7, 20)]:
-            backends.check_layouts(backend, LSA, {"cost": rng.random(shape)})
+        for shape, dtype in product([(4, 9, 6), (4, 6, 9), (20, 7), (7, 20), (9, 9)], [np.float32, np.float64]):
+            backends.check_layouts(backend, LSA, {"cost": rng.random(shape).astype(dtype)})
 
 
 def test_layouts_of_detections(backend):
@@ -67,6 +68,28 @@ def test_one_batch_is_its_problems(backend):
     rows, columns = call(backend, LSA, cost)
     for b in range(7):
         np.testing.assert_array_equal((rows[b], columns[b]), call(backend, LSA, cost[b]))
+
+
+@ON_CPU
+def test_costs_are_read_where_they_lie(backend):
+    """Memory beyond float32 and float64 costs is O(n + m), where their longer side lies in a row."""
+    backend.require()
+    status = pathlib.Path("/proc/self/status")
+
+    def peak():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+    for dtype in (np.float32, np.float64):
+        cost = np.ones((1000, 4000), dtype)
+        call(backend, LSA, cost[:, :2])
+        try:
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            before = peak()
+        except (OSError, IndexError):
+            pytest.skip("cannot reset the peak of memory here")
+        call(backend, LSA, cost)
+        call(backend, LSA, cost.T)
+        assert peak() - before < 2**22  # a copy has 2^24 bytes or more
 
 
 def test_more_than_shared_memory_holds(backend):

@@ -42,8 +42,8 @@ def linear_sum_assignment(
             its number, and the place and value of its first wrong cost are named.
         TypeError: cost and offsets are not arrays of one kind.
 
-    Source: Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II; Jonker, Volgenant,
-    A shortest augmenting path algorithm for dense and sparse linear assignment problems, Computing 1987.
+    Source: Jonker, Volgenant, A shortest augmenting path algorithm for dense and sparse linear assignment problems,
+    Computing 1987; Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II.
     """
     op = "linear_sum_assignment"
     number = check_choice(op, "on_invalid", on_invalid, ON_INVALID)

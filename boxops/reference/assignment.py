@@ -40,39 +40,82 @@ def _solve(cost):
     if np.abs(cost[np.isfinite(cost)]).max(initial=0) > 2.0**1000:
         cost = cost * 2.0**-64  # so that no sum overflows
     if cost.shape[0] <= cost.shape[1]:
-        return np.arange(cost.shape[0]), _augment(cost)
-    rows = _augment(cost.T)
+        return np.arange(cost.shape[0]), _columns(cost)
+    rows = _columns(cost.T)
     return np.sort(rows), np.argsort(rows)
 
 
-def _augment(cost):
-    """The column of each row, rows <= columns, by shortest augmenting paths (Crouse 2016, section II)."""
+TIED_MOVES = 16
+NO_ASSIGNMENT = "linear_sum_assignment: expected a cost matrix with a finite assignment, got none"
+
+
+def _columns(cost):
+    """The column of each row, rows <= columns (Jonker and Volgenant 1987)."""
     rows, columns = cost.shape
-    u, v = np.zeros(rows), np.zeros(columns)
+    # Column reduction: where all columns are taken in the end, their duals may begin anywhere, else they begin at 0.
+    v = cost.min(0, initial=np.inf) if rows == columns else np.zeros(columns)
+    if (v == np.inf).any():
+        raise ValueError(NO_ASSIGNMENT)
     row_of, column_of = np.full(columns, -1), np.full(rows, -1)
-    for new in range(rows):
-        distance, via, is_open = np.full(columns, np.inf), np.full(columns, new), np.full(columns, True)
-        row, least = new, 0.0
-        while True:
-            through = (cost[row] - v) + (least - u[row])
-            closer = is_open & (through < distance)
-            distance[closer], via[closer] = through[closer], row
-            least = distance[is_open].min(initial=np.inf)
-            if least == np.inf:
-                raise ValueError("linear_sum_assignment: expected a cost matrix with a finite assignment, got none")
-            nearest = np.flatnonzero(is_open & (distance == least))
-            column = min(nearest, key=lambda j: (row_of[j] >= 0, j))  # ties: a free column, then the lower index
-            if row_of[column] < 0:
-                break
-            is_open[column], row = False, row_of[column]
-        change = least - distance[~is_open]
-        u[row_of[~is_open]] += change
-        v[~is_open] -= change
-        u[new] = least
-        while column >= 0:
-            row_of[column] = row = via[column]
-            column, column_of[row] = column_of[row], column
+    _reduce_rows(cost, v, row_of, column_of)
+    for row in range(rows):
+        if column_of[row] < 0:
+            _augment(cost, v, row_of, column_of, row)
     return column_of
+
+
+def _nearest(distance, row_of):
+    """The column at the least distance. Ties: a free column, then the lower index."""
+    least = distance.min(initial=np.inf)
+    if least == np.inf:
+        raise ValueError(NO_ASSIGNMENT)
+    return min(np.flatnonzero(distance == least), key=lambda j: (row_of[j] >= 0, j))
+
+
+def _reduce_rows(cost, v, row_of, column_of):
+    """Augmenting row reduction: a row takes its nearest column and lowers its dual as far as it stays the nearest."""
+    steps = 2 * len(cost)
+    for row in range(len(cost)):
+        lost, moves = -1, 0
+        while row >= 0 and steps > 0:
+            steps -= 1
+            reduced = cost[row] - v
+            column = _nearest(reduced, row_of)
+            second = np.delete(reduced, column).min(initial=np.inf)
+            lowered = v[column] - (second - reduced[column])
+            if second < np.inf and lowered < v[column]:
+                v[column], moves = lowered, 0
+            elif row_of[column] >= 0:  # tied columns, all taken: the next one after that which the row has lost
+                if moves == TIED_MOVES:
+                    break
+                moves += 1
+                tied = np.flatnonzero(reduced == reduced[column])
+                column = min(tied, key=lambda j: (j <= lost, j))
+            column_of[row] = lost = column
+            row, row_of[column] = row_of[column], row  # who had the column goes on
+            if row >= 0:
+                column_of[row] = -1
+
+
+def _augment(cost, v, row_of, column_of, new):
+    """A shortest augmenting path from a row that has no column (Crouse 2016, section II)."""
+    columns = len(v)
+    distance, via, is_open = np.full(columns, np.inf), np.full(columns, new), np.full(columns, True)
+    row, base = new, 0.0
+    while True:
+        through = (cost[row] - v) + base
+        closer = is_open & (through < distance)
+        distance[closer], via[closer] = through[closer], row
+        column = _nearest(np.where(is_open, distance, np.inf), row_of)
+        least = distance[column]
+        if row_of[column] < 0:
+            break
+        is_open[column], row = False, row_of[column]
+        base = least - (cost[row, column] - v[column])
+    v[~is_open] -= least - distance[~is_open]
+    while column >= 0:
+        row_of[column] = row = via[column]
+        column, column_of[row] = column_of[row], column
 
 
 @quiet

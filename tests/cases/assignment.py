@@ -76,6 +76,11 @@ def products(n):
     return lambda rng, dtype: np.outer(np.arange(1.0, n + 1), np.arange(1.0, n + 1))
 
 
+def crowded(*shape):
+    """All rows want the same three columns."""
+    return lambda rng, dtype: np.broadcast_to(np.arange(shape[1]) > 2, shape).astype(float)
+
+
 def offsets(*counts):
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -104,6 +109,8 @@ def assignments():
     yield of_costs("huge", huge)
     yield of_costs("wide range", wide_range)
     yield of_costs("products", products(30))
+    for shape in [(20, 20), (20, 25), (25, 20)]:
+        yield of_costs(f"{shape}, crowded", crowded(*shape))
     yield of_costs("integers", integers(20, 30), INTEGERS)
     yield of_costs("integers, more rows", integers(3, 13, 7), INTEGERS)
     yield of_costs("integers, maximize", integers(17, 17), INTEGERS, maximize=True)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -19,12 +20,17 @@ namespace {
 constexpr int kLanes = 8;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// One problem with rows <= columns, in memory aligned for vectors. Rows of `cost` are `width` wide, padded with +inf.
+// One problem with rows <= columns. Arrays of columns are `width` long, in memory aligned for vectors.
+template <class S>
 struct AssignmentProblem {
-  int64_t rows, width;
-  double *cost, *u, *v, *open, *distance, *reached;
+  const S* cost;
+  int64_t row_stride, rows, columns, width;
+  double scale;          // of the costs: -1 where they are maximized
+  double *v, *distance;  // of the columns: their duals, and how far a search has them
   int64_t *via, *row_of, *column_of, *scanned;
   int64_t* rank;  // a free column's own number; that of a taken one is kTaken higher
+  double* reached;
+  const S* row(int64_t i) const { return cost + i * row_stride; }
 };
 
 constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
@@ -33,17 +39,19 @@ constexpr double kHuge = 0x1p1000, kScale = 0x1p-64;
 struct Found {
   bool wrong = false;  // a NaN or -inf
   bool huge = false;
+  bool impossible = false;
 };
 
 template <class S>
 struct Typed {
-  const S* data;
-  double operator()(int64_t i) const { return static_cast<double>(data[i]); }
+  const void* data;
+  S operator()(int64_t i) const { return static_cast<const S*>(data)[i]; }
 };
+template <class S>
 struct Untyped {
   const void* data;
   DType dtype;
-  double operator()(int64_t i) const { return load<double>(data, dtype, i); }
+  S operator()(int64_t i) const { return load<S>(data, dtype, i); }
 };
 
 }  // namespace
@@ -64,44 +72,13 @@ AssignmentFault first_wrong(const AssignmentInput& in, int64_t b) {
   return {};
 }
 
-void copy_costs(const AssignmentInput& in, int64_t b, const AssignmentProblem& p, int64_t columns, bool transposed) {
-  const int64_t row_stride = transposed ? in.column_stride : in.row_stride,
-                column_stride = transposed ? in.row_stride : in.column_stride, start = in.offset_of(b);
-  const auto copy = [&](auto from) {
-    BOXOPS_BY_ISA(copy_costs<decltype(from)>)(from, start, row_stride, column_stride, in.maximize ? -1.0 : 1.0, p.rows,
-                                              columns, p.cost, p.width);
-  };
-  if (in.dtype == DType::kFloat32) copy(Typed<float>{static_cast<const float*>(in.data)});
-  else if (in.dtype == DType::kFloat64) copy(Typed<double>{static_cast<const double*>(in.data)});
-  else copy(Untyped{in.data, in.dtype});
-}
-
-// The arrays of a problem, and memory for them that grows to the largest problem of a thread.
+// Memory of a thread, which grows to its largest problem.
 class Memory {
  public:
-  AssignmentProblem problem(int64_t rows, int64_t columns) {
-    // An odd number of cache lines: rows of a power of two would fall on the same few sets of the cache.
-    int64_t width = blocks_of(columns, kLanes);
-    width = (width + (width % 2 == 0)) * kLanes;
-    const int64_t padded = blocks_of(rows, kLanes) * kLanes;
-    const int64_t total = rows * width + 6 * width + 4 * padded + kLanes;
-    if (total > size_) memory_.reset(new double[total]), size_ = total;
+  double* take(int64_t count) {
+    if (count > size_) memory_.reset(new double[count + kLanes]), size_ = count;
     const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    double* next = memory_.get() + (64 - address % 64) % 64 / sizeof(double);
-    const auto take = [&](int64_t n) { return std::exchange(next, next + n); };
-    const auto take_indices = [&](int64_t n) { return reinterpret_cast<int64_t*>(take(n)); };
-    AssignmentProblem p;
-    p.rows = rows, p.width = width;
-    p.cost = take(rows * width), p.u = take(padded), p.reached = take(padded);
-    p.v = take(width), p.open = take(width), p.distance = take(width);
-    p.via = take_indices(width), p.row_of = take_indices(width), p.rank = take_indices(width);
-    p.column_of = take_indices(padded), p.scanned = take_indices(padded);
-    for (int64_t i = 0; i < rows; ++i) std::fill(p.cost + i * width + columns, p.cost + (i + 1) * width, kInfinity);
-    std::fill_n(p.v, width, 0.0);
-    std::fill_n(p.row_of, width, int64_t(-1));
-    std::iota(p.rank, p.rank + width, int64_t(0));
-    std::fill_n(p.column_of, rows, int64_t(-1));
-    return p;
+    return memory_.get() + (64 - address % 64) % 64 / sizeof(double);
   }
 
  private:
@@ -109,18 +86,42 @@ class Memory {
   int64_t size_ = 0;
 };
 
-// Solves problem b and writes its part of the output; of a faulty one, that nothing is assigned.
-AssignmentFault solve(const AssignmentInput& in, int64_t b, Memory& memory, int64_t* row_ind, int64_t* col_ind) {
-  const int64_t n = in.rows_of(b), m = in.columns, k = std::min(n, m);
+struct Memories {
+  Memory arrays, costs;
+};
+
+// Solves problem b and writes its part of the output; of a faulty one, that nothing is assigned. Costs are read where
+// they are, if they are of type S with rows side by side, else from a copy.
+template <class S>
+AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, int64_t* row_ind, int64_t* col_ind) {
+  const int64_t n = in.rows_of(b), m = in.columns, k = std::min(n, m), l = std::max(n, m);
   const bool transposed = n > m;
-  const AssignmentProblem p = memory.problem(k, std::max(n, m));
-  copy_costs(in, b, p, std::max(n, m), transposed);
-  const Found found = BOXOPS_BY_ISA(look_at)(p.cost, k * p.width);
-  if (found.huge)
-    for (int64_t i = 0; i < k * p.width; ++i) p.cost[i] *= kScale;
-  AssignmentFault fault;
-  if (found.wrong) fault = first_wrong(in, b);
-  else if (!BOXOPS_BY_ISA(augment)(p)) fault = {b};
+  const int64_t row_stride = transposed ? in.column_stride : in.row_stride,
+                column_stride = transposed ? in.row_stride : in.column_stride, start = in.offset_of(b);
+  AssignmentProblem<S> p;
+  p.rows = k, p.columns = l, p.width = blocks_of(l, 2 * kLanes) * 2 * kLanes, p.scale = in.maximize ? -1 : 1;
+  if (column_stride == 1 && in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64)) {
+    p.cost = static_cast<const S*>(in.data) + start, p.row_stride = row_stride;
+  } else {
+    S* copy = reinterpret_cast<S*>(memory.costs.take(k * l));
+    const auto fill = [&](auto from) {
+      BOXOPS_BY_ISA(copy_costs<S, decltype(from)>)(from, start, row_stride, column_stride, k, l, copy);
+    };
+    in.dtype == DType::kFloat32 ? fill(Typed<float>{in.data}) : fill(Untyped<S>{in.data, in.dtype});
+    p.cost = copy, p.row_stride = l;
+  }
+  double* next = memory.arrays.take(5 * p.width + 3 * k);
+  const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
+  const auto take_indices = [&](int64_t count) { return reinterpret_cast<int64_t*>(take(count)); };
+  p.v = take(p.width), p.distance = take(p.width);
+  p.via = take_indices(p.width), p.row_of = take_indices(p.width), p.rank = take_indices(p.width);
+  p.column_of = take_indices(k), p.scanned = take_indices(k), p.reached = take(k);
+  std::iota(p.rank, p.rank + p.width, int64_t(0));
+  std::fill_n(p.row_of, p.width, int64_t(-1));
+  std::fill_n(p.distance, p.width, kInfinity);  // beyond the columns it stays so
+  std::fill_n(p.column_of, k, int64_t(-1));
+  const Found found = BOXOPS_BY_ISA(solve<S>)(p);
+  const AssignmentFault fault = found.wrong ? first_wrong(in, b) : AssignmentFault{found.impossible ? b : -1};
   const bool solved = fault.problem < 0;
   const int64_t first = in.is_ragged ? in.first_row(b) : b * k;
   if (!solved || !transposed) {
@@ -146,8 +147,10 @@ AssignmentFault linear_sum_assignment(const AssignmentInput& in, int64_t* row_in
   const int64_t rows = in.is_ragged ? in.rows / std::max<int64_t>(1, in.batch) : in.rows;
   std::vector<AssignmentFault> faults(in.batch);
   parallel.share(in.batch, kCostNs * rows * in.columns, [&](int64_t begin, int64_t end) {
-    Memory memory;
-    for (int64_t b = begin; b < end; ++b) faults[b] = solve(in, b, memory, row_ind, col_ind);
+    Memories memory;
+    for (int64_t b = begin; b < end; ++b)
+      faults[b] = compute_type(in.dtype) == DType::kFloat32 ? solve<float>(in, b, memory, row_ind, col_ind)
+                                                            : solve<double>(in, b, memory, row_ind, col_ind);
   });
   for (const AssignmentFault& fault : faults)
     if (fault.problem >= 0) return fault;

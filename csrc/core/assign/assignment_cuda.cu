@@ -1,7 +1,7 @@
-// Shortest augmenting paths on the device: one block per problem, each thread the columns t, t + T, ...
+// Assignment on the device: one block per problem, each thread the columns t, t + T, ...
 //
-// Everything but the costs lies in shared memory where it fits, else in the workspace. A step of a path is one pass
-// over the columns and one barrier; its length is that of the memory's latency, so many problems at once are what pays.
+// Everything but the costs lies in shared memory where it fits, else in the workspace. A step is one pass over the
+// columns and one barrier or two; its length is that of the memory's latency, so many problems at once are what pays.
 #include <limits>
 
 #include <boxops/assignment.h>
@@ -20,17 +20,18 @@ constexpr int64_t kSharedWords = 48 * 1024 / 8 - 3 * kMaxThreads / 32 * 2;  // w
 // One problem with rows <= columns. `via` is a row; ~row once the column was scanned.
 struct Problem {
   int64_t rows, columns, start, row_stride, column_stride;
-  double *u, *v, *distance;
+  double scale;
+  double *v, *distance;
   int64_t *via, *row_of, *column_of;
 };
 
 __host__ __device__ int64_t words_of(int64_t rows, int64_t columns) {
-  return rows < columns ? 2 * rows + 4 * columns : 2 * columns + 4 * rows;
+  return rows < columns ? rows + 4 * columns : columns + 4 * rows;
 }
 
 // The workspace of problem b begins here, in words of 8 bytes.
 __host__ __device__ int64_t word_of(const AssignmentInput& in, int64_t b) {
-  return in.is_ragged ? 6 * (b == in.batch ? in.rows : in.first_row(b)) + 4 * b * in.columns
+  return in.is_ragged ? 4 * (b == in.batch ? in.rows : in.first_row(b)) + 4 * b * in.columns
                       : b * words_of(in.rows, in.columns);
 }
 
@@ -40,14 +41,48 @@ __device__ Problem problem_of(const AssignmentInput& in, int64_t b, double* memo
   p.rows = n < m ? n : m, p.columns = n < m ? m : n;
   p.start = in.offset_of(b);
   p.row_stride = n > m ? in.column_stride : in.row_stride, p.column_stride = n > m ? in.row_stride : in.column_stride;
-  p.v = memory, p.distance = p.v + p.columns, p.u = p.distance + p.columns;
-  p.via = reinterpret_cast<int64_t*>(p.u + p.rows), p.row_of = p.via + p.columns, p.column_of = p.row_of + p.columns;
+  p.v = memory, p.distance = p.v + p.columns;
+  p.via = reinterpret_cast<int64_t*>(p.distance + p.columns), p.row_of = p.via + p.columns,
+  p.column_of = p.row_of + p.columns;
   return p;
 }
 
-// The nearer of two columns, a tie to the lower rank.
-__device__ void take_nearer(double& distance, int64_t& rank, double other, int64_t other_rank) {
-  if (other < distance || (other == distance && other_rank < rank)) distance = other, rank = other_rank;
+__device__ double cost_at(const AssignmentInput& in, const Problem& p, int64_t row, int64_t column) {
+  return p.scale * load<double>(in.data, in.dtype, p.start + row * p.row_stride + column * p.column_stride);
+}
+
+// The nearest of some columns, ties to the lower rank, and how far the second nearest is.
+struct Nearest {
+  double distance, second;
+  int64_t rank;
+
+  __device__ void take(double other, double other_second, int64_t other_rank) {
+    const double farther = other < distance ? distance : other;
+    second = other_second < second ? other_second : second;
+    second = farther < second ? farther : second;
+    if (other < distance || (other == distance && other_rank < rank)) distance = other, rank = other_rank;
+  }
+};
+
+constexpr Nearest kNone{kInfinity, kInfinity, kNoRank};
+
+// Of all threads, to all threads, which meet once. The second nearest only where `two`.
+__device__ Nearest nearest_of_block(Nearest own, bool two, int& buffer) {
+  __shared__ Nearest of_warp[2][kMaxThreads / 32];
+  for (int step = 16; step > 0; step /= 2) {
+    const double distance = __shfl_xor_sync(0xffffffffu, own.distance, step);
+    const int64_t rank = __shfl_xor_sync(0xffffffffu, own.rank, step);
+    own.take(distance, two ? __shfl_xor_sync(0xffffffffu, own.second, step) : kInfinity, rank);
+  }
+  if (threadIdx.x % 32 == 0) of_warp[buffer][threadIdx.x / 32] = own;
+  __syncthreads();
+  own = of_warp[buffer][0];
+  for (int w = 1; w < static_cast<int>(blockDim.x / 32); ++w) {
+    const Nearest& other = of_warp[buffer][w];
+    own.take(other.distance, other.second, other.rank);
+  }
+  buffer ^= 1;
+  return own;
 }
 
 // Whether the costs are such that there is nothing to solve, and whether they need the scale.
@@ -73,55 +108,97 @@ __device__ bool look_at(const AssignmentInput& in, const Problem& p, double* sca
   return __syncthreads_or(wrong) == 0;
 }
 
-// All threads of the block; true if there is a finite assignment.
-__device__ bool augment(const AssignmentInput& in, const Problem& p, double scale) {
-  __shared__ double distances[2][kMaxThreads / 32];
-  __shared__ int64_t ranks[2][kMaxThreads / 32];
+// The functions below are of all threads of the block, and true unless there is no finite assignment. They do what
+// assignment_simd.inl does, to the bit.
+
+// Column duals begin at the least costs where all columns are taken in the end, else at 0.
+__device__ bool reduce_columns(const AssignmentInput& in, const Problem& p) {
   const int64_t t = threadIdx.x, threads = blockDim.x;
-  const int warps = blockDim.x / 32;
-  int buffer = 0;
-  for (int64_t j = t; j < p.columns; j += threads) p.v[j] = 0.0, p.row_of[j] = -1;
-  for (int64_t i = t; i < p.rows; i += threads) p.u[i] = 0.0, p.column_of[i] = -1;
+  bool impossible = false;
+  for (int64_t j = t; j < p.columns; j += threads) {
+    double least = p.rows == p.columns ? kInfinity : 0.0;
+    for (int64_t i = 0; i < p.rows && p.rows == p.columns; ++i) {
+      const double cost = cost_at(in, p, i, j);
+      least = cost < least ? cost : least;
+    }
+    impossible |= !(least < kInfinity);
+    p.v[j] = least, p.row_of[j] = -1;
+  }
+  for (int64_t i = t; i < p.rows; i += threads) p.column_of[i] = -1;
+  return __syncthreads_or(impossible) == 0;
+}
+
+__device__ bool reduce_rows(const AssignmentInput& in, const Problem& p, int& buffer) {
+  const int64_t t = threadIdx.x, threads = blockDim.x;
+  int64_t steps = 2 * p.rows;
+  for (int64_t i = 0; i < p.rows; ++i) {
+    int64_t row = i, lost = -1;
+    int moves = 0;
+    while (row >= 0 && steps-- > 0) {
+      Nearest own = kNone;
+      for (int64_t j = t; j < p.columns; j += threads) {
+        const double reduced = cost_at(in, p, row, j) - p.v[j];
+        p.distance[j] = reduced;
+        own.take(reduced, kInfinity, p.row_of[j] < 0 ? j : j + kTaken);
+      }
+      const Nearest found = nearest_of_block(own, true, buffer);
+      if (!(found.distance < kInfinity)) return false;
+      int64_t column = found.rank & ~kTaken;
+      const double dual = p.v[column], lowered = dual - (found.second - found.distance);
+      const bool lowers = found.second < kInfinity && lowered < dual;
+      if (lowers) {
+        moves = 0;
+      } else if (found.rank >= kTaken) {
+        if (moves++ == kTiedMoves) break;
+        own = kNone;  // the first after `lost`
+        for (int64_t j = t; j < p.columns; j += threads)
+          if (p.distance[j] == found.distance) own.take(0.0, kInfinity, j > lost ? j : j + kTaken);
+        column = nearest_of_block(own, false, buffer).rank & ~kTaken;
+      }
+      const int64_t before = p.row_of[column];
+      __syncthreads();  // all have read
+      if ((column & (threads - 1)) == t) {
+        p.row_of[column] = row;
+        if (lowers) p.v[column] = lowered;
+      }
+      if (t == 0) {
+        p.column_of[row] = column;
+        if (before >= 0) p.column_of[before] = -1;
+      }
+      row = before, lost = column;
+    }
+  }
   __syncthreads();
+  return true;
+}
+
+__device__ bool augment(const AssignmentInput& in, const Problem& p, int& buffer) {
+  const int64_t t = threadIdx.x, threads = blockDim.x;
   for (int64_t added = 0; added < p.rows; ++added) {
+    if (p.column_of[added] >= 0) continue;
     int64_t row = added, column;
-    double least = 0.0;
+    double base = 0.0, least;
     for (bool first = true;; first = false) {
-      const double base = least - p.u[row];
-      const int64_t from = p.start + row * p.row_stride;
-      double nearest = kInfinity;
-      int64_t rank = kNoRank;
+      Nearest own = kNone;
       for (int64_t j = t; j < p.columns; j += threads) {
         if (!first && p.via[j] < 0) continue;
-        const double through = (scale * load<double>(in.data, in.dtype, from + j * p.column_stride) - p.v[j]) + base;
+        const double through = (cost_at(in, p, row, j) - p.v[j]) + base;
         double distance = first ? kInfinity : p.distance[j];
         if (first || through < distance) p.distance[j] = distance = through, p.via[j] = row;
-        take_nearer(nearest, rank, distance, p.row_of[j] < 0 ? j : j + kTaken);
+        own.take(distance, kInfinity, p.row_of[j] < 0 ? j : j + kTaken);
       }
-      for (int step = 16; step > 0; step /= 2) {
-        const double other = __shfl_xor_sync(0xffffffffu, nearest, step);
-        take_nearer(nearest, rank, other, __shfl_xor_sync(0xffffffffu, rank, step));
-      }
-      if (t % 32 == 0) distances[buffer][t / 32] = nearest, ranks[buffer][t / 32] = rank;
-      __syncthreads();
-      for (int w = 0; w < warps; ++w) take_nearer(nearest, rank, distances[buffer][w], ranks[buffer][w]);
-      buffer ^= 1;
-      least = nearest;
+      const Nearest found = nearest_of_block(own, false, buffer);
+      least = found.distance, column = found.rank & ~kTaken;
       if (!(least < kInfinity)) return false;
-      column = rank < kTaken ? rank : rank - kTaken;
-      if (rank < kTaken) break;
+      if (found.rank < kTaken) break;
       row = p.row_of[column];
+      base = least - (cost_at(in, p, row, column) - p.v[column]);
       if ((column & (threads - 1)) == t) p.via[column] = ~p.via[column];
     }
     for (int64_t j = t; j < p.columns; j += threads)
-      if (p.via[j] < 0) {
-        const double change = least - p.distance[j];
-        p.u[p.row_of[j]] += change;
-        p.v[j] -= change;
-      }
+      if (p.via[j] < 0) p.v[j] -= least - p.distance[j];
     __syncthreads();
     if (t == 0) {
-      p.u[added] = least;
       while (column >= 0) {
         const int64_t by = p.via[column] < 0 ? ~p.via[column] : p.via[column], next = p.column_of[by];
         p.row_of[column] = by, p.column_of[by] = column;
@@ -145,9 +222,10 @@ __global__ void __launch_bounds__(kMaxThreads)
   for (int64_t b = blockIdx.x; b < in.batch; b += gridDim.x) {
     const int64_t n = in.rows_of(b), m = in.columns;
     const bool shared = words_of(n, m) <= shared_words;
-    const Problem p = problem_of(in, b, shared ? dynamic_shared<double>() : workspace + word_of(in, b));
-    double scale;
-    const bool solved = look_at(in, p, &scale) && augment(in, p, scale);
+    Problem p = problem_of(in, b, shared ? dynamic_shared<double>() : workspace + word_of(in, b));
+    int buffer = 0;
+    const bool solved =
+        look_at(in, p, &p.scale) && reduce_columns(in, p) && reduce_rows(in, p, buffer) && augment(in, p, buffer);
     if (in.is_ragged) {
       const int64_t first = in.first_row(b);
       const int64_t* columns = n > m ? p.row_of : p.column_of;

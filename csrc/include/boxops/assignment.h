@@ -1,12 +1,20 @@
 // Minimum cost assignment (the Hungarian problem), exact, for batches of equal and of ragged size.
 //
-// The smaller side of each problem is assigned, one member at a time, along a shortest augmenting path (Jonker,
-// Volgenant 1987; Crouse 2016). Costs are read as float64 and all arithmetic is float64 in a fixed order, ties of
-// distance go to a free column and then to the lower index, so every backend returns the same of several optimal
-// assignments. Costs of +inf are forbidden. Costs beyond 2^1000 are scaled by 2^-64, so that no sum overflows.
+// The smaller side of each problem is assigned to the larger (Jonker, Volgenant 1987; Crouse 2016). Column reduction:
+// where the sides are equal, the duals of the columns begin at their least costs, else at 0. Augmenting row reduction:
+// one after another takes its nearest column and lowers that column's dual until the second nearest is as near, and who
+// had the column goes on. Where nearest columns are tied and all taken, it takes the next after the one that it lost,
+// at most 16 times in a row; and all this ends at two steps a member. Who is left is assigned along a shortest
+// augmenting path.
+//
+// All arithmetic is float64 in a fixed order, ties of distance go to a free column and then to the lower index, so
+// every backend returns the same of several optimal assignments. Costs of +inf are forbidden. Costs beyond 2^1000 are
+// scaled by 2^-64, so that no sum overflows.
 //
 // A problem with a NaN or -inf cost, or without a finite assignment, is faulty: its columns are -1, and the CPU reports
-// the first such problem. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row.
+// the first such problem. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row. Memory
+// O(k + l) beyond the costs; the CPU copies those that are not float32 or float64, or whose longer side does not lie in
+// a row: as float32 where it holds them.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +25,8 @@
 #include <boxops/types.h>
 
 namespace boxops {
+
+constexpr int kTiedMoves = 16;
 
 struct AssignmentInput {
   const void* data;  // uniform: [batch, rows, columns]; ragged: [R, columns], problem b owns rows as `ragged` says
