@@ -1,6 +1,8 @@
 #include "torch_ops/bind.h"
 
+#ifndef _WIN32
 #include <pthread.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -11,8 +13,10 @@
 
 #include "ops/threads.h"
 
+#ifdef __linux__  // where the CUDA kernels are
 // Declared weak: a CPU-only torch does not have it, and then no CUDA tensor exists to need it.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
+#endif
 
 namespace boxops::torch_ops {
 namespace {
@@ -58,7 +62,9 @@ bool forked_before() {
 }
 
 std::atomic<bool> is_forked = [] {
+#ifndef _WIN32
   pthread_atfork(nullptr, nullptr, [] { is_forked = true; });  // this library may be loaded before or after the fork
+#endif
   return forked_before();
 }();
 
@@ -155,9 +161,11 @@ const Parallel& Torch::parallel() {
   return threads;
 }
 
-void* Torch::stream(Device device) {
+void* Torch::stream([[maybe_unused]] Device device) {
   void* stream = nullptr;
+#ifdef __linux__
   CHECK(aoti_torch_get_current_cuda_stream, device.index, &stream);
+#endif
   return stream;
 }
 
