@@ -1,10 +1,14 @@
 """The torch binding: operators from the stable-ABI library, the rest of their registration in Python."""
 
+import sys
 from pathlib import Path
 
 import torch
 
-torch.ops.load_library(Path(__file__).parent.parent / "lib" / "libboxops_torch.so")
+# Where CMakeLists.txt installs it.
+_NAMES = {"win32": "boxops_torch.dll", "darwin": "lib/libboxops_torch.dylib"}
+LIBRARY = Path(__file__).parent.parent / _NAMES.get(sys.platform, "lib/libboxops_torch.so")
+torch.ops.load_library(LIBRARY)
 
 from boxops.torch_ops.anchors import cell_anchors, grid_anchors, multibox_anchors  # noqa: E402
 from boxops.torch_ops.assignment import detr_cost, linear_sum_assignment  # noqa: E402

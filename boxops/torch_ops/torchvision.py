@@ -20,7 +20,7 @@ from torch import Tensor
 
 import boxops.torch_ops
 
-_library = ctypes.CDLL(str(Path(boxops.torch_ops.__file__).parent.parent / "lib" / "libboxops_torch.so"))
+_library = ctypes.CDLL(str(boxops.torch_ops.LIBRARY))
 _library.boxops_override_torchvision_ops.restype = ctypes.c_void_p
 _library.boxops_restore_torchvision_ops.argtypes = [ctypes.c_void_p]
 

@@ -1,6 +1,8 @@
 #include "torch_ops/bind.h"
 
+#ifndef _WIN32
 #include <pthread.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -50,7 +52,9 @@ bool forked_before() {
 }
 
 std::atomic<bool> is_forked = [] {
+#ifndef _WIN32
   pthread_atfork(nullptr, nullptr, [] { is_forked = true; });  // this library may be loaded before or after the fork
+#endif
   return forked_before();
 }();
 
@@ -152,9 +156,11 @@ const Parallel& Torch::parallel() {
   return threads;
 }
 
-void* Torch::stream(Device device) {
+void* Torch::stream([[maybe_unused]] Device device) {
   void* stream = nullptr;
+#ifdef __linux__
   CHECK(aoti_torch_get_current_cuda_stream, device.index, &stream);
+#endif
   return stream;
 }
 

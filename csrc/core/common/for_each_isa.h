@@ -8,7 +8,9 @@
 #pragma GCC target("arch=x86-64-v4,prefer-vector-width=512")
 #endif
 #define BOXOPS_ISA avx512
+#define BOXOPS_VECTOR_BYTES 64
 #include BOXOPS_SIMD_SOURCE
+#undef BOXOPS_VECTOR_BYTES
 #undef BOXOPS_ISA
 #ifdef __clang__
 #pragma clang attribute pop
@@ -23,7 +25,9 @@
 #pragma GCC target("arch=x86-64-v3")
 #endif
 #define BOXOPS_ISA avx2
+#define BOXOPS_VECTOR_BYTES 32
 #include BOXOPS_SIMD_SOURCE
+#undef BOXOPS_VECTOR_BYTES
 #undef BOXOPS_ISA
 #ifdef __clang__
 #pragma clang attribute pop
@@ -34,5 +38,7 @@
 #endif
 
 #define BOXOPS_ISA baseline
+#define BOXOPS_VECTOR_BYTES 16
 #include BOXOPS_SIMD_SOURCE
+#undef BOXOPS_VECTOR_BYTES
 #undef BOXOPS_ISA

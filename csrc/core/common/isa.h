@@ -1,12 +1,13 @@
 // One source, several instruction sets, chosen at run time.
 //
 // A family's vector loops live in a file `<op>_simd.inl` that common/for_each_isa.h includes once
-// per instruction set, each time in another namespace and under another `#pragma GCC target`. All
+// per instruction set, each time in another namespace and under another target pragma. All
 // of them compute the same bits, since the build forbids contraction; only the width differs.
 // The standard library must be included before, so that its templates stay at the baseline.
 #pragma once
 
-#if defined(__x86_64__) && defined(__GNUC__)
+// g++ for Windows puts wide vectors at places of the stack that are not aligned for them (its bug 54412).
+#if defined(__x86_64__) && defined(__GNUC__) && (defined(__clang__) || !defined(_WIN32))
 #define BOXOPS_X86 1
 #else
 #define BOXOPS_X86 0

@@ -3,8 +3,8 @@ namespace boxops::BOXOPS_ISA {
 
 template <class T, int B>
 struct PackOf {
-  typedef T type __attribute__((vector_size(64)));
-  static constexpr int count = B * sizeof(T) / 64;
+  typedef T type __attribute__((vector_size(BOXOPS_VECTOR_BYTES)));
+  static constexpr int count = B * sizeof(T) / BOXOPS_VECTOR_BYTES;
 };
 template <class T>
 struct PackOf<T, 1> {

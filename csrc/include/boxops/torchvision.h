@@ -2,7 +2,13 @@
 // loaded: a program asks for it.
 #pragma once
 
-#include <boxops/portability.h>
+#ifndef _WIN32
+#define BOXOPS_TORCH_API __attribute__((visibility("default")))
+#elif defined(boxops_torch_EXPORTS)  // CMake's, for the library's own sources
+#define BOXOPS_TORCH_API __declspec(dllexport)
+#else
+#define BOXOPS_TORCH_API __declspec(dllimport)
+#endif
 
 extern "C" {
 
@@ -14,12 +20,12 @@ extern "C" {
 // operators a second time. A second call does nothing.
 //
 // Returns 0, or 1 where torch refused, as it does (with a line in its log) if the operators are defined already.
-BOXOPS_API int boxops_provide_torchvision_ops() noexcept;
+BOXOPS_TORCH_API int boxops_provide_torchvision_ops() noexcept;
 
 // For programs where torchvision's own library is loaded: puts boxops' kernels for CPU and CUDA over its kernels of the
 // operators that boxops has. Its autograd, autocast, fake and quantised kernels stay. Returns what
 // boxops_restore_torchvision_ops takes, once, to give torchvision its kernels back, or null where torch refused.
 // Calls may nest and be undone in any order. torch warns, once in a process, that a kernel is overridden.
-BOXOPS_API void* boxops_override_torchvision_ops() noexcept;
-BOXOPS_API void boxops_restore_torchvision_ops(void* kernels) noexcept;
+BOXOPS_TORCH_API void* boxops_override_torchvision_ops() noexcept;
+BOXOPS_TORCH_API void boxops_restore_torchvision_ops(void* kernels) noexcept;
 }
