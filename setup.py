@@ -2,6 +2,7 @@
 
 BOXOPS_CUDA=auto|0|1        CUDA kernels: if nvcc is there (the default), never, or fail without nvcc
 BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all" for a release wheel
+BOXOPS_BUILD=folder         where to build; interpreters that share it share libboxops too (tools/build_wheels)
 """
 
 import importlib.util
@@ -36,7 +37,7 @@ class CMakeBuild(build_ext):
                 "boxops: expected torch in the build environment (pip installs it unless --no-build-isolation)"
             )
         torch = Path(spec.origin).parent
-        build = ROOT / "build" / f"{sys.implementation.cache_tag}"
+        build = Path(os.environ.get("BOXOPS_BUILD", ROOT / "build" / f"{sys.implementation.cache_tag}"))
         options = {
             "CMAKE_BUILD_TYPE": "Release",
             "CMAKE_INSTALL_PREFIX": package,
