@@ -2,6 +2,7 @@
 
 BOXOPS_CUDA=auto|0|1        CUDA kernels: where nvcc is (the default), never, or always (see tools/cuda12.py)
 BOXOPS_CUDA_ARCHS=90        compute capabilities, "80;90" or "all"; by default the visible GPUs', else all
+BOXOPS_BUILD=folder         where to build; interpreters that share it share libboxops too (tools/build_wheels)
 """
 
 import os
@@ -63,7 +64,7 @@ def run(*command: object) -> None:
 class CMakeBuild(build_ext):
     def run(self) -> None:
         package = (ROOT if self.inplace else Path(self.build_lib).resolve()) / "boxops"
-        folder = ROOT / "build" / f"{sys.implementation.cache_tag}"
+        folder = Path(os.environ.get("BOXOPS_BUILD", ROOT / "build" / f"{sys.implementation.cache_tag}"))
         if cuda12.wanted():
             os.environ["CUDA_HOME"] = str(cuda12.lay_out(ROOT / "build" / "cuda12"))
         options = {
