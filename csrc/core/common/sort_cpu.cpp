@@ -1,7 +1,6 @@
 #include "common/sort.h"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -23,24 +22,25 @@ void order_of_few(const uint32_t* keys, int64_t n, int64_t* order) {
   }
 }
 
-// A radix sort of digits of equal width, least significant first. It counts all digits in one pass, skips those that
-// never change, and leaves the places alone in its last pass. `bits` of the keys are not all zero.
+// A radix sort of digits of equal width, least significant first. It counts all digits in one pass and skips those that
+// never change. Keys have no more than so many bits.
 template <class Item, class Key>
 void order_by_digits(const Key* keys, int64_t n, int bits, int64_t* order) {
   const int most_bits = n < 1000 ? 8 : 11;  // counts of wide digits cost too much for few keys
   const int digits = (bits + most_bits - 1) / most_bits, width = (bits + digits - 1) / digits;
   const int64_t buckets = int64_t(1) << width;
+  using Place = decltype(Item::place);
   const auto digit = [&](Key key, int d) { return static_cast<int64_t>(key >> (d * width)) & (buckets - 1); };
   std::vector<Item> a(n), b(n);
-  std::vector<int64_t> counts(digits * buckets);
+  std::vector<Place> counts(digits * buckets);
   for (int64_t i = 0; i < n; ++i) {
-    a[i] = {keys[i], static_cast<decltype(a[i].place)>(i)};
+    a[i] = {keys[i], static_cast<Place>(i)};
     for (int d = 0; d < digits; ++d) ++counts[d * buckets + digit(keys[i], d)];
   }
   for (int d = 0; d < digits; ++d) {
-    int64_t* count = counts.data() + d * buckets;
-    if (count[digit(keys[0], d)] == n) continue;
-    int64_t sum = 0;
+    Place* count = counts.data() + d * buckets;
+    if (count[digit(keys[0], d)] == static_cast<Place>(n)) continue;
+    Place sum = 0;
     for (int64_t k = 0; k < buckets; ++k) count[k] = std::exchange(sum, sum + count[k]);
     for (const Item& item : a) b[count[digit(item.key, d)]++] = item;
     a.swap(b);

@@ -97,8 +97,9 @@ struct RankedBoxes {
   int64_t batch;
   const int64_t* order;
 
-  // Candidates [first, first + block.count).
-  void load(int64_t first, Candidates<R>& block) const {
+  // The next kBlock of the candidates [first, last), or as many as there are.
+  void load(int64_t first, int64_t last, Candidates<R>& block) const {
+    block.count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
     const int64_t* at = order + first;
     for (int i = block.count; i < kBlock; ++i)

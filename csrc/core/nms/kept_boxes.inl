@@ -34,7 +34,7 @@ class KeptBoxes {
       : threshold_(threshold),
         lower_(threshold * (T(1) - 8 * std::numeric_limits<T>::epsilon())),
         shelves_(1),
-        grid_(R::side_ratio(threshold), sizeof(T) == 4 ? 1e-5 : 1e-12) {}
+        grid_(R::side_ratio(static_cast<double>(threshold)), sizeof(T) == 4 ? 1e-5 : 1e-12) {}
 
   int64_t count() const { return count_; }
 
@@ -46,7 +46,7 @@ class KeptBoxes {
       for (int64_t s = gridded() ? 0 : since / kLanes; s < shelves; ++s)
         if ((found = find_on(s, box)) >= 0) break;
     } else {
-      grid_.search(as_double(box), box.area, threshold_, since,
+      grid_.search(as_double(box), static_cast<double>(box.area), static_cast<double>(threshold_), since,
                    [&](int64_t shelf) { return (found = find_on(shelf, box)) >= 0; });
     }
     return found;
@@ -71,31 +71,23 @@ class KeptBoxes {
     return false;
   }
 
+  // Rises along the rows of the grid: boxes with near numbers meet the same shelves.
+  uint32_t neighbourhood(const R& box) const { return gridded() ? grid_.neighbourhood(as_double(box)) : 0; }
+
   // Keeps an ordinary box; true if the others have changed their places.
   bool insert(const R& box) {
-    const bool moves = reserve(count_ + 1);
-    put(box, count_++);
+    const bool full = count_ == room();
+    if (full) build_grid(2 * count_, count_);
+    put(box, count_, count_);
+    ++count_;
     if (!R::kCornersAreAll) whole_.push_back(box);
-    return moves;
+    return full;
   }
 
-  // Readies the places for `count` boxes; true if those there have changed theirs.
+  // Readies the places for so many boxes; true if those there have changed theirs.
   bool reserve(int64_t count) {
-    if (count <= (gridded() ? grid_.room() : kListed)) return false;
-    std::vector<Shelf<T>> old(1);
-    std::vector<int64_t> old_owners;
-    old.swap(shelves_), old_owners.swap(owners_);
-    std::vector<int64_t> taken;
-    for (int64_t place = 0; place < static_cast<int64_t>(old.size()) * kLanes; ++place)
-      if (old[place / kLanes].area[place % kLanes] > T(0)) taken.push_back(place);
-    const auto box = [&](int64_t i) { return corners(old[taken[i] / kLanes], taken[i] % kLanes); };
-    grid_.build(count_, 4 * count, [&](int64_t i) { return as_double(box(i)); });
-    for (int64_t i = 0; i < count_; ++i) {
-      R moved;
-      static_cast<Box<T>&>(moved) = box(i);
-      moved.area = old[taken[i] / kLanes].area[taken[i] % kLanes];
-      put(moved, R::kCornersAreAll ? 0 : old_owners[taken[i]]);
-    }
+    if (count <= room()) return false;
+    build_grid(std::max(count, 2 * count_), 0);
     return true;
   }
 
@@ -104,10 +96,28 @@ class KeptBoxes {
   // Areas so small that they have lost precision: then corners do not bound the IoU.
   static bool is_tiny(const R& box) { return box.area < std::numeric_limits<T>::min() * T(1 << 30); }
   static Box<double> as_double(const Box<T>& b) { return {b.x1, b.y1, b.x2, b.y2}; }
+  int64_t room() const { return gridded() ? grid_.room() : kListed; }
   static Box<T> corners(const Shelf<T>& s, int64_t i) { return {s.x1[i], s.y1[i], s.x2[i], s.y2[i]}; }
 
-  void put(const R& box, int64_t owner) {
-    const int64_t place = gridded() ? grid_.file(as_double(box), count_, is_tiny(box)) : owner;
+  // Files all anew. `stamp`: boxes are as if the stamp-th had been kept last.
+  void build_grid(int64_t room, int64_t stamp) {
+    std::vector<Shelf<T>> old;
+    std::vector<int64_t> old_owners, taken;
+    old.swap(shelves_), old_owners.swap(owners_);
+    for (int64_t place = 0; place < static_cast<int64_t>(old.size()) * kLanes; ++place)
+      if (old[place / kLanes].area[place % kLanes] > T(0)) taken.push_back(place);
+    const auto box = [&](int64_t i) { return corners(old[taken[i] / kLanes], taken[i] % kLanes); };
+    grid_.build(count_, room, [&](int64_t i) { return as_double(box(i)); });
+    R moved{};
+    for (int64_t i = 0; i < count_; ++i) {
+      static_cast<Box<T>&>(moved) = box(i);
+      moved.area = old[taken[i] / kLanes].area[taken[i] % kLanes];
+      put(moved, R::kCornersAreAll ? 0 : old_owners[taken[i]], stamp);
+    }
+  }
+
+  void put(const R& box, int64_t owner, int64_t stamp) {
+    const int64_t place = gridded() ? grid_.file(as_double(box), stamp, is_tiny(box)) : count_;
     if (place / kLanes == static_cast<int64_t>(shelves_.size())) shelves_.emplace_back();
     Shelf<T>& s = shelves_[place / kLanes];
     const int64_t i = place % kLanes;
@@ -138,9 +148,21 @@ class KeptBoxes {
     int maybe = 0;
     for (int i = 0; i < kLanes; ++i) maybe |= may_exceed(s, i, box);
     if (!maybe) return -1;
-    for (int i = 0; i < kLanes; ++i) {
-      const int64_t place = shelf * kLanes + i;
-      if (may_exceed(s, i, box) && iou<false>(s, place, box) > threshold_) return place;
+    if constexpr (R::kCornersAreAll) {
+      // In vectors as well: which lane it is cannot be foretold, and a branch would be wrong often.
+      using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+      Int lane = kLanes;
+      for (Int i = 0; i < kLanes; ++i) {
+        const T iou = R::template iou<false>({{s.x1[i], s.y1[i], s.x2[i], s.y2[i]}, s.area[i]}, box);
+        const Int here = iou > threshold_ ? i : Int(kLanes);
+        lane = here < lane ? here : lane;
+      }
+      if (lane < kLanes) return shelf * kLanes + lane;
+    } else {
+      for (int i = 0; i < kLanes; ++i) {
+        const int64_t place = shelf * kLanes + i;
+        if (may_exceed(s, i, box) && iou<false>(s, place, box) > threshold_) return place;
+      }
     }
     return -1;
   }

@@ -40,7 +40,7 @@ class KeptGrid {
     }
     std::sort(xs.begin(), xs.end()), std::sort(ys.begin(), ys.end());
     const size_t low = xs.size() / 16, high = xs.size() - 1 - low;
-    spread_ = (xs[high] - xs[low]) * (ys[high] - ys[low]);
+    left_ = xs[low], top_ = ys[low], width_ = xs[high] - xs[low], height_ = ys[high] - ys[low];
     for (size_t i = 0; i < levels_.size(); ++i) choose_cells(levels_[i], least_level_ + static_cast<int>(i));
     int64_t buckets = 16;
     while (buckets < room / 2) buckets *= 2;
@@ -101,6 +101,14 @@ class KeptGrid {
     return false;
   }
 
+  // Which of many rows the centre lies in, and where in it.
+  uint32_t neighbourhood(const Box<double>& b) const {
+    const double row = 64 * (0.1 + 0.8 * (middle(b.y1, b.y2) - top_) / height_);
+    const double column = 65536 * (0.1 + 0.8 * (middle(b.x1, b.x2) - left_) / width_);
+    const auto whole = [](double x, double most) { return static_cast<uint32_t>(std::min(std::max(0.0, x), most)); };
+    return whole(row, 63) << 16 | whole(column, 65535);
+  }
+
  private:
   static constexpr double kPerCell = 16;
 
@@ -157,11 +165,12 @@ class KeptGrid {
   void choose_cells(Level& grid, int level) const {
     constexpr double most = std::numeric_limits<double>::max();
     grid.side = std::min(std::ldexp(1.0, level + 1), most);
-    const double spacing = std::sqrt(kPerCell * spread_ / std::max(1.0, grid.boxes));
+    const double spacing = std::sqrt(kPerCell * width_ * height_ / std::max(1.0, grid.boxes));
     grid.per_cell = 1 / std::min({std::max(grid.side / 4, spacing), grid.side * 8, most});
   }
 
-  double ratio_, slack_, spread_ = 0;
+  double ratio_, slack_;
+  double left_ = 0, top_ = 0, width_ = 0, height_ = 0;  // of where most centres lie
   int64_t room_ = 0;
   int least_level_ = 0;
   std::vector<Level> levels_;

@@ -43,7 +43,7 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
               int64_t limit, bool* keep, const Parallel& parallel) {
   const int64_t n = static_cast<int64_t>(ranked.size());
   const auto greedy = BOXOPS_BY_ISA(greedy<R>);
-  if (!input.has_groups) return greedy({input.boxes, batch, ranked.data()}, n, threshold, limit, keep);
+  if (!input.has_groups) return greedy({input.boxes, batch, ranked.data()}, n, threshold, limit, keep, parallel);
 
   // Groups one after another, each by falling score; place[i]: the rank of the i-th box there.
   std::vector<uint64_t> keys(n);
@@ -58,10 +58,12 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   std::vector<uint8_t> flags(n, 0);
   bool* kept = reinterpret_cast<bool*>(flags.data());
   const int64_t groups = static_cast<int64_t>(starts.size()) - 1;
+  const Serial serial;
+  const Parallel& within = groups == 1 ? parallel : serial;
   parallel.share(groups, R::kBoxNs * n / groups, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s)
       greedy({input.boxes, batch, order.data() + starts[s]}, starts[s + 1] - starts[s], threshold, limit,
-             kept + starts[s]);
+             kept + starts[s], within);
   });
   for (int64_t i = 0; i < n; ++i) keep[place[i]] = kept[i];
 }

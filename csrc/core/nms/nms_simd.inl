@@ -1,7 +1,12 @@
 // The greedy pass of nms_cpu.cpp over one group; compiled once per instruction set (common/isa.h).
 //
 // Candidates come in blocks. Most of a detector's boxes gather around its objects, and are suppressed by the box that
-// suppressed their neighbour: a table of hints says which one that was, by size and place.
+// suppressed their neighbour: a table of hints says which one that was, by size and place. What a hint does not settle
+// is looked up among the kept boxes.
+//
+// Where candidates are very many, a stretch of them at a time is first sifted: held against the boxes kept so far, by
+// all threads and by place, so that memory is met in order. Those left are taken in turn, and need only look at boxes
+// kept since.
 #include "nms/kept_boxes.inl"
 
 namespace boxops::BOXOPS_ISA {
@@ -11,51 +16,95 @@ class Greedy {
   using T = typename R::Scalar;
 
  public:
-  Greedy(const RankedBoxes<R>& boxes, T threshold) : boxes_(boxes), threshold_(threshold), kept_(threshold) {}
+  Greedy(const RankedBoxes<R>& boxes, T threshold, int64_t limit, bool* keep)
+      : boxes_(boxes), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
 
-  // Takes candidates [0, n) until `limit` are kept; sets keep[i] of those.
-  void run(int64_t n, int64_t limit, bool* keep) {
-    Candidates<R> block;
-    uint8_t open[kBlock];
-    uint32_t cells[kBlock];
-    int64_t count = 0;
-    for (int64_t first = 0; first < n; first += kBlock) {
-      block.count = static_cast<int>(std::min<int64_t>(kBlock, n - first));
-      boxes_.load(first, block);
-      const bool hinted = n > kBlock;
-      if (hinted) find_cells(block, cells);
-      const int left = hinted ? by_hints(block, cells, open) : all(block, open);
-      for (int k = 0; k < left; ++k) {
-        const int i = open[k];
-        const R box = block[i];
-        int64_t place = -1;
-        if (box.ordinary() && (place = kept_.find(box)) >= 0) {
-          if (hinted) hints_[cells[i]] = place;
-          continue;
-        }
-        if (!box.ordinary() || !huge_.empty())
-          if (suppressed_as_huge(box)) continue;
-        if (box.ordinary() && kept_.insert(box)) std::fill_n(hints_, kHints, 0);
-        keep[first + i] = true;
-        if (++count == limit) return;
-      }
+  void run(int64_t n, const Parallel& parallel) {
+    constexpr int64_t kStretch = 1 << 15;
+    int64_t done = n < 2 * kStretch ? n : kStretch;
+    take(boxes_, 0, done, 0, [](int64_t i) { return i; });
+    while (done < n && count_ < limit_) {
+      const int64_t m = std::min(n - done, std::max(kStretch, done / 4));
+      std::vector<uint8_t> open(m);
+      parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
+      std::vector<int64_t> left, order;
+      for (int64_t i = 0; i < m; ++i)
+        if (open[i]) left.push_back(done + i), order.push_back(boxes_.order[done + i]);
+      if (kept_.reserve(kept_.count() + static_cast<int64_t>(left.size()))) forget_hints();
+      const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
+      take(those, 0, static_cast<int64_t>(left.size()), kept_.count(), [&](int64_t i) { return left[i]; });
+      done += m;
     }
   }
 
  private:
   static constexpr int kHintBits = 10, kHints = 1 << kHintBits;
 
+  // Takes candidates [first, last) of `boxes` in turn until `limit` are kept; rank(i) is the place of i among all.
+  // `since`: the first so many kept boxes suppress none of them.
+  template <class Rank>
+  void take(const RankedBoxes<R>& boxes, int64_t first, int64_t last, int64_t since, Rank rank) {
+    Candidates<R> block;
+    uint32_t cells[kBlock];
+    uint8_t open[kBlock];
+    const bool hinted = last - first > kBlock;
+    if (hinted && !hinted_) forget_hints();
+    for (; first < last; first += kBlock) {
+      boxes.load(first, last, block);
+      if (hinted) find_cells(block, cells);
+      const int left = hinted ? by_hints(block, cells, open) : all(block, open);
+      for (int k = 0; k < left; ++k) {
+        const int i = open[k];
+        const R box = block[i];
+        if (const int64_t place = box.ordinary() ? kept_.find(box, since) : -1; place >= 0) {
+          if (hinted) hints_[cells[i]] = static_cast<uint32_t>(place <= kMostHint ? place : 0);
+          continue;
+        }
+        if ((!box.ordinary() || !huge_.empty()) && suppressed_as_huge(box)) continue;
+        if (box.ordinary() && kept_.insert(box)) forget_hints();
+        keep_[rank(first + i)] = true;
+        if (++count_ == limit_) return;
+      }
+    }
+  }
+
+  // Writes which of the n candidates from `first` on no kept ordinary box suppresses. Threads may share it.
+  void sift(int64_t first, int64_t n, uint8_t* open) const {
+    Candidates<R> block;
+    uint32_t cells[kBlock];
+    uint8_t among[kBlock];
+    std::vector<uint64_t> keys(n);
+    for (int64_t at = 0; at < n; at += kBlock) {
+      boxes_.load(first + at, first + n, block);
+      for (int i = 0; i < block.count; ++i) keys[at + i] = kept_.neighbourhood(block[i]);
+    }
+    std::vector<int64_t> by_place(n), order(n);
+    cpu::order_of(keys.data(), n, by_place.data());
+    for (int64_t i = 0; i < n; ++i) order[i] = boxes_.order[first + by_place[i]];
+    const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
+    for (int64_t at = 0; at < n; at += kBlock) {
+      those.load(at, n, block);
+      find_cells(block, cells);
+      const int left = by_hints(block, cells, among);
+      for (int k = 0; k < left; ++k) {
+        const R box = block[among[k]];
+        open[by_place[at + among[k]]] = !box.ordinary() || kept_.find(box) < 0;
+      }
+    }
+  }
+
   static int all(const Candidates<R>& block, uint8_t* open) {
     for (int i = 0; i < kBlock; ++i) open[i] = static_cast<uint8_t>(i);
     return block.count;
   }
 
-  // A hash of the box's size, to a factor of two, and of its centre's cell, about half as large. Rounding does no harm.
+  // A hash of the box's size, to a factor of two, and of its centre's cell, about a quarter as large. How this rounds
+  // does not matter.
   static void find_cells(const Candidates<R>& block, uint32_t* cells) {
     for (int i = 0; i < kBlock; ++i) {
       const float size = static_cast<float>((block.x2[i] - block.x1[i]) + (block.y2[i] - block.y1[i]));
-      const uint32_t exponent = min_of(detail::bits_as<uint32_t>(size) >> 23 & 255u, 252u);
-      const float per_cell = detail::bits_as<float>((253u - exponent) << 23);
+      const uint32_t exponent = min_of(detail::bits_as<uint32_t>(size) >> 23 & 255u, 253u);
+      const float per_cell = detail::bits_as<float>((254u - exponent) << 23);
       const float x = static_cast<float>(block.x1[i] + block.x2[i]) * per_cell;
       const float y = static_cast<float>(block.y1[i] + block.y2[i]) * per_cell;
       const auto column = static_cast<uint32_t>(static_cast<int32_t>(min_of(max_of(x, -1e9f), 1e9f)));
@@ -74,6 +123,10 @@ class Greedy {
     }
     return left;
   }
+  void forget_hints() {
+    std::fill_n(hints_, kHints, 0);
+    hinted_ = true;
+  }
 
   // Boxes whose areas may overflow meet all others one by one, and the kept ones of them are a list of their own.
   __attribute__((noinline)) bool suppressed_as_huge(const R& box) {
@@ -88,17 +141,23 @@ class Greedy {
     return false;
   }
 
+  static constexpr int64_t kMostHint = std::numeric_limits<uint32_t>::max();
+
   RankedBoxes<R> boxes_;
   T threshold_;
+  int64_t limit_, count_ = 0;
+  bool* keep_;
   KeptBoxes<R> kept_;
   std::vector<R> huge_;
-  int64_t hints_[kHints] = {};  // places; 0, where none is known, is that of the first kept box
+  bool hinted_ = false;
+  uint32_t hints_[kHints];  // places among the kept; 0, where none is known, is that of the first
 };
 
-// Takes the first n boxes until `limit` are kept; sets keep[i] of those.
+// Takes the first n boxes until `limit` are kept, and sets keep[i] of those.
 template <class R>
-void greedy(const RankedBoxes<R>& boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep) {
-  Greedy<R>(boxes, threshold).run(n, limit, keep);
+void greedy(const RankedBoxes<R>& boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep,
+            const Parallel& parallel) {
+  if (limit > 0) Greedy<R>(boxes, threshold, limit, keep).run(n, parallel);
 }
 
 }  // namespace boxops::BOXOPS_ISA
