@@ -74,6 +74,18 @@ class KeptBoxes {
   // Rises along the rows of the grid: boxes with near numbers meet the same shelves.
   uint32_t neighbourhood(const R& box) const { return gridded() ? grid_.neighbourhood(as_double(box)) : 0; }
 
+  // To be called some boxes ahead of `find`, first for the bucket, then for its shelf.
+  void fetch_bucket(const R& box) const {
+    if (grid_.room() > kFetched) __builtin_prefetch(grid_.bucket_ahead(as_double(box)));
+  }
+  void fetch_shelf(const R& box) const {
+    if (grid_.room() <= kFetched) return;
+    const uint32_t shelf = grid_.shelf_ahead(as_double(box));
+    if (shelf == KeptGrid::kNone) return;
+    for (size_t at = 0; at < sizeof(Shelf<T>); at += 64)
+      __builtin_prefetch(reinterpret_cast<const char*>(&shelves_[shelf]) + at);
+  }
+
   // Keeps an ordinary box; true if the others have changed their places.
   bool insert(const R& box) {
     const bool full = count_ == room();
@@ -92,6 +104,8 @@ class KeptBoxes {
   }
 
  private:
+  static constexpr int64_t kFetched = 1 << 14;  // smaller grids lie in the cache
+
   bool gridded() const { return grid_.room() > 0; }
   // Areas so small that they have lost precision: then corners do not bound the IoU.
   static bool is_tiny(const R& box) { return box.area < std::numeric_limits<T>::min() * T(1 << 30); }
@@ -108,8 +122,14 @@ class KeptBoxes {
       if (old[place / kLanes].area[place % kLanes] > T(0)) taken.push_back(place);
     const auto box = [&](int64_t i) { return corners(old[taken[i] / kLanes], taken[i] % kLanes); };
     grid_.build(count_, room, [&](int64_t i) { return as_double(box(i)); });
+    // In the order of buckets, so that shelves of neighbouring cells lie side by side.
+    std::vector<uint64_t> buckets(count_);
+    std::vector<int64_t> order(count_);
+    for (int64_t i = 0; i < count_; ++i) buckets[i] = grid_.bucket_of(as_double(box(i)));
+    cpu::order_of(buckets.data(), count_, order.data());
+    shelves_.reserve(room / 4);
     R moved{};
-    for (int64_t i = 0; i < count_; ++i) {
+    for (const int64_t i : order) {
       static_cast<Box<T>&>(moved) = box(i);
       moved.area = old[taken[i] / kLanes].area[taken[i] % kLanes];
       put(moved, R::kCornersAreAll ? 0 : old_owners[taken[i]], stamp);

@@ -54,9 +54,9 @@ class KeptGrid {
   int64_t file(const Box<double>& box, int64_t stamp, bool anywhere) {
     size_t at = mask_ + 1;
     if (!anywhere) {
-      const int level = level_of(larger_side(box));
-      const Level& grid = level_at(level);
-      at = bucket(cell(middle(box.x1, box.x2), grid), cell(middle(box.y1, box.y2), grid), level);
+      Level& grid = level_at(level_of(larger_side(box)));
+      grid.boxes = std::max(grid.boxes, 1.0);
+      at = bucket_of(box, grid);
     }
     Bucket& to = buckets_[at];
     to.newest = stamp_of(stamp);
@@ -66,6 +66,15 @@ class KeptGrid {
     }
     return static_cast<int64_t>(to.head) * kLanes + links_[to.head].filled++;
   }
+
+  // Where a box that has been shown to `build` goes: neighbours in the order of buckets lie near each other.
+  uint64_t bucket_of(const Box<double>& box) const {
+    return bucket_of(box, levels_[level_of(larger_side(box)) - least_level_]);
+  }
+
+  // Fetches the bucket of such a box, or its newest shelf's number: boxes come in random places, and this hides the wait.
+  const void* bucket_ahead(const Box<double>& box) const { return &buckets_[bucket_ahead_of(box)]; }
+  uint32_t shelf_ahead(const Box<double>& box) const { return buckets_[bucket_ahead_of(box)].head; }
 
   // Calls look(shelf) for the shelves with boxes that might have an IoU above the threshold with this one, until it
   // returns true. Shelves without a box of stamp `since` or later may be left out.
@@ -110,7 +119,7 @@ class KeptGrid {
   }
 
  private:
-  static constexpr double kPerCell = 16;
+  static constexpr double kPerCell = 32;
 
   struct Level {
     double side = 0;      // no box of the level has a larger one
@@ -132,16 +141,25 @@ class KeptGrid {
   }
   static double middle(double lo, double hi) { return 0.5 * lo + 0.5 * hi; }  // their sum could overflow
   // In this order of arguments max turns NaN into a number too.
-  static int64_t cell(double x, const Level& grid) {
+  BOXOPS_HD static int64_t cell(double x, const Level& grid) {
     return static_cast<int64_t>(std::floor(std::min(std::max(-1e15, x * grid.per_cell), 1e15)));
   }
   uint64_t bucket(uint64_t x, uint64_t y, int level) const {  // unsigned: far cells wrap around
     return (x + y * row_ + level * uint64_t(0x9e3779b9)) & mask_;
   }
 
+  uint64_t bucket_of(const Box<double>& box, const Level& grid) const {
+    const int level = least_level_ + static_cast<int>(&grid - levels_.data());
+    return bucket(cell(middle(box.x1, box.x2), grid), cell(middle(box.y1, box.y2), grid), level);
+  }
+  uint64_t bucket_ahead_of(const Box<double>& box) const {
+    const int at = level_of(larger_side(box)) - least_level_;
+    return at >= 0 && at < static_cast<int>(levels_.size()) ? bucket_of(box, levels_[at]) : mask_ + 1;
+  }
+
   // How far along one axis the centre of a box with sides up to `largest` can lie from that of a
   // box with side w: the largest (w + v) / 2 - t max(w, v) over v.
-  double reach(double w, double largest) const {
+  BOXOPS_HD double reach(double w, double largest) const {
     const double v = std::min(largest, w / ratio_);
     const double r = ratio_ >= 0.5 || v <= w ? (w + std::min(v, w)) / 2 - ratio_ * w : w / 2 + v * (0.5 - ratio_);
     return r + (w + v) * slack_;

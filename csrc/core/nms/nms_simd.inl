@@ -20,11 +20,11 @@ class Greedy {
       : boxes_(boxes), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
 
   void run(int64_t n, const Parallel& parallel) {
-    constexpr int64_t kStretch = 1 << 15;
-    int64_t done = n < 2 * kStretch ? n : kStretch;
+    constexpr int64_t kStretch = 1 << 15, kVeryMany = 1 << 19;
+    int64_t done = n < kVeryMany ? n : kStretch;
     take(boxes_, 0, done, 0, [](int64_t i) { return i; });
     while (done < n && count_ < limit_) {
-      const int64_t m = std::min(n - done, std::max(kStretch, done / 4));
+      const int64_t m = std::min(n - done, std::max(kStretch, done / 16));
       std::vector<uint8_t> open(m);
       parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
       std::vector<int64_t> left, order;
@@ -56,6 +56,8 @@ class Greedy {
       for (int k = 0; k < left; ++k) {
         const int i = open[k];
         const R box = block[i];
+        if (k + 8 < left) kept_.fetch_bucket(block[open[k + 8]]);
+        if (k + 4 < left) kept_.fetch_shelf(block[open[k + 4]]);
         if (const int64_t place = box.ordinary() ? kept_.find(box, since) : -1; place >= 0) {
           if (hinted) hints_[cells[i]] = static_cast<uint32_t>(place <= kMostHint ? place : 0);
           continue;
