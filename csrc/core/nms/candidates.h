@@ -1,4 +1,5 @@
-// What greedy suppression on the CPU knows of boxes, and how candidates come to it: in blocks, coordinates side by side.
+// What greedy suppression on the CPU knows of boxes, and how candidates come to it: in blocks, coordinates side by
+// side.
 //
 //   block.x1 | x1 x1 x1 ... kBlock of them      The next kBlock boxes by falling score. Places beyond the last
 //   block.y1 | y1 y1 y1 ...                     candidate hold boxes without area, which overlap nothing.

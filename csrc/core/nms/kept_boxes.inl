@@ -115,25 +115,30 @@ class KeptBoxes {
 
   // Files all anew. `stamp`: boxes are as if the stamp-th had been kept last.
   void build_grid(int64_t room, int64_t stamp) {
-    std::vector<Shelf<T>> old;
-    std::vector<int64_t> old_owners, taken;
-    old.swap(shelves_), old_owners.swap(owners_);
-    for (int64_t place = 0; place < static_cast<int64_t>(old.size()) * kLanes; ++place)
-      if (old[place / kLanes].area[place % kLanes] > T(0)) taken.push_back(place);
-    const auto box = [&](int64_t i) { return corners(old[taken[i] / kLanes], taken[i] % kLanes); };
-    grid_.build(count_, room, [&](int64_t i) { return as_double(box(i)); });
+    struct Filed {
+      R box;  // of a rotated one, what shelves hold
+      int64_t owner;
+    };
+    std::vector<Filed> filed;
+    filed.reserve(count_);
+    for (int64_t place = 0; place < static_cast<int64_t>(shelves_.size()) * kLanes; ++place) {
+      const Shelf<T>& s = shelves_[place / kLanes];
+      const int64_t i = place % kLanes;
+      if (!(s.area[i] > T(0))) continue;
+      Filed& f = filed.emplace_back();
+      static_cast<Box<T>&>(f.box) = corners(s, i);
+      f.box.area = s.area[i];
+      f.owner = R::kCornersAreAll ? 0 : owners_[place];
+    }
+    grid_.build(count_, room, [&](int64_t i) { return as_double(filed[i].box); });
     // In the order of buckets, so that shelves of neighbouring cells lie side by side.
     std::vector<uint64_t> buckets(count_);
     std::vector<int64_t> order(count_);
-    for (int64_t i = 0; i < count_; ++i) buckets[i] = grid_.bucket_of(as_double(box(i)));
+    for (int64_t i = 0; i < count_; ++i) buckets[i] = grid_.bucket_of(as_double(filed[i].box));
     cpu::order_of(buckets.data(), count_, order.data());
-    shelves_.reserve(room / 4);
-    R moved{};
-    for (const int64_t i : order) {
-      static_cast<Box<T>&>(moved) = box(i);
-      moved.area = old[taken[i] / kLanes].area[taken[i] % kLanes];
-      put(moved, R::kCornersAreAll ? 0 : old_owners[taken[i]], stamp);
-    }
+    shelves_.clear(), owners_.clear();
+    shelves_.reserve(room / 8);
+    for (const int64_t i : order) put(filed[i].box, filed[i].owner, stamp);
   }
 
   void put(const R& box, int64_t owner, int64_t stamp) {
@@ -149,7 +154,8 @@ class KeptBoxes {
 
   // `lower_` is a little under the threshold: a product test, which needs no division, finds the few that might exceed.
   bool may_exceed(const Shelf<T>& s, int i, const R& box) const {
-    const T w = min_of(box.x2, s.x2[i]) - max_of(box.x1, s.x1[i]), h = min_of(box.y2, s.y2[i]) - max_of(box.y1, s.y1[i]);
+    const T w = min_of(box.x2, s.x2[i]) - max_of(box.x1, s.x1[i]),
+            h = min_of(box.y2, s.y2[i]) - max_of(box.y1, s.y1[i]);
     return (w > T(0)) & (h > T(0)) & R::may_exceed(w, h, box.area, s.area[i], lower_);
   }
 

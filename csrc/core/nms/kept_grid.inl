@@ -1,7 +1,8 @@
 // Where kept boxes lie, once they are many; included by kept_boxes.inl, once per instruction set (common/isa.h).
 //
 // Boxes are filed by their larger side (levels, a factor of two each) and by the cell of their centre; a level's cells
-// are as large as suits its boxes. Level and cell hash to a bucket, and a bucket is a chain of shelves (kept_boxes.inl):
+// are as large as suits its boxes. Level and cell hash to a bucket, and a bucket is a chain of shelves
+// (kept_boxes.inl):
 //
 //   bucket  0    1    2    3    4  ...
 //           |         |
@@ -72,7 +73,8 @@ class KeptGrid {
     return bucket_of(box, levels_[level_of(larger_side(box)) - least_level_]);
   }
 
-  // Fetches the bucket of such a box, or its newest shelf's number: boxes come in random places, and this hides the wait.
+  // Fetches the bucket of such a box, or its newest shelf's number: boxes come in random places, and this hides the
+  // wait.
   const void* bucket_ahead(const Box<double>& box) const { return &buckets_[bucket_ahead_of(box)]; }
   uint32_t shelf_ahead(const Box<double>& box) const { return buckets_[bucket_ahead_of(box)].head; }
 
@@ -119,7 +121,7 @@ class KeptGrid {
   }
 
  private:
-  static constexpr double kPerCell = 32;
+  static constexpr double kPerCell = 16;
 
   struct Level {
     double side = 0;      // no box of the level has a larger one
@@ -136,9 +138,7 @@ class KeptGrid {
   static uint32_t stamp_of(int64_t stamp) { return static_cast<uint32_t>(std::min<int64_t>(stamp, kNone)); }
   static double larger_side(const Box<double>& b) { return std::max(b.x2 - b.x1, b.y2 - b.y1); }
   // The exponent of a side >= 0, without the call that std::ilogb is.
-  static int level_of(double side) {
-    return static_cast<int>(detail::bits_as<uint64_t>(side) >> 52 & 2047) - 1023;
-  }
+  static int level_of(double side) { return static_cast<int>(detail::bits_as<uint64_t>(side) >> 52 & 2047) - 1023; }
   static double middle(double lo, double hi) { return 0.5 * lo + 0.5 * hi; }  // their sum could overflow
   // In this order of arguments max turns NaN into a number too.
   BOXOPS_HD static int64_t cell(double x, const Level& grid) {
@@ -178,8 +178,8 @@ class KeptGrid {
     choose_cells(grid, level);
     return grid;
   }
-  // Cells hold about kPerCell boxes where boxes are evenly spread, yet are never far from the size of the level's boxes,
-  // so that neither crowds nor outliers spoil the grid.
+  // Cells hold about kPerCell boxes where boxes are evenly spread, yet are never far from the size of the level's
+  // boxes, so that neither crowds nor outliers spoil the grid.
   void choose_cells(Level& grid, int level) const {
     constexpr double most = std::numeric_limits<double>::max();
     grid.side = std::min(std::ldexp(1.0, level + 1), most);

@@ -16,25 +16,19 @@
 namespace boxops::cpu {
 namespace {
 
-// The candidates of one image by falling score.
-std::vector<int64_t> rank(const NmsInput& input, int64_t batch, const std::vector<int64_t>& candidates) {
-  const int64_t n = static_cast<int64_t>(candidates.size());
+// The n candidates of one image by falling score; candidate(i), rising: the index of the i-th.
+template <class Candidate>
+std::vector<int64_t> rank(const NmsInput& input, int64_t batch, int64_t n, Candidate candidate) {
   std::vector<uint64_t> keys(n);
-  for (int64_t i = 0; i < n; ++i) keys[i] = score_key(input.scores, batch, candidates[i]);
   std::vector<int64_t> order(n);
+  for (int64_t i = 0; i < n; ++i) keys[i] = score_key(input.scores, batch, candidate(i));
   order_of(keys.data(), n, order.data());
-  for (int64_t& i : order) i = candidates[i];
+  for (int64_t& i : order) i = candidate(i);
   return order;
 }
 
-// The same where all boxes are candidates.
-std::vector<int64_t> rank(const NmsInput& input, int64_t batch) {
-  const int64_t n = input.boxes.count;
-  std::vector<uint64_t> keys(n);
-  for (int64_t i = 0; i < n; ++i) keys[i] = score_key(input.scores, batch, i);
-  std::vector<int64_t> order(n);
-  order_of(keys.data(), n, order.data());
-  return order;
+std::vector<int64_t> rank_all(const NmsInput& input, int64_t batch) {
+  return rank(input, batch, input.boxes.count, [](int64_t i) { return i; });
 }
 
 // Reads which of the ranked boxes are kept, at most `limit` of each group.
@@ -83,7 +77,7 @@ int64_t keep_first(const NmsInput& input, int64_t batch, const std::vector<int64
 
 template <class R>
 int64_t keep_all(const NmsInput& input, typename R::Scalar threshold, int64_t* out, const Parallel& parallel) {
-  return keep_first<R>(input, 0, rank(input, 0), threshold, input.boxes.count, out, parallel);
+  return keep_first<R>(input, 0, rank_all(input, 0), threshold, input.boxes.count, out, parallel);
 }
 
 }  // namespace
@@ -106,7 +100,9 @@ void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& opt
       std::vector<int64_t> candidates;
       for (int64_t i = 0; options.has_score_threshold && i < input.boxes.count; ++i)
         if (score_exceeds(input.scores, b, i, options.score_threshold)) candidates.push_back(i);
-      const auto ranked = options.has_score_threshold ? rank(input, b, candidates) : rank(input, b);
+      const auto ranked = options.has_score_threshold ? rank(input, b, static_cast<int64_t>(candidates.size()),
+                                                             [&](int64_t i) { return candidates[i]; })
+                                                      : rank_all(input, b);
       int64_t* out = indices + b * options.max_output;
       counts[b] = keep_first<Ranked<T>>(input, b, ranked, iou_threshold, options.max_output, out, Serial());
       std::fill(out + counts[b], out + options.max_output, -1);
