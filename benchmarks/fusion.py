@@ -11,9 +11,10 @@ import numpy as np
 import boxops
 from boxops import reference
 
-from .boxes import crowd, label
+from .boxes import around, crowd, label
 from .case import Arrays, Case, Rival, numpy, whole
 from .machine import rival
+from .nms import AROUND
 
 torch = rival("torch")
 ensemble = rival("ensemble_boxes")
@@ -26,6 +27,13 @@ def models(n: int, classes: int) -> Arrays:
     rng, objects = np.random.default_rng(0), crowd(n, 1000.0) / 1300
     boxes = [(objects + rng.normal(0, 2e-3, objects.shape)).clip(0, 1).astype(np.float32) for _ in range(MODELS)]
     labels = rng.integers(0, classes, n)
+    return *boxes, *(rng.random(n, np.float32) for _ in range(MODELS)), *[labels] * MODELS
+
+
+def models_around(n: int, classes: int) -> Arrays:
+    rng = np.random.default_rng(0)
+    boxes = [((around(n, seed=model) + 200) / 1400).clip(0, 1) for model in range(MODELS)]
+    labels = np.arange(n) % classes
     return *boxes, *(rng.random(n, np.float32) for _ in range(MODELS)), *[labels] * MODELS
 
 
@@ -47,20 +55,26 @@ def rounded(theirs: Any, ours: Any) -> tuple[Any, Any]:
     return rows(*theirs), rows(*ours)
 
 
-def fusion(n: int, classes: int, goal: float = 10.0) -> Case:
+def fusion(n: int, classes: int, goal: float = 10.0, scene: str = "", make: Any = models) -> Case:
     return Case(
         "weighted_boxes_fusion",
-        label(n) if n == 1 else f"{MODELS} x {n:,}, {classes} label{'s' * (classes > 1)}",
+        label(n) if n == 1 else f"{MODELS} x {n:,}{scene}, {classes} label{'s' * (classes > 1)}",
         n,
-        make=partial(models, n, classes),
+        make=partial(make, n, classes),
         ours=partial(lists, boxops.weighted_boxes_fusion),
         reference=partial(lists, reference.weighted_boxes_fusion),
         rivals={"ensemble-boxes": Rival(ensemble_fusion, answer=rounded)},
         check=whole,
         goal=("ensemble-boxes", goal),
         heavy=n > 500,
-        variant=f"{classes} labels",
+        variant=f"{classes} labels{scene}",
     )
 
 
-CASES = [fusion(1, 1, 1), fusion(200, 1), fusion(2_000, 1), fusion(2_000, 80)]
+CASES = [
+    fusion(1, 1, 1),
+    fusion(200, 1),
+    fusion(2_000, 1),
+    fusion(2_000, 80),
+    *(fusion(n, 20, scene=f" {AROUND}", make=models_around) for n in (200, 1_000, 5_000)),
+]

@@ -10,7 +10,7 @@ import numpy as np
 import boxops
 from boxops import reference
 
-from .boxes import crowd, label
+from .boxes import OBJECTS, around, crowd, label
 from .case import Arrays, Case, Rival, Wrong, numpy, sets, whole
 from .machine import rival
 
@@ -21,10 +21,22 @@ ls = rival("lsnms")
 
 IOU = 0.5
 KEEP = 300  # what a detector keeps of an image
+AROUND = f"around {OBJECTS} objects"
 
 
 def scored(n: int, side: float) -> Arrays:
     return crowd(n, side), np.random.default_rng(1).random(n, np.float32)
+
+
+def around_objects(n: int) -> Arrays:
+    return around(n), np.random.default_rng(1).random(n, np.float32)
+
+
+def objects_of_classes(n: int, classes: int = 80) -> Arrays:
+    """A box has the class of its object, but for one of eight."""
+    rng = np.random.default_rng(2)
+    own = np.arange(n) % OBJECTS % classes
+    return *around_objects(n), np.where(rng.random(n) < 1 / 8, rng.integers(0, classes, n), own)
 
 
 def classified(n: int, side: float = 1333.0, classes: int = 80) -> Arrays:
@@ -62,6 +74,11 @@ def greedy(case: Case, arrays: Arrays, result: Any, count: int = 1000, iou: Any 
     return f"the greedy rule, on {min(n, count):,} of {n:,} boxes"
 
 
+def batch_around(images: int, n: int) -> Arrays:
+    boxes = np.stack([around(n, seed=image) for image in range(images)])
+    return boxes, np.random.default_rng(1).random((images, n), np.float32)
+
+
 def looped(boxes: Any, scores: Any, iou_threshold: float, max_output: int) -> tuple[Any, Any]:
     """What one writes without nms_padded: torchvision image by image, padded."""
     indices = torch.full((len(boxes), max_output), -1, device=boxes.device)
@@ -90,31 +107,36 @@ def lsnms_nms(boxes: Any, scores: Any, classes: Any = None) -> Any:
     return ls.nms(boxes, scores, IOU, 0.0, class_ids=classes)
 
 
-def nms(n: int, side: float = 1000.0, goal: tuple[str, float] = ("torchvision", 1.0)) -> Case:
+def nms(n: int, scene: str = "", make: Any = None, goal: tuple[str, float] = ("torchvision", 1.0)) -> Case:
     rivals = {"powerboxes": powerboxes_nms(n), "lsnms": Rival(lsnms_nms, given=in_float64, answer=sets)}
     if n <= 20_000:  # then it takes 20 s
         rivals["torchvision"] = Rival(lambda boxes, scores: tv.nms(boxes, scores, IOU), answer=sets)
+    scene = scene or "on 1,000 px"
     return Case(
         "nms",
-        label(n) if n == 1 else f"{n:,} on {side:,.0f} px",
+        label(n) if n == 1 else f"{n:,} {scene}",
         n,
-        make=partial(scored, n, side),
+        make=make or partial(scored, n, 1000.0),
         ours=lambda boxes, scores: boxops.nms(boxes, scores, IOU),
         reference=lambda boxes, scores: reference.nms(boxes, scores, IOU),
         rivals=rivals,
         check=whole if n <= 1000 else greedy,
         goal=goal,
         heavy=n > 5000,
-        variant=f"on {side:,.0f} px",
+        variant=scene,
     )
 
 
-def batched(n: int, goal: float) -> Case:
+def nms_around(n: int, goal: float) -> Case:
+    return nms(n, AROUND, partial(around_objects, n), ("torchvision", goal))
+
+
+def batched(n: int, goal: float, scene: str = "in 80 classes", make: Any = classified) -> Case:
     return Case(
         "batched_nms",
-        label(n) if n == 1 else f"{n:,} in 80 classes",
+        label(n) if n == 1 else f"{n:,} {scene}",
         n,
-        make=partial(classified, n),
+        make=partial(make, n),
         ours=lambda boxes, scores, classes: boxops.batched_nms(boxes, scores, classes, IOU),
         reference=lambda boxes, scores, classes: reference.batched_nms(boxes, scores, classes, IOU),
         rivals={
@@ -123,33 +145,40 @@ def batched(n: int, goal: float) -> Case:
         },
         check=whole if n <= 1000 else greedy,
         goal=("torchvision", goal),
+        variant=scene,
     )
 
 
-def padded(images: int, n: int) -> Case:
+def padded(images: int, n: int, scene: str = "", make: Any = batch) -> Case:
     return Case(
         "nms_padded",
-        label(n) if n == 1 else f"{images} x {n:,}, {KEEP} kept",
+        label(n) if n == 1 else f"{images} x {n:,}{scene}, {KEEP} kept",
         n,
-        make=partial(batch, images, n),
+        make=partial(make, images, n),
         ours=lambda boxes, scores: boxops.nms_padded(boxes, scores, IOU, KEEP),
         reference=lambda boxes, scores: reference.nms_padded(boxes, scores, IOU, KEEP),
         rivals={"torchvision": lambda boxes, scores: looped(boxes, scores, IOU, KEEP)},
         check=whole,
         graph=True,
-        heavy=n > 1,
+        heavy=n > 1000,
+        variant=scene,
     )
 
 
+CROWDS = (1_000, 5_000, 20_000)
 CASES = [
     nms(1),
     nms(100),
     nms(1_000, goal=("torchvision", 8)),
     nms(5_000),
     nms(20_000, goal=("torchvision", 50)),
-    nms(100_000, 10_000.0, goal=("powerboxes", 10)),
+    nms(100_000, "on 10,000 px", partial(scored, 100_000, 10_000.0), ("powerboxes", 10)),
+    nms_around(100, 3),
+    *(nms_around(n, 15) for n in CROWDS),
     batched(1, 1),
     batched(20_000, 6),
+    *(batched(n, 4, f"{AROUND} in 80 classes", objects_of_classes) for n in CROWDS),
     padded(1, 1),
     padded(8, 4_000),
+    *(padded(2, n, f" {AROUND}", batch_around) for n in CROWDS),
 ]

@@ -14,10 +14,10 @@ import numpy as np
 import boxops
 from boxops import reference
 
-from .boxes import label
+from .boxes import OBJECTS, label
 from .case import Arrays, Case, Rival, numpy, sets, some_rows, whole
 from .machine import rival
-from .nms import IOU, greedy
+from .nms import AROUND, CROWDS, IOU, greedy
 
 tv = rival("torchvision.ops")
 pb = rival("powerboxes")
@@ -44,6 +44,16 @@ def neighbours(n: int) -> Arrays:
 
 def scored(n: int, side: float) -> Arrays:
     return crowd(n, side), np.random.default_rng(1).random(n, np.float32)
+
+
+def around_objects(n: int) -> Arrays:
+    """What a detector puts out: off the objects' centres and sides by 12 % of the sides, and by 5 degrees."""
+    objects = crowd(OBJECTS, 1000.0)[np.arange(n) % OBJECTS]
+    noise = np.random.default_rng(2).normal(0, 1, objects.shape)
+    noise[:, :4] *= 0.12 * np.tile(objects[:, 2:4], 2)
+    boxes = objects + noise * [1, 1, 1, 1, 5]
+    boxes[:, 2:4] = np.maximum(boxes[:, 2:4], 1)
+    return boxes.astype(np.float32), np.random.default_rng(1).random(n, np.float32)
 
 
 def polygons(boxes: Any) -> Any:
@@ -121,19 +131,20 @@ def pairwise(n: int, side: float, goal: tuple[str, float] = ("powerboxes", 1.0))
     )
 
 
-def suppression(n: int, side: float, goal: float) -> Case:
+def suppression(n: int, side: float, goal: float, around: bool = False) -> Case:
+    scene = AROUND if around else f"on {side:,.0f} px"
     return Case(
         "rotated_nms",
-        label(n) if n == 1 else f"{n:,} on {side:,.0f} px",
+        label(n) if n == 1 else f"{n:,} {scene}",
         n,
-        make=partial(scored, n, side),
+        make=partial(around_objects, n) if around else partial(scored, n, side),
         ours=lambda boxes, scores: boxops.rotated_nms(boxes, scores, IOU),
         reference=lambda boxes, scores: reference.rotated_nms(boxes, scores, IOU),
         rivals={"powerboxes": Rival(powerboxes_nms, given=turned, answer=sets)},
         check=whole if n <= 1000 else by_the_rule,
         goal=("powerboxes", goal),
         heavy=n > 1000,
-        variant=f"on {side:,.0f} px",
+        variant=scene,
     )
 
 
@@ -176,6 +187,7 @@ CASES = [
     suppression(5000, 1000.0, 5),
     suppression(20_000, 1000.0, 5),
     suppression(100_000, 10_000.0, 1),
+    *(suppression(n, 1000.0, 5, around=True) for n in CROWDS),
     batched(1),
     batched(20_000),
 ]

@@ -13,7 +13,7 @@ from boxops import reference
 from .boxes import label
 from .case import Case, Rival, sets, whole
 from .machine import rival
-from .nms import scored
+from .nms import AROUND, CROWDS, around_objects, scored
 
 torch = rival("torch")
 ensemble = rival("ensemble_boxes.ensemble_boxes_nms")
@@ -43,23 +43,23 @@ def looped(boxes: Any, scores: Any) -> tuple[Any, Any]:
     return torch.stack(indices), torch.stack(decayed)
 
 
-def soft(n: int, method: str = "gaussian", side: float = 1000.0, goal: float = 10.0) -> Case:
+def soft(n: int, method: str = "gaussian", side: float = 1000.0, goal: float = 10.0, around: bool = False) -> Case:
     number = {"linear": 1, "gaussian": 2}[method]
     rivals: dict[str, Any] = {"ensemble-boxes": Rival(partial(ensemble_soft_nms, method=number), answer=sets)}
     if method == "gaussian" and n <= 100:  # then seconds
         rivals["torch"] = looped
     return Case(
         "soft_nms",
-        f"{label(n) if n == 1 else f'{n:,}'}, {method}",
+        f"{label(n)}{f' {AROUND}' * around}, {method}",
         n,
-        make=partial(scored, n, side),
+        make=partial(around_objects, n) if around else partial(scored, n, side),
         ours=lambda boxes, scores: boxops.soft_nms(boxes, scores, IOU, method=method),
         reference=lambda boxes, scores: reference.soft_nms(boxes, scores, IOU, method=method),
         rivals=rivals if n <= 5000 else {},
         check=whole,
         goal=("ensemble-boxes", goal),
         heavy=n > 1000,
-        variant=method,
+        variant=f"{method}{f', {AROUND}' * around}",
     )
 
 
@@ -71,4 +71,5 @@ CASES = [
     soft(5_000),
     soft(5_000, "linear"),
     soft(20_000, side=10_000.0),
+    *(soft(n, around=True) for n in CROWDS),
 ]

@@ -85,6 +85,10 @@ inline int bits_of(int64_t values) {
 
 namespace cpu {
 
+// Writes the places [0, n) by rising key to order[n], equal keys by rising place. Keys that differ by less than 2^32
+// are sorted as 32 bits, with places of 32 bits: scores of such width are, and groups of near ids.
+void order_of(const uint64_t* keys, int64_t n, int64_t* order);
+
 // Stable sort of (key, value) pairs by rising key, in place.
 void sort_pairs(uint64_t* keys, int64_t* values, int64_t n);
 

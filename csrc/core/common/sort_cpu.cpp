@@ -1,36 +1,93 @@
 #include "common/sort.h"
 
 #include <algorithm>
-#include <array>
+#include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
 namespace boxops::cpu {
+namespace {
 
-// Short inputs go through std::stable_sort; long ones through a radix sort of 11-bit digits, least
-// significant first, that counts all digits in one pass and skips those that never change.
-void sort_pairs(uint64_t* keys, int64_t* values, int64_t n) {
-  if (std::is_sorted(keys, keys + n)) return;
-  std::vector<std::pair<uint64_t, int64_t>> a(n);
-  for (int64_t i = 0; i < n; ++i) a[i] = {keys[i], values[i]};
-  constexpr int kBits = 11, kDigits = 6, kBuckets = 1 << kBits;
-  if (n < 400) {
-    std::stable_sort(a.begin(), a.end(), [](const auto& x, const auto& y) { return x.first < y.first; });
-  } else {
-    std::vector<std::array<int64_t, kBuckets>> counts(kDigits);
-    for (int64_t i = 0; i < n; ++i)
-      for (int d = 0; d < kDigits; ++d) ++counts[d][keys[i] >> (d * kBits) & (kBuckets - 1)];
-    std::vector<std::pair<uint64_t, int64_t>> b(n);
-    for (int d = 0; d < kDigits; ++d) {
-      auto& count = counts[d];
-      if (count[a[0].first >> (d * kBits) & (kBuckets - 1)] == n) continue;
-      int64_t sum = 0;
-      for (int64_t& c : count) c = std::exchange(sum, sum + c);
-      for (const auto& pair : a) b[count[pair.first >> (d * kBits) & (kBuckets - 1)]++] = pair;
-      a.swap(b);
-    }
+// Few: each key's rank is the number of keys before it. n^2 comparisons, but in vectors and without a branch.
+constexpr int64_t kFew = 48;
+
+void order_of_few(const uint32_t* keys, int64_t n, int64_t* order) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t key = keys[i];
+    uint32_t rank = 0;
+    for (int64_t j = 0; j < i; ++j) rank += keys[j] <= key;
+    for (int64_t j = i + 1; j < n; ++j) rank += keys[j] < key;
+    order[rank] = i;
   }
-  for (int64_t i = 0; i < n; ++i) keys[i] = a[i].first, values[i] = a[i].second;
+}
+
+// A radix sort of digits of equal width, least significant first. It counts all digits in one pass and skips those that
+// never change. Keys have no more than so many bits.
+template <class Item, class Key>
+void order_by_digits(const Key* keys, int64_t n, int bits, int64_t* order) {
+  const int most_bits = n < 1000 ? 8 : 11;  // counts of wide digits cost too much for few keys
+  const int digits = (bits + most_bits - 1) / most_bits, width = (bits + digits - 1) / digits;
+  const int64_t buckets = int64_t(1) << width;
+  using Place = decltype(Item::place);
+  const auto digit = [&](Key key, int d) { return static_cast<int64_t>(key >> (d * width)) & (buckets - 1); };
+  std::vector<Item> a(n), b(n);
+  std::vector<Place> counts(digits * buckets);
+  for (int64_t i = 0; i < n; ++i) {
+    a[i] = {keys[i], static_cast<Place>(i)};
+    for (int d = 0; d < digits; ++d) ++counts[d * buckets + digit(keys[i], d)];
+  }
+  for (int d = 0; d < digits; ++d) {
+    Place* count = counts.data() + d * buckets;
+    if (count[digit(keys[0], d)] == static_cast<Place>(n)) continue;
+    Place sum = 0;
+    for (int64_t k = 0; k < buckets; ++k) count[k] = std::exchange(sum, sum + count[k]);
+    for (const Item& item : a) b[count[digit(item.key, d)]++] = item;
+    a.swap(b);
+  }
+  for (int64_t i = 0; i < n; ++i) order[i] = a[i].place;
+}
+
+struct Narrow {
+  uint32_t key, place;
+};
+struct Wide {
+  uint64_t key;
+  int64_t place;
+};
+
+int width_of(uint64_t number) {
+  int bits = 0;
+  while (bits < 64 && number >> bits) ++bits;
+  return bits;
+}
+
+}  // namespace
+
+void order_of(const uint64_t* keys, int64_t n, int64_t* order) {
+  uint64_t least = std::numeric_limits<uint64_t>::max(), most = 0, falls = 0;
+  for (int64_t i = 0; i < n; ++i) least = std::min(least, keys[i]), most = std::max(most, keys[i]);
+  for (int64_t i = 1; i < n; ++i) falls |= keys[i] < keys[i - 1];
+  if (!falls) return std::iota(order, order + n, 0);
+  constexpr uint64_t kNarrow = std::numeric_limits<uint32_t>::max();
+  if (most - least <= kNarrow && static_cast<uint64_t>(n) <= kNarrow) {
+    std::vector<uint32_t> narrow(n);
+    for (int64_t i = 0; i < n; ++i) narrow[i] = static_cast<uint32_t>(keys[i] - least);
+    if (n <= kFew) order_of_few(narrow.data(), n, order);
+    else order_by_digits<Narrow>(narrow.data(), n, width_of(most - least), order);
+  } else if (n < 400) {
+    std::iota(order, order + n, 0);
+    std::stable_sort(order, order + n, [&](int64_t i, int64_t j) { return keys[i] < keys[j]; });
+  } else {
+    order_by_digits<Wide>(keys, n, 64, order);
+  }
+}
+
+void sort_pairs(uint64_t* keys, int64_t* values, int64_t n) {
+  std::vector<int64_t> order(n), old_values(values, values + n);
+  std::vector<uint64_t> old_keys(keys, keys + n);
+  order_of(keys, n, order.data());
+  for (int64_t i = 0; i < n; ++i) keys[i] = old_keys[order[i]], values[i] = old_values[order[i]];
 }
 
 }  // namespace boxops::cpu

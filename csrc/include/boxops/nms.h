@@ -7,10 +7,11 @@
 //
 // The rotated forms are the same for boxes as in boxops/rotated.h, which in a pair puts the kept box first.
 //
-// CPU: kept boxes live in buckets by size and place, so that a box meets only those that could
-// exceed the threshold; work is near N log N on spread-out boxes, memory O(N). Boxes whose area is about
-// to overflow meet all others one by one.
-// CUDA: workspace O(N), no N x N/64 mask. Nothing allocates device memory or waits.
+// CPU: what follows depends on what is met. A box is first held against the one that suppressed its
+// neighbours; then against all kept ones while those are few, and else against those that lie in cells of a grid where
+// some could exceed the threshold. Work is near N on a detector's boxes and near N log N on spread-out ones, memory
+// O(N). Boxes whose area is about to overflow meet all others one by one. CUDA: workspace O(N), no N x N/64 mask.
+// Nothing allocates device memory or waits.
 #pragma once
 
 #include <cstddef>
