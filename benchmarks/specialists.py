@@ -89,8 +89,17 @@ def nms(n: int, iou: float) -> dict[str, Rival]:
         rivals["onnxruntime"] = Rival(onnx_nms, answer=sets)
     if 1 < n <= 5_000:
         rivals["OpenCV"] = Rival(opencv_nms, given=corner_and_size, answer=sets)
-    if n in (1_000, 5_000):
+    if n == 1_000:
         rivals["supervision"] = Rival(supervision_nms, given=in_rows, answer=sets, heavy=True)
-    if 1 < n <= 20_000:
+    if 1_000 <= n <= 20_000:
         rivals["ensemble-boxes"] = Rival(numba_nms, given=in_rows, answer=sets, heavy=True)
     return rivals
+
+
+def roi_align(bins: int, scale: float, samples: int) -> Rival:
+    def pooled(maps: Any, rois: Any, images: Any) -> Any:
+        run = session("RoiAlign", "maps rois images", "pooled", (1, 1, 7), coordinate_transformation_mode="output_half_pixel",
+                      output_height=bins, output_width=bins, sampling_ratio=samples, spatial_scale=scale).run  # fmt: skip
+        return run(None, {"maps": maps, "rois": rois, "images": images})[0]
+
+    return Rival(pooled, given=lambda maps, rois: (maps, rois[:, 1:].copy(), rois[:, 0].astype(np.int64)))
