@@ -22,8 +22,9 @@ from .measure import Bench
 
 SCHEMA = 1
 # Modules that are not a family of cases.
-FRAME = {"busy", "case", "detr", "harness", "machine", "measure", "models", "outputs", "page", "plots", "post_ours",
-         "post_theirs", "report", "specialists", "stages", "terminal", "timing", "yolo", "yolo_post"}  # fmt: skip
+FRAME = {"busy", "case", "detr", "harness", "machine", "measure", "models", "outputs", "page", "plots",
+         "post_ours", "post_theirs", "record", "report", "specialists", "stages", "terminal", "timing",
+         "yolo", "yolo_post"}  # fmt: skip
 SHARE = {False: 0.25, True: 0.1}  # by --quick: seconds that timing a case takes, if none of its calls is slow
 ROUNDS = {False: (3, 9), True: (2, 5)}  # by --quick: fewest and most turns that every row of a case gets
 # Seconds that --quick promises. KEPT, and as many as it took to get to the first case (which tells how slow the machine

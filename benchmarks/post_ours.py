@@ -21,11 +21,14 @@ torch = rival("torch")
 
 
 def yolo_multi_label(prediction: Tensor, conf: float = 0.001, iou: float = 0.7, max_det: int = 300) -> list[Tensor]:
-    boxes = boxops.box_convert(prediction[:, :4].mT, "cxcywh", "xyxy")  # [B, A, 4]
-    scores = prediction[:, 4:].mT.contiguous()  # [B, A, C]
-    boxes, scores, labels, counts = boxops.detect(boxes, scores, conf, iou, max_det)
-    rows = torch.cat([boxes, scores[..., None], labels[..., None]], dim=2)  # [B, max_det, 6]
-    return [row[:count] for row, count in zip(rows, counts.tolist(), strict=True)]
+    found = []
+    for image in prediction.mT:  # [A, 4 + C]
+        image = image[image[:, 4:].amax(dim=1) > conf]
+        boxes = boxops.box_convert(image[:, :4], "cxcywh", "xyxy")
+        boxes, scores, labels, counts = boxops.detect(boxes[None], image[None, :, 4:], conf, iou, max_det)
+        rows = torch.cat([boxes, scores[..., None], labels[..., None]], dim=2)[0]  # [max_det, 6]
+        found.append(rows[: int(counts)])
+    return found
 
 
 def yolo_arrays(prediction: np.ndarray, conf: float = 0.001, iou: float = 0.7, max_det: int = 300) -> list[np.ndarray]:

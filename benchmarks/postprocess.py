@@ -172,6 +172,9 @@ YOLO = 8400 * outputs.COCO
 CASES = [
     case("YOLO 8,400 x 80, multi-label > 0.001", YOLO, outputs.yolo, ours.yolo_multi_label, reference_yolo,
          {"ultralytics": partial(theirs.ultralytics, conf=0.001, iou=0.7, multi_label=True)}),
+    case("YOLOv3-tiny on COCO, 33 x 2,535 x 80, multi-label > 0.001", 33 * 2535 * 80, outputs.recorded,
+         ours.yolo_multi_label, reference_yolo,
+         {"ultralytics": partial(theirs.ultralytics, conf=0.001, iou=0.7, multi_label=True)}),
     case("YOLO 8,400 x 80, best class > 0.25", YOLO, outputs.yolo, ours.yolo_best_class,
          partial(reference_yolo, conf=0.25, best=True),
          {"ultralytics": partial(theirs.ultralytics, conf=0.25, iou=0.7)}),

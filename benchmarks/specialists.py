@@ -97,9 +97,11 @@ def nms(n: int, iou: float) -> dict[str, Rival]:
 
 
 def roi_align(bins: int, scale: float, samples: int) -> Rival:
+    numbers = {"output_height": bins, "output_width": bins, "sampling_ratio": samples, "spatial_scale": scale}
+
     def pooled(maps: Any, rois: Any, images: Any) -> Any:
-        run = session("RoiAlign", "maps rois images", "pooled", (1, 1, 7), coordinate_transformation_mode="output_half_pixel",
-                      output_height=bins, output_width=bins, sampling_ratio=samples, spatial_scale=scale).run  # fmt: skip
+        as_old = {"coordinate_transformation_mode": "output_half_pixel"}  # torchvision's aligned=False
+        run = session("RoiAlign", "maps rois images", "pooled", (1, 1, 7), **numbers, **as_old).run
         return run(None, {"maps": maps, "rois": rois, "images": images})[0]
 
     return Rival(pooled, given=lambda maps, rois: (maps, rois[:, 1:].copy(), rois[:, 0].astype(np.int64)))

@@ -96,6 +96,15 @@ def test_a_difference_is_seen(damage):
     assert postprocess.alike(ties, right)[0] == postprocess.alike(right, right)[0]
 
 
+def test_what_a_real_network_put_out_is_there():
+    (prediction,) = outputs.recorded()
+    scores, boxes = prediction[:, 4:], prediction[:, :4]
+    assert prediction.shape == (33, 84, 2535) and ((scores > 0.001) | (scores == 0)).all()
+    real = scores.max(axis=1) > 0.001  # [33, 2535]
+    assert (boxes[:, 2:].min(axis=1)[real] > 0).all() and not boxes.swapaxes(1, 2)[~real].any()
+    assert 0.3 < (scores > 0.25).sum() / 150 < 3 and outputs.RECORDED.stat().st_size < 200_000
+
+
 def test_a_wrong_op_is_refused(monkeypatch):
     (case,) = harness.select(["postprocess SSD*"])
     arrays = case.make()
