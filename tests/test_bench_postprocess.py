@@ -18,7 +18,7 @@ from boxops.benchmarks import machine, outputs, post_ours, post_theirs, postproc
 
 SIZE = (256, 320)
 YOLO = outputs.yolo(side=160, count=8)
-OBB = outputs.oriented(side=192, across=3)
+OBB, LOOSE = (outputs.oriented(spread, side=192, across=3) for spread in (0.015, 0.1))  # rules differ on the second
 LEVELS = outputs.levels(SIZE)
 SSD, RCNN = {"size": (300, 300)}, {"size": outputs.IMAGE}
 RETINA = {"size": SIZE, "levels": LEVELS}
@@ -27,6 +27,7 @@ PIPELINES = {
     "yolo best": (YOLO, post_ours.yolo_best_class, partial(postprocess.reference_yolo, conf=0.25, best=True)),
     "yolo arrays": (YOLO, postprocess.arrays_or_tensors, postprocess.reference_yolo),
     "rotated": (OBB, partial(post_ours.yolo_rotated, classes=15), partial(postprocess.reference_rotated, classes=15)),
+    "loose": (LOOSE, partial(post_ours.yolo_rotated, classes=15), partial(postprocess.reference_rotated, classes=15)),
     "ssd": (outputs.ssd(), partial(post_ours.ssd, **SSD), partial(postprocess.reference_ssd, **SSD)),
     "rcnn": (outputs.rcnn(2, 50), partial(post_ours.faster_rcnn, **RCNN), partial(postprocess.reference_rcnn, **RCNN)),
     "retinanet": (outputs.retinanet(SIZE), partial(post_ours.retinanet, **RETINA),
