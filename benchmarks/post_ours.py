@@ -22,7 +22,7 @@ torch = rival("torch")
 
 def yolo_multi_label(prediction: Tensor, conf: float = 0.001, iou: float = 0.7, max_det: int = 300) -> list[Tensor]:
     found = []
-    for image in prediction.mT:  # [A, 4 + C]
+    for image in prediction.float().mT:  # [A, 4 + C]
         image = image[image[:, 4:].amax(dim=1) > conf]
         boxes = boxops.box_convert(image[:, :4], "cxcywh", "xyxy")
         boxes, scores, labels, counts = boxops.detect(boxes[None], image[None, :, 4:], conf, iou, max_det)
@@ -32,8 +32,8 @@ def yolo_multi_label(prediction: Tensor, conf: float = 0.001, iou: float = 0.7, 
 
 
 def yolo_arrays(prediction: np.ndarray, conf: float = 0.001, iou: float = 0.7, max_det: int = 300) -> list[np.ndarray]:
-    boxes = boxops.box_convert(prediction[:, :4].swapaxes(1, 2), "cxcywh", "xyxy")
-    scores = np.ascontiguousarray(prediction[:, 4:].swapaxes(1, 2))
+    boxes = boxops.box_convert(prediction[:, :4].swapaxes(1, 2).astype(np.float32), "cxcywh", "xyxy")
+    scores = np.ascontiguousarray(prediction[:, 4:].swapaxes(1, 2), np.float32)
     boxes, scores, labels, counts = boxops.detect(boxes, scores, conf, iou, max_det)
     rows = np.concatenate([boxes, scores[..., None], labels[..., None].astype(boxes.dtype)], axis=2)
     return [row[:count] for row, count in zip(rows, counts, strict=True)]
@@ -41,7 +41,7 @@ def yolo_arrays(prediction: np.ndarray, conf: float = 0.001, iou: float = 0.7, m
 
 def yolo_best_class(prediction: Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300) -> list[Tensor]:
     found = []
-    for image in prediction.mT:  # [A, 4 + C]
+    for image in prediction.float().mT:  # [A, 4 + C]
         image = image[image[:, 4:].amax(dim=1) > conf]
         scores, labels = image[:, 4:].max(dim=1)
         boxes = boxops.box_convert(image[:, :4], "cxcywh", "xyxy")
@@ -54,7 +54,7 @@ def yolo_rotated(
     prediction: Tensor, classes: int, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
 ) -> list[Tensor]:
     found = []
-    for image in prediction.mT:  # [A, 4 + C + 1]
+    for image in prediction.float().mT:  # [A, 4 + C + 1]
         image = image[image[:, 4 : 4 + classes].amax(dim=1) > conf]
         scores, labels = image[:, 4 : 4 + classes].max(dim=1)
         xywh, angle = image[:, :4], image[:, -1:]

@@ -27,17 +27,21 @@ from .outputs import DOTA, IMAGE, LEVELS, SSD_SIDE
 
 
 def rows(result: Any) -> list[np.ndarray]:
-    """Detections [K, 6 or 7] of each image, of any of the forms above."""
+    """Detections [K, 6 or 7] of each image, as post_ours or post_theirs give them."""
     if isinstance(result, tuple):  # padded
         *fields, counts = result
         result = [[field[image][:count] for field in fields] for image, count in enumerate(counts.tolist())]
     result = [tuple(image.values()) if isinstance(image, dict) else image for image in result]
     lists = [isinstance(image, (tuple, list)) for image in result]
-    return [_joined(*image) if is_list else numpy(image) for image, is_list in zip(result, lists, strict=True)]
+    return [_joined(*image) if is_list else _float(image) for image, is_list in zip(result, lists, strict=True)]
 
 
 def _joined(boxes: Any, scores: Any, labels: Any) -> np.ndarray:
-    return np.concatenate([numpy(boxes), numpy(scores)[:, None], numpy(labels)[:, None]], axis=1)
+    return np.concatenate([_float(boxes), _float(scores)[:, None], _float(labels)[:, None]], axis=1)
+
+
+def _float(array: Any) -> np.ndarray:
+    return numpy(array.double() if hasattr(array, "double") else array).astype(float)
 
 
 def alike(one: Any, other: Any) -> tuple[set[Any], set[Any]]:
@@ -48,10 +52,12 @@ def alike(one: Any, other: Any) -> tuple[set[Any], set[Any]]:
     found, wanted = set(), set()
     for image, (some, own) in enumerate(zip(rows(one), rows(other), strict=True)):
         tolerance = np.array([1e-2] * 4 + [1e-4] * (own.shape[1] - 4))
-        near = (abs(some[:, None].astype(float) - own.astype(float)) <= tolerance).all(axis=-1)
-        near = np.concatenate([near, np.zeros((len(some), 1), bool)], axis=1)
-        at = [int(line.argmax()) if line.any() else -1 - i for i, line in enumerate(near)]
-        found |= {(image, i) for i in at}
+        near = (abs(some[:, None] - own) <= tolerance).all(axis=-1)
+        for i, line in enumerate(near):
+            at = int(line.argmax()) if line.any() else -1 - i
+            if at >= 0:
+                near[:, at] = False  # each stands for one
+            found.add((image, at))
         wanted |= {(image, i) for i in range(len(own))}
     return found, wanted
 
@@ -69,6 +75,7 @@ def softmax(logits: Any) -> np.ndarray:
 
 
 def reference_yolo(prediction: Any, conf: float = 0.001, best: bool = False) -> Any:
+    prediction = prediction.astype(np.float32)
     xywh, scores = prediction[:, :4].swapaxes(1, 2), prediction[:, 4:].swapaxes(1, 2)
     if best:
         scores = scores * (np.arange(scores.shape[2]) == scores.argmax(axis=2)[..., None])
@@ -157,7 +164,7 @@ def slices(count: int) -> list[Case]:
 
 
 def kept_objects(case: Case, arrays: Arrays, result: Any) -> str:
-    wanted = case.reference(*arrays)
+    wanted = case.reference(*outputs.slices(len(arrays[0])))  # the objects have no other dtype
     everyone = theirs.listed(len(arrays[0]))
     if [id(one) for one in result] != [id(everyone[i]) for i in wanted]:
         raise Wrong("the kept objects are not those of the reference")

@@ -87,6 +87,7 @@ def test_sahi_keeps_the_same_objects():
         lambda row: row + torch.tensor([0, 0, 0, 0, 0.0002, 0]),
         lambda row: row + torch.tensor([0, 0, 0, 0, 0, 1]),
         lambda row: torch.cat([row, row[-1:] + 1]),
+        lambda row: torch.cat([row[:-1], row[:1]]),  # one twice
     ],
 )
 def test_a_difference_is_seen(damage):
