@@ -21,6 +21,7 @@ class Rival:
     call: Callable[..., Any]
     given: Callable[..., Any] | None = None  # the inputs in its own dtypes and units, made before the clock starts
     answer: Callable[[Any, Any], tuple[Any, Any]] | None = None  # its result and ours, as two things that must agree
+    heavy: bool = False  # left out by --quick: takes seconds to import or to compile
 
     def __call__(self, *inputs: Any) -> Any:
         return self.call(*inputs)

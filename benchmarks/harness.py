@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import importlib
 import itertools
@@ -16,13 +17,14 @@ import numpy as np
 
 from . import timing
 from .case import Case
-from .machine import ABSENT, Watch, busy, facts, rival
+from .machine import ABSENT, Watch, busy, facts, packages, rival
 from .measure import Bench
 
 SCHEMA = 1
 # Modules that are not a family of cases.
-FRAME = {"busy", "case", "detr", "harness", "machine", "measure", "models", "page", "plots", "report", "stages",
-         "terminal", "timing", "yolo", "yolo_post"}  # fmt: skip
+FRAME = {"busy", "case", "detr", "harness", "machine", "measure", "models", "outputs", "page", "plots",
+         "post_ours", "post_theirs", "record", "report", "specialists", "stages", "terminal", "timing",
+         "yolo", "yolo_post"}  # fmt: skip
 SHARE = {False: 0.25, True: 0.1}  # by --quick: seconds that timing a case takes, if none of its calls is slow
 ROUNDS = {False: (3, 9), True: (2, 5)}  # by --quick: fewest and most turns that every row of a case gets
 # Seconds that --quick promises. KEPT, and as many as it took to get to the first case (which tells how slow the machine
@@ -46,10 +48,16 @@ def select(patterns: Sequence[str] | None, quick: bool = False) -> list[Case]:
             known = ", ".join(dict.fromkeys(case.op for case in cases))
             raise ValueError(f"expected --ops among {known}, got {pattern}")
     chosen = [c for c in cases if not patterns or any(_matches(c, pattern) for pattern in patterns)]
-    chosen = [c for c in chosen if not (quick and c.heavy)]
+    if quick:
+        chosen = [_without_heavy_rivals(c) for c in chosen if not c.heavy]
     if not chosen:
         raise ValueError("expected cases to run, got only such that --quick leaves out")
     return chosen
+
+
+def _without_heavy_rivals(case: Case) -> Case:
+    rivals = {name: r for name, r in case.rivals.items() if not getattr(r, "heavy", False)}
+    return dataclasses.replace(case, rivals=rivals)
 
 
 def _matches(case: Case, pattern: str) -> bool:
@@ -88,7 +96,7 @@ def run(
             continue
         seconds, rounds = (SHARE[quick], ROUNDS[quick]) if share >= SHARE[quick] else (share / 2, (1, 1))
         results[case.name] = Bench(case, device, dtype, threads, bandwidth).run(seconds, rounds, 20 * share)
-    machine["others"] = watch.others()
+    machine["others"], machine["packages"] = watch.others(), packages()
     options = {"device": device, "dtype": dtype, "threads": threads, "quick": quick}
     asked = {"torch", *(name for case in cases for name in case.rivals)}
     result: dict[str, Any] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import sys
@@ -18,9 +19,16 @@ NAMES = {
     "ensemble_boxes": "ensemble-boxes",
     "lap": "lapx",
     "models": "detr",  # of facebookresearch
+    "cv2": "OpenCV",
+    "sahi": "SAHI",
 }  # module: as the tables name it
+PIP = {
+    "cv2": "opencv-python-headless",
+    "sahi": "--no-deps sahi",  # these two ask for an OpenCV, which would be a second one beside that of the regions
+    "ultralytics": "--no-deps ultralytics",
+}  # module: what pip installs, where it is not the name
 PACKAGES = ("boxops", "torch", "torchvision", "powerboxes", "scipy", "lap", "lsnms", "ensemble_boxes", "shapely",
-            "pycocotools", "numpy")  # fmt: skip
+            "pycocotools", "onnxruntime", "cv2", "ultralytics", "sahi", "supervision", "numpy")  # fmt: skip
 
 
 def rival(module: str) -> Any:
@@ -31,8 +39,19 @@ def rival(module: str) -> Any:
         package = module.partition(".")[0]
         name = NAMES.get(package, package)
         missing = isinstance(error, ModuleNotFoundError) and error.name == package
-        ABSENT[name] = f"not installed: pip install {name.lower()}" if missing else f"{type(error).__name__}: {error}"
+        ABSENT[name] = _missing(package) if missing else f"{type(error).__name__}: {error}"
         return None
+
+
+def later(*packages: str) -> None:
+    """Rivals that take seconds to import: the calls that need them do. Here the missing ones are told."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            ABSENT[NAMES.get(package, package)] = _missing(package)
+
+
+def _missing(package: str) -> str:
+    return f"not installed: pip install {PIP.get(package, NAMES.get(package, package).lower())}"
 
 
 def cores() -> int:
@@ -41,7 +60,6 @@ def cores() -> int:
 
 
 def facts(device: str, threads: int) -> dict[str, Any]:
-    packages = {name.replace("_", "-"): _version(name) for name in PACKAGES}
     return {
         "cpu": _cpu(),
         "cores": cores(),
@@ -50,9 +68,14 @@ def facts(device: str, threads: int) -> dict[str, Any]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # before: the benchmark itself adds to it
         "system": platform.platform(),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": packages(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def packages() -> dict[str, str | None]:
+    """The versions of those that are imported by now."""
+    return {name.replace("_", "-"): _version(name) for name in PACKAGES}
 
 
 class Watch:

@@ -19,7 +19,8 @@ SLOW = 0.02  # seconds: such a call needs no warming up for the clock
 OURS = ("boxops", "boxops NumPy", "boxops graph")
 ANSWERS = 0.01  # a rival that differs from boxops in more of its values does other work, and is not compared
 # Rows that take arrays; all others take tensors. On CUDA the second kind takes tensors, and copies them to the host.
-TAKE_ARRAYS = {"boxops NumPy", "NumPy", "powerboxes", "lsnms", "pycocotools", "shapely"}
+TAKE_ARRAYS = {"boxops NumPy", "NumPy", "powerboxes", "lsnms", "pycocotools", "shapely", "onnxruntime", "OpenCV",
+               "supervision", "SAHI"}  # fmt: skip
 TAKE_BOTH = {"SciPy", "lap", "lapx", "ensemble-boxes"}
 
 torch = rival("torch")
@@ -128,7 +129,8 @@ class Bench:
                 differs[name] = share
             rows[name] = call
             # Like with like: arrays with arrays.
-            own[name] = "boxops NumPy" if arrays else next(row for row in OURS if row in rows)
+            alike = "boxops NumPy" if arrays and "boxops NumPy" in rows else next(row for row in OURS if row in rows)
+            own[name] = alike
         return own, failed, differs
 
     def _tensor(self, array: np.ndarray) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import boxops
 from boxops import reference
 
+from . import specialists
 from .boxes import OBJECTS, around, crowd, label
 from .case import Arrays, Case, Rival, Wrong, numpy, sets, whole
 from .machine import rival
@@ -109,6 +110,7 @@ def lsnms_nms(boxes: Any, scores: Any, classes: Any = None) -> Any:
 
 def nms(n: int, scene: str = "", make: Any = None, goal: tuple[str, float] = ("torchvision", 1.0)) -> Case:
     rivals = {"powerboxes": powerboxes_nms(n), "lsnms": Rival(lsnms_nms, given=in_float64, answer=sets)}
+    rivals |= specialists.nms(n, IOU)
     if n <= 20_000:  # then it takes 20 s
         rivals["torchvision"] = Rival(lambda boxes, scores: tv.nms(boxes, scores, IOU), answer=sets)
     scene = scene or "on 1,000 px"

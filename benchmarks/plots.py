@@ -21,13 +21,20 @@ from .machine import busy
 from .report import duration, least, size, smallest, timed, times
 
 Case = dict[str, Any]
-FIRST = ("powerboxes", "SciPy", "ensemble-boxes", "HungarianMatcher")  # share a colour; a case has one of them
-SECOND = ("lsnms", "lap", "lapx", "pycocotools", "shapely")
+# Rivals of one colour, that of the first: a case has one of them.
+ALIKE = (
+    ("powerboxes", "SciPy", "HungarianMatcher"),
+    ("lsnms", "lap", "lapx", "pycocotools", "shapely", "SAHI"),
+    ("onnxruntime", "ultralytics"),
+    ("OpenCV",),
+    ("ensemble-boxes",),
+    ("supervision",),
+)
 PYTHON = ("torch", "NumPy", "shapely")  # eager loops, said to be slow Python
 README = ("box_iou", "generalized_box_iou", "rotated_box_iou", "nms", "batched_nms", "soft_nms",
           "weighted_boxes_fusion", "match_max_iou", "linear_sum_assignment", "roi_align", "generate_proposals",
           "detect")  # fmt: skip
-ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", *FIRST, *SECOND, "NumPy")
+ROWS = ("boxops", "boxops NumPy", "boxops graph", "torchvision", "torch", *sum(ALIKE, ()), "NumPy")
 
 # Role: (light, dark). The light colours are what matplotlib draws with, so each must be a different one.
 COLOURS = {
@@ -41,6 +48,10 @@ COLOURS = {
     "torch": ("#a23bbd", "#d48ae6"),
     "powerboxes": ("#1f9254", "#5fcf8f"),
     "lsnms": ("#0c8296", "#4cc3d6"),
+    "onnxruntime": ("#b08900", "#e3bc3f"),
+    "opencv": ("#8a5a44", "#c9957c"),
+    "ensemble-boxes": ("#5f7d1c", "#a9c95c"),
+    "supervision": ("#c2417e", "#f08cbb"),
     "numpy": ("#8d96a0", "#7b8590"),
     "bad": ("#cf3030", "#ff7b72"),
 }
@@ -68,7 +79,7 @@ STYLE: Any = {
 
 
 def colour(row: str) -> str:
-    row = "powerboxes" if row in FIRST else "lsnms" if row in SECOND else row
+    row = next((group[0] for group in ALIKE if row in group), row)
     return COLOURS[row.lower().replace(" ", "-").replace("boxops-graph", "boxops")][0]
 
 

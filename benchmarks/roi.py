@@ -11,6 +11,7 @@ import numpy as np
 import boxops
 from boxops import reference
 
+from . import specialists
 from .boxes import label
 from .case import Arrays, Case, Wrong, numpy, same
 from .machine import rival
@@ -103,6 +104,9 @@ def case(op: str, k: int, goal: float = 1.0, *, make: Callable[[], Arrays], vari
          text: str = "") -> Case:  # fmt: skip
     ours = partial(call, boxops, op)
     theirs = by_level if op == "multiscale_roi_align" else partial(call, tv, op)
+    specialist = {}
+    if op == "roi_align" and not variant:
+        specialist = {"onnxruntime": specialists.roi_align(BINS, SCALE, SAMPLES)}
     return Case(
         op,
         text or label(k, "RoI") + (f", {variant}" if variant else ""),
@@ -110,7 +114,7 @@ def case(op: str, k: int, goal: float = 1.0, *, make: Callable[[], Arrays], vari
         make=make,
         ours=backward(ours) if grad else ours,
         reference=partial(call, reference, op),
-        rivals={"torchvision": backward(theirs) if grad else theirs},
+        rivals={"torchvision": backward(theirs) if grad else theirs} | specialist,
         check=gradient if grad else some_rois,
         tolerance=0.0 if op == "roi_pool" else TOLERANCE,
         goal=("torchvision", goal),

@@ -86,12 +86,17 @@ def ultralytics() -> Callable[[Any, float], list[Any]] | None:
 
     Its own do not matter here: no more than 30,000 pairs, boxes of each class moved by 7680 pixels, a limit of time.
     """
-    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())  # it writes and prints when it is imported
-    os.environ.setdefault("YOLO_VERBOSE", "False")
-    module = rival("ultralytics.utils.nms")
+    module = ultralytics_nms()
     if module is None:
         return None
     return lambda found, least: module.non_max_suppression(found, least, IOU, multi_label=True, max_det=MOST)
+
+
+def ultralytics_nms() -> Any:
+    """The module, or None."""
+    os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())  # it writes and prints when it is imported
+    os.environ.setdefault("YOLO_VERBOSE", "False")
+    return rival("ultralytics.utils.nms")
 
 
 def same(ours: list[Any], theirs: list[Any], which: str) -> None:

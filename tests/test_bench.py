@@ -196,7 +196,7 @@ def test_no_column_is_cut(monkeypatch, capsys, width, rich):
     terminal.print_table("", report.COLUMNS, map(report.cells, result["cases"]), spare=report.SPARE)
     terminal.print_table("margins", report.MARGINS, report.margins(result))
     printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines())) <= (width or 250)
+    assert max(map(len, printed.splitlines())) <= (width or 280)
     assert "\N{HORIZONTAL ELLIPSIS}" not in printed
     words = printed.split()
     for case in result["cases"]:
