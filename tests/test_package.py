@@ -1,6 +1,7 @@
-"""What is shipped: the sources in the sdist, the names in the libraries, and the words where something lacks to build them."""
+"""What is shipped: sources in the sdist, names in the libraries, and the words where something lacks to build them."""
 
 import ctypes
+import os
 import pathlib
 import re
 import shutil
@@ -21,7 +22,8 @@ SHIM = ROOT / "csrc" / "torch_ops" / "shim.h"
 def setup_py(*arguments, before="", **environment):
     """Runs setup.py, after some lines of Python."""
     pytest.importorskip("setuptools", "77")
-    code = f"import runpy, sys; {before}; sys.argv[0] = 'setup.py'; runpy.run_path('setup.py', run_name='__main__')"
+    run = "sys.argv[0] = 'setup.py'; runpy.run_path('setup.py', run_name='__main__')"
+    code = f"import runpy, sys; {before or 'pass'}; {run}"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment or None, timeout=120)
 
@@ -110,8 +112,6 @@ def test_declarations_agree_with_torch(tmp_path):
     ids=["CXX", "compiler", "cmake", "Python.h", "pybind11"],
 )
 def test_what_lacks_is_one_sentence(tmp_path, before, environment, words):
-    import os
-
     environment = {**os.environ, **{name: value.format(folder=tmp_path) for name, value in environment.items()}}
     done = setup_py("-q", "build_ext", before=before, **environment)
     assert done.returncode == 1

@@ -1,5 +1,7 @@
 #include "pybind/bind.h"
 
+#include <boxops/threads.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
