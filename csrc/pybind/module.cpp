@@ -19,8 +19,7 @@ void define_rotated(py::module_& module);
 void define_sampling(py::module_& module);
 void define_soft_nms(py::module_& module);
 
-// Ops run without the GIL anyway, and what the module itself keeps is an atomic: free-threaded Pythons need not bring it back.
-PYBIND11_MODULE(_numpy_ops, module, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_numpy_ops, module) {
   module.doc() = "boxops for NumPy arrays and objects with __dlpack__.";
   define_dlpack(module);
   define_anchors(module);

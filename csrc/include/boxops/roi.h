@@ -7,8 +7,8 @@
 // are on the CPU). Nothing is read out of bounds and all work is bounded, whatever the boxes are.
 //
 // roi_align: the mean of bilinear samples; outside [-1, H] x [-1, W] a sample is 0. With more than one level each RoI
-//   is pooled from one of them: the last whose min_side it reaches. A bin without samples is 0. Sums are not in a fixed order: results differ by
-//   rounding between backends (never between runs or numbers of threads).
+//   is pooled from one of them: the last whose min_side it reaches. A bin without samples is 0. Sums are not in a fixed
+//   order: results differ by rounding between backends (never between runs or numbers of threads).
 // ps_roi_align: the same with `aligned`, output channel c of bin (y, x) from input channel (c PH + y) PW + x.
 // roi_pool: the largest value of the bin; 0 if the bin is empty. The first largest in row-major order counts; a NaN is
 //   larger than any number.

@@ -1,7 +1,8 @@
 // IoU of rotated boxes, pairwise and paired.
 //
 // A box is centre x, centre y, width, height and angle in degrees, counter-clockwise as seen in an image whose y points
-// down. boxes1 [B, N, 5], boxes2 [B, M, 5]: any dtype and strides, batch stride 0 broadcasts; the format of the views means nothing. T is the compute type, float or double.
+// down. boxes1 [B, N, 5], boxes2 [B, M, 5]: any dtype and strides, batch stride 0 broadcasts; the format of the views
+// means nothing. T is the compute type, float or double.
 //   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out is contiguous T. No workspace.
 // Boxes with a number that is not finite or about to overflow, or without area, have IoU 0 with everything; an area may
 // overflow. The same bits on every backend.
