@@ -17,7 +17,10 @@
 namespace boxops {
 namespace {
 
-constexpr int kLanes = 8;
+namespace lanes_of_isa {
+constexpr int avx512 = 8, avx2 = 4, baseline = 2;
+}
+constexpr int64_t kPadding = 2 * lanes_of_isa::avx512, kAlignment = 64;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // One problem with rows <= columns. Arrays of columns are `width` long, in memory aligned for vectors.
@@ -76,9 +79,9 @@ AssignmentFault first_wrong(const AssignmentInput& in, int64_t b) {
 class Memory {
  public:
   double* take(int64_t count) {
-    if (count > size_) memory_.reset(new double[count + kLanes]), size_ = count;
+    if (count > size_) memory_.reset(new double[count + kAlignment / sizeof(double)]), size_ = count;
     const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + (64 - address % 64) % 64 / sizeof(double);
+    return memory_.get() + (kAlignment - address % kAlignment) % kAlignment / sizeof(double);
   }
 
  private:
@@ -99,7 +102,7 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
   const int64_t row_stride = transposed ? in.column_stride : in.row_stride,
                 column_stride = transposed ? in.row_stride : in.column_stride, start = in.offset_of(b);
   AssignmentProblem<S> p;
-  p.rows = k, p.columns = l, p.width = blocks_of(l, 2 * kLanes) * 2 * kLanes, p.scale = in.maximize ? -1 : 1;
+  p.rows = k, p.columns = l, p.width = blocks_of(l, kPadding) * kPadding, p.scale = in.maximize ? -1 : 1;
   if (column_stride == 1 && in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64)) {
     p.cost = static_cast<const S*>(in.data) + start, p.row_stride = row_stride;
   } else {

@@ -1,8 +1,11 @@
 // The loops over rows of assignment_cpu.cpp; compiled once per instruction set (common/isa.h).
 namespace boxops::BOXOPS_ISA {
 
-typedef double Doubles __attribute__((vector_size(64), may_alias));
-typedef int64_t Longs __attribute__((vector_size(64), may_alias));
+// Vectors as long as the registers: the compiler takes longer ones apart.
+constexpr int kLanes = lanes_of_isa::BOXOPS_ISA;
+typedef double Doubles __attribute__((vector_size(8 * kLanes), may_alias));
+typedef int64_t Longs __attribute__((vector_size(8 * kLanes), may_alias));
+
 template <class V, class T>
 V& at(T* place) {
   return *reinterpret_cast<V*>(place);
@@ -12,12 +15,22 @@ const V& at(const T* place) {
   return *reinterpret_cast<const V*>(place);
 }
 
+// Written out, it becomes one instruction.
+template <class V, class S>
+void load_costs(const S* c, V& costs) {
+  if constexpr (sizeof(V) == 64) costs = V{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]};
+  else if constexpr (sizeof(V) == 32) costs = V{c[0], c[1], c[2], c[3]};
+  else costs = V{c[0], c[1]};
+}
+
 // body(j, costs of the columns from j on, lane set 0 or 1), +inf beyond the last column. Two sets, since a chain of
 // minima waits for itself.
 template <class S, class Body>
 void each_block(const S* row, int64_t columns, double scale, Body body) {
-  const auto block = [&](const S* c, int64_t j, int set) {  // written out, it becomes one instruction
-    body(j, scale * Doubles{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]}, set);
+  const auto block = [&](const S* place, int64_t j, int set) {
+    Doubles costs;
+    load_costs(place, costs);
+    body(j, scale * costs, set);
   };
   int64_t j = 0;
   for (; j + 2 * kLanes <= columns; j += 2 * kLanes) block(row + j, j, 0), block(row + j + kLanes, j + kLanes, 1);
@@ -41,13 +54,13 @@ inline double least_of(const Doubles (&values)[2]) {
 template <class S, class From>
 void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns,
                 S* to) {
-  const int64_t whole = columns / kLanes * kLanes, s = column_stride;
-  for (int64_t j = 0; j < whole; j += kLanes)
+  const int64_t whole = columns / 8 * 8, s = column_stride;
+  for (int64_t j = 0; j < whole; j += 8)
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t first = start + i * row_stride + j * s;
       // Written out: the compiler would use gather instructions, which are slower on many machines.
-      const S some[kLanes] = {from(first),         from(first + s),     from(first + 2 * s), from(first + 3 * s),
-                              from(first + 4 * s), from(first + 5 * s), from(first + 6 * s), from(first + 7 * s)};
+      const S some[8] = {from(first),         from(first + s),     from(first + 2 * s), from(first + 3 * s),
+                         from(first + 4 * s), from(first + 5 * s), from(first + 6 * s), from(first + 7 * s)};
       std::memcpy(to + i * columns + j, some, sizeof(some));
     }
   for (int64_t i = 0; i < rows; ++i)
