@@ -16,7 +16,7 @@ harness = pytest.importorskip("boxops.benchmarks.harness", exc_type=ImportError)
 from boxops.benchmarks import case as cases  # noqa: E402
 from boxops.benchmarks import machine, measure, report, terminal, timing  # noqa: E402
 
-TINY = ["box_area 1 box", "nms 100 *"]
+TINY = ["box_area 1 box", "nms 100 on*"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,14 +70,14 @@ def test_json_has_the_machine_and_all_timings(tmp_path):
         assert case["rate"] == pytest.approx(rate) and case["of_limit"] == pytest.approx(rate / 2e10)
     area, nms = result["cases"]
     assert area["bytes"] == 4 * 4 + 4
-    assert nms["bytes"] == 100 * 5 * 4 + 8 * len(reference.nms(*harness.select(["nms 100 *"])[0].make(), 0.5))
+    assert nms["bytes"] == 100 * 5 * 4 + 8 * len(reference.nms(*harness.select(["nms 100 on*"])[0].make(), 0.5))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_dtypes(tmp_path, dtype):
     if dtype == "bfloat16" and not harness.torch:
         pytest.skip("NumPy has no bfloat16")
-    ops = ["box_area 1 box", "box_convert 1,000", "box_iou 100 x 100", "nms 100 *"]
+    ops = ["box_area 1 box", "box_convert 1,000", "box_iou 100 x 100", "nms 100 on*"]
     assert not any(case["error"] for case in bench(tmp_path, "--dtype", dtype, ops=ops)["cases"])
 
 
@@ -295,7 +295,7 @@ def test_page_and_picture_need_nothing_from_elsewhere(tmp_path):
 
 def test_picture_as_png(tmp_path):
     pytest.importorskip("matplotlib")
-    bench(tmp_path, "--plot", str(tmp_path / "out.png"), ops=["nms 100 *"])
+    bench(tmp_path, "--plot", str(tmp_path / "out.png"), ops=["nms 100 on*"])
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 

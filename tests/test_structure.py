@@ -9,6 +9,7 @@ import sys
 import backends
 import cases
 import pytest
+from test_machine import output_of
 
 import boxops
 from boxops import reference
@@ -102,9 +103,8 @@ def test_typed():
     assert (pathlib.Path(boxops.__file__).parent / "py.typed").is_file()
 
 
-def test_the_readme_prints_what_it_says(capsys):
+def test_the_readme_prints_what_it_says():
     """What its first snippet prints stands behind each line."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     said = [line.partition("  # ")[2].partition(": ")[0] for line in code.splitlines() if line.startswith("print")]
-    exec(code, {})
-    assert said and capsys.readouterr().out.splitlines() == said
+    assert said and output_of(code).splitlines() == said

@@ -111,7 +111,7 @@ void pairs(bool wild) {
 }
 
 template <class T>
-void suppression(const char* what, const T* boxes, int64_t n, bool shares) {
+void suppression(const char* what, const T* boxes, int64_t n) {
   std::vector<float> scores(n);
   std::vector<int16_t> groups(n);
   for (float& s : scores) s = static_cast<float>(generator() % 1000);  // with ties
@@ -122,7 +122,7 @@ void suppression(const char* what, const T* boxes, int64_t n, bool shares) {
                            {scores.data(), DType::kFloat32, 0, 1},
                            grouped,
                            {groups.data(), DType::kInt16, 0, 1}};
-      same(what, shares || grouped, [&](const Parallel& parallel) {
+      same(what, grouped, [&](const Parallel& parallel) {
         std::vector<int64_t> keep(n);
         keep.resize(cpu::nms<T>(input, T(threshold), keep.data(), parallel));
         return keep;
@@ -201,24 +201,35 @@ int main(int argc, char** argv) {
     pairs<float>(wild), pairs<double>(wild);
     elementwise<float>(wild), elementwise<double>(wild);
     const auto boxes = random_boxes<float>(20'000, 4000, wild);
-    suppression("nms", boxes.get(), 20'000, true);
+    suppression("nms", boxes.get(), 20'000);
     const auto few = random_boxes<double>(2'000, 300, wild);
-    suppression("nms of float64", few.get(), 2'000, false);
+    suppression("nms of float64", few.get(), 2'000);
   }
+  // So many that threads share a group.
+  constexpr int64_t most = (1 << 19) + 100;
+  const auto many = random_boxes<float>(most, 4000, false);
+  std::vector<float> ranks(most);
+  for (float& s : ranks) s = uniform(0, 1);
+  const NmsInput input{Boxes::contiguous(many.get(), most), Scalars::contiguous(ranks.data(), most), false, {}};
+  same("nms of very many", true, [&](const Parallel& parallel) {
+    std::vector<int64_t> keep(most);
+    keep.resize(cpu::nms<float>(input, 0.3f, keep.data(), parallel));
+    return keep;
+  });
   // Far from the origin for their size, where the cells' numbers are as large as they get.
   std::vector<double> far;
   for (int i = 0; i < 20'000; ++i) {
     const double x = 9e12 + uniform(0, 1), y = -9e12 + uniform(0, 1);
     far.insert(far.end(), {x, y, x + 0.01, y + 0.01});
   }
-  suppression("nms far off", far.data(), 20'000, true);
+  suppression("nms far off", far.data(), 20'000);
   // Centres beyond what the sum of two coordinates can hold.
   for (int i = 0; i < 600; ++i) {
     const double x = i < 500 ? uniform(0, 100) : 1.2e308, y = uniform(0, 1000);
     const double w = i < 500 ? 5 : 1e295, h = i < 500 ? 5 : 1e-10;
     std::copy_n(std::vector<double>{x, y, x + w, y + h}.data(), 4, far.data() + 4 * i);
   }
-  suppression("nms at the end of float64", far.data(), 600, false);
+  suppression("nms at the end of float64", far.data(), 600);
   std::printf(failures ? "%d failures\n" : "ok\n", failures);
   return failures != 0;
 }
