@@ -8,8 +8,8 @@
 #include <functional>
 #include <string>
 
-#include "ops/memory.h"
-#include "ops/ops.h"
+#include <boxops/memory.h>
+#include <boxops/ops.h>
 
 using namespace boxops;
 
