@@ -45,7 +45,10 @@ TYPES = {"const boxops_tensor*": C.POINTER(Tensor), "boxops_tensor**": C.POINTER
 
 def load():
     """The library, with the functions' types as the header has them; enums are ints."""
-    library = C.CDLL(str(pathlib.Path(boxops.__file__).parent / "lib" / "libboxops.so"))
+    path = pathlib.Path(boxops.__file__).parent / "lib" / "libboxops.so"
+    if not path.exists():
+        pytest.skip("the emulator has no libboxops", allow_module_level=True)
+    library = C.CDLL(str(path))
     text = re.sub(r"//.*", "", HEADER.read_text())
     for result, name, arguments in re.findall(r"BOXOPS_API ([\w ]+\*?) ?(boxops_\w+)\(([^)]*)\);", text):
         function = getattr(library, name)

@@ -38,7 +38,7 @@ def refusal(tmp_path_factory):
     """What the library says beside a driver of a version, which has no device."""
     folder, sources = tmp_path_factory.mktemp("driver"), ROOT / "tests" / "cpp"
     program, libraries = folder / "allocate", LIBRARY.parent
-    headers = [f"-I{ROOT / 'csrc' / 'core'}", f"-I{ROOT / 'csrc'}"]
+    headers = [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'csrc'}"]
     for command in (
         ["gcc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", sources / "fake_driver.c"],
         ["g++", "-std=c++17", "-o", program, sources / "allocate.cpp", *headers, LIBRARY, f"-Wl,-rpath,{libraries}"],

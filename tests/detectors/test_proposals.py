@@ -137,13 +137,14 @@ def test_a_function_of_the_image(method):
 @pytest.mark.parametrize("method", RUN)
 def test_another_process_finds_the_same(method, tmp_path):
     """One where OpenCV has drawn more of its numbers."""
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         Proposals(method, cache=None)(picture(5))
         np.save(tmp_path / "aside.npy", Proposals(method, cache=None)(picture(1)).numpy())
         os.rename(tmp_path / "aside.npy", tmp_path / "boxes.npy")
         os._exit(0)
     boxes = Proposals(method, cache=None)(picture(1))
-    assert os.wait()[1] == 0
+    assert os.waitpid(child, 0)[1] == 0
     np.testing.assert_array_equal(np.load(tmp_path / "boxes.npy"), boxes)
 
 
