@@ -309,6 +309,24 @@ def test_calls_that_the_binding_refuses():
         _numpy_ops.box_area(many, 0)
 
 
+def test_items_that_nobody_holds():
+    """A list may give an array that is gone, or be changed by another thread, while the op runs."""
+
+    class Made:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            if i:
+                raise IndexError
+            return np.zeros(1_000_000, np.float32)
+
+    boxes = [np.ones((1_000_000, 4), np.float32)]
+    labels = [np.zeros(1_000_000, np.int64)]
+    fused = _numpy_ops.weighted_boxes_fusion(boxes, Made(), labels, [1.0], 0.5, 0.5, 0, False)
+    assert [len(array) for array in fused] == [0, 0, 0]
+
+
 # Names
 
 

@@ -220,8 +220,8 @@ Array DLPack::from_dlpack(const char* op, py::handle object) const {
   return a;
 }
 
-Array DLPack::to_array(const char* op, py::handle object) const {
-  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object), false);
+Array DLPack::to_array(const char* op, py::handle object, bool keep) const {
+  if (py::isinstance<py::array>(object)) return from_numpy(py::reinterpret_borrow<py::array>(object), keep);
   if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) return from_dlpack(op, object);
   throw py::type_error(std::string(op) + ": expected arrays (NumPy, torch or DLPack), got " +
                        py::type::of(object).attr("__name__").cast<std::string>());

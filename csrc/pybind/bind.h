@@ -32,7 +32,8 @@ class DLPack : public Framework {
   virtual py::object to_object(const Array& array);
 
   // A view of a NumPy array, or of what an object's __dlpack__ gives; TypeError for anything else.
-  Array to_array(const char* op, py::handle object) const;
+  // What it shows lives as long as the object; with `keep`, as long as the Array.
+  Array to_array(const char* op, py::handle object, bool keep = false) const;
 
  private:
   Array from_dlpack(const char* op, py::handle object) const;
@@ -69,7 +70,8 @@ template <>
 struct Param<std::vector<Array>> {
   static std::vector<Array> take(const DLPack& framework, const char* op, py::handle objects) {
     std::vector<Array> arrays;
-    for (const py::handle object : objects.cast<py::sequence>()) arrays.push_back(framework.to_array(op, object));
+    // Kept, since nobody else may hold an item while the op runs: another thread can change the list.
+    for (const py::object object : objects.cast<py::sequence>()) arrays.push_back(framework.to_array(op, object, true));
     return arrays;
   }
 };
