@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import weakref
 
 import backends
 import cases
@@ -310,7 +311,8 @@ def test_calls_that_the_binding_refuses():
 
 
 def test_items_that_nobody_holds():
-    """A list may give an array that is gone, or be changed by another thread, while the op runs."""
+    """The binding holds them: a list may make them, or be changed by another thread, while the op runs."""
+    made, held = [], []
 
     class Made:
         def __len__(self):
@@ -319,12 +321,14 @@ def test_items_that_nobody_holds():
         def __getitem__(self, i):
             if i:
                 raise IndexError
-            return np.zeros(1_000_000, np.float32)
+            held.extend(array() is not None for array in made)
+            array = np.zeros(3)
+            made.append(weakref.ref(array))
+            return array
 
-    boxes = [np.ones((1_000_000, 4), np.float32)]
-    labels = [np.zeros(1_000_000, np.int64)]
-    fused = _numpy_ops.weighted_boxes_fusion(boxes, Made(), labels, [1.0], 0.5, 0.5, 0, False)
+    fused = _numpy_ops.weighted_boxes_fusion([np.ones((3, 4))], Made(), Made(), [1.0], 0.5, 0.5, 0, False)
     assert [len(array) for array in fused] == [0, 0, 0]
+    assert held and all(held)
 
 
 # Names
