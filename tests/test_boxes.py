@@ -65,7 +65,7 @@ def test_convert_copies(backend):
 
 def test_remove_small_at_the_limit(backend):
     size = np.float32(0.3)
-    sides = np.array([size, np.nextafter(size, 0), np.nextafter(size, 1), np.nan], np.float32)
+    sides = np.array([size, np.nextafter(size, np.float32(0)), np.nextafter(size, np.float32(1)), np.nan], np.float32)
     boxes = np.array([[0, 0, w, h] for w in sides for h in sides], np.float32)
     np.testing.assert_array_equal(run(backend, "remove_small_boxes", boxes, 0.3), [0, 2, 8, 10])
 

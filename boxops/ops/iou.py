@@ -89,7 +89,8 @@ def complete_box_iou(
 
 def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
     check_choice(op, "reduction", reduction, ("none", "mean", "sum"))
-    loss = 1 - _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
+    iou = _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
+    loss = 1 - iou if iou.shape else (1 - iou[None])[0]  # NumPy 1 makes float64 of a 0-d float32
     if reduction == "none":
         return loss
     if reduction == "mean" and 0 in loss.shape:

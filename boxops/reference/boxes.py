@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from boxops.reference.common import area_of, compute, compute_type, from_xyxy, quiet, to_columns, to_xyxy
+from boxops.reference.common import area_of, compute, compute_type, elementwise, from_xyxy, quiet, to_columns, to_xyxy
 
 
-@quiet
+@elementwise
 def box_area(boxes, fmt="xyxy"):
     return area_of(to_columns(boxes, fmt))
 
 
-@quiet
+@elementwise
 def box_convert(boxes, in_fmt, out_fmt):
     boxes = np.asarray(boxes)
     columns = np.moveaxis(compute(boxes), -1, 0)

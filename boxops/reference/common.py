@@ -7,6 +7,23 @@ import numpy as np
 quiet = np.errstate(all="ignore")  # NaN and inf are inputs like any other
 
 
+def elementwise(op):
+    """Of an op on [..., 4]: a single box is computed as a row of one, since NumPy 1 makes float64 of 0-d float32."""
+
+    def row(value):
+        return np.asarray(value)[None] if np.ndim(value) == 1 else value
+
+    @quiet
+    @functools.wraps(op)
+    def on_rows(*args, **options):
+        if any(np.ndim(value) > 1 for value in (*args, *options.values())):
+            return op(*args, **options)
+        result = op(*map(row, args), **{name: row(value) for name, value in options.items()})
+        return result[0] if np.ndim(result) else result
+
+    return on_rows
+
+
 def by_falling_score(scores):
     # Stable: ties go to the lower index. NumPy sorts NaN to the end, and -0.0 with +0.0. Of integers, ~ falls exactly.
     scores = np.asarray(scores)

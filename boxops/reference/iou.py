@@ -3,50 +3,50 @@
 from boxops.reference.common import (
     ciou_of,
     diou_of,
+    elementwise,
     giou_of,
     ioa_of,
     iou_of,
-    quiet,
     to_pairs,
 )
 
 
-@quiet
+@elementwise
 def box_iou(boxes1, boxes2, fmt="xyxy", *, paired=False):
     return iou_of(*to_pairs(boxes1, boxes2, fmt, paired))
 
 
-@quiet
+@elementwise
 def generalized_box_iou(boxes1, boxes2, *, fmt="xyxy", paired=False):
     return giou_of(*to_pairs(boxes1, boxes2, fmt, paired), iou_eps=0, eps=0)
 
 
-@quiet
+@elementwise
 def distance_box_iou(boxes1, boxes2, eps=1e-7, *, fmt="xyxy", paired=False):
     return diou_of(*to_pairs(boxes1, boxes2, fmt, paired), iou_eps=0, eps=eps)
 
 
-@quiet
+@elementwise
 def complete_box_iou(boxes1, boxes2, eps=1e-7, *, fmt="xyxy", paired=False):
     return ciou_of(*to_pairs(boxes1, boxes2, fmt, paired), iou_eps=0, eps=eps)
 
 
-@quiet
+@elementwise
 def box_ioa(boxes1, boxes2, *, fmt="xyxy", paired=False):
     return ioa_of(*to_pairs(boxes1, boxes2, fmt, paired))
 
 
-@quiet
+@elementwise
 def generalized_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
     return reduce(1 - giou_of(*to_pairs(boxes1, boxes2, "xyxy", True), iou_eps=eps, eps=eps), reduction)
 
 
-@quiet
+@elementwise
 def distance_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
     return reduce(1 - diou_of(*to_pairs(boxes1, boxes2, "xyxy", True), iou_eps=eps, eps=eps), reduction)
 
 
-@quiet
+@elementwise
 def complete_box_iou_loss(boxes1, boxes2, reduction="none", eps=1e-7):
     return reduce(1 - ciou_of(*to_pairs(boxes1, boxes2, "xyxy", True), iou_eps=eps, eps=eps), reduction)
 

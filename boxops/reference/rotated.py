@@ -8,10 +8,10 @@ Nothing is decided on the way, so edges that nearly coincide do no harm: the are
 
 import numpy as np
 
-from boxops.reference.common import SHRINK, compute, kept_greedily, kept_in_groups, quiet
+from boxops.reference.common import SHRINK, compute, elementwise, kept_greedily, kept_in_groups, quiet
 
 
-@quiet
+@elementwise
 def rotated_box_iou(boxes1, boxes2, *, paired=False):
     a, b = load(boxes1), load(boxes2)
     return iou_of(a, b) if paired else iou_of(a[..., :, None], b[..., None, :])
