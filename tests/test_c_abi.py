@@ -105,6 +105,8 @@ ROTATED = np.concatenate([BOXES, SCORES[:, None] * 90], 1)
 FEATURES = np.random.default_rng(5).normal(size=(2, 8, 20, 24)).astype(np.float32)
 ROIS = np.concatenate([LABELS[:, None] % 2, BOXES / 5], 1).astype(np.float32)
 MASKS = np.random.default_rng(7).uniform(0, 1, (60, 6, 6)).astype(np.float32)
+OFFSETS = np.random.default_rng(9).normal(size=(60, 4)).astype(np.float32)
+CLASSES = np.random.default_rng(11).uniform(0, 1, (1, 60, 3)).astype(np.float32)
 WEIGHTS = (C.c_double * 4)(10, 10, 5, 5)
 
 # name, arguments, how many results, and what NumPy's binding gives
@@ -115,6 +117,8 @@ CALLS = [
     ("remove_small_boxes", (BOXES, 20.0), 1, lambda: boxops.remove_small_boxes(BOXES, 20)),
     ("encode_boxes", (BOXES, BOXES[::-1], 0, WEIGHTS, None), 1,
      lambda: boxops.encode_boxes(BOXES, BOXES[::-1], weights=(10, 10, 5, 5))),
+    ("decode_boxes", (OFFSETS, BOXES, 0, WEIGHTS, None, 4.0, (C.c_double * 2)(50, 70)), 1,
+     lambda: boxops.decode_boxes(OFFSETS, BOXES, weights=(10, 10, 5, 5), clip=4.0, size=(50, 70))),
     ("box_iou", (BOXES, BOXES[::-2], 0, 0, 0, 0.0), 1, lambda: boxops.box_iou(BOXES, BOXES[::-2])),
     ("box_iou", (BOXES, BOXES[::-1], 4, 0, 1, 1e-7), 1,
      lambda: boxops.complete_box_iou(BOXES, BOXES[::-1], paired=True)),
@@ -128,6 +132,10 @@ CALLS = [
     ("rotated_nms", (ROTATED, SCORES, 0.3), 1, lambda: boxops.rotated_nms(ROTATED, SCORES, 0.3)),
     ("batched_rotated_nms", (ROTATED, SCORES, LABELS, 0.3), 1,
      lambda: boxops.batched_rotated_nms(ROTATED, SCORES, LABELS, 0.3)),
+    ("detect", (BOXES[None], CLASSES, 0.3, 0.4, 20, C.c_int64(9), C.c_double(6.0), 0), 4,
+     lambda: boxops.detect(BOXES[None], CLASSES, 0.3, 0.4, 20, topk_per_class=9, min_size=6.0)),
+    ("match_max_iou", (BOXES, BOXES[:9], 0.6, 0.3, 1, None, BOXES[9:12], None, 0.5), 2,
+     lambda: boxops.match_max_iou(BOXES, BOXES[:9], 0.6, 0.3, True, ignore_boxes=BOXES[9:12])),
     ("match_greedy", (BOXES, BOXES[:9], C.c_double(0.5), None), 2,
      lambda: boxops.match_greedy(BOXES, BOXES[:9], iou_threshold=0.5)),
     ("linear_sum_assignment", (SCORES.reshape(6, 10), 0, None, 0), 2,
@@ -138,6 +146,8 @@ CALLS = [
     ("ps_roi_align", (FEATURES, ROIS, None, 2, 2, 0.5, 2), 1,
      lambda: boxops.ps_roi_align(FEATURES, ROIS, (2, 2), 0.5, 2)),
     ("ps_roi_pool", (FEATURES, ROIS, None, 2, 2, 0.5), 1, lambda: boxops.ps_roi_pool(FEATURES, ROIS, (2, 2), 0.5)),
+    ("paste_masks", (MASKS, BOXES, 40, 50, 1, C.c_double(0.5)), 1,
+     lambda: boxops.paste_masks(MASKS, BOXES, (40, 50), threshold=0.5)),
     ("masks_to_boxes", (MASKS > 0.8,), 1, lambda: boxops.masks_to_boxes(MASKS > 0.8)),
 ]  # fmt: skip
 
@@ -150,6 +160,11 @@ def test_results_are_those_of_numpy(name, arguments, results, expected):
     for a, b in zip([got] if results == 1 else got, [want] if results == 1 else want, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
+
+
+def test_every_op_is_called():
+    ops = set(re.findall(r"boxops_status boxops_(\w+)\(", HEADER.read_text()))
+    assert ops == {name for name, *_ in CALLS}
 
 
 def test_dtype_numbers_and_version():
