@@ -17,10 +17,7 @@
 namespace boxops {
 namespace {
 
-namespace lanes_of_isa {
-constexpr int avx512 = 8, avx2 = 4, baseline = 2;
-}
-constexpr int64_t kPadding = 2 * lanes_of_isa::avx512, kAlignment = 64;
+constexpr int64_t kPadding = 16, kAlignment = 64;  // two vectors of doubles of AVX-512
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // One problem with rows <= columns. Arrays of columns are `width` long, in memory aligned for vectors.

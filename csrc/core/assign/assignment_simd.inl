@@ -2,7 +2,7 @@
 namespace boxops::BOXOPS_ISA {
 
 // Vectors as long as the registers: the compiler takes longer ones apart.
-constexpr int kLanes = lanes_of_isa::BOXOPS_ISA;
+constexpr int kLanes = BOXOPS_VECTOR_BYTES / sizeof(double);
 typedef double Doubles __attribute__((vector_size(8 * kLanes), may_alias));
 typedef int64_t Longs __attribute__((vector_size(8 * kLanes), may_alias));
 
