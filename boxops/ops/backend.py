@@ -64,6 +64,8 @@ class _DLPackOps:
 
 def backend(op: str, *arrays: Any) -> Any:
     """The ops for these arrays, which are all tensors or none is."""
+    if len(arrays) < 3 and type(arrays[0]) is type(arrays[-1]) is np.ndarray:
+        return _numpy_ops  # the usual, soonest
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(arrays[0], torch.Tensor):
         for other in arrays:
@@ -171,9 +173,12 @@ def check_flag(op: str, name: str, value: Any) -> bool:
 
 def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> int:
     """The place of the value among the known ones."""
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, known))}, got {_shown(value)}")
-    return known.index(value)
+    try:
+        return known.index(value)
+    except ValueError:
+        raise ValueError(
+            f"{op}: expected {name} to be one of {', '.join(map(repr, known))}, got {_shown(value)}"
+        ) from None
 
 
 def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:

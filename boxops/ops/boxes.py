@@ -8,12 +8,7 @@ from boxops.ops.backend import backend, check_choice, check_number, check_pair
 
 Array = TypeVar("Array")
 
-_FORMATS = ("xyxy", "xywh", "cxcywh")
-
-
-def format_number(op: str, name: str, fmt: str) -> int:
-    """The number by which the bindings know a format."""
-    return check_choice(op, name, fmt, _FORMATS)
+FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
 def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
@@ -32,7 +27,7 @@ def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
     """
-    return backend("box_area", boxes).box_area(boxes, format_number("box_area", "fmt", fmt))
+    return backend("box_area", boxes).box_area(boxes, check_choice("box_area", "fmt", fmt, FORMATS))
 
 
 def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
@@ -49,8 +44,9 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or a format is unknown.
     """
-    numbers = format_number("box_convert", "in_fmt", in_fmt), format_number("box_convert", "out_fmt", out_fmt)
-    return backend("box_convert", boxes).box_convert(boxes, *numbers)
+    in_number = check_choice("box_convert", "in_fmt", in_fmt, FORMATS)
+    out_number = check_choice("box_convert", "out_fmt", out_fmt, FORMATS)
+    return backend("box_convert", boxes).box_convert(boxes, in_number, out_number)
 
 
 def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:

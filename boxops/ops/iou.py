@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from boxops.ops.backend import backend, check_choice, check_flag, check_number
-from boxops.ops.boxes import format_number
+from boxops.ops.boxes import FORMATS
 
 Array = TypeVar("Array")
 
@@ -15,10 +15,8 @@ _IOU, _IOA, _GIOU, _DIOU, _CIOU = range(5)
 def _measure(
     op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float
 ) -> Any:
-    number, paired = format_number(op, "fmt", fmt), check_flag(op, "paired", paired)
-    return backend(op, boxes1, boxes2).iou(
-        boxes1, boxes2, measure, paired, number, iou_eps, check_number(op, "eps", eps)
-    )
+    number, paired = check_choice(op, "fmt", fmt, FORMATS), check_flag(op, "paired", paired)
+    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, measure, paired, number, iou_eps, eps)
 
 
 def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = False) -> Array:
@@ -71,7 +69,8 @@ def distance_box_iou(
     ``eps``, >= 0 and finite, is added to that diagonal. Other arguments and errors as for :func:`box_iou`; a NaN box
     gives NaN. Source: Zheng et al., AAAI 2020, equation 7.
     """
-    return _measure("distance_box_iou", _DIOU, boxes1, boxes2, fmt, paired, 0.0, eps)
+    op = "distance_box_iou"
+    return _measure(op, _DIOU, boxes1, boxes2, fmt, paired, 0.0, check_number(op, "eps", eps))
 
 
 def complete_box_iou(
@@ -84,11 +83,13 @@ def complete_box_iou(
     torchvision.
     Source: Zheng et al., AAAI 2020, equations 9 to 11.
     """
-    return _measure("complete_box_iou", _CIOU, boxes1, boxes2, fmt, paired, 0.0, eps)
+    op = "complete_box_iou"
+    return _measure(op, _CIOU, boxes1, boxes2, fmt, paired, 0.0, check_number(op, "eps", eps))
 
 
 def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
     check_choice(op, "reduction", reduction, ("none", "mean", "sum"))
+    eps = check_number(op, "eps", eps)
     iou = _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
     loss = 1 - iou if iou.shape else (1 - iou[None])[0]  # NumPy 1 makes float64 of a 0-d float32
     if reduction == "none":

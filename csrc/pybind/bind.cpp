@@ -48,24 +48,23 @@ std::shared_ptr<void> share(const py::object& object) {
 }
 
 // A view. The object is kept alive where that is asked for, or where it is a copy.
-Array from_numpy(py::array array, bool keep) {
-  py::dtype dtype = array.dtype();
-  bool regular = (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 && dtype.byteorder() != '>';
-  for (py::ssize_t i = 0; i < array.ndim(); ++i)
-    regular &= dtype.itemsize() > 0 && array.strides(i) % dtype.itemsize() == 0;
-  if (!regular && dtype.kind() != 'O') {  // odd strides, alignment or byte order: kernels get a copy
-    array = py::module_::import("numpy").attr("array")(array, dtype.attr("newbyteorder")("="));
-    dtype = array.dtype();
-    keep = true;
-  }
+Array from_numpy(const py::array& array, bool keep) {
+  const py::dtype dtype = array.dtype();
+  const int64_t bytes = dtype.itemsize();
+  const auto* numpy = py::detail::array_proxy(array.ptr());  // py::array's own functions take longer than a small op
+  bool regular = (numpy->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 && dtype.byteorder() != '>';
   Array a;
-  a.dtype = dtype_of(dtype.kind(), dtype.itemsize());
-  if (dtype.kind() == 'V' && py::str(dtype.attr("name")).cast<std::string>() == "bfloat16") a.dtype = DType::kBFloat16;
-  a.data = const_cast<void*>(array.data());
-  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
-    a.sizes.push_back(array.shape(i));
-    a.strides.push_back(dtype.itemsize() > 0 ? array.strides(i) / dtype.itemsize() : 0);
+  for (int i = 0; i < numpy->nd; ++i) {
+    const int64_t stride = bytes > 0 ? numpy->strides[i] / bytes : 0;
+    regular &= stride * bytes == numpy->strides[i] || bytes == 0;
+    a.sizes.push_back(numpy->dimensions[i]);
+    a.strides.push_back(stride);
   }
+  if (!regular && dtype.kind() != 'O')  // odd strides, alignment or byte order: kernels get a copy
+    return from_numpy(py::module_::import("numpy").attr("array")(array, dtype.attr("newbyteorder")("=")), true);
+  a.dtype = dtype_of(dtype.kind(), bytes);
+  if (dtype.kind() == 'V' && py::str(dtype.attr("name")).cast<std::string>() == "bfloat16") a.dtype = DType::kBFloat16;
+  a.data = numpy->data;
   a.owner = keep ? share(array) : std::shared_ptr<void>(std::shared_ptr<void>(), array.ptr());
   return a;
 }
@@ -255,12 +254,11 @@ Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
   if (device.type == DeviceType::kCUDA) return DLPack::empty(sizes, dtype, device);
   bytes_of(sizes, dtype, device);
   const py::gil_scoped_acquire gil;
-  try {
-    return from_numpy(py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(sizes.values, sizes.values + sizes.count)),
-                      true);
-  } catch (const py::error_already_set& error) {
-    if (!error.matches(PyExc_MemoryError)) throw;
-  }
+  const auto& api = py::detail::npy_api::get();
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, numpy_dtype(dtype).release().ptr(), sizes.count,
+                                              sizes.values, nullptr, nullptr, 0, nullptr);
+  if (array != nullptr) return from_numpy(py::reinterpret_steal<py::array>(array), true);
+  if (const py::error_already_set error; !error.matches(PyExc_MemoryError)) throw error;
   throw NoMemory(sizes, dtype, device);
 }
 

@@ -6,31 +6,27 @@
 #include <utility>
 #include <vector>
 
+#include "common/isa.h"
+
+namespace boxops {
+constexpr int64_t kFew = 128;  // up to so many, comparing all with all is faster than digits
+}
+
+#define BOXOPS_SIMD_SOURCE "common/sort_simd.inl"
+#include "common/for_each_isa.h"
+
 namespace boxops::cpu {
 namespace {
 
-// Few: each key's rank is the number of keys before it. n^2 comparisons, but in vectors and without a branch.
-constexpr int64_t kFew = 48;
-
-void order_of_few(const uint32_t* keys, int64_t n, int64_t* order) {
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t key = keys[i];
-    uint32_t rank = 0;
-    for (int64_t j = 0; j < i; ++j) rank += keys[j] <= key;
-    for (int64_t j = i + 1; j < n; ++j) rank += keys[j] < key;
-    order[rank] = i;
-  }
-}
-
 // A radix sort of digits of equal width, least significant first. It counts all digits in one pass and skips those that
 // never change. Keys have no more than so many bits.
-template <class Item, class Key>
-void order_by_digits(const Key* keys, int64_t n, int bits, int64_t* order) {
+template <class Item>
+void order_by_digits(const uint32_t* keys, int64_t n, int bits, int64_t* order) {
   const int most_bits = n < 1000 ? 8 : 11;  // counts of wide digits cost too much for few keys
   const int digits = (bits + most_bits - 1) / most_bits, width = (bits + digits - 1) / digits;
   const int64_t buckets = int64_t(1) << width;
   using Place = decltype(Item::place);
-  const auto digit = [&](Key key, int d) { return static_cast<int64_t>(key >> (d * width)) & (buckets - 1); };
+  const auto digit = [&](uint32_t key, int d) { return static_cast<int64_t>(key >> (d * width)) & (buckets - 1); };
   std::vector<Item> a(n), b(n);
   std::vector<Place> counts(digits * buckets);
   for (int64_t i = 0; i < n; ++i) {
@@ -51,8 +47,8 @@ void order_by_digits(const Key* keys, int64_t n, int bits, int64_t* order) {
 struct Narrow {
   uint32_t key, place;
 };
-struct Wide {
-  uint64_t key;
+struct OfMany {
+  uint32_t key;
   int64_t place;
 };
 
@@ -69,17 +65,18 @@ void order_of(const uint64_t* keys, int64_t n, int64_t* order) {
   for (int64_t i = 0; i < n; ++i) least = std::min(least, keys[i]), most = std::max(most, keys[i]);
   for (int64_t i = 1; i < n; ++i) falls |= keys[i] < keys[i - 1];
   if (!falls) return std::iota(order, order + n, 0);
-  constexpr uint64_t kNarrow = std::numeric_limits<uint32_t>::max();
-  if (most - least <= kNarrow && static_cast<uint64_t>(n) <= kNarrow) {
-    std::vector<uint32_t> narrow(n);
-    for (int64_t i = 0; i < n; ++i) narrow[i] = static_cast<uint32_t>(keys[i] - least);
-    if (n <= kFew) order_of_few(narrow.data(), n, order);
-    else order_by_digits<Narrow>(narrow.data(), n, width_of(most - least), order);
-  } else if (n < 400) {
-    std::iota(order, order + n, 0);
-    std::stable_sort(order, order + n, [&](int64_t i, int64_t j) { return keys[i] < keys[j]; });
-  } else {
-    order_by_digits<Wide>(keys, n, 64, order);
+  // By the 32 bits in which keys differ first; then, where these are equal, by the rest.
+  const int width = width_of(most - least), dropped = std::max(0, width - 32);
+  std::vector<uint32_t> narrow(std::max(n, kFew), std::numeric_limits<uint32_t>::max());
+  for (int64_t i = 0; i < n; ++i) narrow[i] = static_cast<uint32_t>((keys[i] - least) >> dropped);
+  if (n <= kFew) BOXOPS_BY_ISA(order_of_few)(narrow.data(), n, order);
+  else if (n <= std::numeric_limits<uint32_t>::max())
+    order_by_digits<Narrow>(narrow.data(), n, width - dropped, order);
+  else order_by_digits<OfMany>(narrow.data(), n, width - dropped, order);
+  for (int64_t end, begin = 0; dropped && begin < n; begin = end) {
+    for (end = begin + 1; end < n && narrow[order[end]] == narrow[order[begin]];) ++end;
+    if (end - begin > 1)
+      std::stable_sort(order + begin, order + end, [&](int64_t i, int64_t j) { return keys[i] < keys[j]; });
   }
 }
 

@@ -30,11 +30,14 @@ class KeptBoxes {
   using T = typename R::Scalar;
 
  public:
-  explicit KeptBoxes(T threshold)
+  // Of n candidates.
+  KeptBoxes(T threshold, int64_t n)
       : threshold_(threshold),
         lower_(threshold * (T(1) - 8 * std::numeric_limits<T>::epsilon())),
-        shelves_(1),
-        grid_(R::side_ratio(static_cast<double>(threshold)), sizeof(T) == 4 ? 1e-5 : 1e-12) {}
+        grid_(R::side_ratio(static_cast<double>(threshold)), sizeof(T) == 4 ? 1e-5 : 1e-12) {
+    shelves_.reserve(std::min<int64_t>(blocks_of(n, kLanes), 8));
+    shelves_.emplace_back();
+  }
 
   int64_t count() const { return count_; }
 

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/blocks.h"
 #include "common/isa.h"
 #include "common/sort.h"
 #include "nms/candidates.h"

@@ -16,15 +16,15 @@ class Greedy {
   using T = typename R::Scalar;
 
  public:
-  Greedy(const RankedBoxes<R>& boxes, T threshold, int64_t limit, bool* keep)
-      : boxes_(boxes), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
+  Greedy(const RankedBoxes<R>& boxes, int64_t n, T threshold, int64_t limit, bool* keep)
+      : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold, n) {}
 
-  void run(int64_t n, const Parallel& parallel) {
+  void run(const Parallel& parallel) {
     constexpr int64_t kStretch = 1 << 15, kVeryMany = 1 << 19;
-    int64_t done = n < kVeryMany ? n : kStretch;
+    int64_t done = n_ < kVeryMany ? n_ : kStretch;
     take(boxes_, 0, done, 0, [](int64_t i) { return i; });
-    while (done < n && count_ < limit_) {
-      const int64_t m = std::min(n - done, std::max(kStretch, done / 16));
+    while (done < n_ && count_ < limit_) {
+      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 16));
       std::vector<uint8_t> open(m);
       parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
       std::vector<int64_t> left, order;
@@ -146,6 +146,7 @@ class Greedy {
   static constexpr int64_t kMostHint = std::numeric_limits<uint32_t>::max();
 
   RankedBoxes<R> boxes_;
+  int64_t n_;
   T threshold_;
   int64_t limit_, count_ = 0;
   bool* keep_;
@@ -159,7 +160,7 @@ class Greedy {
 template <class R>
 void greedy(const RankedBoxes<R>& boxes, int64_t n, typename R::Scalar threshold, int64_t limit, bool* keep,
             const Parallel& parallel) {
-  if (limit > 0) Greedy<R>(boxes, threshold, limit, keep).run(n, parallel);
+  if (limit > 0) Greedy<R>(boxes, n, threshold, limit, keep).run(parallel);
 }
 
 }  // namespace boxops::BOXOPS_ISA
