@@ -3,9 +3,10 @@ namespace boxops::BOXOPS_ISA {
 
 // Each key's rank is the number of keys before it: n^2 comparisons, but in vectors and without a branch. Behind the n
 // keys come numbers as high as any, up to a multiple of kKeyLanes.
+// Returns whether any are equal.
 constexpr int kKeyLanes = BOXOPS_VECTOR_BYTES / 4;
 
-inline void order_of_few(const uint32_t* keys, int64_t n, int64_t* order) {
+inline bool order_of_few(const uint32_t* keys, int64_t n, int64_t* order) {
   uint32_t ranks[kFew], sum = 0;
   for (int64_t i = 0; i < n; i += kKeyLanes) {
     uint32_t before[kKeyLanes] = {};
@@ -14,11 +15,12 @@ inline void order_of_few(const uint32_t* keys, int64_t n, int64_t* order) {
     std::copy_n(before, kKeyLanes, ranks + i);
   }
   for (int64_t i = 0; i < n; ++i) sum += ranks[i], order[ranks[i]] = i;
-  if (sum == n * (n - 1) / 2) return;
+  if (sum == n * (n - 1) / 2) return false;
   for (int64_t i = 0; i < n; ++i) {  // some are equal: of these, the first comes first
     for (int64_t j = 0; j < i; ++j) ranks[i] += keys[j] == keys[i];
     order[ranks[i]] = i;
   }
+  return true;
 }
 
 }  // namespace boxops::BOXOPS_ISA
