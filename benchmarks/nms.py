@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 import boxops
 from boxops import reference
 
-from . import specialists
+from . import outputs, specialists
 from .boxes import OBJECTS, around, crowd, label
 from .case import Arrays, Case, Rival, Wrong, numpy, sets, whole
 from .machine import rival
+from .outputs import RECORDED, RECORDED_SSD
 
 torch = rival("torch")
 tv = rival("torchvision.ops")
@@ -42,6 +44,19 @@ def objects_of_classes(n: int, classes: int = 80) -> Arrays:
 
 def classified(n: int, side: float = 1333.0, classes: int = 80) -> Arrays:
     return *scored(n, side), np.random.default_rng(2).integers(0, classes, n)
+
+
+def of_network(n: int, file: Path) -> Arrays:
+    """The first n boxes that a recorded network left to NMS, with their scores and groups: a class of an image each."""
+    boxes, scores, groups = outputs.candidates(file)
+    return boxes[:n], scores[:n], groups[:n]
+
+
+def of_image(file: Path) -> Arrays:
+    """Those of the first image, of all classes."""
+    boxes, scores, _ = outputs.candidates(file)
+    n = outputs.counts(file)[0]
+    return boxes[:n], scores[:n]
 
 
 def batch(images: int, n: int, side: float = 1333.0) -> Arrays:
@@ -168,19 +183,22 @@ def padded(images: int, n: int, scene: str = "", make: Any = batch) -> Case:
 
 
 CROWDS = (1_000, 5_000, 20_000)
-CASES = [
+CASES = [  # what detectors put out before boxes that are spread out
     nms(1),
+    nms(outputs.counts(RECORDED_SSD)[0], "of SSD on BCCD", partial(of_image, RECORDED_SSD), ("torchvision", 15)),
+    nms_around(100, 3),
+    *(nms_around(n, 15) for n in CROWDS),
     nms(100),
     nms(1_000, goal=("torchvision", 8)),
     nms(5_000),
     nms(20_000, goal=("torchvision", 50)),
     nms(100_000, "on 10,000 px", partial(scored, 100_000, 10_000.0), ("powerboxes", 10)),
-    nms_around(100, 3),
-    *(nms_around(n, 15) for n in CROWDS),
     batched(1, 1),
-    batched(20_000, 6),
+    batched(sum(outputs.counts(RECORDED_SSD)), 4, "of SSD, 8 images of BCCD", partial(of_network, file=RECORDED_SSD)),
+    batched(sum(outputs.counts(RECORDED)), 4, "of YOLOv3-tiny, 33 images of COCO", partial(of_network, file=RECORDED)),
     *(batched(n, 4, f"{AROUND} in 80 classes", objects_of_classes) for n in CROWDS),
+    batched(20_000, 6),
     padded(1, 1),
-    padded(8, 4_000),
     *(padded(2, n, f" {AROUND}", batch_around) for n in CROWDS),
+    padded(8, 4_000),
 ]

@@ -17,6 +17,7 @@ from .case import Arrays
 
 COCO, DOTA = 80, 15  # classes
 RECORDED = Path(__file__).parent / "yolov3_tiny_coco.npz"
+RECORDED_SSD = Path(__file__).parent / "ssd_bccd.npz"
 FIELDS = ("boxes", "places", "classes", "scores", "counts", "shape")
 SSD_SIDE, SSD_GRIDS, SSD_SHAPES = 300, (38, 19, 10, 5, 3, 1), (4, 6, 6, 6, 4, 4)
 IMAGE, STRIDES = (800, 1344), (8, 16, 32, 64, 128)  # RetinaNet's and Faster R-CNN's
@@ -95,6 +96,24 @@ def recorded() -> Arrays:
     at = np.unique(image * length + places)
     prediction.swapaxes(1, 2)[at // length, at % length, :4] = boxes / np.float32(32)
     return (prediction,)
+
+
+def counts(file: Path) -> list[int]:
+    """How many candidates a recorded network left of each image."""
+    with np.load(file) as recording:
+        return list(recording["counts"].tolist())
+
+
+def candidates(file: Path) -> Arrays:
+    """What a recorded network leaves to NMS: boxes [N, 4], scores [N] and groups [N], a class of an image each."""
+    with np.load(file) as recording:
+        boxes, classes, scores, counts = (recording[name] for name in ("boxes", "classes", "scores", "counts"))
+        boxes = boxes / np.float32(32)
+        if "places" in recording:  # the boxes are of places, which may have several classes
+            length, image = recording["shape"][0], np.repeat(np.arange(len(counts)), counts)
+            _, which = np.unique(image * length + recording["places"], return_inverse=True)
+            boxes = corners(boxes)[which]
+    return boxes, scores, np.repeat(np.arange(len(counts)), counts) * 256 + classes
 
 
 def oriented(spread: float = 0.015, side: int = 1024, across: int = 12) -> Arrays:
