@@ -51,7 +51,7 @@ class Call final : public Framework {
       a.sizes.push_back(t->shape[i]);
     }
     bytes_of(a.sizes, a.dtype, {DeviceType::kCUDA, 0});  // its number of elements is a number
-    set_contiguous(a);
+    a.strides = compact_strides(a.sizes);
     if (t->strides != nullptr) std::copy_n(t->strides, t->ndim, a.strides.values);
     if (a.numel() > 0 && t->data == nullptr) fail(op_, std::string(name) + " with data", "NULL");
     a.data = t->data;
@@ -62,31 +62,12 @@ class Call final : public Framework {
   }
 
   Array empty(const Dims& sizes, DType dtype, Device device) override {
-    const int64_t bytes = bytes_of(sizes, dtype, device);
-    Array a;
-    a.dtype = dtype, a.device = device, a.sizes = sizes;
-    set_contiguous(a);
-    try {
-      a.owner = device.type == DeviceType::kCPU ? host_allocate(bytes) : cuda_allocate(device, bytes, stream_, nullptr);
-    } catch (const std::bad_alloc&) {
-      throw NoMemory(sizes, dtype, device);
-    }
-    a.data = a.owner.get();
-    return a;
+    return allocate(sizes, dtype, device, stream_);
   }
   const Parallel& parallel() override { return own_threads(); }
   void* stream(Device) override { return stream_; }
 
  private:
-  static void set_contiguous(Array& a) {
-    a.strides = a.sizes;
-    int64_t stride = 1;
-    for (int i = a.sizes.count - 1; i >= 0; --i) {
-      a.strides.values[i] = stride;
-      stride *= std::max<int64_t>(1, a.sizes.values[i]);
-    }
-  }
-
   const char* op_;
   void* stream_;
 };

@@ -1,6 +1,7 @@
 #include <boxops/memory.h>
 
 #include <cstdio>
+#include <utility>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -8,6 +9,7 @@
 #endif
 
 #include "ops/check.h"
+#include "ops/cuda_runtime.h"
 
 namespace boxops {
 namespace {
@@ -18,6 +20,13 @@ int64_t machine_memory() {
   if (sysinfo(&info) == 0) return static_cast<int64_t>((info.totalram + info.totalswap) * info.mem_unit);
 #endif
   return INT64_MAX;
+}
+
+std::shared_ptr<void> host_allocate(int64_t bytes) {
+  constexpr std::align_val_t alignment{64};
+  void* data = ::operator new(static_cast<size_t>(bytes), alignment);
+  use_large_pages(data, bytes);
+  return std::shared_ptr<void>(data, [](void* p) { ::operator delete(p, alignment); });
 }
 
 }  // namespace
@@ -53,11 +62,18 @@ void use_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes
 #endif
 }
 
-std::shared_ptr<void> host_allocate(int64_t bytes) {
-  constexpr std::align_val_t alignment{64};
-  void* data = ::operator new(static_cast<size_t>(bytes), alignment);
-  use_large_pages(data, bytes);
-  return std::shared_ptr<void>(data, [](void* p) { ::operator delete(p, alignment); });
+Array allocate(const Dims& sizes, DType dtype, Device device, void* stream, std::shared_ptr<void> keeps_stream) {
+  const int64_t bytes = bytes_of(sizes, dtype, device);
+  Array a;
+  a.dtype = dtype, a.device = device, a.sizes = sizes, a.strides = compact_strides(sizes);
+  try {
+    a.owner = device.type == DeviceType::kCPU ? host_allocate(bytes)
+                                              : cuda_allocate(device, bytes, stream, std::move(keeps_stream));
+  } catch (const std::bad_alloc&) {
+    throw NoMemory(sizes, dtype, device);
+  }
+  a.data = a.owner.get();
+  return a;
 }
 
 }  // namespace boxops

@@ -234,20 +234,7 @@ py::object Numpy::to_object(const Array& array) {
 }
 
 Array DLPack::empty(const Dims& sizes, DType dtype, Device device) {
-  const int64_t bytes = bytes_of(sizes, dtype, device);
-  Array a;
-  a.dtype = dtype, a.device = device, a.sizes = a.strides = sizes;
-  int64_t stride = 1;
-  for (int i = sizes.count - 1; i >= 0; --i)
-    a.strides.values[i] = stride, stride *= std::max<int64_t>(1, sizes.values[i]);
-  try {
-    a.owner =
-        device.type == DeviceType::kCPU ? host_allocate(bytes) : cuda_allocate(device, bytes, stream_, keeps_stream_);
-  } catch (const std::bad_alloc&) {
-    throw NoMemory(sizes, dtype, device);
-  }
-  a.data = a.owner.get();
-  return a;
+  return allocate(sizes, dtype, device, stream_, keeps_stream_);
 }
 
 Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {

@@ -113,13 +113,6 @@ AtenTensorHandle to_handle(const Array& array) {
   return handle;
 }
 
-Dims compact_strides(const Dims& sizes) {
-  Dims strides = sizes;
-  int64_t stride = 1;
-  for (int i = sizes.count - 1; i >= 0; --i) strides.values[i] = stride, stride *= sizes[i] > 1 ? sizes[i] : 1;
-  return strides;
-}
-
 Array Torch::empty(const Dims& sizes, DType dtype, Device device) {
   AtenTensorHandle handle;
   const bool on_cpu = device.type == DeviceType::kCPU;

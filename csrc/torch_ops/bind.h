@@ -27,7 +27,6 @@ inline void check(AOTITorchError error, const char* call) {
 
 Array to_array(AtenTensorHandle owned);          // takes over the handle
 AtenTensorHandle to_handle(const Array& array);  // a new handle
-Dims compact_strides(const Dims& sizes);         // of a contiguous array
 inline AtenTensorHandle handle_of(const Array& array) { return static_cast<AtenTensorHandle>(array.owner.get()); }
 
 class Torch final : public Framework {

@@ -15,14 +15,7 @@ using namespace boxops;
 
 class Host final : public Framework {
  public:
-  Array empty(const Dims& sizes, DType dtype, Device device) override {
-    Array a;
-    a.sizes = a.strides = sizes, a.dtype = dtype, a.device = device;
-    for (int64_t i = sizes.count - 1, stride = 1; i >= 0; --i) a.strides.values[i] = stride, stride *= sizes[i];
-    a.owner = host_allocate(bytes_of(sizes, dtype, device));
-    a.data = a.owner.get();
-    return a;
-  }
+  Array empty(const Dims& sizes, DType dtype, Device device) override { return allocate(sizes, dtype, device); }
   const Parallel& parallel() override { return serial_; }
   void* stream(Device) override { return nullptr; }
 

@@ -61,6 +61,14 @@ struct Dims {
   }
 };
 
+// The strides of a contiguous array.
+inline Dims compact_strides(const Dims& sizes) {
+  Dims strides = sizes;
+  int64_t stride = 1;
+  for (int i = sizes.count - 1; i >= 0; --i) strides.values[i] = stride, stride *= sizes[i] > 1 ? sizes[i] : 1;
+  return strides;
+}
+
 // A view of an array with a share in what keeps it alive. Strides count elements.
 struct Array {
   void* data = nullptr;

@@ -1,4 +1,4 @@
-// Memory on the host, and the words for when there is none.
+// Memory for arrays, and the words for when there is none.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,9 @@ BOXOPS_API int64_t bytes_of(const Dims& sizes, DType dtype, Device device);
 // 4 KB costs several times what filling it does. Only whole large pages of the output are named.
 BOXOPS_API void use_large_pages(void* data, int64_t bytes);
 
-// Memory at a multiple of 64 bytes, which frameworks take over without a copy. Throws std::bad_alloc.
-BOXOPS_API std::shared_ptr<void> host_allocate(int64_t bytes);
+// A contiguous array at a multiple of 64 bytes, which frameworks take over without a copy; on CUDA, in the order of the
+// stream, which `keeps_stream` keeps. Throws NoMemory.
+BOXOPS_API Array allocate(const Dims& sizes, DType dtype, Device device, void* stream = nullptr,
+                          std::shared_ptr<void> keeps_stream = nullptr);
 
 }  // namespace boxops
