@@ -40,7 +40,13 @@ def wanted() -> bool:
 
 
 def lay_out(home: Path, site: Path | None = None) -> Path:
-    """Lays out `home` of the packages that are installed in `site`, or where this Python finds them."""
+    """Lays out `home` of the packages that are installed in `site`, or where this Python finds them.
+
+    What lies there already stays: files with a new date would be compiled against anew.
+    """
+    stamp = home / "packages.txt"
+    if stamp.is_file() and stamp.read_text().split() == [*REQUIREMENTS]:
+        return home
     path = sys.path if site is None else [str(site)]
     installed = {
         requirement: distribution
@@ -78,6 +84,7 @@ def lay_out(home: Path, site: Path | None = None) -> Path:
     cicc.write_text(CICC)
     for tool in (*home.glob("bin/*"), *home.glob("nvvm/bin/*")):
         tool.chmod(0o755)
+    stamp.write_text("\n".join(REQUIREMENTS))
     return home
 
 
