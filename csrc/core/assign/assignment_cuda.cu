@@ -8,6 +8,7 @@
 #include "common/cuda_utils.cuh"
 #include "common/dtype.h"
 #include "common/dynamic_shared.cuh"
+#include "common/warp.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -70,9 +71,9 @@ constexpr Nearest kNone{kInfinity, kInfinity, kNoRank};
 __device__ Nearest nearest_of_block(Nearest own, bool two, int& buffer) {
   __shared__ Nearest of_warp[2][kMaxThreads / 32];
   for (int step = 16; step > 0; step /= 2) {
-    const double distance = __shfl_xor_sync(0xffffffffu, own.distance, step);
-    const int64_t rank = __shfl_xor_sync(0xffffffffu, own.rank, step);
-    own.take(distance, two ? __shfl_xor_sync(0xffffffffu, own.second, step) : kInfinity, rank);
+    const double distance = __shfl_xor_sync(kFullMask, own.distance, step);
+    const int64_t rank = __shfl_xor_sync(kFullMask, own.rank, step);
+    own.take(distance, two ? __shfl_xor_sync(kFullMask, own.second, step) : kInfinity, rank);
   }
   if (threadIdx.x % 32 == 0) of_warp[buffer][threadIdx.x / 32] = own;
   __syncthreads();

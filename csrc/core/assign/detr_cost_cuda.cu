@@ -1,6 +1,7 @@
 // DETR's matching costs on the device: a warp per query finds the softmax's maximum and sum, then a thread per cost.
 #include "assign/detr_cost.h"
 #include "common/cuda_utils.cuh"
+#include "common/warp.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -32,10 +33,10 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(DetrCostInput in, Sof
     T max = -std::numeric_limits<T>::infinity(), sum = T(0);
     for (int64_t c = lane; c < in.classes; c += 32)
       max = max_of(max, load<T>(in.logits, in.logits_dtype, first + c * in.class_stride));
-    for (int step = 16; step > 0; step /= 2) max = max_of(max, __shfl_xor_sync(0xffffffffu, max, step));
+    max = warp_max(max);
     for (int64_t c = lane; c < in.classes; c += 32)
       sum += std::exp(load<T>(in.logits, in.logits_dtype, first + c * in.class_stride) - max);
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    sum = warp_sum(sum);
     if (lane == 0) s.max[i] = max, s.sum[i] = sum;
   }
 }

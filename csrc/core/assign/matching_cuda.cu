@@ -2,6 +2,7 @@
 #include "common/compact.cuh"
 #include "common/cuda_utils.cuh"
 #include "common/sort.h"
+#include "common/warp.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -10,7 +11,6 @@ constexpr int kThreads = 128;
 constexpr int kPerThread = 2;                 // anchors of a thread: independent divisions in flight
 constexpr int kSpan = kThreads * kPerThread;  // anchors of a block at a time
 constexpr int kBoxes = 128;                   // boxes in shared memory at a time
-constexpr unsigned kWarp = 0xffffffffu;
 
 template <class T>
 struct BitsOf;  // an unsigned integer as wide as T; as T is not negative here, its bits order it
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kThreads)
               if (iou > best[k]) best[k] = iou, which[k] = static_cast<int>(g) + i;
               top = max_of(top, iou);
             }
-            if (peaks == nullptr || !__any_sync(kWarp, top > T(0))) continue;
-            for (int step = 16; step > 0; step /= 2) top = max_of(top, __shfl_xor_sync(kWarp, top, step));
+            if (peaks == nullptr || !__any_sync(kFullMask, top > T(0))) continue;
+            top = warp_max(top);
             if (t % 32 == 0) atomicMax(&most[i], detail::bits_as<Bits<T>>(top));
           }
           if (peaks == nullptr) continue;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kThreads) most_kernel(int64_t boxes, int64_t c
        g += int64_t(gridDim.x) * kThreads / 32) {
     T top = T(0);
     for (int64_t c = lane; c < chunks; c += 32) top = max_of(peaks[g * chunks + c], top);
-    for (int step = 16; step > 0; step /= 2) top = max_of(top, __shfl_xor_sync(kWarp, top, step));
+    top = warp_max(top);
     if (lane == 0) most[g] = top;
   }
 }
@@ -140,19 +140,9 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-// Of two candidates the one with the larger value, then the lower index; index -1 is none.
 template <class T>
-__device__ void take_better(T& value, int64_t& index, T other, int64_t other_index) {
-  if (other_index >= 0 && (index < 0 || other > value || (other == value && other_index < index)))
-    value = other, index = other_index;
-}
-template <class T>
-__device__ void best_of_warp(T& value, int64_t& index) {
-  for (int step = 16; step > 0; step /= 2) {
-    const T other = __shfl_xor_sync(kWarp, value, step);
-    const int64_t other_index = __shfl_xor_sync(kWarp, static_cast<long long>(index), step);
-    take_better(value, index, other, other_index);
-  }
+__device__ Indexed<T> nothing() {
+  return {-std::numeric_limits<T>::infinity(), Indexed<T>::kNone};
 }
 
 // The columns of the greedy rule: of IoUs to be computed, or of a given matrix.
@@ -231,11 +221,11 @@ __global__ void rising_kernel(Ragged images, int64_t* rising) {
   for (int64_t first = 0; first <= images.batch; first += 32) {
     int64_t v = max_of(most, images.at(min_of(first + lane, images.batch)));
     for (int step = 1; step < 32; step *= 2) {
-      const int64_t left = __shfl_up_sync(kWarp, static_cast<long long>(v), step);
+      const int64_t left = __shfl_up_sync(kFullMask, static_cast<long long>(v), step);
       if (lane >= step) v = max_of(v, left);
     }
     if (first + lane <= images.batch) rising[first + lane] = v;
-    most = __shfl_sync(kWarp, static_cast<long long>(v), 31);
+    most = __shfl_sync(kFullMask, static_cast<long long>(v), 31);
   }
 }
 
@@ -256,16 +246,16 @@ __global__ void __launch_bounds__(kThreads) row_kernel(MatchMatrix m, GreedyRule
   for (int64_t at = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; at < m.batch * m.anchors;
        at += int64_t(gridDim.x) * kThreads / 32) {
     const int64_t start = at / m.anchors * m.batch_stride + at % m.anchors * m.anchor_stride;
-    T best = T(0);
-    int64_t which = -1;
+    auto best = nothing<T>();
     for (int64_t g = threadIdx.x % 32; g < m.boxes; g += 32) {
       const T v = load<T>(m.data, m.dtype, start + g * m.box_stride);
-      take_better(best, which, v == v ? v : -std::numeric_limits<T>::infinity(), g);
+      const Indexed<T> own{v == v ? v : -std::numeric_limits<T>::infinity(), g};
+      if (own.before(best)) best = own;
     }
-    best_of_warp(best, which);
+    best = warp_first(best);
     if (threadIdx.x % 32 != 0) continue;
-    s.taken[at] = 0, s.ious[at] = best;
-    s.matches[at] = rule.has_threshold && best >= rule.threshold ? which : -1;
+    s.taken[at] = 0, s.ious[at] = m.boxes > 0 ? best.value : T(0);
+    s.matches[at] = m.boxes > 0 && rule.has_threshold && best.value >= rule.threshold ? best.index : -1;
   }
 }
 
@@ -290,21 +280,23 @@ __device__ void find_head(const Greedy<T>& s, const Column& column, int64_t imag
   const uint8_t* taken = s.taken + image * s.anchors;
   T* peak = s.peaks + flat * s.chunks;
   for (;;) {
-    T bound = T(0), most = T(0);
-    int64_t c = -1, a = -1;
+    auto chunk = nothing<T>(), head = nothing<T>();
     for (int64_t i = lane; i < s.chunks; i += 32)
-      if (peak[i] == peak[i]) take_better(bound, c, peak[i], i);
-    best_of_warp(bound, c);
-    for (int64_t i = c * s.chunk + lane; c >= 0 && i < min_of(s.anchors, (c + 1) * s.chunk); i += 32)
-      if (!taken[i]) take_better(most, a, column(i), i);
-    best_of_warp(most, a);
+      if (const Indexed<T> own{peak[i], i}; own.before(chunk)) chunk = own;  // never a NaN
+    chunk = warp_first(chunk);
+    const bool any = chunk.index != chunk.kNone;
+    const int64_t c = any ? chunk.index : 0;
+    for (int64_t i = c * s.chunk + lane; any && i < min_of(s.anchors, (c + 1) * s.chunk); i += 32)
+      if (const Indexed<T> own{column(i), i}; !taken[i] && own.before(head)) head = own;
+    head = warp_first(head);
+    const bool found = head.index != head.kNone;
     __syncwarp();
     if (lane == 0) {
-      if (c >= 0) peak[c] = a >= 0 ? most : std::numeric_limits<T>::quiet_NaN();
-      s.value[flat] = most, s.anchor[flat] = a;
+      if (any) peak[c] = found ? head.value : std::numeric_limits<T>::quiet_NaN();
+      s.value[flat] = found ? head.value : T(0), s.anchor[flat] = found ? head.index : -1;
     }
     __syncwarp();
-    if (c < 0 || (a >= 0 && most == bound)) return;
+    if (!any || (found && head.value == chunk.value)) return;
   }
 }
 
@@ -329,10 +321,7 @@ __global__ void __launch_bounds__(kCompactThreads) assign_kernel(Columns pairs, 
       int64_t first = -1;
       for (int64_t g = t; g < n; g += kCompactThreads)
         if (anchor[g] >= 0 && some(g) && (first < 0 || before(g, first))) first = g;
-      for (int step = 16; step > 0; step /= 2) {
-        const int64_t other = __shfl_xor_sync(kWarp, static_cast<long long>(first), step);
-        if (other >= 0 && (first < 0 || before(other, first))) first = other;
-      }
+      first = warp_reduce(first, [&](int64_t g, int64_t h) { return g < 0 || (h >= 0 && before(h, g)) ? h : g; });
       __syncthreads();
       if (t % 32 == 0) boxes[warp] = first;
       __syncthreads();

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "common/cuda_utils.cuh"
+#include "common/warp.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -35,7 +36,7 @@ inline Selection selection_of(int64_t count, Workspace& w) {
 template <class Count>
 __device__ Count sum_over_block(Count mine) {
   __shared__ Count sums[kSelectWarps];
-  for (int step = 16; step > 0; step /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, step);
+  mine = warp_sum(mine);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = mine;
   __syncthreads();
   Count sum = 0;
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(kSelectThreads) mark_kernel(int64_t count, Fla
     }
 #pragma unroll
     for (int k = 0; k < kEach; ++k) {
-      const unsigned word = __ballot_sync(0xffffffffu, flags[k]);
+      const unsigned word = __ballot_sync(kFullMask, flags[k]);
       if (threadIdx.x % 32 != 0) continue;
       s.words[(first + k * kSelectThreads) / 32] = word;
       found += __popc(word);
@@ -80,15 +81,15 @@ __global__ void __launch_bounds__(kSelectThreads) emit_kernel(Selection s, int64
     const unsigned word = s.words[round * kSelectWords + lane];
     int sum = __popc(word);
     for (int step = 1; step < 32; step *= 2) {
-      const int left = __shfl_up_sync(0xffffffffu, sum, step);
+      const int left = __shfl_up_sync(kFullMask, sum, step);
       if (lane >= step) sum += left;
     }
     for (int k = warp * kEach; k < (warp + 1) * kEach; ++k) {
-      const unsigned bits = __shfl_sync(0xffffffffu, word, k);
-      const int end = __shfl_sync(0xffffffffu, sum, k);
+      const unsigned bits = __shfl_sync(kFullMask, word, k);
+      const int end = __shfl_sync(kFullMask, sum, k);
       if (bits >> lane & 1) indices[at + end - __popc(bits >> lane)] = round * kSelectRound + k * 32 + lane;
     }
-    at += __shfl_sync(0xffffffffu, sum, 31);
+    at += __shfl_sync(kFullMask, sum, 31);
   }
   if (blockIdx.x + 1 == gridDim.x && threadIdx.x == 0) *total = at;
 }

@@ -1,5 +1,6 @@
 // Both kernels are bound by the bytes of the image-sized masks, and move them 16 at a time.
 #include "common/cuda_utils.cuh"
+#include "common/warp.cuh"
 #include "masks/masks.h"
 
 namespace boxops::cuda {
@@ -148,12 +149,8 @@ __global__ void __launch_bounds__(kThreads)
         for (int e = first; e <= last; ++e)
           if (is_set(words, e, element)) seen.add(pixel + e, pixel + e);
     }
-    for (int bits = 16; bits > 0; bits /= 2) {
-      seen.x1 = min_of(seen.x1, __shfl_xor_sync(0xffffffff, seen.x1, bits));
-      seen.y1 = min_of(seen.y1, __shfl_xor_sync(0xffffffff, seen.y1, bits));
-      seen.x2 = max_of(seen.x2, __shfl_xor_sync(0xffffffff, seen.x2, bits));
-      seen.y2 = max_of(seen.y2, __shfl_xor_sync(0xffffffff, seen.y2, bits));
-    }
+    seen.x1 = warp_min(seen.x1), seen.y1 = warp_min(seen.y1);
+    seen.x2 = warp_max(seen.x2), seen.y2 = warp_max(seen.y2);
     if (threadIdx.x % 32 == 0 && seen.x2 >= 0) {
       Extent* e = extents + 4 * i;
       atomicMin(e, seen.x1), atomicMin(e + 1, seen.y1), atomicMax(e + 2, seen.x2), atomicMax(e + 3, seen.y2);

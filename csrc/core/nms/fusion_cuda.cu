@@ -5,6 +5,7 @@
 // before. Where that one has itself been changed since, the round ends before the box.
 //
 // Floor: 10 operations for each box and cluster before it of its label, by one multiprocessor per label.
+#include "common/warp.cuh"
 #include "nms/fusion.h"
 #include "nms/segments.cuh"
 
@@ -13,7 +14,6 @@ namespace {
 
 constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffff;
 
 template <class T>
 struct FusionState {
@@ -77,22 +77,13 @@ struct ConfidenceKey {
   }
 };
 
-// The largest IoU of the warp, of equal ones that of the lowest id, for all its lanes.
-template <class T>
-__device__ void best_of_warp(T* iou, int64_t* id) {
-  for (int bits = 16; bits > 0; bits /= 2) {
-    const T other = __shfl_xor_sync(kAll, *iou, bits);
-    const int64_t with = __shfl_xor_sync(kAll, *id, bits);
-    if (other > *iou || (other == *iou && with < *id)) *iou = other, *id = with;
-  }
-}
-
 // A block fuses the boxes of one label after another.
 template <class T>
 __global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, FusionOptions<T> options, int64_t words) {
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
-  __shared__ T best_iou[kWarps];
-  __shared__ int64_t best_id[kWarps], shared_next, shared_count;
+  using Best = Indexed<T>;  // an IoU and the cluster's id
+  constexpr int64_t kNone = Best::kNone;
+  __shared__ Best best[kWarps];
+  __shared__ int64_t shared_next, shared_count;
   const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
   for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
     const int64_t start = s.segments.starts[segment], n = s.segments.starts[segment + 1] - start;
@@ -103,17 +94,16 @@ __global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, Fus
     while (next < n) {
       if (next + warp < n) {
         const FusionBox<T> b = s.boxes[s.segments.order[start + next + warp]];
-        T most = options.iou_threshold;
-        int64_t id = kNone;
+        Best own{options.iou_threshold, kNone};
         if (b.model >= 0) {
           const Shape<T> shape = shape_of<Measure::kIoU>(Box<T>(b));
           for (int64_t c = lane; c < count; c += 32) {
             const T iou = iou_of(fused[c], shape);
-            if (iou > most) most = iou, id = c;
+            if (iou > own.value) own = {iou, c};
           }
         }
-        best_of_warp(&most, &id);
-        if (lane == 0) best_iou[warp] = most, best_id[warp] = id;
+        own = warp_first(own);
+        if (lane == 0) best[warp] = own;
       }
       __syncthreads();
       if (warp == 0) {
@@ -123,20 +113,18 @@ __global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, Fus
         for (; k < kWarps && next + k < n; ++k) {
           const FusionBox<T> b = s.boxes[s.segments.order[start + next + k]];
           if (b.model < 0) continue;
-          T most = best_iou[k];
-          int64_t id = best_id[k];
-          if (id != kNone && __any_sync(kAll, mine == id)) break;
-          T iou = options.iou_threshold;
-          int64_t held = kNone;
+          const Best before = best[k];
+          if (before.index != kNone && __any_sync(kFullMask, mine == before.index)) break;
+          Best held{options.iou_threshold, kNone};
           if (mine != kNone) {
-            const T own = iou_of(shape, shape_of<Measure::kIoU>(Box<T>(b)));
-            if (own > iou) iou = own, held = mine;
+            const T iou = iou_of(shape, shape_of<Measure::kIoU>(Box<T>(b)));
+            if (iou > held.value) held = {iou, mine};
           }
-          best_of_warp(&iou, &held);
-          if (iou > most || (iou == most && held < id)) id = held;
+          held = warp_first(held);
+          int64_t id = held.before(before) ? held.index : before.index;
           const bool founds = id == kNone;
           if (founds) id = count++;
-          const unsigned holders = __ballot_sync(kAll, mine == id);
+          const unsigned holders = __ballot_sync(kFullMask, mine == id);
           const int holder = holders != 0 ? __ffs(static_cast<int>(holders)) - 1 : changed++;
           if (lane == holder) {
             mine = id;

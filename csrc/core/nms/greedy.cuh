@@ -17,13 +17,13 @@
 // others), and some 0.2 us for each 64 boxes of the longest segment.
 #pragma once
 
+#include "common/warp.cuh"
 #include "nms/order.cuh"
 
 namespace boxops::cuda {
 namespace {
 
 using Word = unsigned long long;
-constexpr unsigned kAll = 0xffffffff;
 constexpr int kMostChunk = 4096, kLeastChunk = 1024;
 constexpr int kMostWords = kMostChunk / 64 + 1;
 constexpr int64_t kMostBlocks = 16384;  // that compare_kernel shall have
@@ -124,11 +124,11 @@ __device__ Word settle(const Word (&overlapped)[2], Word out) {
   Word in = 0;
   while (~(in | out) != 0) {
     const bool open0 = !((in | out) >> lane & 1), open1 = !((in | out) >> (lane + 32) & 1);
-    const unsigned in0 = __ballot_sync(kAll, open0 && !(overlapped[0] & ~out));
-    const unsigned in1 = __ballot_sync(kAll, open1 && !(overlapped[1] & ~out));
+    const unsigned in0 = __ballot_sync(kFullMask, open0 && !(overlapped[0] & ~out));
+    const unsigned in1 = __ballot_sync(kFullMask, open1 && !(overlapped[1] & ~out));
     in |= Word(in1) << 32 | in0;
-    const unsigned out0 = __ballot_sync(kAll, open0 && (overlapped[0] & in));
-    const unsigned out1 = __ballot_sync(kAll, open1 && (overlapped[1] & in));
+    const unsigned out0 = __ballot_sync(kFullMask, open0 && (overlapped[0] & in));
+    const unsigned out1 = __ballot_sync(kFullMask, open1 && (overlapped[1] & in));
     out |= Word(out1) << 32 | out0;
   }
   return in;
@@ -151,8 +151,8 @@ struct Walk {
       const Span own = s.segment[i];
       return round.holds(own, i) && own.start + round.from >= this->first;
     };
-    const unsigned low = __ballot_sync(kAll, begins_here(first + lane));
-    members = Word(__ballot_sync(kAll, begins_here(first + lane + 32))) << 32 | low;
+    const unsigned low = __ballot_sync(kFullMask, begins_here(first + lane));
+    members = Word(__ballot_sync(kFullMask, begins_here(first + lane + 32))) << 32 | low;
     if (members == 0) return;
     segment = s.segment[round.from > 0 ? first : min_of(first + 63, s.n - 1)];
     end = min_of(segment.end, segment.start + round.to);
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kResolveThreads) resolve_kernel(Greedy<S> s, R
         return pair.alive[half] == 0 || (pair.previous[half] & last) != 0 ||
                (group > 0 && struck[group % 2][lane + 32 * half]);
       };
-      const unsigned low = __ballot_sync(kAll, out(0)), high = __ballot_sync(kAll, out(1));
+      const unsigned low = __ballot_sync(kFullMask, out(0)), high = __ballot_sync(kFullMask, out(1));
       last = settle(pair.overlapped, Word(high) << 32 | low);
       if (lane == 0) {
         kept[group] = last;
@@ -249,7 +249,7 @@ __global__ void __launch_bounds__(kResolveThreads) resolve_kernel(Greedy<S> s, R
         before[group + 1] = before[group] + __popcll(own(group));
       }
     } else {
-      const unsigned met = __ballot_sync(kAll, ahead.meets(kept, group, part));
+      const unsigned met = __ballot_sync(kFullMask, ahead.meets(kept, group, part));
       if (part == 0) struck[(group + 1) % 2][box] = (met >> lane & 0xff) != 0;
       ahead.load(s, round, walk, group + 2, box, part);
     }

@@ -8,6 +8,7 @@
 // it, and its key is the latest of theirs and its own.
 //
 // Floor: the pairs, about 30 operations each, by one multiprocessor per group.
+#include "common/warp.cuh"
 #include "nms/segments.cuh"
 #include "nms/soft_nms.h"
 
@@ -16,31 +17,10 @@ namespace {
 
 constexpr int kMostThreads = 512;
 constexpr int kMostWarps = kMostThreads / 32;
-constexpr unsigned kAll = 0xffffffff;
 
 // A score and whose it is; the order of taking.
 template <class T>
-struct Bid {
-  T score;
-  int64_t index;
-  __device__ bool before(const Bid& o) const { return score > o.score || (score == o.score && index < o.index); }
-};
-
-template <class T>
-__device__ Bid<T> shuffled(const Bid<T>& b, int bits) {
-  return {__shfl_xor_sync(kAll, b.score, bits), __shfl_xor_sync(kAll, b.index, bits)};
-}
-
-// The first of the warp's bids, for all its lanes; `carried` goes along with it.
-template <class T>
-__device__ Bid<T> best_of_warp(Bid<T> bid, int64_t* carried) {
-  for (int bits = 16; bits > 0; bits /= 2) {
-    const Bid<T> other = shuffled(bid, bits);
-    const int64_t with = __shfl_xor_sync(kAll, *carried, bits);
-    if (other.before(bid)) bid = other, *carried = with;
-  }
-  return bid;
-}
+using Bid = Indexed<T>;
 
 template <class T>
 struct SoftState {
@@ -87,7 +67,7 @@ template <class T>
 struct LatestScore {
   SoftState<T> s;
   __device__ uint64_t operator()(int64_t i) const {
-    return falling_key(s.taken[i] < 0 ? std::numeric_limits<T>::quiet_NaN() : s.latest[i].score);
+    return falling_key(s.taken[i] < 0 ? std::numeric_limits<T>::quiet_NaN() : s.latest[i].value);
   }
 };
 
@@ -108,7 +88,7 @@ template <bool gaussian, class T>
 __global__ void __launch_bounds__(kMostThreads)
     take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
   constexpr T kGone = -std::numeric_limits<T>::infinity();
-  const Bid<T> nothing{kGone, std::numeric_limits<int64_t>::max()};
+  const Bid<T> nothing{kGone, Bid<T>::kNone};
   __shared__ Shape<T> taken[kMostWarps];
   __shared__ Bid<T> named[kMostWarps], second[kMostWarps];
   __shared__ int64_t named_place[kMostWarps];
@@ -149,37 +129,35 @@ __global__ void __launch_bounds__(kMostThreads)
         if (bid.before(best)) next = best, best = bid, place = i;
         else if (bid.before(next)) next = bid;
       }
-      const Bid<T> first = best_of_warp(best, &place);
-      int64_t unused = 0;
-      const Bid<T> then = best_of_warp(first.index == best.index ? next : best, &unused);
+      const Bid<T> first = warp_first(best), then = warp_first(first.index == best.index ? next : best);
+      place = __shfl_sync(kFullMask, place, first_lane(first.index == best.index));
       if (lane == 0) named[warp] = first, second[warp] = then, named_place[warp] = place;
       __syncthreads();
       if (warp == 0) {
         Bid<T> mine = lane < warps ? named[lane] : nothing;
-        const Bid<T> bound = best_of_warp(lane < warps ? second[lane] : nothing, &unused);
+        const Bid<T> bound = warp_first(lane < warps ? second[lane] : nothing);
         const int64_t at = lane < warps ? named_place[lane] : 0;
         Shape<T> box{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
-        if (mine.score > kGone) box = boxes[at];
+        if (mine.value > kGone) box = boxes[at];
         int k = 0;
         for (; k < warps; ++k) {
-          int64_t winner = lane;
-          const Bid<T> bid = best_of_warp(mine, &winner);
-          if (!(bid.score > kGone) || (k > 0 && !(bid.score > T(0) && bid.before(bound)))) break;
-          const int from = static_cast<int>(winner);
-          const Shape<T> by{{__shfl_sync(kAll, box.x1, from), __shfl_sync(kAll, box.y1, from),
-                             __shfl_sync(kAll, box.x2, from), __shfl_sync(kAll, box.y2, from)},
-                            __shfl_sync(kAll, box.area, from),
+          const Bid<T> bid = warp_first(mine);
+          if (!(bid.value > kGone) || (k > 0 && !(bid.value > T(0) && bid.before(bound)))) break;
+          const int from = first_lane(mine.index == bid.index);
+          const Shape<T> by{{__shfl_sync(kFullMask, box.x1, from), __shfl_sync(kFullMask, box.y1, from),
+                             __shfl_sync(kFullMask, box.x2, from), __shfl_sync(kFullMask, box.y2, from)},
+                            __shfl_sync(kFullMask, box.area, from),
                             T(0)};
           if (latest.before(bid)) latest = bid;
           if (lane == from) {
-            s.taken[start + done + k] = mine.index, s.taken_scores[start + done + k] = mine.score;
+            s.taken[start + done + k] = mine.index, s.taken_scores[start + done + k] = mine.value;
             s.latest[start + done + k] = latest;
             taken[k] = by, scores[at] = kGone;
-            mine.score = kGone;
-          } else if (mine.score > kGone) {
-            mine.score = decayed<gaussian>(mine.score, by, box, decay);
+            mine.value = kGone;
+          } else if (mine.value > kGone) {
+            mine.value = decayed<gaussian>(mine.value, by, box, decay);
           }
-          if (!(mine.score > kGone)) mine = nothing;
+          if (!(mine.value > kGone)) mine = nothing;
         }
         done += k;
         if (lane == 0) taken_count = k;

@@ -10,6 +10,7 @@
 // Floor: the scores once, at memory bandwidth; then about max_detections rounds of a block, some 1 us each.
 #include "common/copy.h"
 #include "common/cuda_utils.cuh"
+#include "common/warp.cuh"
 #include "pipelines/detect.h"
 
 namespace boxops::cuda {
@@ -21,11 +22,14 @@ constexpr int kThreads = 256, kWarps = kThreads / 32;
 struct Rank {
   uint64_t key;
   int32_t pair;
+  __device__ bool before(const Rank& o) const {
+    return key != o.key ? key < o.key : static_cast<uint32_t>(pair) < static_cast<uint32_t>(o.pair);
+  }
 };
 constexpr uint64_t kLast = ~uint64_t(0);
 
-__device__ bool before(const Rank& a, const Rank& b) {
-  return a.key != b.key ? a.key < b.key : static_cast<uint32_t>(a.pair) < static_cast<uint32_t>(b.pair);
+__device__ Rank shuffle_xor(const Rank& own, int bits) {
+  return {cuda::shuffle_xor(own.key, bits), cuda::shuffle_xor(own.pair, bits)};
 }
 
 struct Lists {
@@ -84,10 +88,10 @@ __global__ void __launch_bounds__(kThreads) collect_kernel(DetectInput in, Detec
         continue;
       }
       // One list: a warp appends together.
-      const unsigned votes = __ballot_sync(0xffffffffu, found), lane = threadIdx.x % 32;
+      const unsigned votes = __ballot_sync(kFullMask, found), lane = threadIdx.x % 32;
       uint32_t at = 0;
       if (lane == 0 && votes) at = atomicAdd(&lists.counts[b], static_cast<uint32_t>(__popc(votes)));
-      at = __shfl_sync(0xffffffffu, at, 0) + __popc(votes & ((1u << lane) - 1));
+      at = __shfl_sync(kFullMask, at, 0) + __popc(votes & ((1u << lane) - 1));
       if (found) lists.pairs[b * lists.capacity + at] = pair;
     }
 }
@@ -145,22 +149,19 @@ __global__ void __launch_bounds__(kThreads)
       }));
     }
     for (uint32_t i = threadIdx.x; i < count && most > 0; i += kThreads)
-      if (!before(last, {key_of(in, b, pairs[i]), pairs[i]}))
+      if (!last.before({key_of(in, b, pairs[i]), pairs[i]}))
         to.pairs[target * to.capacity + atomicAdd(&to.counts[target], 1u)] = pairs[i];
   }
 }
 
 // The best of all threads' ranks; `best` is shared memory that no thread may still be reading.
 __device__ Rank best_of_block(Rank mine, Rank* best) {
-  for (int step = 16; step > 0; step /= 2) {
-    const Rank other{__shfl_xor_sync(0xffffffffu, mine.key, step), __shfl_xor_sync(0xffffffffu, mine.pair, step)};
-    if (before(other, mine)) mine = other;
-  }
+  mine = warp_first(mine);
   if (threadIdx.x % 32 == 0) best[threadIdx.x / 32] = mine;
   __syncthreads();
   Rank result = best[0];
   for (int w = 1; w < kWarps; ++w)
-    if (before(best[w], result)) result = best[w];
+    if (best[w].before(result)) result = best[w];
   return result;
 }
 
@@ -201,7 +202,7 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
           continue;
         }
         const Rank rank{cached ? cache.keys[i] : key_of(in, b, pairs[i]), pairs[i]};
-        if (before(rank, mine)) mine = rank, mine_at = i;
+        if (rank.before(mine)) mine = rank, mine_at = i;
       }
       const Rank winner = best_of_block(mine, best);
       if (winner.pair < 0) break;
@@ -235,7 +236,7 @@ __global__ void __launch_bounds__(kThreads)
     mine = {kLast, -1};
     for (int64_t list = threadIdx.x; list < s.kept.per_image; list += kThreads) {
       const Rank rank = head(list);
-      if (before(rank, mine)) mine = rank, mine_at = list;
+      if (rank.before(mine)) mine = rank, mine_at = list;
     }
   };
   find();

@@ -25,6 +25,7 @@
 // work.
 #pragma once
 
+#include "common/warp.cuh"
 #include "roi/roi_lists.cuh"
 
 namespace boxops::cuda {
@@ -208,7 +209,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
           }
         }
         const bool hits_tile = hit.y.begin < hit.y.end && hit.x.begin < hit.x.end;
-        const unsigned ballot = __ballot_sync(0xffffffffu, hits_tile);
+        const unsigned ballot = __ballot_sync(kFullMask, hits_tile);
         if (lane == 0) found[warp] = __popc(ballot);
         __syncthreads();
         int place = before + __popc(ballot & ((1u << lane) - 1)), all = before;
@@ -288,7 +289,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
             for (int s = 0; s < some; ++s) {
               const Piece piece = piece_of(hits[h + s], round);
               const unsigned rows =  // bins along y that touch its row
-                  __ballot_sync(0xffffffffu, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
+                  __ballot_sync(kFullMask, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
               if (rows != 0 && lane < live)
                 add_piece(rows, piece.columns, warp, staged + (s * kLanes + lane) * kBins, weights[s][0], weights[s][1],
                           touched[s][1], sum);

@@ -13,6 +13,7 @@
 // larger than a pixel, cost up to 32 additions a step and no more.
 #pragma once
 
+#include "common/warp.cuh"
 #include "roi/roi_cuda.cuh"
 
 namespace boxops::cuda {
@@ -25,10 +26,10 @@ constexpr int kCells = 40 * 1024 / (kSumWarps * sizeof(T));
 // Adds each lane's g to its cell, those of one cell in the order of the lanes. cell < 0: there is none.
 template <class T>
 __device__ void add_in_order(T* sums, int cell, T g) {
-  const unsigned peers = __match_any_sync(0xffffffffu, cell);
+  const unsigned peers = __match_any_sync(kFullMask, cell);
   T sum = cell < 0 ? T(0) : sums[cell];
-  for (unsigned left = cell < 0 ? 0 : peers; __any_sync(0xffffffffu, left != 0); left &= left - 1) {
-    const T next = __shfl_sync(0xffffffffu, g, left == 0 ? 0 : __ffs(static_cast<int>(left)) - 1);
+  for (unsigned left = cell < 0 ? 0 : peers; __any_sync(kFullMask, left != 0); left &= left - 1) {
+    const T next = __shfl_sync(kFullMask, g, left == 0 ? 0 : __ffs(static_cast<int>(left)) - 1);
     if (left != 0) sum += next;
   }
   __syncwarp();
@@ -70,11 +71,11 @@ __global__ void __launch_bounds__(kSumThreads, kSumBlocks)
     for (int64_t some = warp * share; some < end; some += 32) {
       Steps rows = {0, 0};
       if (some + lane < end) rows = rows_touching<T>(gradients, rois, bins, some + lane, image, low, high);
-      for (unsigned left = __ballot_sync(0xffffffffu, rows.begin < rows.end); left != 0; left &= left - 1) {
+      for (unsigned left = __ballot_sync(kFullMask, rows.begin < rows.end); left != 0; left &= left - 1) {
         const int from = __ffs(static_cast<int>(left)) - 1;
         const int64_t base = ((some + from) * gradients.channels + channel) * area;
-        const int64_t stop = base + __shfl_sync(0xffffffffu, rows.end, from) * bins.width;
-        for (int64_t bin = base + __shfl_sync(0xffffffffu, rows.begin, from) * bins.width; bin < stop; bin += 64) {
+        const int64_t stop = base + __shfl_sync(kFullMask, rows.end, from) * bins.width;
+        for (int64_t bin = base + __shfl_sync(kFullMask, rows.begin, from) * bins.width; bin < stop; bin += 64) {
           int cell[2] = {-1, -1};
           T g[2] = {};
 #pragma unroll

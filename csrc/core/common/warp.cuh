@@ -1,0 +1,60 @@
+// What the 32 lanes of a warp find out together. All lanes call, and all get the result.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <limits>
+
+namespace boxops::cuda {
+
+constexpr unsigned kFullMask = 0xffffffffu;
+
+// A value and whose it is. The larger value comes first, of equal ones that of the lower index; NaN is for the caller
+// to keep out.
+template <class T>
+struct Indexed {
+  static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  T value;
+  int64_t index;
+  __device__ bool before(const Indexed& o) const { return value > o.value || (value == o.value && index < o.index); }
+};
+
+// The first lane for which it holds; -1: none.
+__device__ inline int first_lane(bool holds) { return __ffs(static_cast<int>(__ballot_sync(kFullMask, holds))) - 1; }
+
+// What the lane whose number differs in `bits` holds.
+template <class T>
+__device__ T shuffle_xor(T value, int bits) {
+  return __shfl_xor_sync(kFullMask, value, bits);
+}
+template <class T>
+__device__ Indexed<T> shuffle_xor(const Indexed<T>& own, int bits) {
+  return {shuffle_xor(own.value, bits), shuffle_xor(own.index, bits)};
+}
+
+// op over the values of all lanes; op(a, b) is op(b, a).
+template <class T, class Op>
+__device__ T warp_reduce(T value, Op op) {
+  for (int bits = 16; bits > 0; bits /= 2) value = op(value, shuffle_xor(value, bits));
+  return value;
+}
+template <class T>
+__device__ T warp_sum(T value) {
+  return warp_reduce(value, [](T a, T b) { return a + b; });
+}
+template <class T>
+__device__ T warp_max(T value) {
+  return warp_reduce(value, [](T a, T b) { return a > b ? a : b; });
+}
+template <class T>
+__device__ T warp_min(T value) {
+  return warp_reduce(value, [](T a, T b) { return a < b ? a : b; });
+}
+// Of things with `before`, such as Indexed, the one before all others.
+template <class T>
+__device__ T warp_first(const T& own) {
+  return warp_reduce(own, [](const T& a, const T& b) { return b.before(a) ? b : a; });
+}
+
+}  // namespace boxops::cuda
