@@ -32,7 +32,7 @@ static_assert(sizeof(Pieces<double>) <= 4000, "kernel parameters hold 4 KB");
 template <class T, class Index>
 __global__ void anchors_kernel(const Pieces<T> all, void* out, DType out_type, bool as_rows) {
   const int64_t total = all.pieces[all.count - 1].end;
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < total; at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(total)) {
     int k = 0;
     while (at >= all.pieces[k].end) ++k;
     const Piece<T>& p = all.pieces[k];

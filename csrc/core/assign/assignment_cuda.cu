@@ -213,8 +213,7 @@ __device__ bool augment(const AssignmentInput& in, const Problem& p, int& buffer
 
 // What a ragged batch has where nothing is assigned.
 __global__ void fill_kernel(int64_t n, int64_t* row_ind, int64_t* col_ind) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += int64_t(gridDim.x) * blockDim.x)
-    row_ind[i] = i, col_ind[i] = -1;
+  for (const int64_t i : grid_stride(n)) row_ind[i] = i, col_ind[i] = -1;
 }
 
 // A block solves one problem after another.

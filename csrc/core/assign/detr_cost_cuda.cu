@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) cost_kernel(DetrCostInput in, Softma
     const int64_t b = image_of(in.ragged, g), label = label_of(in, g);
     const Box<T> gt = load_numbers<T>(in.gt_boxes, 0, g);
     const Shape<T> gt_shape = shape_of<Measure::kGIoU>(to_corners(gt, in.gt_boxes.format));
-    for (int64_t q = int64_t(blockIdx.x) * kThreads + threadIdx.x; q < in.queries; q += int64_t(gridDim.x) * kThreads) {
+    for (const int64_t q : grid_stride<kThreads>(in.queries)) {
       const T logit = load<T>(in.logits, in.logits_dtype, logit_at(in, b, q, label));
       const T class_cost = in.focal ? focal_cost(logit, std::exp(-std::abs(logit)))
                                     : -(std::exp(logit - s.max[b * in.queries + q]) / s.sum[b * in.queries + q]);

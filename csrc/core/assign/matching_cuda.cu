@@ -232,8 +232,7 @@ __global__ void rising_kernel(Ragged images, int64_t* rising) {
 // A thread turns the best box of one anchor into its match by the threshold.
 template <class T>
 __global__ void __launch_bounds__(kThreads) threshold_kernel(MatchInput input, GreedyRule<T> rule, Greedy<T> s) {
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < s.batch * s.anchors;
-       at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(s.batch * s.anchors)) {
     s.taken[at] = 0;
     if (!rule.has_threshold || input.images.count(at / s.anchors) == 0 || !(s.ious[at] >= rule.threshold))
       s.matches[at] = -1;
@@ -263,8 +262,7 @@ __global__ void __launch_bounds__(kThreads) row_kernel(MatchMatrix m, GreedyRule
 template <class T>
 __global__ void __launch_bounds__(kThreads) column_kernel(MatrixColumns<T> pairs, Greedy<T> s) {
   const int64_t boxes = pairs.matrix.boxes;
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < s.batch * s.chunks * boxes;
-       at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(s.batch * s.chunks * boxes)) {
     const int64_t g = at % boxes, c = at / boxes % s.chunks, image = at / boxes / s.chunks;
     const auto column = pairs.column(image, g);
     T most = -std::numeric_limits<T>::infinity();

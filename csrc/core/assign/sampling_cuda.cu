@@ -42,7 +42,7 @@ __device__ uint64_t kind_of(const Matches& matches, int64_t b, int64_t i) {
 // A thread writes the keys of four anchors, which share one block of random numbers.
 __global__ void __launch_bounds__(kThreads) random_kernel(Matches matches, Seed seed, State s) {
   const int64_t groups = blocks_of(matches.count, 4), n = matches.batch * groups;
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < n; at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(n)) {
     const int64_t b = at / groups, first = at % groups * 4;
     const Philox random = philox(seed.get(), static_cast<uint64_t>(b), static_cast<uint64_t>(first / 4));
     for (int k = 0; k < 4 && first + k < matches.count; ++k) {
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) random_kernel(Matches matches, Seed 
 __global__ void __launch_bounds__(kThreads)
     loss_kernel(Scalars loss, Matches matches, bool by_loss, bool by_kind, const int64_t* from, State s) {
   const int64_t n = matches.batch * matches.count;
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < n; at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(n)) {
     const int64_t flat = from == nullptr ? at : from[at], b = flat / matches.count, i = flat % matches.count;
     const uint64_t kind = by_kind ? kind_of(matches, b, i) : 0;
     s.keys[at] = by_loss ? kind << 32 | score_key(loss, b, i) : kind;
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
       begin[threadIdx.x] = begin_of(s, matches.batch * count, static_cast<uint64_t>(b) * kKinds + threadIdx.x, shift);
     __syncthreads();
     const int64_t wanted = hard_negatives(begin[1] - begin[0], ratio, min_negatives, count);
-    for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads) {
+    for (const int64_t i : grid_stride<kThreads>(count)) {
       const int64_t at = b * count + i;
       mask[s.order[at]] = at >= begin[1] && at < begin[2] && at - begin[1] < wanted;
     }

@@ -9,14 +9,13 @@ constexpr int kThreads = 256;
 // A thread per box.
 template <class T>
 __global__ void area_kernel(Boxes boxes, T* out) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
-    out[i] = area(load_box<T>(boxes, 0, i));
+  for (const int64_t i : grid_stride<kThreads>(boxes.count)) out[i] = area(load_box<T>(boxes, 0, i));
 }
 
 // A thread per box.
 template <class T>
 __global__ void convert_kernel(Boxes boxes, Format to, void* out, DType out_type) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
+  for (const int64_t i : grid_stride<kThreads>(boxes.count))
     store_box(out, out_type, i, convert_box(load_numbers<T>(boxes, 0, i), boxes.format, to));
 }
 
@@ -24,14 +23,13 @@ __global__ void convert_kernel(Boxes boxes, Format to, void* out, DType out_type
 template <class S>
 __global__ void clip_kernel(Boxes boxes, S height, S width, S* out) {
   const S* in = static_cast<const S*>(boxes.data);
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < boxes.count * 4;
-       at += int64_t(gridDim.x) * kThreads)
+  for (const int64_t at : grid_stride<kThreads>(boxes.count * 4))
     out[at] = clip(in[at / 4 * boxes.box_stride + at % 4 * boxes.coord_stride], at % 2 ? height : width);
 }
 
 // A thread per box, for float16 and bfloat16.
 __global__ void clip_half_kernel(Boxes boxes, float height, float width, void* out) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < boxes.count; i += int64_t(gridDim.x) * kThreads)
+  for (const int64_t i : grid_stride<kThreads>(boxes.count))
     store_box(out, boxes.dtype, i, clip_box(load_box<float>(boxes, 0, i), height, width));
 }
 

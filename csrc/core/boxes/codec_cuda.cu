@@ -33,8 +33,7 @@ __device__ void put(T* boxes, int64_t i, const Box<T>& b) {
 // Every kernel: a thread per box and its anchor.
 template <class F>
 __device__ void for_each_box(int64_t count, F f) {
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < count; at += int64_t(gridDim.x) * kThreads)
-    f(at);
+  for (const int64_t at : grid_stride<kThreads>(count)) f(at);
 }
 
 template <class T>

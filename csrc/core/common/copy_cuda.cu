@@ -6,13 +6,11 @@ namespace {
 
 // A thread per element.
 __global__ void copy_kernel(StridedView from, int64_t numel, void* out) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < numel; i += int64_t(gridDim.x) * blockDim.x)
-    copy_element(from, out, i);
+  for (const int64_t i : grid_stride(numel)) copy_element(from, out, i);
 }
 
 __global__ void copy_indices_kernel(StridedView from, DType dtype, int64_t numel, int64_t* out) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < numel; i += int64_t(gridDim.x) * blockDim.x)
-    out[i] = load_index(from.data, dtype, source_of(from, i));
+  for (const int64_t i : grid_stride(numel)) out[i] = load_index(from.data, dtype, source_of(from, i));
 }
 
 }  // namespace

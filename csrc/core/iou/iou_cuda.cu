@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) iou_kernel(Boxes boxes1, Boxes boxes
 template <Measure measure, class T>
 __global__ void __launch_bounds__(kThreads) paired_kernel(Boxes boxes1, Boxes boxes2, T iou_eps, T eps, T* out) {
   const int64_t total = boxes1.batch * boxes1.count;
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < total; at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(total)) {
     const int64_t batch = at / boxes1.count, i = at % boxes1.count;
     out[at] = measure_of<measure>(shape_of<measure>(load_box<T>(boxes1, batch, i)),
                                   shape_of<measure>(load_box<T>(boxes2, batch, i)), iou_eps, eps);

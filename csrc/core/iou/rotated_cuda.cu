@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) pairwise_kernel(Boxes boxes1, Boxes 
 template <class T>
 __global__ void __launch_bounds__(kThreads) paired_kernel(Boxes boxes1, Boxes boxes2, T* out) {
   const int64_t total = boxes1.batch * boxes1.count;
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < total; at += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t at : grid_stride<kThreads>(total)) {
     const int64_t batch = at / boxes1.count, i = at % boxes1.count;
     out[at] = iou_of(load_rotated_box<T>(boxes1, batch, i), load_rotated_box<T>(boxes2, batch, i));
   }

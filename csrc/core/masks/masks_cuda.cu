@@ -91,7 +91,7 @@ constexpr int kChunks = 8;  // of 16 bytes, that a thread reads
 
 // A thread says of one mask that no pixel was seen.
 __global__ void clear_kernel(int64_t count, int64_t height, int64_t width, Extent* extents) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t i : grid_stride<kThreads>(count)) {
     Extent* e = extents + 4 * i;
     e[0] = width, e[1] = height, e[2] = e[3] = -1;
   }
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // A thread per number.
 __global__ void boxes_kernel(int64_t count, const Extent* extents, float* boxes) {
-  for (int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x; at < count * 4; at += int64_t(gridDim.x) * kThreads)
+  for (const int64_t at : grid_stride<kThreads>(count * 4))
     boxes[at] = extents[at / 4 * 4 + 2] < 0 ? 0.0f : static_cast<float>(extents[at]);
 }
 

@@ -48,8 +48,7 @@ template <class T>
 __global__ void load_kernel(FusionModel model, int64_t number, int64_t first, T skip_score, FusionState<T> s) {
   const T weight = static_cast<T>(model.weight);
   if (blockIdx.x == 0 && threadIdx.x == 0) s.weights[number] = weight;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < model.boxes.count;
-       i += int64_t(gridDim.x) * blockDim.x) {
+  for (const int64_t i : grid_stride(model.boxes.count)) {
     const T score = load<T>(model.scores.data, model.scores.dtype, i * model.scores.stride);
     const Box<T> box = load_box<T>(model.boxes, 0, i);
     const bool used = score >= skip_score && area(box) > T(0);
@@ -167,7 +166,7 @@ __global__ void __launch_bounds__(kCompactThreads) found_kernel(FusionState<T> s
 // A thread writes one result.
 template <class T>
 __global__ void emit_kernel(FusionState<T> s, FusionResult<T> result, const int64_t* count) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < *count; i += int64_t(gridDim.x) * blockDim.x) {
+  for (const int64_t i : grid_stride(*count)) {
     const int64_t first = s.found[s.segments.order[i]];
     const Box<T> b = s.clusters[s.slot[first]].box;
     T* out = result.boxes + 4 * i;

@@ -152,8 +152,7 @@ __global__ void key_kernel(NmsInput input, Key kind, const int64_t* from, int64_
 // A thread finds the slot of one rank's (image, group).
 template <class S>
 __global__ void slot_kernel(NmsInput input, Ordered<S> s) {
-  for (int64_t rank = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; rank < s.n;
-       rank += int64_t(gridDim.x) * blockDim.x) {
+  for (const int64_t rank : grid_stride(s.n)) {
     const uint64_t flat = s.order[rank], count = input.boxes.count, batch = flat / count;
     const uint64_t group = group_key(input.groups, batch, flat % count);
     uint64_t hash = (group ^ batch << 32) * 0x9e3779b97f4a7c15ull;
@@ -171,7 +170,7 @@ __global__ void slot_kernel(NmsInput input, Ordered<S> s) {
 // A thread puts one box to its place.
 template <class S>
 __global__ void put_kernel(NmsInput input, PaddedOptions options, Ordered<S> s) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < s.n; i += int64_t(gridDim.x) * blockDim.x) {
+  for (const int64_t i : grid_stride(s.n)) {
     const int64_t rank = input.has_groups ? s.rank[i] : i, flat = s.order[rank];
     const int64_t count = input.boxes.count, image = flat / count * count;
     Span span{image, image + count};

@@ -34,7 +34,7 @@ struct Segments {
 // A thread writes key(value) of one value; `from` null: the values are 0 to n - 1.
 template <class Key>
 __global__ void segment_key_kernel(Key key, const int64_t* from, Segments s) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < s.n; i += int64_t(gridDim.x) * blockDim.x) {
+  for (const int64_t i : grid_stride(s.n)) {
     const int64_t value = from == nullptr ? i : from[i];
     s.keys[i] = key(value), s.values[i] = value;
   }

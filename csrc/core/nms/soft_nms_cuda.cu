@@ -175,7 +175,7 @@ __global__ void clear_kernel(int64_t* count) { *count = 0; }
 // A thread writes one result; `order` null: the results are in order.
 template <class T>
 __global__ void emit_kernel(SoftState<T> s, const int64_t* order, const int64_t* count, int64_t* kept, T* kept_scores) {
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < *count; i += int64_t(gridDim.x) * blockDim.x) {
+  for (const int64_t i : grid_stride(*count)) {
     const int64_t from = order == nullptr ? i : order[i];
     kept[i] = s.taken[from], kept_scores[i] = s.taken_scores[from];
   }

@@ -67,8 +67,7 @@ State carve(void* base, const DetectInput& in, const DetectOptions& o, size_t* b
 
 // A thread clears one counter.
 __global__ void clear_kernel(uint32_t* counts, int64_t n) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads)
-    counts[i] = 0;
+  for (const int64_t i : grid_stride<kThreads>(n)) counts[i] = 0;
 }
 
 // A thread looks at one score at a time, neighbours at neighbours, and appends it to its list.

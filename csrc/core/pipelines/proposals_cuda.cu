@@ -108,7 +108,7 @@ __device__ int64_t level_of(const int64_t* offsets, int64_t levels, int64_t i) {
 template <class T>
 __global__ void key_kernel(ProposalsInput in, State<T> s, const int64_t* from) {
   const int64_t n = s.batch * s.anchors;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t i : grid_stride<kThreads>(n)) {
     const int64_t flat = from == nullptr ? i : from[i], b = flat / s.anchors, anchor = flat % s.anchors;
     const uint64_t level = b * s.levels + level_of(s.level_offsets, s.levels, anchor);
     const uint64_t key = from == nullptr ? score_key(in.objectness, b, anchor) : level;
@@ -121,7 +121,7 @@ __global__ void key_kernel(ProposalsInput in, State<T> s, const int64_t* from) {
 template <class T>
 __global__ void decode_kernel(ProposalsInput in, ProposalsOptions o, State<T> s) {
   const int64_t n = s.batch * s.slots;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t i : grid_stride<kThreads>(n)) {
     const int64_t b = i / s.slots, slot = i % s.slots, level = level_of(s.slot_offsets, s.levels, slot);
     const int64_t rank = slot - s.slot_offsets[level];
     const int64_t anchor = s.order[b * s.anchors + s.level_offsets[level] + rank] - b * s.anchors;
@@ -140,7 +140,7 @@ __global__ void decode_kernel(ProposalsInput in, ProposalsOptions o, State<T> s)
 template <class T>
 __global__ void gather_kernel(State<T> s, int64_t most, T* boxes, T* scores) {
   const int64_t n = s.batch * most;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < n; i += int64_t(gridDim.x) * kThreads) {
+  for (const int64_t i : grid_stride<kThreads>(n)) {
     const int64_t slot = s.indices[i], from = i / most * s.slots + slot;
     for (int k = 0; k < 4; ++k) boxes[4 * i + k] = slot < 0 ? T(0) : s.boxes[4 * from + k];
     scores[i] = slot < 0 ? T(0) : s.scores[from];

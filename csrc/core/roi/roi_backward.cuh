@@ -321,8 +321,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
 // A thread adds the parts of one number.
 template <class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* sums, int64_t count, void* out) {
-  for (int64_t i = int64_t(blockIdx.x) * kTileThreads + threadIdx.x; i < count;
-       i += int64_t(gridDim.x) * kTileThreads) {
+  for (const int64_t i : grid_stride<kTileThreads>(count)) {
     T part[kParts];
 #pragma unroll
     for (int p = 0; p < kParts; ++p) part[p] = sums[p * count + i];

@@ -71,8 +71,7 @@ __global__ void __launch_bounds__(kListThreads)
   for (int k = threadIdx.x; k < count; k += kListThreads)
     keys[k] = static_cast<uint32_t>(segment_of<T>(gradients, rois, k) * kRanked + k);
   __syncthreads();
-  for (int64_t k = int64_t(blockIdx.x) * kListThreads + threadIdx.x; k < max_of<int64_t>(count, s.segments + 1);
-       k += int64_t(gridDim.x) * kListThreads) {
+  for (const int64_t k : grid_stride<kListThreads>(max_of<int64_t>(count, s.segments + 1))) {
     const uint32_t roi = k < count ? keys[k] : 0, segment = static_cast<uint32_t>(min_of(k, s.segments) * kRanked);
     int before_roi = 0, before_segment = 0;
 #pragma unroll 8
@@ -85,8 +84,7 @@ __global__ void __launch_bounds__(kListThreads)
 // A thread finds the segment of one RoI.
 template <Pooling pooling, class T>
 __global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> s) {
-  for (int64_t k = int64_t(blockIdx.x) * kListThreads + threadIdx.x; k < rois.count;
-       k += int64_t(gridDim.x) * kListThreads) {
+  for (const int64_t k : grid_stride<kListThreads>(rois.count)) {
     s.keys[k] = static_cast<uint64_t>(segment_of<T>(gradients, rois, k));
     s.values[k] = k;
   }
@@ -95,8 +93,7 @@ __global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> 
 // A thread works out where the RoI of one place lies, and finds where one segment begins by bisection.
 template <Pooling pooling, class T>
 __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
-  for (int64_t i = int64_t(blockIdx.x) * kListThreads + threadIdx.x; i < max_of(rois.count, s.segments + 1);
-       i += int64_t(gridDim.x) * kListThreads) {
+  for (const int64_t i : grid_stride<kListThreads>(max_of(rois.count, s.segments + 1))) {
     if (i < rois.count) list_roi(gradients, rois, bins, s, i, s.order[i], static_cast<int64_t>(s.sorted[i]));
     if (i <= s.segments) s.begin[i] = lower_bound(s.sorted, rois.count, static_cast<uint64_t>(i));
   }
