@@ -4,6 +4,7 @@
 #include "common/cuda_utils.cuh"
 #include "common/geometry.h"
 #include "common/random.h"
+#include "common/sort_space.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -12,24 +13,16 @@ constexpr int kThreads = 256;
 constexpr int kKinds = 3;  // positives, negatives, ignored
 
 struct State {
-  uint64_t *keys, *sorted;  // [batch, count] each
-  int64_t *values, *order;
-  uint64_t *taken_keys, *taken_sorted;  // [batch, size]
-  int64_t* taken;
-  void* sort;
-  size_t sort_bytes;
+  SortSpace all;    // [batch, count]
+  int64_t* order;   // likewise
+  SortSpace taken;  // [batch, size]
 };
 
 State carve(void* base, const Matches& matches, int64_t size, size_t* bytes) {
   Workspace w(base);
   const int64_t n = matches.batch * matches.count, taken = matches.batch * size;
   State s;
-  s.keys = w.take<uint64_t>(n), s.sorted = w.take<uint64_t>(n);
-  s.values = w.take<int64_t>(n), s.order = w.take<int64_t>(n);
-  s.taken_keys = w.take<uint64_t>(taken), s.taken_sorted = w.take<uint64_t>(taken), s.taken = w.take<int64_t>(taken);
-  const size_t one = n > 0 ? sort_pairs_workspace(n) : 0, other = taken > 0 ? sort_pairs_workspace(taken) : 0;
-  s.sort_bytes = one > other ? one : other;
-  s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
+  s.all = SortSpace(w, n), s.order = w.take<int64_t>(n), s.taken = SortSpace(w, taken);
   *bytes = w.used();
   return s;
 }
@@ -47,8 +40,8 @@ __global__ void __launch_bounds__(kThreads) random_kernel(Matches matches, Seed 
     const Philox random = philox(seed.get(), static_cast<uint64_t>(b), static_cast<uint64_t>(first / 4));
     for (int k = 0; k < 4 && first + k < matches.count; ++k) {
       const int64_t flat = b * matches.count + first + k;
-      s.keys[flat] = kind_of(matches, b, first + k) << 32 | random.word[k];
-      s.values[flat] = flat;
+      s.all.keys[flat] = kind_of(matches, b, first + k) << 32 | random.word[k];
+      s.all.values[flat] = flat;
     }
   }
 }
@@ -60,14 +53,14 @@ __global__ void __launch_bounds__(kThreads)
   for (const int64_t at : grid_stride<kThreads>(n)) {
     const int64_t flat = from == nullptr ? at : from[at], b = flat / matches.count, i = flat % matches.count;
     const uint64_t kind = by_kind ? kind_of(matches, b, i) : 0;
-    s.keys[at] = by_loss ? kind << 32 | score_key(loss, b, i) : kind;
-    s.values[at] = flat;
+    s.all.keys[at] = by_loss ? kind << 32 | score_key(loss, b, i) : kind;
+    s.all.values[at] = flat;
   }
 }
 
 // The first place of a kind (and of the kinds after it) among the sorted keys.
-__device__ int64_t begin_of(const State& s, int64_t n, uint64_t kind, int shift) {
-  return lower_bound(s.sorted, n, kind << shift);
+__device__ int64_t begin_of(const State& s, uint64_t kind, int shift) {
+  return lower_bound(s.all.sorted, s.all.n, kind << shift);
 }
 
 // A block takes one image after another: positives, then negatives, then -1, with keys that put their indices in order.
@@ -76,9 +69,7 @@ __global__ void __launch_bounds__(kThreads) take_kernel(Matches matches, int64_t
   __shared__ int64_t begin[kKinds];
   for (int64_t b = blockIdx.x; b < matches.batch; b += gridDim.x) {
     __syncthreads();
-    if (threadIdx.x < kKinds)
-      begin[threadIdx.x] =
-          begin_of(s, matches.batch * matches.count, static_cast<uint64_t>(b) * kKinds + threadIdx.x, 32);
+    if (threadIdx.x < kKinds) begin[threadIdx.x] = begin_of(s, static_cast<uint64_t>(b) * kKinds + threadIdx.x, 32);
     __syncthreads();
     const int64_t there = begin[1] - begin[0], positives = there < most_positives ? there : most_positives;
     const int64_t rest = begin[2] - begin[1], negatives = rest < size - positives ? rest : size - positives;
@@ -86,8 +77,8 @@ __global__ void __launch_bounds__(kThreads) take_kernel(Matches matches, int64_t
       const int kind = i < positives ? 0 : i < positives + negatives ? 1 : 2;
       const int64_t at = kind == 0 ? begin[0] + i : begin[1] + i - positives;
       const int64_t index = kind == 2 ? -1 : s.order[at] - b * matches.count;
-      s.taken_keys[b * size + i] = static_cast<uint64_t>((b * kKinds + kind) * matches.count + (kind == 2 ? 0 : index));
-      s.taken[b * size + i] = index;
+      s.taken.keys[b * size + i] = static_cast<uint64_t>((b * kKinds + kind) * matches.count + (kind == 2 ? 0 : index));
+      s.taken.values[b * size + i] = index;
     }
     if (threadIdx.x == 0) num_positive[b] = positives, num_sampled[b] = positives + negatives;
   }
@@ -100,8 +91,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t count = matches.count;
   for (int64_t b = blockIdx.y; b < matches.batch; b += gridDim.y) {
     __syncthreads();
-    if (threadIdx.x < kKinds)
-      begin[threadIdx.x] = begin_of(s, matches.batch * count, static_cast<uint64_t>(b) * kKinds + threadIdx.x, shift);
+    if (threadIdx.x < kKinds) begin[threadIdx.x] = begin_of(s, static_cast<uint64_t>(b) * kKinds + threadIdx.x, shift);
     __syncthreads();
     const int64_t wanted = hard_negatives(begin[1] - begin[0], ratio, min_negatives, count);
     for (const int64_t i : grid_stride<kThreads>(count)) {
@@ -127,13 +117,12 @@ int sample_matches(const Matches& matches, int64_t size, int64_t most_positives,
   if (n > 0) {
     const int64_t groups = matches.batch * blocks_of(matches.count, 4);
     BOXOPS_TRY(launch(random_kernel, grid_x(blocks_of(groups, kThreads)), kThreads, stream, matches, seed, s));
-    BOXOPS_TRY(sort_pairs(s.keys, s.sorted, s.values, s.order, n, 32 + bits_of(kinds), s.sort, s.sort_bytes, stream));
+    BOXOPS_TRY(s.all.sort(s.order, 32 + bits_of(kinds), stream));
   }
   BOXOPS_TRY(launch(take_kernel, grid_x(matches.batch), kThreads, stream, matches, size, most_positives, s,
                     num_positive, num_sampled));
   if (taken == 0) return cudaSuccess;
-  return sort_pairs(s.taken_keys, s.taken_sorted, s.taken, indices, taken,
-                    bits_of(kinds * max_of<int64_t>(1, matches.count)), s.sort, s.sort_bytes, stream);
+  return s.taken.sort(indices, bits_of(kinds * max_of<int64_t>(1, matches.count)), stream);
 }
 
 int mine_hard_negatives(const Scalars& loss, const Matches& matches, double ratio, int64_t min_negatives, uint8_t* mask,
@@ -145,11 +134,10 @@ int mine_hard_negatives(const Scalars& loss, const Matches& matches, double rati
   const unsigned grid = grid_x(blocks_of(n, kThreads));
   const bool wide = score_key_bits(loss.dtype) == 64;
   BOXOPS_TRY(launch(loss_kernel, grid, kThreads, stream, loss, matches, true, !wide, nullptr, s));
-  BOXOPS_TRY(sort_pairs(s.keys, s.sorted, s.values, s.order, n, wide ? 64 : 32 + bits_of(kinds), s.sort, s.sort_bytes,
-                        stream));
+  BOXOPS_TRY(s.all.sort(s.order, wide ? 64 : 32 + bits_of(kinds), stream));
   if (wide) {  // a stable sort by kind on top
     BOXOPS_TRY(launch(loss_kernel, grid, kThreads, stream, loss, matches, false, true, s.order, s));
-    BOXOPS_TRY(sort_pairs(s.keys, s.sorted, s.values, s.order, n, bits_of(kinds), s.sort, s.sort_bytes, stream));
+    BOXOPS_TRY(s.all.sort(s.order, bits_of(kinds), stream));
   }
   const dim3 blocks(grid_x(blocks_of(matches.count, 8 * kThreads)), grid_yz(matches.batch));
   return launch(mask_kernel, blocks, kThreads, stream, matches, ratio, min_negatives, wide ? 0 : 32, s, mask);

@@ -13,7 +13,7 @@
 #pragma once
 
 #include "common/cuda_utils.cuh"
-#include "common/sort.h"
+#include "common/sort_space.cuh"
 #include "nms/overlap.cuh"
 
 namespace boxops::cuda {
@@ -40,13 +40,10 @@ struct Ordered {
   S* boxes;        // by place
   Span* segment;   // by place
   int* alive;      // by place: is a candidate, and no kept box of an earlier round overlaps it too much
-  // For sorting:
-  int64_t slots;  // of the hash table, a power of two
-  uint64_t *keys, *keys_sorted;
-  int64_t* values;
+  // Where it is sorted:
+  SortSpace space;
+  int64_t slots;              // of the hash table, a power of two
   unsigned long long* table;  // by slot: the first box that came
-  void* sort;
-  size_t sort_bytes;
 
   Ordered(Workspace& w, const NmsInput& input)
       : n(input.boxes.batch * input.boxes.count),
@@ -55,15 +52,10 @@ struct Ordered {
         rank(w.take<int64_t>(n)),
         boxes(w.take<S>(n)),
         segment(w.take<Span>(n)),
-        alive(w.take<int>(n)) {
-    const int64_t sorted = by_counting(input) ? 0 : n;
-    slots = sorted > 0 && input.has_groups ? int64_t(1) << bits_of(2 * n) : 0;
-    keys = w.take<uint64_t>(sorted), keys_sorted = w.take<uint64_t>(sorted);
-    values = w.take<int64_t>(sorted);
-    table = w.take<unsigned long long>(slots);
-    sort_bytes = sorted > 0 ? sort_pairs_workspace(n) : 0;
-    sort = w.take<char>(static_cast<int64_t>(sort_bytes));
-  }
+        alive(w.take<int>(n)),
+        space(w, by_counting(input) ? 0 : n),
+        slots(space.n > 0 && input.has_groups ? int64_t(1) << bits_of(2 * n) : 0),
+        table(w.take<unsigned long long>(slots)) {}
 
   __device__ void put(const NmsInput& input, const PaddedOptions& options, int64_t flat, int64_t rank_of_it,
                       int64_t place, const Span& span) const {
@@ -161,7 +153,7 @@ __global__ void slot_kernel(NmsInput input, Ordered<S> s) {
       const uint64_t slot = hash & (s.slots - 1), first = atomicCAS(&s.table[slot], ~0ull, flat);
       if (first != ~0ull && (first / count != batch || group_key(input.groups, batch, first % count) != group))
         continue;
-      s.keys[rank] = slot, s.values[rank] = rank;
+      s.space.keys[rank] = slot, s.space.values[rank] = rank;
       break;
     }
   }
@@ -175,8 +167,8 @@ __global__ void put_kernel(NmsInput input, PaddedOptions options, Ordered<S> s) 
     const int64_t count = input.boxes.count, image = flat / count * count;
     Span span{image, image + count};
     if (input.has_groups) {
-      const uint64_t slot = s.keys_sorted[i];
-      span = {lower_bound(s.keys_sorted, s.n, slot), lower_bound(s.keys_sorted, s.n, slot + 1)};
+      const uint64_t slot = s.space.sorted[i];
+      span = {lower_bound(s.space.sorted, s.n, slot), lower_bound(s.space.sorted, s.n, slot + 1)};
     }
     s.put(input, options, flat, rank, i, span);
   }
@@ -197,13 +189,10 @@ int count(const NmsInput& input, const PaddedOptions& options, const Ordered<S>&
 template <class S>
 int sort(const NmsInput& input, const PaddedOptions& options, const Ordered<S>& s, void* stream) {
   const unsigned blocks = grid_x(blocks_of(s.n, kThreads));
-  const auto sort_to = [&](int64_t* to, int bits) {
-    return sort_pairs(s.keys, s.keys_sorted, s.values, to, s.n, bits, s.sort, s.sort_bytes, stream);
-  };
   const auto sort_by = [&](Key kind, const int64_t* from, int64_t* to, int bits) -> int {
-    BOXOPS_TRY(
-        launch(key_kernel, blocks, kThreads, stream, input, kind, from, s.n, s.keys, s.values, s.slots, s.table));
-    return sort_to(to, bits);
+    BOXOPS_TRY(launch(key_kernel, blocks, kThreads, stream, input, kind, from, s.n, s.space.keys, s.space.values,
+                      s.slots, s.table));
+    return s.space.sort(to, bits, stream);
   };
   const int64_t batch = input.boxes.batch;
   const int bits = score_key_bits(input.scores.dtype);
@@ -217,7 +206,7 @@ int sort(const NmsInput& input, const PaddedOptions& options, const Ordered<S>& 
   }
   if (input.has_groups) {
     BOXOPS_TRY(launch(slot_kernel<S>, blocks, kThreads, stream, input, s));
-    BOXOPS_TRY(sort_to(s.rank, bits_of(s.slots)));
+    BOXOPS_TRY(s.space.sort(s.rank, bits_of(s.slots), stream));
   }
   return launch(put_kernel<S>, blocks, kThreads, stream, input, options, s);
 }

@@ -3,7 +3,7 @@
 
 #include "common/compact.cuh"
 #include "common/cuda_utils.cuh"
-#include "common/sort.h"
+#include "common/sort_space.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -12,23 +12,12 @@ constexpr int kSegmentThreads = 256;
 
 // The order of n elements, and where its segments start.
 struct Segments {
+  SortSpace space;
   int64_t n;
-  uint64_t *keys, *keys_sorted;
-  int64_t *values, *order, *starts, *count;  // starts[count] and one more, n
-  void* sort;
-  size_t sort_bytes;
+  int64_t *order, *starts, *count;  // starts[count] and one more, n
 
   Segments(Workspace& w, int64_t n)
-      : n(n),
-        keys(w.take<uint64_t>(n)),
-        keys_sorted(w.take<uint64_t>(n)),
-        values(w.take<int64_t>(n)),
-        order(w.take<int64_t>(n)),
-        starts(w.take<int64_t>(n + 1)),
-        count(w.take<int64_t>(1)),
-        sort_bytes(sort_pairs_workspace(n)) {
-    sort = w.take<char>(static_cast<int64_t>(sort_bytes));
-  }
+      : space(w, n), n(n), order(w.take<int64_t>(n)), starts(w.take<int64_t>(n + 1)), count(w.take<int64_t>(1)) {}
 };
 
 // A thread writes key(value) of one value; `from` null: the values are 0 to n - 1.
@@ -36,7 +25,7 @@ template <class Key>
 __global__ void segment_key_kernel(Key key, const int64_t* from, Segments s) {
   for (const int64_t i : grid_stride(s.n)) {
     const int64_t value = from == nullptr ? i : from[i];
-    s.keys[i] = key(value), s.values[i] = value;
+    s.space.keys[i] = key(value), s.space.values[i] = value;
   }
 }
 
@@ -45,7 +34,7 @@ template <class Key>
 int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* stream) {
   BOXOPS_TRY(
       launch(segment_key_kernel<Key>, grid_x(blocks_of(s.n, kSegmentThreads)), kSegmentThreads, stream, key, from, s));
-  return sort_pairs(s.keys, s.keys_sorted, s.values, s.order, s.n, bits, s.sort, s.sort_bytes, stream);
+  return s.space.sort(s.order, bits, stream);
 }
 
 // One block lists where the sorted keys change; without keys there is one segment.
@@ -53,7 +42,7 @@ __global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s, boo
   const int64_t count =
       one ? 1
           : compact(
-                s.n, s.n, [&](int64_t i) { return i == 0 || s.keys_sorted[i] != s.keys_sorted[i - 1]; },
+                s.n, s.n, [&](int64_t i) { return i == 0 || s.space.sorted[i] != s.space.sorted[i - 1]; },
                 [&](int64_t at, int64_t i) { s.starts[at] = i; });
   if (threadIdx.x > 0) return;
   if (one) s.starts[0] = 0;

@@ -5,6 +5,7 @@
 
 #include <boxops/nms.h>
 #include "common/cuda_utils.cuh"
+#include "common/sort_space.cuh"
 #include "pipelines/proposals.h"
 
 namespace boxops::cuda {
@@ -17,13 +18,12 @@ struct State {
   int64_t batch, anchors, levels, slots, longest;  // longest: the slots of the largest level
   int64_t *level_offsets, *slot_offsets;  // [levels + 1], where a level starts among an image's anchors, and slots
   double* image_sizes;                    // [B, 2]
-  uint64_t *keys, *keys_sorted;           // [B, A]
-  int64_t *values, *spare, *order;        // order: [B, A] flat indices, sorted
+  SortSpace space;                        // [B, A]
+  int64_t *spare, *order;                 // order: [B, A] flat indices, sorted
   T *boxes, *scores;                      // [B, slots]; score -1 where there is no candidate
   uint8_t* groups;                        // [B, slots], as int32 where there are more than 256 levels
   int64_t* indices;                       // [B, post_nms_top_n] slots
-  void *sort, *nms;
-  size_t sort_bytes;
+  void* nms;
   bool narrow;  // the sort key of a logit leaves room for (image, level) above it
 
   DType group_type() const { return levels <= 256 ? DType::kUInt8 : DType::kInt32; }
@@ -53,15 +53,12 @@ State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, 
   const int64_t n = s.batch * s.anchors, m = s.batch * s.slots;
   s.level_offsets = w.take<int64_t>(s.levels + 1), s.slot_offsets = w.take<int64_t>(s.levels + 1);
   s.image_sizes = w.take<double>(2 * s.batch);
-  s.keys = w.take<uint64_t>(n), s.keys_sorted = w.take<uint64_t>(n);
-  s.values = w.take<int64_t>(n), s.order = w.take<int64_t>(n);
+  s.space = SortSpace(w, n), s.order = w.take<int64_t>(n);
   s.narrow = score_key_bits(in.objectness.dtype) == 32 && bits_of(s.batch * s.levels) <= 32;
   s.spare = w.take<int64_t>(s.narrow ? 0 : n);
   s.boxes = w.take<T>(4 * m), s.scores = w.take<T>(m);
   s.groups = w.take<uint8_t>(m * size_of(s.group_type()));
   s.indices = w.take<int64_t>(s.batch * o.post_nms_top_n);
-  s.sort_bytes = sort_pairs_workspace(n);
-  s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
   s.nms = w.take<char>(static_cast<int64_t>(nms_workspace(s.nms_input(), o.post_nms_top_n, sizeof(T) == 8)));
   *bytes = w.used();
   return s;
@@ -112,8 +109,8 @@ __global__ void key_kernel(ProposalsInput in, State<T> s, const int64_t* from) {
     const int64_t flat = from == nullptr ? i : from[i], b = flat / s.anchors, anchor = flat % s.anchors;
     const uint64_t level = b * s.levels + level_of(s.level_offsets, s.levels, anchor);
     const uint64_t key = from == nullptr ? score_key(in.objectness, b, anchor) : level;
-    s.keys[i] = s.narrow ? level << 32 | key : key;
-    s.values[i] = flat;
+    s.space.keys[i] = s.narrow ? level << 32 | key : key;
+    s.space.values[i] = flat;
   }
 }
 
@@ -154,11 +151,10 @@ int sort(const ProposalsInput& in, const State<T>& s, void* stream) {
   const int level_bits = bits_of(s.batch * s.levels), key_bits = score_key_bits(in.objectness.dtype);
   const unsigned blocks = grid_x(blocks_of(n, kThreads));
   BOXOPS_TRY(launch(key_kernel<T>, blocks, kThreads, stream, in, s, nullptr));
-  BOXOPS_TRY(sort_pairs(s.keys, s.keys_sorted, s.values, s.narrow ? s.order : s.spare, n,
-                        s.narrow ? 32 + level_bits : key_bits, s.sort, s.sort_bytes, stream));
+  BOXOPS_TRY(s.space.sort(s.narrow ? s.order : s.spare, s.narrow ? 32 + level_bits : key_bits, stream));
   if (s.narrow) return cudaSuccess;
   BOXOPS_TRY(launch(key_kernel<T>, blocks, kThreads, stream, in, s, s.spare));
-  return sort_pairs(s.keys, s.keys_sorted, s.values, s.order, n, level_bits, s.sort, s.sort_bytes, stream);
+  return s.space.sort(s.order, level_bits, stream);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 // its own. Beyond that there are three launches and a sort. Workspace: O(K + levels N).
 #pragma once
 
-#include "common/sort.h"
+#include "common/sort_space.cuh"
 #include "roi/roi_cuda.cuh"
 
 namespace boxops::cuda {
@@ -23,10 +23,7 @@ struct Lists {
   int64_t *order, *begin;
   Place<pooling, T>* places;
   bool ranked;
-  uint64_t *keys, *sorted;  // these where not ranked
-  int64_t* values;
-  void* sort;
-  size_t sort_bytes;
+  SortSpace by_segment;  // where not ranked
 };
 
 template <Pooling pooling, class T>
@@ -37,11 +34,7 @@ Lists<pooling, T> carve(void* base, const Features& gradients, int64_t count, si
   s.order = w.take<int64_t>(count), s.begin = w.take<int64_t>(s.segments + 1);
   s.places = w.take<Place<pooling, T>>(count);
   s.ranked = count <= kRanked && s.segments < (int64_t(1) << 32) / kRanked;
-  if (!s.ranked) {
-    s.keys = w.take<uint64_t>(count), s.sorted = w.take<uint64_t>(count), s.values = w.take<int64_t>(count);
-    s.sort_bytes = sort_pairs_workspace(count);
-    s.sort = w.take<char>(static_cast<int64_t>(s.sort_bytes));
-  }
+  if (!s.ranked) s.by_segment = SortSpace(w, count);
   *bytes = w.used();
   return s;
 }
@@ -85,8 +78,8 @@ __global__ void __launch_bounds__(kListThreads)
 template <Pooling pooling, class T>
 __global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> s) {
   for (const int64_t k : grid_stride<kListThreads>(rois.count)) {
-    s.keys[k] = static_cast<uint64_t>(segment_of<T>(gradients, rois, k));
-    s.values[k] = k;
+    s.by_segment.keys[k] = static_cast<uint64_t>(segment_of<T>(gradients, rois, k));
+    s.by_segment.values[k] = k;
   }
 }
 
@@ -94,8 +87,8 @@ __global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> 
 template <Pooling pooling, class T>
 __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
   for (const int64_t i : grid_stride<kListThreads>(max_of(rois.count, s.segments + 1))) {
-    if (i < rois.count) list_roi(gradients, rois, bins, s, i, s.order[i], static_cast<int64_t>(s.sorted[i]));
-    if (i <= s.segments) s.begin[i] = lower_bound(s.sorted, rois.count, static_cast<uint64_t>(i));
+    if (i < rois.count) list_roi(gradients, rois, bins, s, i, s.order[i], static_cast<int64_t>(s.by_segment.sorted[i]));
+    if (i <= s.segments) s.begin[i] = lower_bound(s.by_segment.sorted, rois.count, static_cast<uint64_t>(i));
   }
 }
 
@@ -104,8 +97,7 @@ int list_rois(const Features& gradients, const Rois& rois, const Bins& bins, con
   const unsigned blocks = grid_x(blocks_of(max_of(rois.count, s.segments + 1), kListThreads));
   if (s.ranked) return launch(rank_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
   BOXOPS_TRY(launch(segment_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, s));
-  BOXOPS_TRY(sort_pairs(s.keys, s.sorted, s.values, s.order, rois.count, bits_of(s.segments + 1), s.sort, s.sort_bytes,
-                        stream));
+  BOXOPS_TRY(s.by_segment.sort(s.order, bits_of(s.segments + 1), stream));
   return launch(place_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
 }
 
