@@ -103,11 +103,12 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
   if (column_stride == 1 && in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64)) {
     p.cost = static_cast<const S*>(in.data) + start, p.row_stride = row_stride;
   } else {
-    S* copy = reinterpret_cast<S*>(memory.costs.take(k * l));
+    S* copy = reinterpret_cast<S*>(memory.costs.take(blocks_of(k * l * int64_t(sizeof(S)), 8)));
     const auto fill = [&](auto from) {
       BOXOPS_BY_ISA(copy_costs<S, decltype(from)>)(from, start, row_stride, column_stride, k, l, copy);
     };
-    in.dtype == DType::kFloat32 ? fill(Typed<float>{in.data}) : fill(Untyped<S>{in.data, in.dtype});
+    in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64) ? fill(Typed<S>{in.data})
+                                                                     : fill(Untyped<S>{in.data, in.dtype});
     p.cost = copy, p.row_stride = l;
   }
   double* next = memory.arrays.take(5 * p.width + 3 * k);
@@ -118,7 +119,6 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
   p.column_of = take_indices(k), p.scanned = take_indices(k), p.reached = take(k);
   std::iota(p.rank, p.rank + p.width, int64_t(0));
   std::fill_n(p.row_of, p.width, int64_t(-1));
-  std::fill_n(p.distance, p.width, kInfinity);  // beyond the columns it stays so
   std::fill_n(p.column_of, k, int64_t(-1));
   const Found found = BOXOPS_BY_ISA(solve<S>)(p);
   const AssignmentFault fault = found.wrong ? first_wrong(in, b) : AssignmentFault{found.impossible ? b : -1};

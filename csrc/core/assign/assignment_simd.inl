@@ -3,51 +3,101 @@ namespace boxops::BOXOPS_ISA {
 
 // Vectors as long as the registers: the compiler takes longer ones apart.
 constexpr int kLanes = BOXOPS_VECTOR_BYTES / sizeof(double);
-typedef double Doubles __attribute__((vector_size(8 * kLanes), may_alias));
-typedef int64_t Longs __attribute__((vector_size(8 * kLanes), may_alias));
+typedef double Doubles __attribute__((vector_size(8 * kLanes)));
+typedef int64_t Longs __attribute__((vector_size(8 * kLanes)));
 
 template <class V, class T>
-V& at(T* place) {
-  return *reinterpret_cast<V*>(place);
+V at(const T* place) {
+  V values;
+  std::memcpy(&values, place, sizeof(V));
+  return values;
 }
-template <class V, class T>
-const V& at(const T* place) {
-  return *reinterpret_cast<const V*>(place);
+template <class T, class V>
+void put(T* place, const V& values) {
+  std::memcpy(place, &values, sizeof(V));
 }
 
-// Written out, it becomes one instruction.
-template <class V, class S>
+// Costs of type S in vectors as wide as the registers.
+template <class S>
+struct Wide {
+  static constexpr int kLanes = BOXOPS_VECTOR_BYTES / sizeof(S);
+  typedef S Costs __attribute__((vector_size(BOXOPS_VECTOR_BYTES)));
+  typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Masks __attribute__((vector_size(BOXOPS_VECTOR_BYTES)));
+};
+
+template <class S, class V>
 void load_costs(const S* c, V& costs) {
-  if constexpr (sizeof(V) == 64) costs = V{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]};
-  else if constexpr (sizeof(V) == 32) costs = V{c[0], c[1], c[2], c[3]};
+  constexpr int n = sizeof(V) / sizeof(costs[0]);
+  // Written out, a conversion becomes one instruction.
+  if constexpr (sizeof(S) == sizeof(costs[0])) std::memcpy(&costs, c, sizeof(V));
+  else if constexpr (n == 8) costs = V{c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7]};
+  else if constexpr (n == 4) costs = V{c[0], c[1], c[2], c[3]};
   else costs = V{c[0], c[1]};
 }
 
-// body(j, costs of the columns from j on, lane set 0 or 1), +inf beyond the last column. Two sets, since a chain of
-// minima waits for itself.
-template <class S, class Body>
+// body(j, costs of the columns from j on as a V, how many of these were there before, lane set 0 or 1): the last block
+// ends with the row, or there is one, filled up with +inf. Two sets, since a chain of minima waits for itself.
+template <class V, class S, class Body>
 void each_block(const S* row, int64_t columns, double scale, Body body) {
-  const auto block = [&](const S* place, int64_t j, int set) {
-    Doubles costs;
+  constexpr int n = sizeof(V) / sizeof(V{}[0]);
+  const auto block = [&](const S* place, int64_t j, int64_t again, int set) {
+    V costs;
     load_costs(place, costs);
-    body(j, scale * costs, set);
+    body(j, static_cast<decltype(0 + V{}[0])>(scale) * costs, again, set);
   };
   int64_t j = 0;
-  for (; j + 2 * kLanes <= columns; j += 2 * kLanes) block(row + j, j, 0), block(row + j + kLanes, j + kLanes, 1);
-  if (j + kLanes <= columns) block(row + j, j, 0), j += kLanes;
-  if (j < columns) {
-    S rest[kLanes];
-    for (int i = 0; i < kLanes; ++i) rest[i] = j + i < columns ? row[j + i] : static_cast<S>(scale * kInfinity);
-    block(rest, j, 1);
+  for (; j + 2 * n <= columns; j += 2 * n) block(row + j, j, 0, 0), block(row + j + n, j + n, 0, 1);
+  if (j + n <= columns) block(row + j, j, 0, 0), j += n;
+  if (j < columns && columns >= n) {
+    block(row + columns - n, columns - n, j + n - columns, 1);
+  } else if (j < columns) {
+    S rest[n];
+    for (int i = 0; i < n; ++i) rest[i] = i < columns ? row[i] : static_cast<S>(scale * kInfinity);
+    block(rest, 0, 0, 1);
   }
 }
 
 inline double least_of(const Doubles (&values)[2]) {
-  double least = kInfinity;
-  for (const Doubles& set : values)
-    for (int i = 0; i < kLanes; ++i) least = set[i] < least ? set[i] : least;
-  return least;
+  double least[kLanes];
+  put(least, values[0] < values[1] ? values[0] : values[1]);
+  for (int n = kLanes / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) least[i] = least[i] < least[i + n] ? least[i] : least[i + n];
+  return least[0];
 }
+
+#ifdef __clang__
+#define BOXOPS_SHUFFLE(...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define BOXOPS_SHUFFLE(...) __builtin_shuffle(a, b, Masks{__VA_ARGS__})
+#endif
+
+// A square of costs: as many rows as a vector has lanes.
+template <class S>
+struct Square {
+  static constexpr int kBytes = BOXOPS_VECTOR_BYTES < 32 ? BOXOPS_VECTOR_BYTES : 32, n = kBytes / sizeof(S);
+  typedef S Row __attribute__((vector_size(kBytes)));
+  typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Masks __attribute__((vector_size(kBytes)));
+  Row rows[n];
+
+  // Each step turns the bits of an element's place (row, column) round by one.
+  void transpose() {
+    for (int step = 1; step < n; step *= 2) {
+      const Square in = *this;
+      for (int i = 0; i < n / 2; ++i) interleave(in.rows[i], in.rows[i + n / 2], rows[2 * i], rows[2 * i + 1]);
+    }
+  }
+
+  static void interleave(const Row& a, const Row& b, Row& low, Row& high) {
+    if constexpr (n == 8) {
+      low = BOXOPS_SHUFFLE(0, 8, 1, 9, 2, 10, 3, 11), high = BOXOPS_SHUFFLE(4, 12, 5, 13, 6, 14, 7, 15);
+    } else if constexpr (n == 4) {
+      low = BOXOPS_SHUFFLE(0, 4, 1, 5), high = BOXOPS_SHUFFLE(2, 6, 3, 7);
+    } else {
+      low = BOXOPS_SHUFFLE(0, 2), high = BOXOPS_SHUFFLE(1, 3);
+    }
+  }
+};
+#undef BOXOPS_SHUFFLE
 
 // Copies costs as rows of columns that lie side by side. Where the rows of the copy are columns of the array, a few of
 // the array's rows are read at a time, so that both sides stay in the first cache.
@@ -55,6 +105,21 @@ template <class S, class From>
 void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_stride, int64_t rows, int64_t columns,
                 S* to) {
   const int64_t whole = columns / 8 * 8, s = column_stride;
+  if constexpr (std::is_same_v<From, Typed<S>>) {
+    constexpr int64_t n = Square<S>::n;
+    const S* data = static_cast<const S*>(from.data) + start;
+    if (row_stride == 1 && rows >= n && columns >= n) {
+      Square<S> some;
+      for (int64_t next = 0; next < columns; next += n)
+        for (int64_t below = 0; below < rows; below += n) {
+          const int64_t j = std::min(next, columns - n), i = std::min(below, rows - n);
+          for (int64_t k = 0; k < n; ++k) some.rows[k] = at<typename Square<S>::Row>(data + i + (j + k) * s);
+          some.transpose();
+          for (int64_t k = 0; k < n; ++k) put(to + (i + k) * columns + j, some.rows[k]);
+        }
+      return;
+    }
+  }
   for (int64_t j = 0; j < whole; j += 8)
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t first = start + i * row_stride + j * s;
@@ -67,40 +132,105 @@ void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_str
     for (int64_t j = whole; j < columns; ++j) to[i * columns + j] = from(start + i * row_stride + j * s);
 }
 
-// Looks at all costs once: what is special about them, and the least of each column.
+// Looks at all costs once: what is special about them, and, if asked for, the least of each column.
 template <class S>
-Found look_at(const AssignmentProblem<S>& p, double* least) {
-  Longs wrong = {}, huge = {};
-  for (int64_t j = 0; j < p.width; j += kLanes) at<Doubles>(least + j) = Doubles{} + kInfinity;
+Found look_at(const AssignmentProblem<S>& p, S* least) {
+  using Costs = typename Wide<S>::Costs;
+  using Masks = typename Wide<S>::Masks;
+  Masks wrong = {}, huge = {};
+  for (int64_t j = 0; j < p.width && least != nullptr; j += Wide<S>::kLanes)
+    put(least + j, Costs{} + static_cast<S>(kInfinity));
   for (int64_t i = 0; i < p.rows; ++i)
-    each_block(p.row(i), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int) {
-      const Doubles before = at<Doubles>(least + j);
-      at<Doubles>(least + j) = cost < before ? cost : before;
-      wrong |= ~(cost > -kInfinity);
-      if (sizeof(S) == 8) huge |= ((cost > kHuge) & (cost < kInfinity)) | (cost < -kHuge);
+    each_block<Costs>(p.row(i), p.columns, p.scale, [&](int64_t j, const Costs& cost, int64_t, int) {
+      wrong |= ~(cost > -static_cast<S>(kInfinity));
+      if constexpr (sizeof(S) == 8) huge |= ((cost > kHuge) & (cost < kInfinity)) | (cost < -kHuge);
+      if (least == nullptr) return;
+      const Costs before = at<Costs>(least + j);
+      put(least + j, cost < before ? cost : before);
     });
   Found found;
-  for (int i = 0; i < kLanes; ++i) found.wrong |= wrong[i] != 0, found.huge |= huge[i] != 0;
+  for (int i = 0; i < Wide<S>::kLanes; ++i) found.wrong |= wrong[i] != 0, found.huge |= huge[i] != 0;
   return found;
+}
+
+struct Nearest {
+  double least, second;
+  int64_t column;  // one at the least distance
+};
+
+// The same of each lane.
+template <int N>
+struct Lanes {
+  typedef double D __attribute__((vector_size(8 * N)));
+  typedef int64_t L __attribute__((vector_size(8 * N)));
+  D least = D{} + kInfinity, second = D{} + kInfinity;
+  L column = {};
+
+  void take(const D& distance, const L& place) {
+    // Written so that minima are instructions, and no comparison lies between one minimum and the next.
+    const D before = least, more = distance < before ? before : distance;
+    least = distance < before ? distance : before;
+    second = more < second ? more : second;
+    const L same = least == before;
+    column = same ? column : place;
+  }
+  Nearest of_all() const {
+    if constexpr (N == 2) {
+      double a[2], b[2];
+      int64_t c[2];
+      std::memcpy(a, &least, 16), std::memcpy(b, &second, 16), std::memcpy(c, &column, 16);
+      return {std::min(a[0], a[1]), std::min(std::max(a[0], a[1]), std::min(b[0], b[1])), c[a[1] < a[0]]};
+    } else {
+      Lanes<N / 2> half[2];
+      for (int i = 0; i < 2; ++i) {
+        half[i].least = part(least, i), half[i].second = part(second, i), half[i].column = part(column, i);
+      }
+      half[0].take(half[1]);
+      return half[0].of_all();
+    }
+  }
+  void take(const Lanes& other) {
+    second = other.second < second ? other.second : second;
+    take(other.least, other.column);
+  }
+
+ private:
+  // The lower or upper half of a vector.
+  template <class V>
+  struct Half {
+    V whole;
+    int i;
+    template <class H>
+    operator H() const {
+      H half;
+      std::memcpy(&half, reinterpret_cast<const char*>(&whole) + i * sizeof(H), sizeof(H));
+      return half;
+    }
+  };
+  template <class V>
+  static Half<V> part(const V& whole, int i) {
+    return {whole, i};
+  }
+};
+
+inline Longs places() {
+  Longs lanes;
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+  return lanes;
 }
 
 // Writes the reduced costs of a row as distances. Returns the two least of them.
 template <class S>
-std::pair<double, double> two_least(const AssignmentProblem<S>& p, int64_t row) {
-  Doubles first[2] = {Doubles{} + kInfinity, Doubles{} + kInfinity}, second[2] = {first[0], first[0]};
-  each_block(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int set) {
-    const Doubles reduced = cost - at<Doubles>(p.v + j), more = reduced < first[set] ? first[set] : reduced;
-    at<Doubles>(p.distance + j) = reduced;
-    second[set] = more < second[set] ? more : second[set];
-    first[set] = reduced < first[set] ? reduced : first[set];
+Nearest two_least(const AssignmentProblem<S>& p, int64_t row) {
+  Lanes<kLanes> sets[2];
+  each_block<Doubles>(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int64_t again, int set) {
+    const Doubles reduced = cost - at<Doubles>(p.v + j);
+    put(p.distance + j, reduced);
+    sets[set].take(places() < again ? Doubles{} + kInfinity : reduced, Longs{} + j);
   });
-  std::pair<double, double> least{kInfinity, kInfinity};
-  for (int set = 0; set < 2; ++set)
-    for (int i = 0; i < kLanes; ++i) {
-      const double a = first[set][i], b = second[set][i];
-      least = {std::min(a, least.first), std::min(std::max(a, least.first), std::min(b, least.second))};
-    }
-  return least;
+  for (Lanes<kLanes>& set : sets) set.column += places();
+  sets[0].take(sets[1]);
+  return sets[0].of_all();
 }
 
 // Reaches every column from a row: through costs of cost - v + base. Scanned columns have distance NaN, so that nothing
@@ -108,12 +238,12 @@ std::pair<double, double> two_least(const AssignmentProblem<S>& p, int64_t row) 
 template <class S>
 double scan(const AssignmentProblem<S>& p, int64_t row, double base) {
   Doubles least[2] = {Doubles{} + kInfinity, Doubles{} + kInfinity};
-  each_block(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int set) {
+  each_block<Doubles>(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int64_t, int set) {
     const Doubles through = (cost - at<Doubles>(p.v + j)) + base, before = at<Doubles>(p.distance + j);
     const auto closer = through < before;
     const Doubles now = closer ? through : before;
-    at<Doubles>(p.distance + j) = now;
-    at<Longs>(p.via + j) = closer ? Longs{} + row : at<Longs>(p.via + j);
+    put(p.distance + j, now);
+    put(p.via + j, closer ? Longs{} + row : at<Longs>(p.via + j));
     least[set] = now < least[set] ? now : least[set];
   });
   return least_of(least);
@@ -129,9 +259,9 @@ int64_t nearest(const AssignmentProblem<S>& p, double least) {
       const Longs some = at<Doubles>(p.distance + k) == least ? at<Longs>(p.rank + k) : Longs{} + kNoRank;
       best[set] = some < best[set] ? some : best[set];
     }
+  best[0] = best[1] < best[0] ? best[1] : best[0];
   int64_t first = kNoRank;
-  for (const Longs& set : best)
-    for (int i = 0; i < kLanes; ++i) first = set[i] < first ? set[i] : first;
+  for (int i = 0; i < kLanes; ++i) first = best[0][i] < first ? best[0][i] : first;
   return first;
 }
 
@@ -143,14 +273,13 @@ bool reduce_rows(const AssignmentProblem<S>& p) {
     int64_t row = i, lost = -1;
     int moves = 0;
     while (row >= 0 && steps-- > 0) {
-      const auto [least, second] = two_least(p, row);
+      auto [least, second, column] = two_least(p, row);
       if (!(least < kInfinity)) return false;
-      const int64_t rank = nearest(p, least);
-      int64_t column = rank & ~kTaken;
+      if (second == least) column = nearest(p, least) & ~kTaken;
       const double lowered = p.v[column] - (second - least);
       if (second < kInfinity && lowered < p.v[column]) {
         p.v[column] = lowered, moves = 0;
-      } else if (rank >= kTaken) {
+      } else if (p.row_of[column] >= 0) {
         if (moves++ == kTiedMoves) break;
         column = lost;
         do column = column + 1 < p.columns ? column + 1 : 0;
@@ -169,7 +298,7 @@ template <class S>
 bool augment(const AssignmentProblem<S>& p) {
   for (int64_t added = 0; added < p.rows; ++added) {
     if (p.column_of[added] >= 0) continue;
-    double least = two_least(p, added).first;
+    double least = two_least(p, added).least;
     std::fill_n(p.via, p.width, added);
     int64_t column, scanned = 0;
     for (;;) {
@@ -197,13 +326,17 @@ bool augment(const AssignmentProblem<S>& p) {
 // Whether there is a finite assignment, with costs that are neither NaN nor -inf.
 template <class S>
 Found solve(AssignmentProblem<S>& p) {
-  Found found = look_at(p, p.v);
+  const bool square = p.rows == p.columns;  // then all columns are taken in the end, and their duals may begin anywhere
+  S* least = square ? reinterpret_cast<S*>(p.distance) : nullptr;
+  Found found = look_at(p, least);
   if (found.wrong) return found;
   if (found.huge) p.scale *= kScale;
-  const bool square = p.rows == p.columns;  // then all columns are taken in the end, and their duals may begin anywhere
-  for (int64_t j = 0; j < p.columns && square; ++j) found.impossible |= !(p.v[j] < kInfinity);
-  for (int64_t j = 0; j < p.width; ++j)
-    p.v[j] = !square || j >= p.columns ? 0.0 : found.huge ? p.v[j] * kScale : p.v[j];
+  for (int64_t j = 0; j < p.columns && square; ++j) {
+    found.impossible |= !(least[j] < kInfinity);
+    p.v[j] = found.huge ? least[j] * kScale : least[j];
+  }
+  std::fill(p.v + (square ? p.columns : 0), p.v + p.width, 0.0);
+  std::fill_n(p.distance, p.width, kInfinity);  // beyond the columns it stays so
   found.impossible = found.impossible || !reduce_rows(p) || !augment(p);
   return found;
 }
