@@ -223,9 +223,10 @@ inline Longs places() {
 template <class S>
 Nearest two_least(const AssignmentProblem<S>& p, int64_t row) {
   Lanes<kLanes> sets[2];
+  double *const v = p.v, *const distance = p.distance;  // the compiler would read them again after each store
   each_block<Doubles>(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int64_t again, int set) {
-    const Doubles reduced = cost - at<Doubles>(p.v + j);
-    put(p.distance + j, reduced);
+    const Doubles reduced = cost - at<Doubles>(v + j);
+    put(distance + j, reduced);
     sets[set].take(places() < again ? Doubles{} + kInfinity : reduced, Longs{} + j);
   });
   for (Lanes<kLanes>& set : sets) set.column += places();
@@ -238,12 +239,14 @@ Nearest two_least(const AssignmentProblem<S>& p, int64_t row) {
 template <class S>
 double scan(const AssignmentProblem<S>& p, int64_t row, double base) {
   Doubles least[2] = {Doubles{} + kInfinity, Doubles{} + kInfinity};
+  double *const v = p.v, *const distance = p.distance;
+  int64_t* const via = p.via;
   each_block<Doubles>(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int64_t, int set) {
-    const Doubles through = (cost - at<Doubles>(p.v + j)) + base, before = at<Doubles>(p.distance + j);
+    const Doubles through = (cost - at<Doubles>(v + j)) + base, before = at<Doubles>(distance + j);
     const auto closer = through < before;
     const Doubles now = closer ? through : before;
-    put(p.distance + j, now);
-    put(p.via + j, closer ? Longs{} + row : at<Longs>(p.via + j));
+    put(distance + j, now);
+    put(via + j, closer ? Longs{} + row : at<Longs>(via + j));
     least[set] = now < least[set] ? now : least[set];
   });
   return least_of(least);
