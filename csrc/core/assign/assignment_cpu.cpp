@@ -20,6 +20,11 @@ namespace {
 constexpr int64_t kPadding = 16, kAlignment = 64;  // two vectors of doubles of AVX-512
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+struct Nearest {
+  double least, second;
+  int64_t column, second_column;
+};
+
 // One problem with rows <= columns. Arrays of columns are `width` long, in memory aligned for vectors.
 template <class S>
 struct AssignmentProblem {
@@ -30,6 +35,7 @@ struct AssignmentProblem {
   int64_t *via, *row_of, *column_of, *scanned;
   int64_t* rank;  // a free column's own number; that of a taken one is kTaken higher
   double* reached;
+  Nearest* nearest;  // of the rows, while all duals are 0
   const S* row(int64_t i) const { return cost + i * row_stride; }
 };
 
@@ -111,12 +117,13 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
                                                                      : fill(Untyped<S>{in.data, in.dtype});
     p.cost = copy, p.row_stride = l;
   }
-  double* next = memory.arrays.take(5 * p.width + 3 * k);
+  double* next = memory.arrays.take(5 * p.width + 7 * k);
   const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
   const auto take_indices = [&](int64_t count) { return reinterpret_cast<int64_t*>(take(count)); };
   p.v = take(p.width), p.distance = take(p.width);
   p.via = take_indices(p.width), p.row_of = take_indices(p.width), p.rank = take_indices(p.width);
   p.column_of = take_indices(k), p.scanned = take_indices(k), p.reached = take(k);
+  p.nearest = reinterpret_cast<Nearest*>(take(4 * k));
   std::iota(p.rank, p.rank + p.width, int64_t(0));
   std::fill_n(p.row_of, p.width, int64_t(-1));
   std::fill_n(p.column_of, k, int64_t(-1));

@@ -132,106 +132,120 @@ void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_str
     for (int64_t j = whole; j < columns; ++j) to[i * columns + j] = from(start + i * row_stride + j * s);
 }
 
-// Looks at all costs once: what is special about them, and, if asked for, the least of each column.
-template <class S>
-Found look_at(const AssignmentProblem<S>& p, S* least) {
-  using Costs = typename Wide<S>::Costs;
-  using Masks = typename Wide<S>::Masks;
-  Masks wrong = {}, huge = {};
-  for (int64_t j = 0; j < p.width && least != nullptr; j += Wide<S>::kLanes)
-    put(least + j, Costs{} + static_cast<S>(kInfinity));
-  for (int64_t i = 0; i < p.rows; ++i)
-    each_block<Costs>(p.row(i), p.columns, p.scale, [&](int64_t j, const Costs& cost, int64_t, int) {
-      wrong |= ~(cost > -static_cast<S>(kInfinity));
-      if constexpr (sizeof(S) == 8) huge |= ((cost > kHuge) & (cost < kInfinity)) | (cost < -kHuge);
-      if (least == nullptr) return;
-      const Costs before = at<Costs>(least + j);
-      put(least + j, cost < before ? cost : before);
-    });
-  Found found;
-  for (int i = 0; i < Wide<S>::kLanes; ++i) found.wrong |= wrong[i] != 0, found.huge |= huge[i] != 0;
-  return found;
-}
-
-struct Nearest {
-  double least, second;
-  int64_t column;  // one at the least distance
-};
-
-// The same of each lane.
-template <int N>
+// The two nearest columns of each lane; of the second the number only where `kBoth`.
+template <class S, int N, bool kBoth>
 struct Lanes {
-  typedef double D __attribute__((vector_size(8 * N)));
-  typedef int64_t L __attribute__((vector_size(8 * N)));
-  D least = D{} + kInfinity, second = D{} + kInfinity;
-  L column = {};
+  using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
+  typedef S D __attribute__((vector_size(N * sizeof(S))));
+  typedef Index L __attribute__((vector_size(N * sizeof(S))));
+  D least = D{} + static_cast<S>(kInfinity), second = least;
+  L column = {}, second_column = {};
 
   void take(const D& distance, const L& place) {
     // Written so that minima are instructions, and no comparison lies between one minimum and the next.
     const D before = least, more = distance < before ? before : distance;
     least = distance < before ? distance : before;
-    second = more < second ? more : second;
-    const L same = least == before;
+    const L same = least == before, other = same ? place : column;
     column = same ? column : place;
+    take_second(more, other);
   }
-  Nearest of_all() const {
+  void take(const Lanes& other) {
+    take_second(other.second, other.second_column);
+    take(other.least, other.column);
+  }
+  void take_second(const D& distance, const L& place) {
+    const D before = second;
+    second = distance < before ? distance : before;
+    const L same = second == before;
+    if constexpr (kBoth) second_column = same ? second_column : place;
+  }
+
+  // Inlined, so that lanes stay in registers.
+  __attribute__((always_inline)) Nearest of_all() const {
     if constexpr (N == 2) {
-      double a[2], b[2];
-      int64_t c[2];
-      std::memcpy(a, &least, 16), std::memcpy(b, &second, 16), std::memcpy(c, &column, 16);
-      return {std::min(a[0], a[1]), std::min(std::max(a[0], a[1]), std::min(b[0], b[1])), c[a[1] < a[0]]};
+      S near[2], far[2];
+      Index place[2], far_place[2];
+      put(near, least), put(far, second), put(place, column), put(far_place, second_column);
+      const int i = near[1] < near[0];
+      const S other = std::max(near[0], near[1]), same = std::min(far[0], far[1]);
+      return {std::min(near[0], near[1]), std::min(other, same), place[i], other <= same ? place[1 - i] : far_place[i]};
     } else {
-      Lanes<N / 2> half[2];
+      using Half = Lanes<S, N / 2, kBoth>;
+      Half half[2];
       for (int i = 0; i < 2; ++i) {
-        half[i].least = part(least, i), half[i].second = part(second, i), half[i].column = part(column, i);
+        half[i].least = part<typename Half::D>(least, i), half[i].column = part<typename Half::L>(column, i);
+        half[i].second = part<typename Half::D>(second, i);
+        half[i].second_column = part<typename Half::L>(second_column, i);
       }
       half[0].take(half[1]);
       return half[0].of_all();
     }
   }
-  void take(const Lanes& other) {
-    second = other.second < second ? other.second : second;
-    take(other.least, other.column);
-  }
 
  private:
-  // The lower or upper half of a vector.
-  template <class V>
-  struct Half {
-    V whole;
-    int i;
-    template <class H>
-    operator H() const {
-      H half;
-      std::memcpy(&half, reinterpret_cast<const char*>(&whole) + i * sizeof(H), sizeof(H));
-      return half;
-    }
-  };
-  template <class V>
-  static Half<V> part(const V& whole, int i) {
-    return {whole, i};
+  template <class H, class V>
+  static H part(const V& whole, int i) {
+    H half;
+    std::memcpy(&half, reinterpret_cast<const char*>(&whole) + i * sizeof(H), sizeof(H));
+    return half;
   }
 };
 
-inline Longs places() {
-  Longs lanes;
-  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
-  return lanes;
-}
-
-// Writes the reduced costs of a row as distances. Returns the two least of them.
-template <class S>
-Nearest two_least(const AssignmentProblem<S>& p, int64_t row) {
-  Lanes<kLanes> sets[2];
-  double *const v = p.v, *const distance = p.distance;  // the compiler would read them again after each store
-  each_block<Doubles>(p.row(row), p.columns, p.scale, [&](int64_t j, const Doubles& cost, int64_t again, int set) {
-    const Doubles reduced = cost - at<Doubles>(v + j);
-    put(distance + j, reduced);
-    sets[set].take(places() < again ? Doubles{} + kInfinity : reduced, Longs{} + j);
-  });
-  for (Lanes<kLanes>& set : sets) set.column += places();
+// The two nearest columns of a row, at distances of(j, cost).
+template <class S, bool kBoth, class T, class Distance>
+Nearest two_nearest(const AssignmentProblem<T>& p, int64_t row, Distance of) {
+  constexpr int n = BOXOPS_VECTOR_BYTES / sizeof(S);
+  using Some = Lanes<S, n, kBoth>;
+  typename Some::L lanes;
+  for (int i = 0; i < n; ++i) lanes[i] = i;
+  Some sets[2];
+  each_block<typename Some::D>(
+      p.row(row), p.columns, p.scale, [&](int64_t j, const auto& cost, int64_t again, int set) {
+        const typename Some::D distance = of(j, cost), infinity = typename Some::D{} + static_cast<S>(kInfinity);
+        const typename Some::L seen = lanes < static_cast<typename Some::Index>(again);
+        sets[set].take(seen ? infinity : distance, lanes + static_cast<typename Some::Index>(j));
+      });
   sets[0].take(sets[1]);
   return sets[0].of_all();
+}
+
+// Looks at all costs once: what is special about them, and the least of each column.
+template <class S>
+Found look_at(const AssignmentProblem<S>& p, S* least) {
+  using Costs = typename Wide<S>::Costs;
+  using Masks = typename Wide<S>::Masks;
+  Masks wrong = {}, huge = {};
+  const auto look = [&](const Costs& cost) {
+    wrong |= ~(cost > -static_cast<S>(kInfinity));
+    if constexpr (sizeof(S) == 8) huge |= ((cost > kHuge) & (cost < kInfinity)) | (cost < -kHuge);
+  };
+  for (int64_t j = 0; j < p.width && least != nullptr; j += Wide<S>::kLanes)
+    put(least + j, Costs{} + static_cast<S>(kInfinity));
+  for (int64_t i = 0; i < p.rows; ++i) {
+    if (least == nullptr) {
+      p.nearest[i] = two_nearest<S, true>(p, i, [&](int64_t, const Costs& cost) { return look(cost), cost; });
+    } else {
+      each_block<Costs>(p.row(i), p.columns, p.scale, [&](int64_t j, const Costs& cost, int64_t, int) {
+        look(cost);
+        const Costs before = at<Costs>(least + j);
+        put(least + j, cost < before ? cost : before);
+      });
+    }
+  }
+  Found found;
+  for (int i = 0; i < Wide<S>::kLanes; ++i) found.wrong |= wrong[i] != 0, found.huge |= huge[i] != 0;
+  return found;
+}
+
+// Writes the reduced costs of a row as distances.
+template <class S>
+Nearest reduce_costs(const AssignmentProblem<S>& p, int64_t row) {
+  double *const v = p.v, *const distance = p.distance;  // the compiler would read them again after each store
+  return two_nearest<double, false>(p, row, [&](int64_t j, const Doubles& cost) {
+    const Doubles reduced = cost - at<Doubles>(v + j);
+    put(distance + j, reduced);
+    return reduced;
+  });
 }
 
 // Reaches every column from a row: through costs of cost - v + base. Scanned columns have distance NaN, so that nothing
@@ -268,6 +282,18 @@ int64_t nearest(const AssignmentProblem<S>& p, double least) {
   return first;
 }
 
+// Whether a row's nearest columns are clear from those at first, when duals, which only fall, were 0: where the second
+// is as near as then, no other is nearer. Only where the row then lowers the nearest column's dual, since no distances
+// are written.
+template <class S>
+bool is_known(const AssignmentProblem<S>& p, int64_t row, Nearest& found) {
+  if (p.nearest == nullptr) return false;
+  found = p.nearest[row];
+  const double dual = p.v[found.column];
+  found.least -= dual;
+  return found.second < kInfinity && p.v[found.second_column] == 0 && dual - (found.second - found.least) < dual;
+}
+
 // Augmenting row reduction. False if a row has no finite cost.
 template <class S>
 bool reduce_rows(const AssignmentProblem<S>& p) {
@@ -276,17 +302,18 @@ bool reduce_rows(const AssignmentProblem<S>& p) {
     int64_t row = i, lost = -1;
     int moves = 0;
     while (row >= 0 && steps-- > 0) {
-      auto [least, second, column] = two_least(p, row);
-      if (!(least < kInfinity)) return false;
-      if (second == least) column = nearest(p, least) & ~kTaken;
-      const double lowered = p.v[column] - (second - least);
-      if (second < kInfinity && lowered < p.v[column]) {
+      Nearest found;
+      if (!is_known(p, row, found)) found = reduce_costs(p, row);
+      if (!(found.least < kInfinity)) return false;
+      int64_t column = found.second > found.least ? found.column : nearest(p, found.least) & ~kTaken;
+      const double lowered = p.v[column] - (found.second - found.least);
+      if (found.second < kInfinity && lowered < p.v[column]) {
         p.v[column] = lowered, moves = 0;
       } else if (p.row_of[column] >= 0) {
         if (moves++ == kTiedMoves) break;
         column = lost;
         do column = column + 1 < p.columns ? column + 1 : 0;
-        while (p.distance[column] != least);
+        while (p.distance[column] != found.least);
       }
       p.rank[column] = column | kTaken, p.column_of[row] = lost = column;
       row = std::exchange(p.row_of[column], row);
@@ -301,7 +328,7 @@ template <class S>
 bool augment(const AssignmentProblem<S>& p) {
   for (int64_t added = 0; added < p.rows; ++added) {
     if (p.column_of[added] >= 0) continue;
-    double least = two_least(p, added).least;
+    double least = reduce_costs(p, added).least;
     std::fill_n(p.via, p.width, added);
     int64_t column, scanned = 0;
     for (;;) {
@@ -333,6 +360,7 @@ Found solve(AssignmentProblem<S>& p) {
   S* least = square ? reinterpret_cast<S*>(p.distance) : nullptr;
   Found found = look_at(p, least);
   if (found.wrong) return found;
+  if (square || found.huge || p.columns > std::numeric_limits<int32_t>::max()) p.nearest = nullptr;
   if (found.huge) p.scale *= kScale;
   for (int64_t j = 0; j < p.columns && square; ++j) {
     found.impossible |= !(least[j] < kInfinity);
