@@ -1,8 +1,18 @@
 // The loops over rows of assignment_cpu.cpp; compiled once per instruction set (common/isa.h).
 namespace boxops::BOXOPS_ISA {
 
-// Vectors as long as the registers: the compiler takes longer ones apart.
-constexpr int kLanes = BOXOPS_VECTOR_BYTES / sizeof(double);
+// Vectors of n numbers of type S, and of as many whole numbers of the same size.
+template <class S, int n>
+struct Vectors {
+  using Whole = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
+  typedef S Numbers __attribute__((vector_size(n * sizeof(S))));
+  typedef Whole Wholes __attribute__((vector_size(n * sizeof(S))));
+};
+
+// As long as the registers: the compiler takes longer ones apart.
+template <class S>
+constexpr int kLanesOf = BOXOPS_VECTOR_BYTES / sizeof(S);
+constexpr int kLanes = kLanesOf<double>;
 typedef double Doubles __attribute__((vector_size(8 * kLanes)));
 typedef int64_t Longs __attribute__((vector_size(8 * kLanes)));
 
@@ -16,14 +26,6 @@ template <class T, class V>
 void put(T* place, const V& values) {
   std::memcpy(place, &values, sizeof(V));
 }
-
-// Costs of type S in vectors as wide as the registers.
-template <class S>
-struct Wide {
-  static constexpr int kLanes = BOXOPS_VECTOR_BYTES / sizeof(S);
-  typedef S Costs __attribute__((vector_size(BOXOPS_VECTOR_BYTES)));
-  typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Masks __attribute__((vector_size(BOXOPS_VECTOR_BYTES)));
-};
 
 template <class S, class V>
 void load_costs(const S* c, V& costs) {
@@ -68,15 +70,15 @@ inline double least_of(const Doubles (&values)[2]) {
 #ifdef __clang__
 #define BOXOPS_SHUFFLE(...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define BOXOPS_SHUFFLE(...) __builtin_shuffle(a, b, Masks{__VA_ARGS__})
+#define BOXOPS_SHUFFLE(...) __builtin_shuffle(a, b, Places{__VA_ARGS__})
 #endif
 
 // A square of costs: as many rows as a vector has lanes.
 template <class S>
 struct Square {
-  static constexpr int kBytes = BOXOPS_VECTOR_BYTES < 32 ? BOXOPS_VECTOR_BYTES : 32, n = kBytes / sizeof(S);
-  typedef S Row __attribute__((vector_size(kBytes)));
-  typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Masks __attribute__((vector_size(kBytes)));
+  static constexpr int n = (BOXOPS_VECTOR_BYTES < 32 ? BOXOPS_VECTOR_BYTES : 32) / sizeof(S);
+  using Row = typename Vectors<S, n>::Numbers;
+  using Places = typename Vectors<S, n>::Wholes;
   Row rows[n];
 
   // Each step turns the bits of an element's place (row, column) round by one.
@@ -132,20 +134,20 @@ void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_str
     for (int64_t j = whole; j < columns; ++j) to[i * columns + j] = from(start + i * row_stride + j * s);
 }
 
-// The two nearest columns of each lane; of the second the number only where `kBoth`.
+// The two nearest columns of each lane; which one the second is only where `kBoth`.
 template <class S, int N, bool kBoth>
 struct Lanes {
-  using Index = std::conditional_t<sizeof(S) == 4, int32_t, int64_t>;
-  typedef S D __attribute__((vector_size(N * sizeof(S))));
-  typedef Index L __attribute__((vector_size(N * sizeof(S))));
-  D least = D{} + static_cast<S>(kInfinity), second = least;
-  L column = {}, second_column = {};
+  using Index = typename Vectors<S, N>::Whole;
+  using Distances = typename Vectors<S, N>::Numbers;
+  using Columns = typename Vectors<S, N>::Wholes;
+  Distances least = Distances{} + static_cast<S>(kInfinity), second = least;
+  Columns column = {}, second_column = {};
 
-  void take(const D& distance, const L& place) {
+  void take(const Distances& distance, const Columns& place) {
     // Written so that minima are instructions, and no comparison lies between one minimum and the next.
-    const D before = least, more = distance < before ? before : distance;
+    const Distances before = least, more = distance < before ? before : distance;
     least = distance < before ? distance : before;
-    const L same = least == before, other = same ? place : column;
+    const Columns same = least == before, other = same ? place : column;
     column = same ? column : place;
     take_second(more, other);
   }
@@ -153,10 +155,10 @@ struct Lanes {
     take_second(other.second, other.second_column);
     take(other.least, other.column);
   }
-  void take_second(const D& distance, const L& place) {
-    const D before = second;
+  void take_second(const Distances& distance, const Columns& place) {
+    const Distances before = second;
     second = distance < before ? distance : before;
-    const L same = second == before;
+    const Columns same = second == before;
     if constexpr (kBoth) second_column = same ? second_column : place;
   }
 
@@ -173,9 +175,10 @@ struct Lanes {
       using Half = Lanes<S, N / 2, kBoth>;
       Half half[2];
       for (int i = 0; i < 2; ++i) {
-        half[i].least = part<typename Half::D>(least, i), half[i].column = part<typename Half::L>(column, i);
-        half[i].second = part<typename Half::D>(second, i);
-        half[i].second_column = part<typename Half::L>(second_column, i);
+        half[i].least = part<typename Half::Distances>(least, i);
+        half[i].second = part<typename Half::Distances>(second, i);
+        half[i].column = part<typename Half::Columns>(column, i);
+        half[i].second_column = part<typename Half::Columns>(second_column, i);
       }
       half[0].take(half[1]);
       return half[0].of_all();
@@ -191,35 +194,37 @@ struct Lanes {
   }
 };
 
-// The two nearest columns of a row, at distances of(j, cost).
+// The two nearest columns of a row, at distances of(j, costs from j on). `S` is the type of the distances. Inlined, as
+// of_all is, so that what `of` writes to stays in registers.
 template <class S, bool kBoth, class T, class Distance>
-Nearest two_nearest(const AssignmentProblem<T>& p, int64_t row, Distance of) {
-  constexpr int n = BOXOPS_VECTOR_BYTES / sizeof(S);
-  using Some = Lanes<S, n, kBoth>;
-  typename Some::L lanes;
-  for (int i = 0; i < n; ++i) lanes[i] = i;
+__attribute__((always_inline)) inline Nearest two_nearest(const AssignmentProblem<T>& p, int64_t row, Distance of) {
+  using Some = Lanes<S, kLanesOf<S>, kBoth>;
+  using Distances = typename Some::Distances;
+  using Columns = typename Some::Columns;
+  using Index = typename Some::Index;
+  Columns lanes;
+  for (int i = 0; i < kLanesOf<S>; ++i) lanes[i] = i;
   Some sets[2];
-  each_block<typename Some::D>(
-      p.row(row), p.columns, p.scale, [&](int64_t j, const auto& cost, int64_t again, int set) {
-        const typename Some::D distance = of(j, cost), infinity = typename Some::D{} + static_cast<S>(kInfinity);
-        const typename Some::L seen = lanes < static_cast<typename Some::Index>(again);
-        sets[set].take(seen ? infinity : distance, lanes + static_cast<typename Some::Index>(j));
-      });
+  each_block<Distances>(p.row(row), p.columns, p.scale, [&](int64_t j, const Distances& cost, int64_t again, int set) {
+    const Distances distance = of(j, cost), infinity = Distances{} + static_cast<S>(kInfinity);
+    const Columns seen = lanes < static_cast<Index>(again);
+    sets[set].take(seen ? infinity : distance, lanes + static_cast<Index>(j));
+  });
   sets[0].take(sets[1]);
   return sets[0].of_all();
 }
 
-// Looks at all costs once: what is special about them, and the least of each column.
+// Looks at all costs once: what is special about them, and the least of each column, or else the nearest two of each
+// row where all duals are 0.
 template <class S>
 Found look_at(const AssignmentProblem<S>& p, S* least) {
-  using Costs = typename Wide<S>::Costs;
-  using Masks = typename Wide<S>::Masks;
-  Masks wrong = {}, huge = {};
+  using Costs = typename Vectors<S, kLanesOf<S>>::Numbers;
+  typename Vectors<S, kLanesOf<S>>::Wholes wrong = {}, huge = {};
   const auto look = [&](const Costs& cost) {
     wrong |= ~(cost > -static_cast<S>(kInfinity));
     if constexpr (sizeof(S) == 8) huge |= ((cost > kHuge) & (cost < kInfinity)) | (cost < -kHuge);
   };
-  for (int64_t j = 0; j < p.width && least != nullptr; j += Wide<S>::kLanes)
+  for (int64_t j = 0; j < p.width && least != nullptr; j += kLanesOf<S>)
     put(least + j, Costs{} + static_cast<S>(kInfinity));
   for (int64_t i = 0; i < p.rows; ++i) {
     if (least == nullptr) {
@@ -233,7 +238,7 @@ Found look_at(const AssignmentProblem<S>& p, S* least) {
     }
   }
   Found found;
-  for (int i = 0; i < Wide<S>::kLanes; ++i) found.wrong |= wrong[i] != 0, found.huge |= huge[i] != 0;
+  for (int i = 0; i < kLanesOf<S>; ++i) found.wrong |= wrong[i] != 0, found.huge |= huge[i] != 0;
   return found;
 }
 
