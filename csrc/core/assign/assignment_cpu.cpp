@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@ namespace {
 constexpr int64_t kPadding = 16, kAlignment = 64;  // two vectors of doubles of AVX-512
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+// A row's two nearest columns, and how far they are.
 struct Nearest {
   double least, second;
   int64_t column, second_column;

@@ -165,12 +165,14 @@ struct Lanes {
   // Inlined, so that lanes stay in registers.
   __attribute__((always_inline)) Nearest of_all() const {
     if constexpr (N == 2) {
-      S near[2], far[2];
-      Index place[2], far_place[2];
-      put(near, least), put(far, second), put(place, column), put(far_place, second_column);
-      const int i = near[1] < near[0];
-      const S other = std::max(near[0], near[1]), same = std::min(far[0], far[1]);
-      return {std::min(near[0], near[1]), std::min(other, same), place[i], other <= same ? place[1 - i] : far_place[i]};
+      S leasts[2], seconds[2];
+      Index columns[2], second_columns[2];
+      put(leasts, least), put(seconds, second), put(columns, column), put(second_columns, second_column);
+      const int i = leasts[1] < leasts[0];
+      // The second nearest is the nearest of the other lane, or else the second of the same lane.
+      const S other = std::max(leasts[0], leasts[1]), next = std::min(seconds[0], seconds[1]);
+      return {std::min(leasts[0], leasts[1]), std::min(other, next), columns[i],
+              other <= next ? columns[1 - i] : second_columns[i]};
     } else {
       using Half = Lanes<S, N / 2, kBoth>;
       Half half[2];
