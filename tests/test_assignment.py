@@ -71,6 +71,21 @@ def test_one_batch_is_its_problems(backend):
 
 
 @ON_CPU
+@pytest.mark.parametrize(("shape", "levels", "forbidden"), [((3, 9), 4, 0.6), ((9, 3), 4, 0.6), ((33, 13), 4, 0.6),
+                         ((9, 9), 4, 0.6), ((14, 16), 20, 0.3), ((16, 14), 8, 0.3)])  # fmt: skip
+def test_many_tied_problems(backend, shape, levels, forbidden):
+    """Few costs and forbidden pairs: the nearest columns of a row are often tied, or the only ones."""
+    backend.require()
+    rng = np.random.default_rng(0)
+    cost = np.where(rng.random((400, *shape)) < forbidden, np.inf, rng.integers(0, levels, (400, *shape)))
+    want = reference.linear_sum_assignment(cost, on_invalid="unmatched")
+    assert (want[1][:, 0] >= 0).any()
+    for dtype in (np.float32, np.float64):
+        got = call(backend, LSA, cost.astype(dtype), on_invalid="unmatched")
+        np.testing.assert_array_equal(got, want)
+
+
+@ON_CPU
 def test_costs_are_read_where_they_lie(backend):
     """Memory beyond float32 and float64 costs is O(n + m), where their longer side lies in a row."""
     backend.require()

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,12 @@ namespace {
 constexpr int64_t kPadding = 16, kAlignment = 64;  // two vectors of doubles of AVX-512
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+// A row's two nearest columns, and how far they are.
+struct Nearest {
+  double least, second;
+  int64_t column, second_column;
+};
+
 // One problem with rows <= columns. Arrays of columns are `width` long, in memory aligned for vectors.
 template <class S>
 struct AssignmentProblem {
@@ -30,6 +37,7 @@ struct AssignmentProblem {
   int64_t *via, *row_of, *column_of, *scanned;
   int64_t* rank;  // a free column's own number; that of a taken one is kTaken higher
   double* reached;
+  Nearest* nearest;  // of the rows, while all duals are 0
   const S* row(int64_t i) const { return cost + i * row_stride; }
 };
 
@@ -103,22 +111,23 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
   if (column_stride == 1 && in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64)) {
     p.cost = static_cast<const S*>(in.data) + start, p.row_stride = row_stride;
   } else {
-    S* copy = reinterpret_cast<S*>(memory.costs.take(k * l));
+    S* copy = reinterpret_cast<S*>(memory.costs.take(blocks_of(k * l * int64_t(sizeof(S)), 8)));
     const auto fill = [&](auto from) {
       BOXOPS_BY_ISA(copy_costs<S, decltype(from)>)(from, start, row_stride, column_stride, k, l, copy);
     };
-    in.dtype == DType::kFloat32 ? fill(Typed<float>{in.data}) : fill(Untyped<S>{in.data, in.dtype});
+    in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64) ? fill(Typed<S>{in.data})
+                                                                     : fill(Untyped<S>{in.data, in.dtype});
     p.cost = copy, p.row_stride = l;
   }
-  double* next = memory.arrays.take(5 * p.width + 3 * k);
+  double* next = memory.arrays.take(5 * p.width + 7 * k);
   const auto take = [&](int64_t count) { return std::exchange(next, next + count); };
   const auto take_indices = [&](int64_t count) { return reinterpret_cast<int64_t*>(take(count)); };
   p.v = take(p.width), p.distance = take(p.width);
   p.via = take_indices(p.width), p.row_of = take_indices(p.width), p.rank = take_indices(p.width);
   p.column_of = take_indices(k), p.scanned = take_indices(k), p.reached = take(k);
+  p.nearest = reinterpret_cast<Nearest*>(take(4 * k));
   std::iota(p.rank, p.rank + p.width, int64_t(0));
   std::fill_n(p.row_of, p.width, int64_t(-1));
-  std::fill_n(p.distance, p.width, kInfinity);  // beyond the columns it stays so
   std::fill_n(p.column_of, k, int64_t(-1));
   const Found found = BOXOPS_BY_ISA(solve<S>)(p);
   const AssignmentFault fault = found.wrong ? first_wrong(in, b) : AssignmentFault{found.impossible ? b : -1};
