@@ -47,8 +47,8 @@ def linear_sum_assignment(
     """
     op = "linear_sum_assignment"
     number = check_choice(op, "on_invalid", on_invalid, ON_INVALID)
-    arrays: tuple[Any, ...] = (cost,) if offsets is None else (cost, offsets)
-    return backend(op, *arrays).linear_sum_assignment(cost, check_flag(op, "maximize", maximize), offsets, number)
+    ops = backend(op, cost) if offsets is None else backend(op, cost, offsets)
+    return ops.linear_sum_assignment(cost, check_flag(op, "maximize", maximize), offsets, number)
 
 
 def detr_cost(
