@@ -8,8 +8,34 @@ namespace {
 
 // For each bin along an axis, the taps of all RoIs; a plane needs those of one bin, and they lie together.
 template <class T>
+struct AxisTaps {
+  struct Bin {
+    const TapLists<T>* lists;
+    int64_t first;  // the list of RoI 0
+    typename TapLists<T>::List of(int64_t k) const { return lists->of(first + k); }
+  };
+  std::vector<TapLists<T>> parts;  // each filled by one thread
+  std::vector<Bin> bins;
+
+  // Calls make(k, bin, lists) for all RoIs in order, for every bin.
+  template <class Make>
+  void fill(int64_t count, int64_t rois, const Parallel& parallel, Make make) {
+    parts.resize(count), bins.resize(count);
+    constexpr double kTapsNs = 50;  // the cost of a RoI's taps on one core
+    parallel.share(count, kTapsNs * rois, [&](int64_t begin, int64_t end) {
+      TapLists<T>& lists = parts[begin];
+      lists.taps.reserve(2 * (end - begin) * rois), lists.ends.reserve((end - begin) * rois);
+      for (int64_t p = begin; p < end; ++p) {
+        bins[p] = {&lists, lists.lists()};
+        for (int64_t k = 0; k < rois; ++k) make(k, p, lists);
+      }
+    });
+  }
+};
+
+template <class T>
 struct PsPlan {
-  std::vector<TapLists<T>> y, x;
+  AxisTaps<T> y, x;
   std::vector<T> divisors;  // of each RoI; empty: a bin's sum is divided by the number of its pixels
 
   T divisor(int64_t k, int64_t pixels) const {
@@ -39,17 +65,6 @@ struct Planes {
   }
 };
 
-// Calls make(k, bin, lists) for all RoIs in order, for every list of bins.
-template <class T, class Make>
-void fill_lists(std::vector<TapLists<T>>& lists, int64_t bins, int64_t rois, const Parallel& parallel, Make make) {
-  lists.resize(bins);
-  constexpr double kTapsNs = 50;  // the cost of a RoI's taps on one core
-  parallel.share(bins, kTapsNs * rois, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p)
-      for (int64_t k = 0; k < rois; ++k) make(k, p, lists[p]);
-  });
-}
-
 template <class T>
 PsPlan<T> align_plan(const Features& features, const Rois& rois, const Bins& bins, const Parallel& parallel) {
   const FeatureMap& map = features.level[0];
@@ -62,10 +77,10 @@ PsPlan<T> align_plan(const Features& features, const Rois& rois, const Bins& bin
     xs[k] = align_axis(box.x1, box.x2, scale, bins.width, bins.sampling_ratio, true);
     plan.divisors.push_back(static_cast<T>(sample_count(ys[k].samples, xs[k].samples)));
   }
-  fill_lists(plan.y, bins.height, rois.count, parallel,
-             [&](int64_t k, int64_t p, TapLists<T>& taps) { taps.add_samples(ys[k], p, map.height); });
-  fill_lists(plan.x, bins.width, rois.count, parallel,
-             [&](int64_t k, int64_t p, TapLists<T>& taps) { taps.add_samples(xs[k], p, map.width); });
+  plan.y.fill(bins.height, rois.count, parallel,
+              [&](int64_t k, int64_t p, TapLists<T>& taps) { taps.add_samples(ys[k], p, map.height); });
+  plan.x.fill(bins.width, rois.count, parallel,
+              [&](int64_t k, int64_t p, TapLists<T>& taps) { taps.add_samples(xs[k], p, map.width); });
   return plan;
 }
 
@@ -85,10 +100,10 @@ PsPlan<T> pool_plan(const Features& features, const Rois& rois, const Bins& bins
     taps.close();
   };
   PsPlan<T> plan;
-  fill_lists(plan.y, bins.height, rois.count, parallel,
-             [&](int64_t k, int64_t p, TapLists<T>& taps) { add(ys[k], p, bins.height, map.height, taps); });
-  fill_lists(plan.x, bins.width, rois.count, parallel,
-             [&](int64_t k, int64_t p, TapLists<T>& taps) { add(xs[k], p, bins.width, map.width, taps); });
+  plan.y.fill(bins.height, rois.count, parallel,
+              [&](int64_t k, int64_t p, TapLists<T>& taps) { add(ys[k], p, bins.height, map.height, taps); });
+  plan.x.fill(bins.width, rois.count, parallel,
+              [&](int64_t k, int64_t p, TapLists<T>& taps) { add(xs[k], p, bins.width, map.width, taps); });
   return plan;
 }
 
@@ -110,10 +125,11 @@ void pool(const Features& features, const Rois& rois, const Bins& bins, const Ps
                        const Group& group = groups.groups[at.image];
                        const int64_t first = at.first(bins), n = std::min<int64_t>(size, channels - at.channel);
                        const S* planes[size];
-                       for (int j = 0; j < size; ++j)  // beyond the last, it again
-                         planes[j] = static_cast<const S*>(map.data) + at.image * map.image_stride +
-                                     (first + std::min<int64_t>(j, n - 1) * count) * map.channel_stride;
-                       const TapLists<T>&ys = plan.y[at.y], &xs = plan.x[at.x];
+                       planes[0] =
+                           static_cast<const S*>(map.data) + at.image * map.image_stride + first * map.channel_stride;
+                       for (int j = 1; j < size; ++j)  // beyond the last, it again
+                         planes[j] = planes[j - 1] + (j < n ? count * map.channel_stride : 0);
+                       const auto ys = plan.y.bins[at.y], xs = plan.x.bins[at.x];
                        for (int64_t i = 0; i < group.count; ++i) {
                          const int64_t k = group.rois[i];
                          const auto rows = ys.of(k), columns = xs.of(k);
@@ -128,7 +144,8 @@ void pool(const Features& features, const Rois& rois, const Bins& bins, const Ps
                          }
                          const T divisor = plan.divisor(k, rows.size() * columns.size());
                          S* to = static_cast<S*>(out) + k * features.channels + first;
-                         for (int64_t j = 0; j < n; ++j) to[j * count] = static_cast<S>(sums[j] / divisor);
+                         for (int j = 0; j < size; ++j) sums[j] /= divisor;
+                         for (int64_t j = 0; j < n; ++j) to[j * count] = static_cast<S>(sums[j]);
                        }
                      }
                    });
@@ -149,7 +166,7 @@ void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const P
       Planes<1> at = Planes<1>::of(begin, gradients.channels, bins);
       for (int64_t item = begin; item < end; ++item, at.next(gradients.channels, bins)) {
         const Group& group = groups.groups[at.image];
-        const TapLists<T>&ys = plan.y[at.y], &xs = plan.x[at.x];
+        const auto ys = plan.y.bins[at.y], xs = plan.x.bins[at.x];
         T* sums = memory.begin(static_cast<S*>(map.data) + item * pixels, pixels);
         for (int64_t i = 0; i < group.count; ++i) {
           const int64_t k = group.rois[i];
