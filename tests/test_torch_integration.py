@@ -1,5 +1,6 @@
 """boxops as torch operators: opcheck, compile, export, vmap, autocast."""
 
+import contextlib
 import warnings
 
 import cases
@@ -158,3 +159,29 @@ def test_without_autograd(device, op, mode):
     with mode():
         got = function(*arguments)
     torch.testing.assert_close(got, function(*arguments), rtol=0, atol=0)
+
+
+SEEN = []
+
+
+class Watched(torch.Tensor):
+    """A tensor whose class sees every call, and differentiates something of its own."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        SEEN.append((str(func), (torch.ones((), requires_grad=True) * 2).requires_grad))
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class Watching(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return Watched.__torch_function__(func, types, args, kwargs)
+
+
+def test_the_autograd_kernel_is_not_passed_over_where_others_look_on():
+    boxes = tensors()[0]
+    for mode, some in ((Watching(), boxes), (contextlib.nullcontext(), boxes.as_subclass(Watched))):
+        SEEN.clear()
+        with mode:
+            boxops.box_area(some)
+        assert ("boxops.box_area.default", True) in SEEN

@@ -1,7 +1,7 @@
 """The contract in code: every op of boxops in plain NumPy, slow and obvious.
 
 Each function bears the name and the arguments of the public one and defines its result; the kernels
-must give the same indices, and the same measures to the bit (CIoU within the error of atan2).
+must give the same indices, and the same measures to the bit.
 Every step is rounded to the compute type: float64 for float64 and integers of 32 bits or more, else float32.
 """
 

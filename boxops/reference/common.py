@@ -221,7 +221,38 @@ def ciou_of(a, b, iou_eps, eps, unit=1):
 
 def angle_of(box):
     x1, y1, x2, y2 = box
-    return np.arctan2(extent_of(x1, x2), extent_of(y1, y2))
+    return atan2_of(extent_of(x1, x2), extent_of(y1, y2))
+
+
+@quiet
+def atan2_of(y, x):
+    """The angle of (x, y), both >= 0, step by step as csrc/core/common/atan.h computes it: the same bits."""
+    T = y.dtype.type
+    low, high = np.minimum(y, x), np.maximum(y, x)
+    q = np.where(low < high, low / high, (high > 0).astype(T))
+    z = q * q
+    if np.float32 == T:
+        tail, rest = _polynomial(z, *_ATAN_TAIL[np.float32]), T(-4.37113882867379e-08)
+    else:
+        z5, parts = ((z * z) * (z * z)) * z, np.split(np.array(_ATAN_TAIL[np.float64]), 4)
+        tail, rest = _polynomial(z, *parts[3]), T(6.123233995736766e-17)
+        for part in parts[2::-1]:
+            tail = _polynomial(z, *part) + z5 * tail
+    a = q + (q * z) * tail
+    return np.where(y > x, T(np.pi / 2) - (a - rest), a)
+
+
+# fmt: off
+_ATAN_TAIL = {
+    np.float32: (-0.333332986, 0.199985489, -0.142642424, 0.109521873, -0.0840345472, 0.0579576567, -0.0311779026,
+                 0.0109146331, -0.00179362716),
+    np.float64: (-0.33333333333333071, 0.19999999999951451, -0.1428571428257461, 0.11111111007013584,
+                 -0.09090907002797749, 0.076922798372968823, -0.066664040430076787, 0.05880527736417978,
+                 -0.052535182361587808, 0.047223212311727207, -0.042191765713442755, 0.0366418658069309,
+                 -0.029903791713291203, 0.021984776386201017, -0.013900491841271404, 0.0071964575570703003,
+                 -0.002884896219675298, 0.00083131439686500168, -0.00015215933090531657, 1.3224929159792481e-05),
+}
+# fmt: on
 
 
 @quiet

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import broadcast_over_batch, compute_type, differentiable, loop_over_batch
+from boxops.torch_ops.common import broadcast_over_batch, compute_type, differentiable, entry, loop_over_batch
 
-box_area = torch.ops.boxops.box_area.default
-box_convert = torch.ops.boxops.box_convert.default
-clip_boxes = torch.ops.boxops.clip_boxes.default
+box_area = entry("box_area")
+box_convert = entry("box_convert")
+clip_boxes = entry("clip_boxes")
 remove_small_boxes = torch.ops.boxops.remove_small_boxes.default
 
 

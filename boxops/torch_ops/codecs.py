@@ -12,12 +12,13 @@ from boxops.torch_ops.common import (
     contracted,
     differentiable,
     differentiable_once,
+    entry,
 )
 
-encode_boxes = torch.ops.boxops.encode_boxes.default
-decode_boxes = torch.ops.boxops.decode_boxes.default
-encode_boxes_backward = torch.ops.boxops.encode_boxes_backward.default
-decode_boxes_backward = torch.ops.boxops.decode_boxes_backward.default
+encode_boxes = entry("encode_boxes")
+decode_boxes = entry("decode_boxes")
+encode_boxes_backward = entry("encode_boxes_backward")
+decode_boxes_backward = entry("decode_boxes_backward")
 
 
 def _coded(first: Tensor, anchors: Tensor) -> Tensor:
@@ -99,5 +100,5 @@ def _vmap_by(operator):
     return rule
 
 
-for _backward in (encode_boxes_backward, decode_boxes_backward):
-    torch.library.register_vmap(_backward, _vmap_by(_backward))
+for _op, _backward in (("encode_boxes", encode_boxes_backward), ("decode_boxes", decode_boxes_backward)):
+    torch.library.register_vmap(f"boxops::{_op}_backward", _vmap_by(_backward))

@@ -35,17 +35,41 @@ def _below_autograd(operator: Any) -> Callable:
     return call
 
 
+# Looked up once: they are asked in every call.
+_any_requires_grad = torch._C._any_requires_grad
+_transforms_active = torch._C._are_functorch_transforms_active
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._is_torch_function_mode_enabled
+_is_grad_enabled = torch.is_grad_enabled
+_is_compiling = torch.compiler.is_dynamo_compiling
+
+
 def _may_have_tangents() -> bool:
     # A compiled program enters a level without telling forward_ad: in a transform, or traced in dispatch modes.
-    return (
-        forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    return forward_ad._current_level >= 0 or _transforms_active() or _dispatch_modes() > 0
 
 
 def _may_differentiate(args: Iterable) -> bool:
-    return _may_have_tangents() or (torch.is_grad_enabled() and torch._C._any_requires_grad(*args))
+    return _may_have_tangents() or (_is_grad_enabled() and _any_requires_grad(*args))
+
+
+_is_plain = frozenset((Tensor, torch.nn.Parameter, bool, int, float, type(None))).issuperset
+
+
+def entry(op: str) -> Callable:
+    """An operator, for callers of boxops. Its Autograd kernel is Python's and takes longer than a small op: where it
+    would but hand on, it is passed over. Not where others' code may run: that of subclasses and modes.
+    """
+    operator = getattr(torch.ops.boxops, op).default
+    below_autograd = torch._C._AutoDispatchBelowAutograd
+
+    def call(*args):
+        if _is_compiling() or not _is_plain(map(type, args)) or _function_modes() or _may_differentiate(args):
+            return operator(*args)
+        with below_autograd():
+            return operator(*args)
+
+    return call
 
 
 def _refuse_tangents(op: str) -> NoReturn:

@@ -12,10 +12,11 @@ from boxops.torch_ops.common import (
     contracted,
     differentiable,
     differentiable_once,
+    entry,
 )
 
-iou = torch.ops.boxops.iou.default
-iou_backward = torch.ops.boxops.iou_backward.default
+iou = entry("iou")
+iou_backward = entry("iou_backward")
 
 
 def _lead(boxes1: Tensor, boxes2: Tensor, paired: bool) -> torch.Size:

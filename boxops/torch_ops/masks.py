@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import loop_over_batch, not_differentiable
+from boxops.torch_ops.common import entry, loop_over_batch, not_differentiable
 
-paste_masks = torch.ops.boxops.paste_masks.default
-masks_to_boxes = torch.ops.boxops.masks_to_boxes.default
+paste_masks = entry("paste_masks")
+masks_to_boxes = entry("masks_to_boxes")
 
 
 @torch.library.register_fake("boxops::paste_masks")

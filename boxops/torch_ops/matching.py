@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
+from boxops.torch_ops.common import compute_type, entry, loop_over_batch, not_differentiable
 
-match_greedy = torch.ops.boxops.match_greedy.default
-match_greedy_matrix = torch.ops.boxops.match_greedy_matrix.default
-match_max_iou = torch.ops.boxops.match_max_iou.default
+match_greedy = entry("match_greedy")
+match_greedy_matrix = entry("match_greedy_matrix")
+match_max_iou = entry("match_max_iou")
 
 
 def _results(shape: Sequence[int], *inputs: Tensor) -> tuple[Tensor, Tensor]:

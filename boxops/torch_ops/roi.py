@@ -8,15 +8,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import differentiable, differentiable_once, differentiated_by, loop_over_batch
+from boxops.torch_ops.common import (
+    differentiable,
+    differentiable_once,
+    differentiated_by,
+    entry,
+    loop_over_batch,
+)
 
 _ops = torch.ops.boxops
 
-roi_align = _ops.roi_align.default
+roi_align = entry("roi_align")
 multiscale_roi_align = _ops.multiscale_roi_align.default
-ps_roi_align = _ops.ps_roi_align.default
-ps_roi_pool = _ops.ps_roi_pool.default
-roi_pool = _ops.roi_pool.default
+ps_roi_align = entry("ps_roi_align")
+ps_roi_pool = entry("ps_roi_pool")
+roi_pool = entry("roi_pool")
+_roi_pool_backward = entry("roi_pool_backward")
 
 
 # Fake kernels
@@ -103,7 +110,7 @@ def _keep(ctx, inputs, output):
 
 
 def _derivatives(op: str):
-    pool, pool_backward = getattr(_ops, op).default, getattr(_ops, f"{op}_backward").default
+    pool, pool_backward = entry(op), entry(f"{op}_backward")
 
     def backward(ctx, grad: Tensor):
         count, _, height, width = ctx.shape
@@ -129,7 +136,7 @@ def _keep_maxima(ctx, inputs, output):
 def _pool_backward(ctx, grad: Tensor, _):
     boxes, images, argmax = ctx.saved_tensors
     count, _, height, width = ctx.shape
-    return (_ops.roi_pool_backward.default(grad, argmax, boxes, images, count, height, width, *ctx.rest[2:]),)
+    return (_roi_pool_backward(grad, argmax, boxes, images, count, height, width, *ctx.rest[2:]),)
 
 
 def _pool_jvp(ctx, tangent: Tensor, *others):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, differentiable, keep_nothing, loop_over_batch
+from boxops.torch_ops.common import compute_type, differentiable, entry, keep_nothing, loop_over_batch
 
-rotated_box_iou = torch.ops.boxops.rotated_box_iou.default
+rotated_box_iou = entry("rotated_box_iou")
 rotated_nms = torch.ops.boxops.rotated_nms.default
 batched_rotated_nms = torch.ops.boxops.batched_rotated_nms.default
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
+from boxops.torch_ops.common import compute_type, entry, loop_over_batch, not_differentiable
 
-soft_nms = torch.ops.boxops.soft_nms.default
+soft_nms = entry("soft_nms")
 
 
 @torch.library.register_fake("boxops::soft_nms")

@@ -173,13 +173,6 @@ int64_t channels_per_bin(const char* op, const Features& features, const Bins& b
 
 // A template, so that nothing refers to CUDA where no CUDA call is compiled.
 template <class T>
-Array forward_workspace(Framework& framework, const Array& on, const Features& features, const Rois& rois,
-                        const Bins& bins) {
-  const size_t bytes = cuda::roi_forward_workspace(features, rois, bins, sizeof(T) == 8);
-  return framework.empty({static_cast<int64_t>(bytes)}, DType::kUInt8, on.device);
-}
-
-template <class T>
 Array backward_workspace(Framework& framework, const Array& on, const Features& gradients, const Rois& rois,
                          const Bins& bins) {
   const size_t bytes = cuda::roi_backward_workspace(gradients, rois, bins, sizeof(T) == 8);
@@ -203,9 +196,7 @@ Array forward(Framework& framework, const char* op, const Array& boxes, const Ar
   with_compute_type(input.dtype, [&](auto t) {
     BOXOPS_DISPATCH(op, input.device,
                     on_cpu(t, std::cref(features), rois, bins, out.data, more..., std::cref(framework.parallel())),
-                    on_cuda(t, std::cref(features), rois, bins, out.data, more...,
-                            forward_workspace<decltype(t)>(framework, input, features, rois, bins).data,
-                            framework.stream(input.device)));
+                    on_cuda(t, std::cref(features), rois, bins, out.data, more..., framework.stream(input.device)));
   });
   return out;
 }

@@ -1,5 +1,5 @@
 // All ops on fixed pseudo-random inputs: prints a digest of each result's bits. Every compiler, processor and
-// instruction set (BOXOPS_ISA) prints the same lines, but for those that say libm, whose atan2, exp and log are the
+// instruction set (BOXOPS_ISA) prints the same lines, but for those that say libm, whose exp and log are the
 // platform's.
 #include <cinttypes>
 #include <cmath>
@@ -116,7 +116,7 @@ void print(const char* name, const R& result) {
 template <class T>
 void overlaps() {
   const Array a = boxes_of<T>({150, 4}), b = boxes_of<T>({333, 4}), grad = uniforms<T>({150, 333}, -1, 1);
-  const char* names[] = {"iou", "ioa", "giou", "diou", "ciou(libm)"};
+  const char* names[] = {"iou", "ioa", "giou", "diou", "ciou"};
   for (int64_t measure = 0; measure < 5; ++measure) {
     print(names[measure], ops::iou(host, a, b, measure, false, 0, 0, 1e-7));
     print(names[measure], ops::iou(host, a, a, measure, true, 1, 1e-7, 0));

@@ -12,6 +12,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "common/atan.h"
 #include "common/dtype.h"
 
 namespace boxops {
@@ -26,7 +27,7 @@ template <class T>
 struct Shape : Box<T> {
   using Scalar = T;
   T area;
-  T angle;  // atan2(width, height), for CIoU only
+  T angle;  // angle_of it, for CIoU only
 };
 
 // Calls f with the measure as a compile-time constant (f's argument, called, gives it).
@@ -98,6 +99,12 @@ BOXOPS_HD Box<T> load_box(const Boxes& boxes, int64_t batch, int64_t i) {
   return to_corners(load_numbers<T>(boxes, batch, i), boxes.format);
 }
 
+// Of the diagonal to the y axis; 0 for an empty box.
+template <class T>
+BOXOPS_HD T angle_of(const Box<T>& b) {
+  return atan2_of(extent(b.x1, b.x2), extent(b.y1, b.y2));
+}
+
 // A NaN box becomes the inverted box from +inf to -inf with area NaN. The formulas below then give
 // the contract's answers with no further test: its overlap clamps to 0, and NaN spreads through
 // union and centre into the penalties but not through the guarded quotient.
@@ -112,7 +119,7 @@ BOXOPS_HD Shape<T> shape_of(Box<T> b) {
     s.area = extent(b.x1, b.x2) * extent(b.y1, b.y2);
   }
   s.x1 = b.x1, s.y1 = b.y1, s.x2 = b.x2, s.y2 = b.y2;
-  s.angle = measure == Measure::kCIoU ? std::atan2(extent(b.x1, b.x2), extent(b.y1, b.y2)) : T(0);
+  s.angle = measure == Measure::kCIoU ? angle_of(b) : T(0);
   return s;
 }
 

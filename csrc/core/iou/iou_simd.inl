@@ -2,6 +2,11 @@
 // boxes.
 namespace boxops::BOXOPS_ISA {
 
+template <class T>
+void set_angles(Tile<T>& tile, int n) {
+  for (int j = 0; j < n; ++j) tile.angle[j] = angle_of<T>(tile[j]);
+}
+
 // One box against a tile.
 template <Measure measure, bool guarded, class T>
 void measure_row(const Shape<T>& box, const Tile<T>& tile, int n, T iou_eps, T eps, T* __restrict__ out) {

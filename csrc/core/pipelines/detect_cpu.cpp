@@ -1,6 +1,7 @@
 #include "pipelines/detect.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,24 @@ std::vector<int32_t> pairs_above(const DetectInput& in, int64_t b, double thresh
     return pairs;
   }
   std::vector<int32_t> row;
+  if (strides[1] < strides[2]) {  // a class's scores lie together: class by class, and counted into the order of pairs
+    std::vector<int32_t> found, next(in.count + 1);
+    std::vector<size_t> ends;
+    for (int64_t c = 0; c < in.classes; ++c) {
+      row.clear();
+      select_above<S>({in.scores, in.score_dtype, 1, strides[1]}, at + c * strides[2], 0, in.count,
+                      static_cast<S>(threshold), false, row);
+      for (const int32_t n : row) ++next[n + 1];
+      found.insert(found.end(), row.begin(), row.end());
+      ends.push_back(found.size());
+    }
+    std::partial_sum(next.begin(), next.end(), next.begin());
+    pairs.resize(found.size());
+    size_t i = 0;
+    for (int64_t c = 0; c < in.classes; ++c)
+      for (; i < ends[c]; ++i) pairs[next[found[i]]++] = static_cast<int32_t>(found[i] * in.classes + c);
+    return pairs;
+  }
   for (int64_t n = 0; n < in.count; ++n) {
     row.clear();
     select_above<S>({in.scores, in.score_dtype, 1, strides[2]}, at + n * strides[1], 0, in.classes,

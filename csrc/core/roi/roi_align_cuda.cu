@@ -4,7 +4,7 @@
 namespace boxops::cuda {
 
 template <class T>
-int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void*, void* stream) {
+int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream) {
   return forward<Pooling::kAlign, T>(features, rois, bins, out, nullptr, stream);
 }
 
@@ -15,7 +15,7 @@ int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, con
 }
 
 template <class T>
-int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void*, void* stream) {
+int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream) {
   return forward<Pooling::kSensitiveAlign, T>(features, rois, bins, out, nullptr, stream);
 }
 
@@ -26,9 +26,9 @@ int ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, 
 }
 
 #define INSTANTIATE(T)                                                                                      \
-  template int roi_align<T>(const Features&, const Rois&, const Bins&, void*, void*, void*);                \
+  template int roi_align<T>(const Features&, const Rois&, const Bins&, void*, void*);                       \
   template int roi_align_backward<T>(const void*, const Rois&, const Bins&, const Features&, void*, void*); \
-  template int ps_roi_align<T>(const Features&, const Rois&, const Bins&, void*, void*, void*);             \
+  template int ps_roi_align<T>(const Features&, const Rois&, const Bins&, void*, void*);                    \
   template int ps_roi_align_backward<T>(const void*, const Rois&, const Bins&, const Features&, void*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)

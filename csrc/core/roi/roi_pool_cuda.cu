@@ -4,8 +4,6 @@
 
 namespace boxops::cuda {
 
-size_t roi_forward_workspace(const Features&, const Rois&, const Bins&, bool) { return 0; }
-
 size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins, bool float64) {
   const size_t align = float64 ? backward_workspace<Pooling::kAlign, double>(gradients, rois, bins)
                                : backward_workspace<Pooling::kAlign, float>(gradients, rois, bins);
@@ -13,8 +11,7 @@ size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const
 }
 
 template <class T>
-int roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax, void*,
-             void* stream) {
+int roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax, void* stream) {
   return forward<Pooling::kMax, T>(features, rois, bins, out, argmax, stream);
 }
 
@@ -25,7 +22,7 @@ int roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois,
 }
 
 template <class T>
-int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, void*, void* stream) {
+int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream) {
   return forward<Pooling::kSensitiveMean, T>(features, rois, bins, out, nullptr, stream);
 }
 
@@ -36,10 +33,10 @@ int ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, c
 }
 
 #define INSTANTIATE(T)                                                                                             \
-  template int roi_pool<T>(const Features&, const Rois&, const Bins&, void*, int32_t*, void*, void*);              \
+  template int roi_pool<T>(const Features&, const Rois&, const Bins&, void*, int32_t*, void*);                     \
   template int roi_pool_backward<T>(const void*, const int32_t*, const Rois&, const Bins&, const Features&, void*, \
                                     void*);                                                                        \
-  template int ps_roi_pool<T>(const Features&, const Rois&, const Bins&, void*, void*, void*);                     \
+  template int ps_roi_pool<T>(const Features&, const Rois&, const Bins&, void*, void*);                            \
   template int ps_roi_pool_backward<T>(const void*, const Rois&, const Bins&, const Features&, void*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)

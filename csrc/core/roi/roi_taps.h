@@ -18,7 +18,7 @@ struct Tap {
 template <class T>
 struct TapLists {
   std::vector<Tap<T>> taps;
-  std::vector<int64_t> starts{0};
+  std::vector<int64_t> ends;
 
   struct List {
     const Tap<T>*first, *last;
@@ -26,9 +26,9 @@ struct TapLists {
     const Tap<T>* end() const { return last; }
     int64_t size() const { return last - first; }
   };
-  List of(int64_t list) const { return {taps.data() + starts[list], taps.data() + starts[list + 1]}; }
-  int64_t lists() const { return static_cast<int64_t>(starts.size()) - 1; }
-  void close() { starts.push_back(static_cast<int64_t>(taps.size())); }
+  List of(int64_t list) const { return {taps.data() + (list == 0 ? 0 : ends[list - 1]), taps.data() + ends[list]}; }
+  int64_t lists() const { return static_cast<int64_t>(ends.size()); }
+  void close() { ends.push_back(static_cast<int64_t>(taps.size())); }
 
   // The samples of bin p of an axis, those on one pixel joined.
   void add_samples(const AlignAxis<T>& axis, int64_t p, int64_t extent) {
@@ -45,7 +45,8 @@ struct TapLists {
   // Samples come in order, so a pixel seen before is among the last few.
   void join(int32_t pixel, T weight) {
     const int64_t size = static_cast<int64_t>(taps.size());
-    for (int64_t i = size - 1; i >= std::max(starts.back(), size - 3); --i)
+    const int64_t begin = std::max(ends.empty() ? 0 : ends.back(), size - 3);
+    for (int64_t i = size - 1; i >= begin; --i)
       if (taps[i].index == pixel) {
         taps[i].weight += weight;
         return;

@@ -106,33 +106,29 @@ BOXOPS_API void ps_roi_pool_backward(const void* grad, const Rois& rois, const B
 namespace cuda {
 
 // Bytes of workspace that each function needs for these sizes (pointers in the arguments are not followed).
-BOXOPS_API size_t roi_forward_workspace(const Features& features, const Rois& rois, const Bins& bins, bool float64);
 BOXOPS_API size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins, bool float64);
 
 template <class T>
-BOXOPS_API int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* workspace,
-                         void* stream);
+BOXOPS_API int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
 template <class T>
 BOXOPS_API int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                   void* workspace, void* stream);
 
 template <class T>
-BOXOPS_API int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* workspace,
-                            void* stream);
+BOXOPS_API int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
 template <class T>
 BOXOPS_API int ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                      void* workspace, void* stream);
 
 template <class T>
 BOXOPS_API int roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
-                        void* workspace, void* stream);
+                        void* stream);
 template <class T>
 BOXOPS_API int roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
                                  const Features& gradients, void* workspace, void* stream);
 
 template <class T>
-BOXOPS_API int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, void* workspace,
-                           void* stream);
+BOXOPS_API int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
 template <class T>
 BOXOPS_API int ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                     void* workspace, void* stream);
