@@ -16,32 +16,21 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.image_list import ImageList
 
-from . import backbones
+from . import backbones, roi_heads
 from .common import ADAMW, IMAGENET, MODELS, SGD, Detector, GroundTruth, Target, Weights, detector
 from .proposals import Proposals
 from .roi_heads import LowRank, Result, RoIHeads, TwoMLPHead, classifier_head
+from .rpn import Sample
 from .sizes import resize
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The numbers of the method, with torchvision's names where it has them; section 2.3 of the paper."""
+class Settings(roi_heads.Settings):
+    """The numbers of the method, with torchvision's names where it has them; those of the head: see roi_heads.py."""
 
     min_size: int | Sequence[int] = 600
     max_size: int = 1000
     multi_scale: bool = False  # learn at 10 to 19 thirteenths of them, see sizes.py
-    box_pool: str = "max"  # RoI pooling; or "align", RoIAlign
-    box_score_thresh: float = 0.05
-    box_nms_thresh: float = 0.5
-    box_detections_per_img: int = 100
-    box_fg_iou_thresh: float = 0.5
-    box_bg_iou_thresh: float = 0.5
-    box_bg_iou_low: float = 0.1  # below, proposals teach nothing: a kind of hard example mining
-    box_batch_size_per_image: int = 64
-    box_positive_fraction: float = 0.25
-    bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
-    box_beta: float = 1.0  # where smooth L1 turns linear; equation 3
-    label_smoothing: float = 0.0  # of the objects' classes, see labels.py
 
 
 class GivenProposals(nn.Module):
@@ -121,9 +110,16 @@ class FastRCNN(Detector):
         return list(levels.values()), [level for name, level in levels.items() if name != "pool"]
 
     def branch_losses(
-        self, pooled: Any, batch: Any, sample: Any, boxes: Any, matches: Any, truth: Any
+        self,
+        pooled: Sequence[Tensor],
+        batch: ImageList,
+        sample: Sample,
+        boxes: Tensor,
+        matches: Tensor,
+        truth: GroundTruth,
     ) -> dict[str, Tensor]:
-        """What a further head adds: see mask_rcnn.py."""
+        """What a further head adds: see mask_rcnn.py. Of the levels that RoIs are pooled from, the sampled boxes
+        [B, S, 4], and the object of each [B, S]."""
         return {}
 
 

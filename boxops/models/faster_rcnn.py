@@ -12,35 +12,22 @@ from typing import Any, cast
 
 from torch import nn
 
-from . import backbones, fast_rcnn
+from . import backbones, fast_rcnn, rpn
 from .common import Weights, detector
 from .fast_rcnn import MOBILENET, SMALL_PAIRS, FastRCNN
 from .roi_heads import ConvHead, ResNetTail, TwoMLPHead
-from .rpn import BETA, RegionProposalNetwork
 
 
 @dataclass(frozen=True)
-class Settings(fast_rcnn.Settings):
+class Settings(fast_rcnn.Settings, rpn.Settings):
     """The numbers of the method, with torchvision's names and values."""
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333
-    anchor_sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
-    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0)
-    rpn_pre_nms_top_n_train: int = 2000
-    rpn_pre_nms_top_n_test: int = 1000
-    rpn_post_nms_top_n_train: int = 2000
-    rpn_post_nms_top_n_test: int = 1000
-    rpn_nms_thresh: float = 0.7
-    rpn_fg_iou_thresh: float = 0.7
-    rpn_bg_iou_thresh: float = 0.3
-    rpn_batch_size_per_image: int = 256
-    rpn_positive_fraction: float = 0.5
-    rpn_score_thresh: float = 0.0
     box_pool: str = "align"
     box_bg_iou_low: float = 0.0
     box_batch_size_per_image: int = 512
-    box_beta: float = BETA
+    box_beta: float = rpn.BETA
 
 
 class FasterRCNN(FastRCNN):
@@ -69,8 +56,8 @@ class FasterRCNN(FastRCNN):
         rpn_convs: int = 1,
         **options: Any,
     ) -> None:
-        rpn = RegionProposalNetwork(int(backbone.out_channels), settings, rpn_convs)  # type: ignore[arg-type]
-        super().__init__(backbone, num_classes, settings, rpn=rpn, **options)
+        network = rpn.RegionProposalNetwork(int(backbone.out_channels), settings, rpn_convs)  # type: ignore[arg-type]
+        super().__init__(backbone, num_classes, settings, rpn=network, **options)
 
 
 RESNET = {"norm": "frozen", "freeze": 5}  # on pretrained weights: no norm learns, nor conv1 to layer1

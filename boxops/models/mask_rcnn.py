@@ -24,6 +24,7 @@ from . import backbones
 from .common import ADAMW, GroundTruth, Weights, detector, mean_over_processes, split
 from .faster_rcnn import MOBILENET, RESNET, RESNET_V2, SMALL, FasterRCNN, Settings
 from .roi_heads import ConvHead, Result, TwoMLPHead, pool
+from .rpn import Sample
 
 POOL_SIZE = 14  # bins of a RoI; masks have twice as many pixels along each axis, heatmaps four times. Figure 4, right
 
@@ -82,24 +83,30 @@ class MaskRCNN(FasterRCNN):
         return logits.float()
 
     def branch_losses(
-        self, pooled: Any, batch: Any, sample: Any, boxes: Any, matches: Any, truth: GroundTruth
+        self,
+        pooled: Sequence[Tensor],
+        batch: ImageList,
+        sample: Sample,
+        boxes: Tensor,
+        matches: Tensor,
+        truth: GroundTruth,
     ) -> dict[str, Tensor]:
         """Only positives have a mask and keypoints to learn; they are the first of each image's sample."""
         positives = split({"boxes": boxes, "objects": matches}, sample.positive.sum(dim=1))
-        boxes, objects = [some["boxes"] for some in positives], [some["objects"] for some in positives]
+        windows, objects = [some["boxes"] for some in positives], [some["objects"] for some in positives]
         firsts = truth.offsets[:-1].repeat_interleave(sample.positive.sum(dim=1))
         weights = truth.weights[torch.cat(objects) + firsts]  # [P]
         losses = {}
         if self.has_masks:
             masks = of_objects(truth, "masks")
             labels = torch.cat([image["labels"][i] for image, i in zip(truth.images, objects, strict=True)])
-            logits = self.branch("mask", pooled, boxes, batch)
-            losses["loss_mask"] = mask_loss(logits, labels, boxes, objects, masks, weights)
+            logits = self.branch("mask", pooled, windows, batch)
+            losses["loss_mask"] = mask_loss(logits, labels, windows, objects, masks, weights)
         if self.num_keypoints:
             keypoints = of_objects(truth, "keypoints", self.num_keypoints, 3)
             points = torch.cat([points[i] for points, i in zip(keypoints, objects, strict=True)])
-            logits = self.branch("keypoint", pooled, boxes, batch)
-            losses["loss_keypoint"] = keypoint_loss(logits, torch.cat(boxes), points, weights)
+            logits = self.branch("keypoint", pooled, windows, batch)
+            losses["loss_keypoint"] = keypoint_loss(logits, torch.cat(windows), points, weights)
         return losses
 
     def detections(self, batch: ImageList) -> list[Result]:

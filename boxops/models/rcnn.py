@@ -20,29 +20,20 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import boxops
 
-from . import backbones, rcnn_stages
+from . import backbones, linear, rcnn_stages
 from .common import IMAGENET, Detector, GroundTruth, Stage, Target, Weights, detector
 from .proposals import Proposals
-from .roi_heads import Result, TwoMLPHead, classifier_head, sample
+from .roi_heads import Result, Sampling, TwoMLPHead, classifier_head, sample
 
 
 @dataclass(frozen=True)
-class Shared:
-    """The numbers that SPP-net has too."""
+class Shared(linear.Settings, Sampling):
+    """The numbers that SPP-net has too; those of the SVMs and the regressors: see linear.py."""
 
     box_fg_iou_thresh: float = 0.5  # section 2.3, as the next three
     box_bg_iou_low: float = 0.0
     box_batch_size_per_image: int = 32  # 128 in steps of 4 images; the paper draws them from all images
     box_positive_fraction: float = 0.25
-    svm_neg_iou: float = 0.3  # appendix B
-    svm_cost: float = 1e-3  # C, as the next four in the authors' code
-    feature_norm: float = 20.0  # mean length of the features that the SVMs and the regressors see
-    svm_positive_weight: float = 2.0
-    svm_intercept_scaling: float = 10.0
-    svm_batch: int = 2000  # hard negatives after which an SVM is trained anew
-    svm_passes: int = 2  # through all images at most
-    ridge_iou: float = 0.6  # appendix C, as the next one
-    ridge_lambda: float = 1000.0
     score_thresh: float = 0.1
     nms_thresh: float = 0.3
     detections_per_img: int = 100
