@@ -21,7 +21,8 @@ from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoi
 import boxops
 
 from . import backbones
-from .common import ADAMW, GroundTruth, Weights, detector, mean_over_processes, split
+from .builders import ADAMW, Weights, detector
+from .common import GroundTruth, mean_over_processes, split
 from .faster_rcnn import MOBILENET, RESNET, RESNET_V2, SMALL, FasterRCNN, Settings
 from .roi_heads import ConvHead, Result, TwoMLPHead, pool
 from .rpn import Sample
@@ -188,50 +189,48 @@ def keypoint_loss(logits: Tensor, boxes: Tensor, keypoints: Tensor, weights: Ten
     return (loss * weights).sum() / mean_over_processes(weights.sum())
 
 
-@detector(pretrained=RESNET, needs=("masks",))
+@detector(Settings(), pretrained=RESNET, needs=("masks",))
 def mask_rcnn_resnet50_fpn(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> MaskRCNN:
     """Mask R-CNN on ResNet-50 with FPN; loads torchvision's ``maskrcnn_resnet50_fpn``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    return MaskRCNN(backbones.resnet_fpn(network), num_classes, Settings(**settings))
+    return MaskRCNN(backbones.resnet_fpn(network), num_classes, settings)
 
 
-@detector(pretrained=RESNET_V2, needs=("masks",))
+@detector(Settings(), pretrained=RESNET_V2, needs=("masks",))
 def mask_rcnn_resnet50_fpn_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> MaskRCNN:
     """Mask R-CNN with batch norm and deeper heads: loads torchvision's ``maskrcnn_resnet50_fpn_v2``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
     backbone = backbones.resnet_fpn(network, norm="batch")
     head = ConvHead(backbone.out_channels)  # type: ignore[arg-type]
-    numbers = Settings(**settings)
-    return MaskRCNN(backbone, num_classes, numbers, mask_norm=nn.BatchNorm2d, box_head=head, rpn_convs=2)
+    return MaskRCNN(backbone, num_classes, settings, mask_norm=nn.BatchNorm2d, box_head=head, rpn_convs=2)
 
 
-@detector(pretrained=RESNET, num_classes=2, needs=("keypoints",))
+@detector(Settings(min_size=(640, 672, 704, 736, 768, 800)), pretrained=RESNET, num_classes=2, needs=("keypoints",))
 def keypoint_rcnn_resnet50_fpn(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     num_keypoints: int = 17,
-    **settings: Any,
 ) -> MaskRCNN:
     """Keypoint R-CNN on ResNet-50 with FPN; loads torchvision's ``keypointrcnn_resnet50_fpn``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    numbers = Settings(**{"min_size": (640, 672, 704, 736, 768, 800), **settings})
-    return MaskRCNN(backbones.resnet_fpn(network), num_classes, numbers, mask_layers=(), num_keypoints=num_keypoints)
+    return MaskRCNN(backbones.resnet_fpn(network), num_classes, settings, mask_layers=(), num_keypoints=num_keypoints)
 
 
-@detector(pretrained=MOBILENET, training=ADAMW, needs=("masks",))
+@detector(Settings(**SMALL), short="mask_rcnn", pretrained=MOBILENET, training=ADAMW, needs=("masks",))
 def mask_rcnn_mobilenet_v2_fpn(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     num_keypoints: int = 0,
-    **settings: Any,
 ) -> MaskRCNN:
     """Mask R-CNN on MobileNetV2 with FPN from stride 8, with keypoints if there are any: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
@@ -239,7 +238,7 @@ def mask_rcnn_mobilenet_v2_fpn(
     return MaskRCNN(
         backbone,
         num_classes,
-        Settings(**(SMALL | settings)),
+        settings,
         mask_layers=(64, 64),
         keypoint_layers=(64,) * 4,
         num_keypoints=num_keypoints,

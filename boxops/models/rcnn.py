@@ -21,7 +21,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones, linear, rcnn_stages
-from .common import IMAGENET, Detector, GroundTruth, Stage, Target, Weights, detector
+from .builders import Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Stage, Target
 from .proposals import Proposals
 from .roi_heads import Result, Sampling, TwoMLPHead, classifier_head, sample
 
@@ -170,14 +171,14 @@ SMALL: dict[str, Any] = {"min_size": 480, "max_size": 800, "crop_size": 64, "con
 PAPER: dict[str, Any] = {"batch_size": 4, "optimizer": "sgd", "lr": 1e-3, "eval_every": 0}
 
 
-@detector(training={**PAPER})
+@detector(Settings(), training=PAPER)
 def rcnn_alexnet(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     freeze: int = 0,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> RCNN:
     """R-CNN as published: crops of 227 pixels, AlexNet's convolutions and its fc6 and fc7."""
     network: Any = backbones.classifier("alexnet", None, backbone_weights, freeze)
@@ -185,20 +186,20 @@ def rcnn_alexnet(
         backbones.alexnet_conv5(network),
         classifier_head(network),
         num_classes,
-        Settings(**settings),
+        settings,
         proposals=Proposals(proposals, max_proposals),
         pool=network.features[12],  # 13 x 13 to 6 x 6
     )
 
 
-@detector(training={**PAPER})
+@detector(Settings(crop_size=224, chunk=32), training=PAPER)
 def rcnn_vgg16(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     freeze: int = 0,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> RCNN:
     """R-CNN on VGG16, the paper's O-Net (section 3.3): crops of 224 pixels."""
     network: Any = backbones.classifier("vgg16", None, backbone_weights, freeze)
@@ -206,24 +207,29 @@ def rcnn_vgg16(
         backbones.vgg16_conv5(network),
         classifier_head(network),
         num_classes,
-        Settings(**{"crop_size": 224, "chunk": 32, **settings}),
+        settings,
         proposals=Proposals(proposals, max_proposals),
         pool=network.features[30],  # 14 x 14 to 7 x 7
     )
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training={**PAPER, "lr": 5e-3, "channels_last": True})
+@detector(
+    Settings(**SMALL),
+    short="rcnn",
+    pretrained={"norm": "frozen", "freeze": 2},
+    training={**PAPER, "lr": 5e-3, "channels_last": True},
+)
 def rcnn_mobilenet_v2(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     proposals: str = "edge_boxes",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> RCNN:
     """R-CNN on MobileNetV2 up to stride 16, with small crops: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    backbone, numbers = backbones.mobilenet_v2_c4(network), Settings(**(SMALL | settings))
-    head = TwoMLPHead(backbone.out_channels * (numbers.crop_size // 16) ** 2, 256)
-    return RCNN(backbone, head, num_classes, numbers, proposals=Proposals(proposals, max_proposals))
+    backbone = backbones.mobilenet_v2_c4(network)
+    head = TwoMLPHead(backbone.out_channels * (settings.crop_size // 16) ** 2, 256)
+    return RCNN(backbone, head, num_classes, settings, proposals=Proposals(proposals, max_proposals))
