@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes, threshold_pairs
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors
 
 
 def of_scored(name, boxes, scores="distinct", dtypes=FLOATS, iou_threshold=0.5, **arguments):
@@ -78,3 +78,31 @@ def stacked(*sets):
 
 
 CASES = {"nms": list(nms()), "batched_nms": list(batched_nms()), "nms_padded": list(nms_padded())}
+
+
+def samples(device):
+    import torch
+
+    boxes, scores = tensors(device)
+    batch, batch_scores = tensors(device, lead=(2,))
+    labels = torch.arange(80, device=device).reshape(2, 40) % 3
+    return {
+        "nms": [(boxes, scores, 0.5)],
+        "batched_nms": [(boxes, scores, labels[0], 0.5)],
+        "nms_padded": [(batch, batch_scores, 0.5, 9, None, None), (batch, batch_scores, 0.5, 50, labels, 0.3)],
+    }
+
+
+def calls(device):
+    import torch
+
+    import boxops
+
+    return {
+        "nms": (lambda b, s: boxops.nms(b, s, 0.5), tensors(device)),
+        "batched_nms": (lambda b, s: boxops.batched_nms(b, s, torch.zeros_like(s).long(), 0.5), tensors(device)),
+        "nms_padded": (
+            lambda b, s: boxops.nms_padded(b, s, 0.5, 9, score_threshold=0.2),
+            tensors(device, lead=(2,)),
+        ),
+    }
