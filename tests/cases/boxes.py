@@ -54,3 +54,17 @@ def calls(device):
         "clip_boxes_to_image": (lambda b: boxops.clip_boxes_to_image(b, (30, 50)), (boxes,)),
         "remove_small_boxes": (lambda b: boxops.remove_small_boxes(b, 20), (boxes,)),
     }
+
+
+def drawn(d, **more):
+    return {"boxes": d.boxes(d.batch, d.n) if d.either() else d.boxes(d.n), **more}
+
+
+DRAWN = {
+    "box_area": lambda d: drawn(d, fmt=d.fmt()),
+    "box_convert": lambda d: drawn(d, in_fmt=d.fmt(), out_fmt=d.fmt()),
+    "clip_boxes_to_image": lambda d: drawn(
+        d, size=(d.knob(12), d.knob(7.5)) if d.often() else d.one_of(3, (1,), None, "ab")
+    ),
+    "remove_small_boxes": lambda d: {"boxes": d.boxes(d.n), "min_size": d.knob(3)},
+}

@@ -81,3 +81,24 @@ def calls(device):
         **{op: (getattr(boxops, op), (boxes, boxes[:7])) for op in PAIRWISE},
         **{op: (lambda a, b, op=op: getattr(boxops, op)(a, b, "mean"), (boxes, boxes.flip(0))) for op in LOSSES},
     }
+
+
+def drawn(d, paired):
+    lead1, lead2 = d.one_of(((), ()), ((), (d.batch,)), ((d.batch,), (1,)), ((d.batch, 1), (2,)))
+    return {"boxes1": d.boxes(*lead1, d.n), "boxes2": d.boxes(*lead2, d.one_of(d.n, 1) if paired else d.m)}
+
+
+def drawn_measure(d):
+    paired = d.either()
+    return {**drawn(d, paired), "paired": paired, "fmt": d.fmt()}
+
+
+def drawn_loss(d):
+    return {**drawn(d, True), "reduction": d.one_of("none", "none", "none", "none", "max"), "eps": d.knob(1e-7)}
+
+
+DRAWN = {
+    **dict.fromkeys(PAIRWISE, drawn_measure),
+    **{op: lambda d: {**drawn_measure(d), "eps": d.knob(1e-7)} for op in ("distance_box_iou", "complete_box_iou")},
+    **dict.fromkeys(LOSSES, drawn_loss),
+}

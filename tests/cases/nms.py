@@ -106,3 +106,25 @@ def calls(device):
             tensors(device, lead=(2,)),
         ),
     }
+
+
+def drawn(d, *lead):
+    threshold = d.knob(d.one_of(0.0, 0.1, 0.3, 0.5, 1.0, 2, 1e9))
+    return {"boxes": d.boxes(*lead), "scores": d.array(lead), "iou_threshold": threshold}
+
+
+def drawn_padded(d):
+    lead = d.batch, d.n
+    return {
+        **drawn(d, *lead),
+        "max_output": d.one_of(0, 1, 2, 100) if d.often() else d.one_of(-1, 2**70, -(2**63), 2.5, None),
+        "score_threshold": d.knob(d.one_of(None, 0.5, 3, -np.inf, np.inf)),
+        **({"labels": d.array(lead, INTEGERS)} if d.either() else {}),
+    }
+
+
+DRAWN = {
+    "nms": lambda d: drawn(d, d.n),
+    "batched_nms": lambda d: {**drawn(d, d.n), "idxs": d.array((d.n,), INTEGERS)},
+    "nms_padded": drawn_padded,
+}
