@@ -40,6 +40,15 @@ def test_arguments(name):
     assert getattr(models, name).__doc__.startswith(inspect.unwrap(MODELS[name]).__doc__)
 
 
+def test_arguments_on_the_site():
+    griffe = pytest.importorskip("griffe")
+    root = pathlib.Path(__file__).parents[2]
+    extensions = griffe.load_extensions(root / "docs" / "docstrings.py")
+    shown = griffe.load("boxops.models.ssd", search_paths=[root], extensions=extensions)["ssd300_mobilenet_v2"]
+    parameters = inspect.signature(models.ssd300_mobilenet_v2).parameters
+    assert {p.name: p.default for p in shown.parameters} == {key: repr(p.default) for key, p in parameters.items()}
+
+
 @pytest.mark.parametrize("name", SHORT.values())
 def test_values_by_default(name):
     settings = settings_of(on_meta(name))
