@@ -1,10 +1,16 @@
-"""Makes the house's docstrings what mkdocstrings reads: links for :func:`name`, and results of several lines."""
+"""Makes the house's docstrings what mkdocstrings reads: links for :func:`name`, and results of several lines.
 
+Builders of detectors are shown as they are called, with the arguments that their decorator gives them.
+"""
+
+import inspect
 import re
 
 import griffe
 
 import boxops
+
+DETECTOR = "boxops.models.builders.detector"
 
 
 class Docstrings(griffe.Extension):
@@ -13,11 +19,27 @@ class Docstrings(griffe.Extension):
             cls.docstring.value = re.sub(r":(?:func|class|meth):(`[\w.]+`)", r"\1", cls.docstring.value)
 
     def on_function(self, *, func: griffe.Function, **_: object) -> None:
+        if any(decorator.callable_path == DETECTOR for decorator in func.decorators):
+            _as_called(func)
         if func.docstring:
             text = re.sub(r":func:`(\w+)`", _link, func.docstring.value)
             text = re.sub(r":(?:func|class|meth):(`[\w.]+`)", r"\1", text)  # not on these pages
             text = re.sub(r"(?m)^( {4}\w+: )(?=>)", r"\1\\", text)  # ">= 0" is no quotation
             func.docstring.value = re.sub(r"(?<=Returns:\n)(?: {4}.*\n?)+", _indented, text)
+
+
+def _as_called(func: griffe.Function) -> None:
+    from boxops.models import MODELS
+
+    func.parameters = griffe.Parameters(*[
+        griffe.Parameter(
+            parameter.name,
+            annotation=re.sub(r"\w+\.", "", inspect.formatannotation(parameter.annotation)),
+            kind=griffe.ParameterKind(parameter.kind.description),
+            default=repr(parameter.default),
+        )
+        for parameter in inspect.signature(MODELS[func.name]).parameters.values()
+    ])  # fmt: skip
 
 
 def _link(match: re.Match) -> str:

@@ -5,7 +5,8 @@ import pytest
 import boxops
 
 torch = pytest.importorskip("torch")
-from test_torch_integration import calls, registered, samples, tensors  # noqa: E402
+from cases import calls, samples, tensors  # noqa: E402
+from test_torch_integration import registered  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.func import jacfwd, jvp  # noqa: E402
 

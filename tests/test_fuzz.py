@@ -101,59 +101,41 @@ LAYOUTS = [lambda a: a, np.asfortranarray, structured, misaligned, reversed_all,
            lambda a: a.astype(a.dtype.newbyteorder(">")), lambda a: a.view(np.ma.MaskedArray)]  # fmt: skip
 
 
-def knob(draw, usual):
-    return draw(st.sampled_from(KNOBS)) if draw(often) == 0 else usual
+class Drawing:
+    """What the random arguments of a call are made of, `DRAWN` in tests/cases: sound parts, now and then one that is
+    not."""
+
+    def __init__(self, draw):
+        self.draw = draw
+        self.n, self.m, self.batch = draw(sizes), draw(sizes), draw(sizes)
+        self.dtypes = [draw(st.sampled_from(DTYPES))] if self.often() else DTYPES  # of boxes: of all one, mostly
+        self.formats = ("xyxy", "xywh", "cxcywh") if self.often() else ("", None, 3, b"xyxy")
+
+    def often(self):
+        return self.draw(often) != 0
+
+    def either(self):
+        return self.draw(st.booleans())
+
+    def one_of(self, *values):
+        return self.draw(st.sampled_from(values))
+
+    def knob(self, usual):
+        return usual if self.often() else self.one_of(*KNOBS)
+
+    def fmt(self):
+        return self.one_of(*self.formats)
+
+    def array(self, shape, dtypes=DTYPES):
+        return self.draw(arrays(shape, dtypes))
+
+    def boxes(self, *lead):
+        return self.array((*lead, 4), self.dtypes)
 
 
 @st.composite
-def arguments(draw, op):
-    """Keyword arguments of an op: mostly sound, each part now and then not."""
-    n, m, batch = draw(sizes), draw(sizes), draw(sizes)
-    dtypes = [draw(st.sampled_from(DTYPES))] if draw(often) else DTYPES
-    fmt = st.sampled_from(["xyxy", "xywh", "cxcywh"]) if draw(often) else st.sampled_from(["", None, 3, b"xyxy"])
-    if op.startswith(("nms", "batched")):
-        lead = (batch, n) if op == "nms_padded" else (n,)
-        made = {
-            "boxes": draw(arrays((*lead, 4), dtypes)),
-            "scores": draw(arrays(lead)),
-            "iou_threshold": knob(draw, draw(st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0, 2, 1e9]))),
-        }
-        if op == "nms_padded":
-            made["max_output"] = draw(
-                st.sampled_from([0, 1, 2, 100] if draw(often) else [-1, 2**70, -(2**63), 2.5, None])
-            )
-            made["score_threshold"] = knob(draw, draw(st.sampled_from([None, 0.5, 3, -np.inf, np.inf])))
-            if draw(st.booleans()):
-                made["labels"] = draw(arrays(lead, DTYPES[3:]))
-        elif op == "batched_nms":
-            made["idxs"] = draw(arrays(lead, DTYPES[3:]))
-        return made
-    if op in cases.PAIRWISE or op in cases.LOSSES:
-        paired = op in cases.LOSSES or draw(st.booleans())
-        lead1, lead2 = draw(st.sampled_from([((), ()), ((), (batch,)), ((batch,), (1,)), ((batch, 1), (2,))]))
-        m = draw(st.sampled_from([n, 1])) if paired else m
-        made = {"boxes1": draw(arrays((*lead1, n, 4), dtypes)), "boxes2": draw(arrays((*lead2, m, 4), dtypes))}
-        if op in cases.LOSSES:
-            made["reduction"] = draw(st.sampled_from(["none", "none", "none", "none", "max"]))
-        else:
-            made["paired"], made["fmt"] = paired, draw(fmt)
-        if op in cases.LOSSES or op.startswith(("distance", "complete")):
-            made["eps"] = knob(draw, 1e-7)
-        return made
-    made = {
-        "boxes": draw(arrays((*((batch,) if draw(st.booleans()) and op != "remove_small_boxes" else ()), n, 4), dtypes))
-    }
-    if op == "box_area":
-        made["fmt"] = draw(fmt)
-    elif op == "box_convert":
-        made |= {"in_fmt": draw(fmt), "out_fmt": draw(fmt)}
-    elif op == "clip_boxes_to_image":
-        made["size"] = (
-            (knob(draw, 12), knob(draw, 7.5)) if draw(often) else draw(st.sampled_from([3, (1,), None, "ab"]))
-        )
-    else:
-        made["min_size"] = knob(draw, 3)
-    return made
+def arguments(draw, make):
+    return make(Drawing(draw))
 
 
 def elements(value):
@@ -198,7 +180,7 @@ def spoiled(draw, op):
 
 
 def calls_of(op):
-    return arguments(op) | spoiled(op) if op in HAND_MADE else spoiled(op)
+    return arguments(DRAWN[op]) | spoiled(op) if op in DRAWN else spoiled(op)
 
 
 def converted(value, convert):
@@ -252,8 +234,7 @@ def watchdog():
 
 
 OPS = list(cases.CASES)
-HAND_MADE = {*cases.PAIRWISE, *cases.LOSSES, "box_area", "box_convert", "clip_boxes_to_image", "remove_small_boxes"}
-HAND_MADE |= {"nms", "batched_nms", "nms_padded"}
+DRAWN = cases.gathered("DRAWN")
 
 
 @FUZZ
@@ -301,29 +282,41 @@ TENSOR_ODDITIES = [
 ]
 
 
-@pytest.mark.parametrize("op", sorted(HAND_MADE))
-@pytest.mark.parametrize("framework", [backends.NUMPY, backends.TORCH], ids=["numpy", "torch"])
+FRAMEWORKS = pytest.mark.parametrize("framework", [backends.NUMPY, backends.TORCH], ids=["numpy", "torch"])
+
+
+def does_not_fit(op, made):
+    with pytest.raises(REFUSALS) as error:
+        getattr(boxops, op)(**made)
+    assert re.fullmatch(rf"{op}: expected (memory|fewer) .+, got (none|more)", str(error.value))
+
+
+@pytest.mark.parametrize("op", sorted(DRAWN.keys() - {"nms_padded"}))
+@FRAMEWORKS
 def test_more_boxes_than_memory(op, framework):
     """Sizes that are right, in an array of one box: the result does not fit, and that is said."""
     framework.require()
     made = next(c for c in cases.CASES[op]).arguments("float32")
-    one, lead = framework.to_array(np.ones(4, np.float32)), (1, HUGE) if op == "nms_padded" else (HUGE,)
+    one = framework.to_array(np.ones(4, np.float32))
 
-    def stretched(value, tail):
-        shape = (*lead, *tail)
+    def stretched(value, *tail):
+        shape = (HUGE, *tail)
         return np.broadcast_to(value, shape) if framework is backends.NUMPY else value.expand(shape)
 
-    if op == "nms_padded":  # its candidates are found one by one: here the output is what is too large
-        made = {**framework.converted(made), "max_output": 2**60}
-    else:
-        for name in made:
-            if name.startswith("boxes"):
-                made[name] = stretched(one, (4,))
-            elif isinstance(made[name], np.ndarray):
-                made[name] = stretched(framework.to_array(np.zeros((), made[name].dtype)), ())
-    with pytest.raises(REFUSALS) as error:
-        getattr(boxops, op)(**made)
-    assert re.fullmatch(rf"{op}: expected (memory|fewer) .+, got (none|more)", str(error.value))
+    for name in made:
+        if name.startswith("boxes"):
+            made[name] = stretched(one, 4)
+        elif isinstance(made[name], np.ndarray):
+            made[name] = stretched(framework.to_array(np.zeros((), made[name].dtype)))
+    does_not_fit(op, made)
+
+
+@FRAMEWORKS
+def test_more_output_than_memory(framework):
+    """The candidates of nms_padded are found one by one: its output is what is too large."""
+    framework.require()
+    made = next(c for c in cases.CASES["nms_padded"]).arguments("float32")
+    does_not_fit("nms_padded", {**framework.converted(made), "max_output": 2**60})
 
 
 @pytest.mark.parametrize("where", ["one end", "spread", "far"])

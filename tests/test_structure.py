@@ -1,10 +1,12 @@
 """What keeps the house in order: who may include what, and that no op lacks its parts."""
 
+import ast
 import inspect
 import pathlib
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import backends
 import cases
@@ -57,6 +59,34 @@ def test_import_brings_no_framework(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
+
+
+def imported(path, name, modules):
+    """The modules that a file imports when it is imported, or says that it does to a type checker."""
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    found, rest = set(), ast.parse(path.read_text()).body
+    while rest:
+        node = rest.pop()
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            rest += ast.iter_child_nodes(node)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] + "." if node.level else ""
+            source = f"{above}{node.module or ''}".rstrip(".")
+            found |= {full if (full := f"{source}.{alias.name}") in modules else source for alias in node.names}
+    return found & modules.keys()
+
+
+def test_no_import_circle():
+    """Whatever a module needs can be imported before it, its types too. (An import within a function is another thing:
+    what is seldom needed, or loads torch.)"""
+    files = [*(ROOT / "boxops").rglob("*.py*"), *(ROOT / "benchmarks").rglob("*.py")]
+    places = [(path, path.relative_to(ROOT).with_suffix("").parts) for path in files if path.suffix in (".py", ".pyi")]
+    places = [(path, parts if parts[0] == "boxops" else ("boxops", *parts)) for path, parts in places]
+    modules = {".".join(parts).removesuffix(".__init__"): path for path, parts in places}
+    assert len(modules) > 150
+    TopologicalSorter({name: imported(path, name, modules) for name, path in modules.items()}).prepare()  # CycleError
 
 
 def test_every_op_is_public():

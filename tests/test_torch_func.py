@@ -9,8 +9,8 @@ import pytest
 import boxops
 
 torch = pytest.importorskip("torch")
+from cases import calls, tensors  # noqa: E402
 from test_derivatives import CONSTANT, FLOATING, SMOOTH, floats_of, noise, squares  # noqa: E402
-from test_torch_integration import calls, tensors  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap  # noqa: E402
 

@@ -4,19 +4,12 @@ import contextlib
 import warnings
 
 import cases
-import numpy as np
 import pytest
-from box_sets import random_boxes
+from cases import calls, samples, tensors
 
 import boxops
 
 torch = pytest.importorskip("torch")
-
-
-def tensors(device="cpu", count=40, lead=(), dtype=torch.float32):
-    rng = np.random.default_rng(0)
-    boxes = torch.from_numpy(random_boxes(rng, (*lead, count), 100.0)).to(device, dtype)
-    return boxes, torch.from_numpy(rng.random((*lead, count))).to(device, dtype)
 
 
 def registered():
@@ -25,61 +18,11 @@ def registered():
     return sorted({name.removeprefix("boxops::") for name in names if name.startswith("boxops::")})
 
 
-def samples(device):
-    """Arguments for every registered operator."""
-    boxes, scores = tensors(device)
-    batch, batch_scores = tensors(device, lead=(2,))
-    leaf = boxes.double().requires_grad_()
-    labels = torch.arange(80, device=device).reshape(2, 40) % 3
-    return {
-        "box_area": [(boxes, 0), (batch.half(), 1), (leaf, 2)],
-        "box_convert": [*((boxes.half(), i, o) for i in range(3) for o in range(3)), (boxes.long(), 0, 1)],
-        "clip_boxes": [(boxes, 30.0, 50.0), (boxes.int(), 30.0, 50.0)],
-        "remove_small_boxes": [(boxes, 20.0)],
-        "iou": [
-            *((leaf, leaf.detach()[:7], measure, False, 0, 0.0, 1e-7) for measure in range(5)),
-            *((boxes.bfloat16(), boxes.bfloat16(), measure, True, 1, 0.0, 1e-7) for measure in range(5)),
-            (batch, boxes, 0, False, 2, 0.0, 0.0),
-            (boxes.half().requires_grad_(), leaf, 2, True, 0, 0.0, 0.0),
-        ],
-        "iou_backward": [
-            (torch.ones(40, 7, device=device), boxes, boxes[:7], 1, False, 0, 0.0, 0.0),
-            (torch.ones(2, 40, device=device), batch, boxes, 2, True, 1, 1e-7, 1e-7),
-        ],
-        "nms": [(boxes, scores, 0.5)],
-        "batched_nms": [(boxes, scores, labels[0], 0.5)],
-        "nms_padded": [(batch, batch_scores, 0.5, 9, None, None), (batch, batch_scores, 0.5, 50, labels, 0.3)],
-        **dict(cases.gathered("samples", device)),
-    }
-
-
 @pytest.mark.parametrize("op", registered())
 def test_opcheck(device, op):
-    assert op in samples(device), f"boxops::{op} has no samples in {__file__}"
+    assert op in samples(device), f"boxops::{op} has no samples in tests/cases"
     for arguments in samples(device)[op]:
         torch.library.opcheck(getattr(torch.ops.boxops, op).default, arguments)
-
-
-def calls(device):
-    """Every public op, as a function of tensors and those tensors."""
-    boxes, scores = tensors(device)
-    batch, batch_scores = tensors(device, lead=(2,))
-    pairwise = {op: (getattr(boxops, op), (boxes, boxes[:7])) for op in cases.PAIRWISE}
-    losses = {
-        op: (lambda a, b, op=op: getattr(boxops, op)(a, b, "mean"), (boxes, boxes.flip(0))) for op in cases.LOSSES
-    }
-    return {
-        **pairwise,
-        **losses,
-        "box_area": (boxops.box_area, (boxes,)),
-        "box_convert": (lambda b: boxops.box_convert(b, "xyxy", "xywh"), (boxes,)),
-        "clip_boxes_to_image": (lambda b: boxops.clip_boxes_to_image(b, (30, 50)), (boxes,)),
-        "remove_small_boxes": (lambda b: boxops.remove_small_boxes(b, 20), (boxes,)),
-        "nms": (lambda b, s: boxops.nms(b, s, 0.5), (boxes, scores)),
-        "batched_nms": (lambda b, s: boxops.batched_nms(b, s, torch.zeros_like(s).long(), 0.5), (boxes, scores)),
-        "nms_padded": (lambda b, s: boxops.nms_padded(b, s, 0.5, 9, score_threshold=0.2), (batch, batch_scores)),
-        **dict(cases.gathered("calls", device)),
-    }
 
 
 @pytest.mark.parametrize("op", calls("cpu"))

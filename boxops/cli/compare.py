@@ -6,16 +6,14 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from boxops.cli.common import UserError
+from boxops.cli.finder import Finder, name_of
 from boxops.cli.inputs import Input, Unreadable
 from boxops.cli.models import find_anew
 from boxops.cli.outputs import open_output
-
-if TYPE_CHECKING:
-    from boxops.cli.detect import Finder
 
 CHECKPOINTS = (".pt", ".pth")
 WINDOW = 2.0  # width over height of the sheet in which the panels are to be as large as they can be
@@ -46,7 +44,7 @@ def check_images(inputs: Sequence[Input]) -> None:
 
 
 class Comparison:
-    """Looks with several detectors at one image after the other, as :class:`boxops.cli.detect.Finder` does with one.
+    """Looks with several detectors at one image after the other, as :class:`boxops.cli.finder.Finder` does with one.
 
     A class has one colour in all pictures, whatever its label is in a checkpoint. Times are of the model's call alone:
     its input is on the device, and what reads, draws and writes does not count.
@@ -93,7 +91,6 @@ class Comparison:
         return {**told, "seconds": round(finder.seconds, 6), "detections": rows}, found
 
     def panel(self, i: int, image: Any, row: dict[str, Any], found: dict[str, Any]) -> Any:
-        from boxops.cli.detect import name_of
         from boxops.draw import captioned, draw_detections
 
         labels = found["labels"].clone()

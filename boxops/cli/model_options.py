@@ -6,7 +6,7 @@ import inspect
 import types
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from boxops.cli.common import UserError
 
@@ -56,15 +56,12 @@ def check_size(model: Any, name: str, size: int) -> None:
 def hints(name: str) -> dict[str, Any] | None:
     """The types of a builder's options; None where it takes any."""
     from boxops import models
+    from boxops.models.builders import COMMON
 
-    build = inspect.unwrap(models.MODELS[name])
-    types_of, parameters = get_type_hints(build), inspect.signature(build).parameters.values()
-    own = {p.name: types_of.get(p.name, Any) for p in parameters if p.kind is not p.VAR_KEYWORD}
-    if len(own) < len(parameters):  # **settings
-        if "Settings" not in build.__globals__:
-            return None
-        own |= get_type_hints(build.__globals__["Settings"])
-    return {key: kind for key, kind in own.items() if key not in ("num_classes", "backbone_weights")}
+    parameters = inspect.signature(models.MODELS[name]).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name: parameter.annotation for parameter in parameters if parameter.name not in COMMON}
 
 
 def fits(value: Any, kind: Any) -> bool:

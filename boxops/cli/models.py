@@ -30,8 +30,9 @@ def cfg_of(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
     if args.cfg is None:
         return {}
-    if name in MODELS and "cfg" not in (model_options.hints(name) or {}):
-        raise UserError(f"--cfg: expected a model that is built from one, as yolo_v3, got {name}")
+    built = [known for known in MODELS if "cfg" in (model_options.hints(known) or {})]
+    if name in MODELS and name not in built:
+        raise UserError(f"--cfg: expected a model that is built from one, as {built[-1]}, got {name}")
     return {"cfg": args.cfg}
 
 

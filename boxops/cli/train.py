@@ -31,7 +31,7 @@ from boxops.cli.models import add_cfg_argument, cfg_of
 from boxops.cli.splits import open_splits
 from boxops.training import Options
 
-AUGMENTATION: dict[str, Any] = {"augment": "rcnn", "vertical_flip": False, "jitter": False, "mixup": 0.0}
+AUGMENTATION: dict[str, Any] = {"augment": None, "vertical_flip": False, "jitter": False, "mixup": 0.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,8 @@ with the same command and --resume."""
     parser.add_argument("--vertical-flip", action="store_true", help="for images that have no up and down")
     parser.add_argument("--jitter", action="store_true", help="for rcnn: vary brightness, contrast, saturation")
     group = parser.add_argument_group("model")
-    group.add_argument("--size", type=int, help="SSD, YOLO: side of the input; R-CNN: the shorter side")
+    group.add_argument("--size", type=int, help="pixels of the images' side, of the shorter one where they keep their "
+                       "proportions")  # fmt: skip
     group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet; "
                        "YOLO's first layers'")  # fmt: skip
     group.add_argument("--weights", metavar="FILE_OR_URL", help="the whole model's, or DEFAULT: torchvision's")
@@ -178,8 +179,9 @@ def prepare(args: argparse.Namespace, folder: Any) -> Any:
         raise UserError(f"--augment: expected no mosaic for {name}, which learns one object an image, got {names}")
     if model.proposals is not None:
         if {*transforms.parts(names)} - {*transforms.UNMOVED}:
-            raise UserError(f"--augment: expected rcnn or none for {name}, whose proposals are of whole images, "
-                            f"got {names}")  # fmt: skip
+            whole = [recipe for recipe, parts in transforms.RECIPES.items() if {*parts} <= {*transforms.UNMOVED}]
+            raise UserError(f"--augment: expected {' or '.join(whole)} for {name}, whose proposals are of whole "
+                            f"images, got {names}")  # fmt: skip
         data.proposals = model.proposals
         find_proposals(model, data, seen, workers=options.workers)
     held_out = None
@@ -252,18 +254,17 @@ def options_of(args: argparse.Namespace, name: str, former: Mapping[str, Any]) -
 def check_model(args: argparse.Namespace, name: str, former: Mapping[str, Any], folder: Any) -> dict[str, Any]:
     """The model's name and options, checked; for a run to go on with, its own."""
     from boxops.cli import model_options
+    from boxops.models import MODELS
     from boxops.training.resuming import check_model
 
     settings, known = dict(args.set), model_options.hints(name) or {}
-    key = "size" if "size" in known else "min_size"
-    if args.size is not None:
-        if settings.get(key, args.size) != args.size:
+    size = settings.get("size") if args.size is None and "size" in known else args.size
+    if size is not None:
+        sized = MODELS[name].sized(size)
+        key = next(iter(sized))
+        if args.size is not None and settings.get(key, sized[key]) != sized[key]:
             raise UserError(f"--size: expected one size, got {args.size} and --set {key}={settings[key]}")
-        settings[key] = args.size
-        if key == "min_size":
-            settings.setdefault("max_size", 2 * args.size)
-    if "steps" in known and settings.get("size", 300) != 300:
-        settings.setdefault("steps", None)  # those by default are SSD300's
+        settings = {**sized, **settings}
     if former:
         last, config = folder.path / "last.pt", dict(former["model"])
         asked = {"name": name, **settings}
@@ -284,15 +285,16 @@ def augmentation(args: argparse.Namespace, name: str, former: Mapping[str, Any],
 
     given = {"data": args.data, **{key: getattr(args, key) for key in AUGMENTATION}}
     asked = {key: value for key, value in given.items() if value is not None and value is not False}
-    settings = {"data": args.data, **AUGMENTATION, **former.get("settings", {})}
+    settings = {"data": args.data, **AUGMENTATION, "augment": transforms.USUAL, **former.get("settings", {})}
     for key, value in asked.items() if former.get("settings") else ():
         if settings[key] != value:
             raise UserError(other(folder.path / "last.pt", key, settings[key], value))
     settings |= asked
     names = settings["augment"]
     transforms.parts(names)  # raises where one is unknown
-    if settings["jitter"] and names != "rcnn":
-        raise UserError(f"--jitter: expected --augment rcnn with it, got {names}")
-    if settings["vertical_flip"] and names == "none":
-        raise UserError("--vertical-flip: expected --augment rcnn, ssd or yolo with it, got none")
+    if settings["jitter"] and names != transforms.USUAL:
+        raise UserError(f"--jitter: expected --augment {transforms.USUAL} with it, got {names}")
+    if settings["vertical_flip"] and not transforms.parts(names):
+        *recipes, last = [name for name, parts in transforms.RECIPES.items() if parts]
+        raise UserError(f"--vertical-flip: expected --augment {', '.join(recipes)} or {last} with it, got {names}")
     return settings

@@ -20,6 +20,7 @@ RECIPES = {
     "yolo": ("exposure", "shift", "flip"),  # Redmon et al. 2016, section 2.2
     "none": (),
 }
+USUAL = "rcnn"  # of `boxops train`, where none is named
 PARTS = ("mosaic", "colour", "jitter", "exposure", "expand", "crop", "shift", "flip")  # in the order of their turns
 UNMOVED = ("colour", "jitter", "exposure", "flip")  # those after which an image is still whole
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .builders import MODELS, SHORT
 from .checkpoint import load_weights, read
-from .common import MODELS, Detector, Padded
+from .common import Detector, Padded
 from .darknet import Darknet
 from .detr import DETR, detr_mobilenet_v2, detr_resnet50, detr_resnet50_dc5, detr_resnet101, detr_resnet101_dc5
 from .fast_rcnn import FastRCNN, fast_rcnn_alexnet, fast_rcnn_mobilenet_v2, fast_rcnn_vgg16, truncate_svd
@@ -42,21 +43,6 @@ from .sppnet import SPPNet, sppnet_alexnet, sppnet_mobilenet_v2, sppnet_vgg16
 from .ssd import SSD, ssd300_mobilenet_v2, ssd300_vgg16, ssdlite320_mobilenet_v3_large
 from .weights import categories, torchvision_name
 from .yolo import YOLO, darknet_yolo, yolo_v1, yolo_v2, yolo_v3
-
-SHORT = {  # the variants that learn on a CPU
-    "localizer": "localizer_mobilenet_v2",
-    "sliding_window": "sliding_window_alexnet",
-    "rcnn": "rcnn_mobilenet_v2",
-    "sppnet": "sppnet_mobilenet_v2",
-    "fast_rcnn": "fast_rcnn_mobilenet_v2",
-    "faster_rcnn": "faster_rcnn_mobilenet_v2_fpn",
-    "mask_rcnn": "mask_rcnn_mobilenet_v2_fpn",
-    "ssd": "ssd300_mobilenet_v2",
-    "retinanet": "retinanet_mobilenet_v2_fpn",
-    "fcos": "fcos_mobilenet_v2_fpn",
-    "detr": "detr_mobilenet_v2",
-    "pix2seq": "pix2seq_mobilenet_v2",
-}
 
 __all__ = [
     "DETR",

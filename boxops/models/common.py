@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +16,6 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from .checkpoint import load_weights
-from .weights import Weights as Weights
-from .weights import address
 
 if TYPE_CHECKING:
     from .proposals import Proposals
@@ -26,87 +23,6 @@ if TYPE_CHECKING:
 Target = dict[str, Any]
 PER_OBJECT = ("boxes", "labels", "masks", "keypoints", "weights")
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and standard deviation of the backbones' images
-
-# Options of a training run, beside those of boxops.training.Options. The small ones were tuned on 2 cores, the large
-# ones are torchvision's for 8 GPUs, with a learning rate for as few images as here. AdamW takes steps of one size,
-# however small the gradients are: at the new layers' rate a few dozen of them silence much of a pretrained backbone.
-SGD: dict[str, Any] = {"batch_size": 4, "optimizer": "sgd", "lr": 5e-3}
-ADAMW: dict[str, Any] = {"batch_size": 4, "optimizer": "adamw", "lr": 5e-4, "backbone_lr": 0.2, "channels_last": True}
-
-
-class Builder(Protocol):
-    """Makes a detector; see :data:`BUILDER` for the arguments."""
-
-    training: Mapping[str, Any]  # the usual options of a run
-    needs: Sequence[str]  # of masks, keypoints, ...: options of the data set
-
-    def __call__(self, num_classes: int = ..., **options: Any) -> Detector: ...
-
-
-MODELS: dict[str, Builder] = {}  # by name
-# torchvision's COCO files of the R-CNNs and RetinaNet, from when FrozenBatchNorm2d added nothing to the variance
-EPS_0 = ("258fb6c6", "bf2d0c1e", "fc266e95", "eeacb38b")
-
-
-def detector(
-    pretrained: Mapping[str, Any] = {},
-    num_classes: int | None = 91,
-    *,
-    pretrained_backbone: Mapping[str, Any] = {},
-    training: Mapping[str, Any] = SGD,
-    needs: Sequence[str] = (),
-) -> Callable[[Callable[..., Detector]], Builder]:
-    """Makes a builder of a function.
-
-    Args:
-        pretrained: the options it takes by default where it is given weights.
-        num_classes: by default; None: the model says it.
-        pretrained_backbone: and where those are of the backbone only.
-        training: the options that a run has by default.
-        needs: options that its data set must have true: "masks", "keypoints", "one_object".
-    """
-
-    def decorate(build: Callable[..., Detector]) -> Builder:
-        @wraps(build)
-        def builder(
-            num_classes: int | None = num_classes,
-            *,
-            weights: Weights = None,
-            backbone_weights: Weights = None,
-            fine_tune: bool = False,
-            **options: Any,
-        ) -> Detector:
-            source = address(build.__name__, weights)
-            if source is not None:
-                backbone_weights = None  # all of them come from the source
-                options = {**pretrained, **options}
-            elif backbone_weights is not None:
-                options = {**pretrained, **pretrained_backbone, **options}
-            if options.get("norm") == "frozen" and any(mark in str(source) for mark in EPS_0):
-                options["norm"] = "frozen_eps0"
-            model = build(num_classes, backbone_weights, **options)
-            model.config = {"name": build.__name__, "num_classes": num_classes, **options, **model.options}
-            if source is not None:
-                model.load(source, fine_tune)
-            return model
-
-        builder.__doc__ = f"{build.__doc__}\n\n{BUILDER}"
-        made = cast(Builder, builder)
-        made.training, made.needs = training, needs
-        MODELS[build.__name__] = made
-        return made
-
-    return decorate
-
-
-BUILDER = """    Args:
-        num_classes: with the background.
-        weights: the whole model's: a file, a URL (see :func:`boxops.models.read`), or by torchvision's names "DEFAULT",
-            "COCO_V1" or a member of its enum, where it has the model.
-        backbone_weights: the backbone's of ImageNet, likewise: "DEFAULT", "IMAGENET1K_V1", ...; not read with weights.
-        fine_tune: take from weights what fits, so that heads of another number of classes begin anew.
-        options: norm and freeze of the backbone (see backbones.py), and the numbers of the method.
-    """
 
 
 @dataclass

@@ -21,7 +21,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
-from .common import IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
+from .builders import Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target, mean_over_processes
 from .transformer import Transformer, padding_mask, sine_positions
 
 
@@ -215,41 +216,41 @@ RESNET = {"norm": "frozen", "freeze": 5}  # on pretrained weights: no norm learn
 
 
 def resnet(
-    name: str, num_classes: int, weights: Weights, norm: str, freeze: int, settings: dict[str, Any], dc5: bool = False
+    name: str, num_classes: int, weights: Weights, norm: str, freeze: int, settings: Settings, dc5: bool = False
 ) -> DETR:
     """``dc5``: the last stage is dilated instead of strided, so that cells are 16 pixels wide; section 4."""
     dilation = {"replace_stride_with_dilation": [False, False, dc5]}
     network = backbones.classifier(name, norm, weights, freeze, **dilation)
-    return DETR(backbones.resnet_c5(network), num_classes, Settings(**settings))
+    return DETR(backbones.resnet_c5(network), num_classes, settings)
 
 
-@detector(pretrained=RESNET, training=PAPER)
+@detector(Settings(), pretrained=RESNET, training=PAPER)
 def detr_resnet50(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> DETR:
     """DETR on ResNet-50; loads facebookresearch/detr's ``detr_resnet50``."""
     return resnet("resnet50", num_classes, backbone_weights, norm, freeze, settings)
 
 
-@detector(pretrained=RESNET, training=PAPER)
+@detector(Settings(), pretrained=RESNET, training=PAPER)
 def detr_resnet50_dc5(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> DETR:
     """The same on cells half as wide; loads ``detr_resnet50_dc5``."""
     return resnet("resnet50", num_classes, backbone_weights, norm, freeze, settings, dc5=True)
 
 
-@detector(pretrained=RESNET, training=PAPER)
+@detector(Settings(), pretrained=RESNET, training=PAPER)
 def detr_resnet101(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> DETR:
     """DETR on ResNet-101; loads ``detr_resnet101``."""
     return resnet("resnet101", num_classes, backbone_weights, norm, freeze, settings)
 
 
-@detector(pretrained=RESNET, training=PAPER)
+@detector(Settings(), pretrained=RESNET, training=PAPER)
 def detr_resnet101_dc5(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> DETR:
     """The same on cells half as wide; loads ``detr_resnet101_dc5``."""
     return resnet("resnet101", num_classes, backbone_weights, norm, freeze, settings, dc5=True)
@@ -265,10 +266,15 @@ SMALL: dict[str, Any] = {  # for images of 320 to 640 pixels, on a CPU
 }
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training={**PAPER, "lr": 3e-4, "channels_last": True})
+@detector(
+    Settings(**SMALL),
+    short="detr",
+    pretrained={"norm": "frozen", "freeze": 2},
+    training={**PAPER, "lr": 3e-4, "channels_last": True},
+)
 def detr_mobilenet_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> DETR:
     """DETR on MobileNetV2 up to stride 16, with 3 layers of each kind: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    return DETR(backbones.mobilenet_v2_c4(network), num_classes, Settings(**(SMALL | settings)))
+    return DETR(backbones.mobilenet_v2_c4(network), num_classes, settings)

@@ -16,32 +16,22 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.image_list import ImageList
 
-from . import backbones
-from .common import ADAMW, IMAGENET, MODELS, SGD, Detector, GroundTruth, Target, Weights, detector
+from . import backbones, roi_heads
+from .builders import ADAMW, MODELS, SGD, Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target
 from .proposals import Proposals
 from .roi_heads import LowRank, Result, RoIHeads, TwoMLPHead, classifier_head
+from .rpn import Sample
 from .sizes import resize
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The numbers of the method, with torchvision's names where it has them; section 2.3 of the paper."""
+class Settings(roi_heads.Settings):
+    """The numbers of the method, with torchvision's names where it has them; those of the head: see roi_heads.py."""
 
     min_size: int | Sequence[int] = 600
     max_size: int = 1000
     multi_scale: bool = False  # learn at 10 to 19 thirteenths of them, see sizes.py
-    box_pool: str = "max"  # RoI pooling; or "align", RoIAlign
-    box_score_thresh: float = 0.05
-    box_nms_thresh: float = 0.5
-    box_detections_per_img: int = 100
-    box_fg_iou_thresh: float = 0.5
-    box_bg_iou_thresh: float = 0.5
-    box_bg_iou_low: float = 0.1  # below, proposals teach nothing: a kind of hard example mining
-    box_batch_size_per_image: int = 64
-    box_positive_fraction: float = 0.25
-    bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
-    box_beta: float = 1.0  # where smooth L1 turns linear; equation 3
-    label_smoothing: float = 0.0  # of the objects' classes, see labels.py
 
 
 class GivenProposals(nn.Module):
@@ -121,9 +111,16 @@ class FastRCNN(Detector):
         return list(levels.values()), [level for name, level in levels.items() if name != "pool"]
 
     def branch_losses(
-        self, pooled: Any, batch: Any, sample: Any, boxes: Any, matches: Any, truth: Any
+        self,
+        pooled: Sequence[Tensor],
+        batch: ImageList,
+        sample: Sample,
+        boxes: Tensor,
+        matches: Tensor,
+        truth: GroundTruth,
     ) -> dict[str, Tensor]:
-        """What a further head adds: see mask_rcnn.py."""
+        """What a further head adds: see mask_rcnn.py. Of the levels that RoIs are pooled from, the sampled boxes
+        [B, S, 4], and the object of each [B, S]."""
         return {}
 
 
@@ -145,7 +142,7 @@ def truncate_svd(model: FastRCNN, ranks: Sequence[int]) -> None:
     if not (isinstance(head, TwoMLPHead) and isinstance(head.fc6, nn.Linear) and isinstance(head.fc7, nn.Linear)):
         raise ValueError(f"expected a detector with the linear layers fc6 and fc7, got {type(head).__name__}")
     name = model.config["name"]
-    if "svd" not in inspect.signature(inspect.unwrap(MODELS[name])).parameters:
+    if "svd" not in inspect.signature(MODELS[name]).parameters:
         raise ValueError(f"expected a detector whose builder has the option svd, got {name}")
     layers = [LowRank.of(layer, rank) for layer, rank in zip((head.fc6, head.fc7), ranks, strict=True)]
     head.fc6, head.fc7 = layers
@@ -181,19 +178,19 @@ VGG16 = {"freeze": 10}  # nor what lies before conv3_1
 MOBILENET = {"norm": "frozen", "freeze": 2}
 PAIRS = {**SGD, "batch_size": 2, "lr": 1e-3}
 SMALL_PAIRS = {**ADAMW, "batch_size": 2}
-SMALL = {"min_size": 480, "max_size": 800}  # for a CPU
+SMALL: dict[str, Any] = {"min_size": 480, "max_size": 800}  # for a CPU
 
 
-@detector(pretrained=VGG16, training=PAIRS)
+@detector(Settings(), pretrained=VGG16, training=PAIRS)
 def fast_rcnn_vgg16(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     freeze: int = 0,
     hidden: int = 4096,
     svd: Sequence[int] | None = None,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> FastRCNN:
     """Fast R-CNN on VGG16, the paper's.
 
@@ -201,39 +198,39 @@ def fast_rcnn_vgg16(
     """
     parts = vgg16(backbone_weights, freeze, hidden, svd)
     given = Proposals(proposals, max_proposals)
-    return FastRCNN(num_classes=num_classes, settings=Settings(**settings), proposals=given, **parts)
+    return FastRCNN(num_classes=num_classes, settings=settings, proposals=given, **parts)
 
 
-@detector(pretrained=ALEXNET, training=PAIRS)
+@detector(Settings(), pretrained=ALEXNET, training=PAIRS)
 def fast_rcnn_alexnet(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     freeze: int = 0,
     hidden: int = 4096,
     svd: Sequence[int] | None = None,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> FastRCNN:
     """Fast R-CNN on AlexNet, the paper's S; for ``hidden`` and ``svd`` see :func:`fast_rcnn_vgg16`."""
     parts = alexnet(backbone_weights, freeze, hidden, svd)
     given = Proposals(proposals, max_proposals)
-    return FastRCNN(num_classes=num_classes, settings=Settings(**settings), proposals=given, **parts)
+    return FastRCNN(num_classes=num_classes, settings=settings, proposals=given, **parts)
 
 
-@detector(pretrained=MOBILENET, training=SMALL_PAIRS)
+@detector(Settings(**SMALL), short="fast_rcnn", pretrained=MOBILENET, training=SMALL_PAIRS)
 def fast_rcnn_mobilenet_v2(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     hidden: int = 512,
     svd: Sequence[int] | None = None,
     proposals: str = "edge_boxes",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> FastRCNN:
     """Fast R-CNN on MobileNetV2: learns on a CPU; for ``hidden`` and ``svd`` see :func:`fast_rcnn_vgg16`."""
     parts = mobilenet_v2(backbone_weights, norm, freeze, hidden, svd)
-    given, numbers = Proposals(proposals, max_proposals), Settings(**{**SMALL, **settings})
-    return FastRCNN(num_classes=num_classes, settings=numbers, proposals=given, **parts)
+    given = Proposals(proposals, max_proposals)
+    return FastRCNN(num_classes=num_classes, settings=settings, proposals=given, **parts)

@@ -21,7 +21,8 @@ from torchvision.models.detection.image_list import ImageList
 import boxops
 
 from . import backbones
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
+from .builders import ADAMW, Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target, mean_over_processes
 from .dense import Branch, candidates, focal_loss, suppress
 from .sizes import resize
 
@@ -161,20 +162,22 @@ def boxes_of(distances: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([middle(anchors) - distances[..., 0, :], middle(anchors) + distances[..., 1, :]], dim=-1)
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 5})
+@detector(Settings(), pretrained={"norm": "frozen", "freeze": 5})
 def fcos_resnet50_fpn(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> FCOS:
     """FCOS on ResNet-50 with FPN; loads torchvision's ``fcos_resnet50_fpn``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    return FCOS(backbones.resnet_fpn_p6p7(network), num_classes, Settings(**settings))
+    return FCOS(backbones.resnet_fpn_p6p7(network), num_classes, settings)
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training=ADAMW)
+SMALL: dict[str, Any] = {"min_size": 320, "max_size": 640, "anchor_sizes": (8, 16, 32, 64)}  # on a CPU
+
+
+@detector(Settings(**SMALL), short="fcos", pretrained={"norm": "frozen", "freeze": 2}, training=ADAMW)
 def fcos_mobilenet_v2_fpn(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> FCOS:
     """FCOS on MobileNetV2 with FPN from stride 8: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    small: dict[str, Any] = {"min_size": 320, "max_size": 640, "anchor_sizes": (8, 16, 32, 64)}
-    return FCOS(backbones.mobilenet_fpn(network, (6, 13, 18), 128), num_classes, Settings(**(small | settings)))
+    return FCOS(backbones.mobilenet_fpn(network, (6, 13, 18), 128), num_classes, settings)

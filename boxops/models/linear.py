@@ -6,13 +6,25 @@ features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from .rcnn import Settings
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of SVMs and regressors; where no section is named, those of the authors' code."""
+
+    svm_neg_iou: float = 0.3  # appendix B
+    svm_cost: float = 1e-3  # C
+    feature_norm: float = 20.0  # mean length of the features that the SVMs and the regressors see
+    svm_positive_weight: float = 2.0
+    svm_intercept_scaling: float = 10.0
+    svm_batch: int = 2000  # hard negatives after which an SVM is trained anew
+    svm_passes: int = 2  # through all images at most
+    ridge_iou: float = 0.6  # appendix C, as the next one
+    ridge_lambda: float = 1000.0
 
 
 def scale_of(features: np.ndarray, length: float) -> float:

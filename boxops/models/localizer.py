@@ -18,7 +18,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
+from .builders import ADAMW, Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,17 @@ class Localizer(Detector):
 TRAINING: dict[str, Any] = {**ADAMW, "batch_size": 16, "lr": 1e-3, "backbone_lr": 0.5, "epochs": 15}
 
 
-@detector(training=TRAINING, needs=("one_object",))
+@detector(Settings(), short="localizer", training=TRAINING, needs=("one_object",))
 def localizer_mobilenet_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> Localizer:
     """A localizer on MobileNetV2: learns on a CPU."""
     network: Any = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    return Localizer(backbones.OneLevel(network.features, 1280), num_classes, Settings(**settings))
+    return Localizer(backbones.OneLevel(network.features, 1280), num_classes, settings)
 
 
-@detector(training=TRAINING, needs=("one_object",))
-def localizer_alexnet(num_classes: int, backbone_weights: Weights, freeze: int = 0, **settings: Any) -> Localizer:
+@detector(Settings(size=224, grid=6), training=TRAINING, needs=("one_object",))
+def localizer_alexnet(num_classes: int, backbone_weights: Weights, settings: Settings, freeze: int = 0) -> Localizer:
     """A localizer on AlexNet's convolutions."""
     network: Any = backbones.classifier("alexnet", None, backbone_weights, freeze)
-    alexnets: dict[str, Any] = {"size": 224, "grid": 6}
-    return Localizer(backbones.OneLevel(network.features, 256), num_classes, Settings(**(alexnets | settings)))
+    return Localizer(backbones.OneLevel(network.features, 256), num_classes, settings)

@@ -21,9 +21,11 @@ from torchvision.models.detection.roi_heads import heatmaps_to_keypoints, keypoi
 import boxops
 
 from . import backbones
-from .common import ADAMW, GroundTruth, Weights, detector, mean_over_processes, split
+from .builders import ADAMW, Weights, detector
+from .common import GroundTruth, mean_over_processes, split
 from .faster_rcnn import MOBILENET, RESNET, RESNET_V2, SMALL, FasterRCNN, Settings
 from .roi_heads import ConvHead, Result, TwoMLPHead, pool
+from .rpn import Sample
 
 POOL_SIZE = 14  # bins of a RoI; masks have twice as many pixels along each axis, heatmaps four times. Figure 4, right
 
@@ -82,24 +84,30 @@ class MaskRCNN(FasterRCNN):
         return logits.float()
 
     def branch_losses(
-        self, pooled: Any, batch: Any, sample: Any, boxes: Any, matches: Any, truth: GroundTruth
+        self,
+        pooled: Sequence[Tensor],
+        batch: ImageList,
+        sample: Sample,
+        boxes: Tensor,
+        matches: Tensor,
+        truth: GroundTruth,
     ) -> dict[str, Tensor]:
         """Only positives have a mask and keypoints to learn; they are the first of each image's sample."""
         positives = split({"boxes": boxes, "objects": matches}, sample.positive.sum(dim=1))
-        boxes, objects = [some["boxes"] for some in positives], [some["objects"] for some in positives]
+        windows, objects = [some["boxes"] for some in positives], [some["objects"] for some in positives]
         firsts = truth.offsets[:-1].repeat_interleave(sample.positive.sum(dim=1))
         weights = truth.weights[torch.cat(objects) + firsts]  # [P]
         losses = {}
         if self.has_masks:
             masks = of_objects(truth, "masks")
             labels = torch.cat([image["labels"][i] for image, i in zip(truth.images, objects, strict=True)])
-            logits = self.branch("mask", pooled, boxes, batch)
-            losses["loss_mask"] = mask_loss(logits, labels, boxes, objects, masks, weights)
+            logits = self.branch("mask", pooled, windows, batch)
+            losses["loss_mask"] = mask_loss(logits, labels, windows, objects, masks, weights)
         if self.num_keypoints:
             keypoints = of_objects(truth, "keypoints", self.num_keypoints, 3)
             points = torch.cat([points[i] for points, i in zip(keypoints, objects, strict=True)])
-            logits = self.branch("keypoint", pooled, boxes, batch)
-            losses["loss_keypoint"] = keypoint_loss(logits, torch.cat(boxes), points, weights)
+            logits = self.branch("keypoint", pooled, windows, batch)
+            losses["loss_keypoint"] = keypoint_loss(logits, torch.cat(windows), points, weights)
         return losses
 
     def detections(self, batch: ImageList) -> list[Result]:
@@ -181,50 +189,48 @@ def keypoint_loss(logits: Tensor, boxes: Tensor, keypoints: Tensor, weights: Ten
     return (loss * weights).sum() / mean_over_processes(weights.sum())
 
 
-@detector(pretrained=RESNET, needs=("masks",))
+@detector(Settings(), pretrained=RESNET, needs=("masks",))
 def mask_rcnn_resnet50_fpn(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> MaskRCNN:
     """Mask R-CNN on ResNet-50 with FPN; loads torchvision's ``maskrcnn_resnet50_fpn``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    return MaskRCNN(backbones.resnet_fpn(network), num_classes, Settings(**settings))
+    return MaskRCNN(backbones.resnet_fpn(network), num_classes, settings)
 
 
-@detector(pretrained=RESNET_V2, needs=("masks",))
+@detector(Settings(), pretrained=RESNET_V2, needs=("masks",))
 def mask_rcnn_resnet50_fpn_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> MaskRCNN:
     """Mask R-CNN with batch norm and deeper heads: loads torchvision's ``maskrcnn_resnet50_fpn_v2``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
     backbone = backbones.resnet_fpn(network, norm="batch")
     head = ConvHead(backbone.out_channels)  # type: ignore[arg-type]
-    numbers = Settings(**settings)
-    return MaskRCNN(backbone, num_classes, numbers, mask_norm=nn.BatchNorm2d, box_head=head, rpn_convs=2)
+    return MaskRCNN(backbone, num_classes, settings, mask_norm=nn.BatchNorm2d, box_head=head, rpn_convs=2)
 
 
-@detector(pretrained=RESNET, num_classes=2, needs=("keypoints",))
+@detector(Settings(min_size=(640, 672, 704, 736, 768, 800)), pretrained=RESNET, num_classes=2, needs=("keypoints",))
 def keypoint_rcnn_resnet50_fpn(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     num_keypoints: int = 17,
-    **settings: Any,
 ) -> MaskRCNN:
     """Keypoint R-CNN on ResNet-50 with FPN; loads torchvision's ``keypointrcnn_resnet50_fpn``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    numbers = Settings(**{"min_size": (640, 672, 704, 736, 768, 800), **settings})
-    return MaskRCNN(backbones.resnet_fpn(network), num_classes, numbers, mask_layers=(), num_keypoints=num_keypoints)
+    return MaskRCNN(backbones.resnet_fpn(network), num_classes, settings, mask_layers=(), num_keypoints=num_keypoints)
 
 
-@detector(pretrained=MOBILENET, training=ADAMW, needs=("masks",))
+@detector(Settings(**SMALL), short="mask_rcnn", pretrained=MOBILENET, training=ADAMW, needs=("masks",))
 def mask_rcnn_mobilenet_v2_fpn(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     num_keypoints: int = 0,
-    **settings: Any,
 ) -> MaskRCNN:
     """Mask R-CNN on MobileNetV2 with FPN from stride 8, with keypoints if there are any: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
@@ -232,7 +238,7 @@ def mask_rcnn_mobilenet_v2_fpn(
     return MaskRCNN(
         backbone,
         num_classes,
-        Settings(**(SMALL | settings)),
+        settings,
         mask_layers=(64, 64),
         keypoint_layers=(64,) * 4,
         num_keypoints=num_keypoints,

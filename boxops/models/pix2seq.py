@@ -19,8 +19,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
+from .builders import ADAMW, Weights, detector
 from .causal import CausalDecoder, Pair
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes, split
+from .common import IMAGENET, Detector, GroundTruth, Target, mean_over_processes, split
 from .sequences import EOS, OBJECT, ORDERINGS, Vocabulary, sequence
 from .transformer import Encoder, padding_mask, sine_positions
 
@@ -183,13 +184,17 @@ def pick(logits: Tensor, top_p: float, draw: float) -> Tensor:
     return tokens.gather(1, at.minimum(kept.sum(dim=-1, keepdim=True) - 1))
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 5}, training={**ADAMW, "lr": 1e-4, "weight_decay": 0.05})
+@detector(
+    Settings(),
+    pretrained={"norm": "frozen", "freeze": 5},
+    training={**ADAMW, "lr": 1e-4, "weight_decay": 0.05},
+)
 def pix2seq_resnet50(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> Pix2Seq:
     """Pix2Seq on ResNet-50, at 640 pixels."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    return Pix2Seq(backbones.resnet_c5(network), num_classes, Settings(**settings))
+    return Pix2Seq(backbones.resnet_c5(network), num_classes, settings)
 
 
 SMALL: dict[str, Any] = {
@@ -205,10 +210,15 @@ SMALL: dict[str, Any] = {
 }
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training={**ADAMW, "lr": 1e-3, "batch_size": 16})
+@detector(
+    Settings(**SMALL),
+    short="pix2seq",
+    pretrained={"norm": "frozen", "freeze": 2},
+    training={**ADAMW, "lr": 1e-3, "batch_size": 16},
+)
 def pix2seq_mobilenet_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> Pix2Seq:
     """Pix2Seq on MobileNetV2's map of stride 16, with 3 + 3 layers: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    return Pix2Seq(backbones.mobilenet_v2_c4(network), num_classes, Settings(**(SMALL | settings)))
+    return Pix2Seq(backbones.mobilenet_v2_c4(network), num_classes, settings)

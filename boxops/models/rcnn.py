@@ -20,29 +20,21 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 import boxops
 
-from . import backbones, rcnn_stages
-from .common import IMAGENET, Detector, GroundTruth, Stage, Target, Weights, detector
+from . import backbones, linear, rcnn_stages
+from .builders import Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Stage, Target
 from .proposals import Proposals
-from .roi_heads import Result, TwoMLPHead, classifier_head, sample
+from .roi_heads import Result, Sampling, TwoMLPHead, classifier_head, sample
 
 
 @dataclass(frozen=True)
-class Shared:
-    """The numbers that SPP-net has too."""
+class Shared(linear.Settings, Sampling):
+    """The numbers that SPP-net has too; those of the SVMs and the regressors: see linear.py."""
 
     box_fg_iou_thresh: float = 0.5  # section 2.3, as the next three
     box_bg_iou_low: float = 0.0
     box_batch_size_per_image: int = 32  # 128 in steps of 4 images; the paper draws them from all images
     box_positive_fraction: float = 0.25
-    svm_neg_iou: float = 0.3  # appendix B
-    svm_cost: float = 1e-3  # C, as the next four in the authors' code
-    feature_norm: float = 20.0  # mean length of the features that the SVMs and the regressors see
-    svm_positive_weight: float = 2.0
-    svm_intercept_scaling: float = 10.0
-    svm_batch: int = 2000  # hard negatives after which an SVM is trained anew
-    svm_passes: int = 2  # through all images at most
-    ridge_iou: float = 0.6  # appendix C, as the next one
-    ridge_lambda: float = 1000.0
     score_thresh: float = 0.1
     nms_thresh: float = 0.3
     detections_per_img: int = 100
@@ -179,14 +171,14 @@ SMALL: dict[str, Any] = {"min_size": 480, "max_size": 800, "crop_size": 64, "con
 PAPER: dict[str, Any] = {"batch_size": 4, "optimizer": "sgd", "lr": 1e-3, "eval_every": 0}
 
 
-@detector(training={**PAPER})
+@detector(Settings(), training=PAPER)
 def rcnn_alexnet(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     freeze: int = 0,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> RCNN:
     """R-CNN as published: crops of 227 pixels, AlexNet's convolutions and its fc6 and fc7."""
     network: Any = backbones.classifier("alexnet", None, backbone_weights, freeze)
@@ -194,20 +186,20 @@ def rcnn_alexnet(
         backbones.alexnet_conv5(network),
         classifier_head(network),
         num_classes,
-        Settings(**settings),
+        settings,
         proposals=Proposals(proposals, max_proposals),
         pool=network.features[12],  # 13 x 13 to 6 x 6
     )
 
 
-@detector(training={**PAPER})
+@detector(Settings(crop_size=224, chunk=32), training=PAPER)
 def rcnn_vgg16(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     freeze: int = 0,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> RCNN:
     """R-CNN on VGG16, the paper's O-Net (section 3.3): crops of 224 pixels."""
     network: Any = backbones.classifier("vgg16", None, backbone_weights, freeze)
@@ -215,24 +207,29 @@ def rcnn_vgg16(
         backbones.vgg16_conv5(network),
         classifier_head(network),
         num_classes,
-        Settings(**{"crop_size": 224, "chunk": 32, **settings}),
+        settings,
         proposals=Proposals(proposals, max_proposals),
         pool=network.features[30],  # 14 x 14 to 7 x 7
     )
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training={**PAPER, "lr": 5e-3, "channels_last": True})
+@detector(
+    Settings(**SMALL),
+    short="rcnn",
+    pretrained={"norm": "frozen", "freeze": 2},
+    training={**PAPER, "lr": 5e-3, "channels_last": True},
+)
 def rcnn_mobilenet_v2(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     freeze: int = 0,
     proposals: str = "edge_boxes",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> RCNN:
     """R-CNN on MobileNetV2 up to stride 16, with small crops: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    backbone, numbers = backbones.mobilenet_v2_c4(network), Settings(**(SMALL | settings))
-    head = TwoMLPHead(backbone.out_channels * (numbers.crop_size // 16) ** 2, 256)
-    return RCNN(backbone, head, num_classes, numbers, proposals=Proposals(proposals, max_proposals))
+    backbone = backbones.mobilenet_v2_c4(network)
+    head = TwoMLPHead(backbone.out_channels * (settings.crop_size // 16) ** 2, 256)
+    return RCNN(backbone, head, num_classes, settings, proposals=Proposals(proposals, max_proposals))

@@ -7,19 +7,19 @@ and ground truth), F features, C classes with the background.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import boxops
 
 from .checkpoint import read
-from .linear import mine, ridge, scale_of
+from .linear import Settings, mine, ridge, scale_of
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -27,12 +27,24 @@ if TYPE_CHECKING:
 
     from boxops.training import StageRun
 
-    from .rcnn import RCNN
-
 LARGEST = float(np.finfo(np.float16).max)
 
 
-def check(model: RCNN, data: Any) -> None:
+class Regions(Protocol):
+    """What a detector of regions, :class:`boxops.models.RCNN`, has for its stages."""
+
+    settings: Settings
+    transform: nn.Module
+    head: nn.Module
+    svms: nn.Linear
+    regressors: nn.Linear
+
+    def add_proposals(self, batch: ImageList, images: Sequence[Tensor], targets: Sequence[Any]) -> None: ...
+
+    def pooled(self, batch: ImageList, boxes: Sequence[Tensor]) -> Tensor: ...
+
+
+def check(model: Regions, data: Any) -> None:
     """What SVMs need, told before anything is trained.
 
     Raises:
@@ -49,7 +61,7 @@ def check(model: RCNN, data: Any) -> None:
             raise ValueError(f"data: expected objects of every class, got none of {name!r}: an SVM can't be trained")
 
 
-def open_rows(model: RCNN, folder: Path) -> Rows:
+def open_rows(model: Regions, folder: Path) -> Rows:
     """The features on the disk, as float16, which halves it.
 
     ``regions`` has a row of each ground truth box and each proposal: ``feature`` [F]; ``overlap`` [C - 1], the largest
@@ -63,7 +75,7 @@ def open_rows(model: RCNN, folder: Path) -> Rows:
 
 
 @torch.inference_mode()
-def features(model: RCNN, data: Any, run: StageRun) -> None:
+def features(model: Regions, data: Any, run: StageRun) -> None:
     """The features of all training images. Section 2.2."""
     from boxops.data import transforms
 
@@ -97,7 +109,7 @@ def size(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def look(model: RCNN, image: ImageList, target: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def look(model: Regions, image: ImageList, target: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """The rows of one image; see :func:`open_rows`."""
     s, proposals = model.settings, image.proposals[0]
     boxes, labels = target["boxes"].float(), target["labels"]
@@ -144,7 +156,7 @@ def overlaps(regions: Tensor, boxes: Tensor, labels: Tensor, crowd: Tensor, clas
     return ious.masked_fill(matches == -2, 1).T
 
 
-def svms(model: RCNN, data: Any, run: StageRun) -> None:
+def svms(model: Regions, data: Any, run: StageRun) -> None:
     """A linear SVM of each class, against mined negatives. Section 2.3, appendix B."""
     rows, s = open_rows(model, run.folder), model.settings
     regions, spans = rows.read("regions"), rows.spans("regions")
@@ -162,7 +174,7 @@ def svms(model: RCNN, data: Any, run: StageRun) -> None:
     each_class(model.svms, "svms", data.classes, fit, run)
 
 
-def regressors(model: RCNN, data: Any, run: StageRun) -> None:
+def regressors(model: Regions, data: Any, run: StageRun) -> None:
     """A ridge regression of each class, from pooled features to codes. Appendix C."""
     near = open_rows(model, run.folder).read("near")
     labels, scale = np.array(near["label"]), scale_of(near["feature"], model.settings.feature_norm)
@@ -178,7 +190,7 @@ def regressors(model: RCNN, data: Any, run: StageRun) -> None:
 
 
 def each_class(
-    layer: torch.nn.Linear,
+    layer: nn.Linear,
     name: str,
     classes: list[str],
     fit: Callable[[int], tuple[np.ndarray, np.ndarray]],

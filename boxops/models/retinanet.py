@@ -20,7 +20,8 @@ from torchvision.ops import Conv2dNormActivation
 import boxops
 
 from . import backbones
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
+from .builders import ADAMW, Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target
 from .dense import Branch, candidates, focal_loss, suppress
 from .sizes import resize
 
@@ -134,32 +135,33 @@ class RetinaNet(Detector):
         return suppress(torch.stack(boxes), scores, labels, s.score_thresh, s.nms_thresh, s.detections_per_img)
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 5})
+@detector(Settings(), pretrained={"norm": "frozen", "freeze": 5})
 def retinanet_resnet50_fpn(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> RetinaNet:
     """RetinaNet on ResNet-50 with FPN; loads torchvision's ``retinanet_resnet50_fpn``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    return RetinaNet(backbones.resnet_fpn_p6p7(network), num_classes, Settings(**settings))
+    return RetinaNet(backbones.resnet_fpn_p6p7(network), num_classes, settings)
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 5})
+@detector(Settings(box_loss="giou"), pretrained={"norm": "frozen", "freeze": 5})
 def retinanet_resnet50_fpn_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> RetinaNet:
     """RetinaNet with group norm in its head and a GIoU loss; loads torchvision's ``retinanet_resnet50_fpn_v2``."""
     network = backbones.classifier("resnet50", norm, backbone_weights, freeze)
-    numbers = Settings(**({"box_loss": "giou"} | settings))
     backbone = backbones.resnet_fpn_p6p7(network, from_c5=True)
-    return RetinaNet(backbone, num_classes, numbers, norm=partial(nn.GroupNorm, 32))
+    return RetinaNet(backbone, num_classes, settings, norm=partial(nn.GroupNorm, 32))
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training=ADAMW)
+SMALL: dict[str, Any] = {"min_size": 320, "max_size": 640, "anchor_sizes": octaves(32, 64, 128, 256)}  # on a CPU
+
+
+@detector(Settings(**SMALL), short="retinanet", pretrained={"norm": "frozen", "freeze": 2}, training=ADAMW)
 def retinanet_mobilenet_v2_fpn(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> RetinaNet:
     """RetinaNet on MobileNetV2 with FPN from stride 8: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    small: dict[str, Any] = {"min_size": 320, "max_size": 640, "anchor_sizes": octaves(32, 64, 128, 256)}
     backbone = backbones.mobilenet_fpn(network, (6, 13, 18), 128)
-    return RetinaNet(backbone, num_classes, Settings(**(small | settings)), norm=partial(nn.GroupNorm, 32))
+    return RetinaNet(backbone, num_classes, settings, norm=partial(nn.GroupNorm, 32))

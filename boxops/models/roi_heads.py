@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +24,31 @@ from .common import GroundTruth
 from .labels import cross_entropy
 from .rpn import Sample
 
-if TYPE_CHECKING:
-    from .fast_rcnn import Settings
-
 Result = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which proposals train a classifier, with torchvision's names; section 2.3."""
+
+    box_fg_iou_thresh: float = 0.5
+    box_bg_iou_low: float = 0.1  # below, proposals teach nothing: a kind of hard example mining
+    box_batch_size_per_image: int = 64
+    box_positive_fraction: float = 0.25
+
+
+@dataclass(frozen=True)
+class Settings(Sampling):
+    """The numbers of the head."""
+
+    box_pool: str = "max"  # RoI pooling; or "align", RoIAlign
+    box_score_thresh: float = 0.05
+    box_nms_thresh: float = 0.5
+    box_detections_per_img: int = 100
+    box_bg_iou_thresh: float = 0.5
+    bbox_reg_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0)
+    box_beta: float = 1.0  # where smooth L1 turns linear; equation 3
+    label_smoothing: float = 0.0  # of the objects' classes, see labels.py
 
 
 class TwoMLPHead(nn.Module):
@@ -109,10 +131,10 @@ class FastRCNNPredictor(nn.Module):
 
 
 def sample(
-    boxes: Tensor, real: Tensor, truth: GroundTruth, s: Any, bg_iou_thresh: float | None = None
+    boxes: Tensor, real: Tensor, truth: GroundTruth, s: Sampling, bg_iou_thresh: float | None = None
 ) -> tuple[Sample, Tensor, Tensor]:
     """Which of boxes [B, P, 4], of which real [B, P] are no padding, train a classifier, their boxes [B, S, 4], and the
-    object of each [B, S]; the numbers box_fg_iou_thresh and so on are those of Settings. Girshick 2015, section 2.3."""
+    object of each [B, S]. Girshick 2015, section 2.3."""
     matches, ious = boxops.match_max_iou(
         boxes, truth.boxes, s.box_fg_iou_thresh, bg_iou_thresh, offsets=truth.offsets, **truth.crowds
     )

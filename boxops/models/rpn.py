@@ -6,7 +6,7 @@ Ren et al., "Faster R-CNN", NeurIPS 2015, section 3.1. Shapes: B images, A ancho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,25 @@ import boxops
 
 from .common import GroundTruth, mean_over_processes
 
-if TYPE_CHECKING:
-    from .faster_rcnn import Settings
-
 BETA = 1 / 9  # where smooth L1 turns linear; section 3.1.2 with the sigma of the authors' code
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of the network, with torchvision's names and values."""
+
+    anchor_sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
+    aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    rpn_pre_nms_top_n_train: int = 2000
+    rpn_pre_nms_top_n_test: int = 1000
+    rpn_post_nms_top_n_train: int = 2000
+    rpn_post_nms_top_n_test: int = 1000
+    rpn_nms_thresh: float = 0.7
+    rpn_fg_iou_thresh: float = 0.7
+    rpn_bg_iou_thresh: float = 0.3
+    rpn_batch_size_per_image: int = 256
+    rpn_positive_fraction: float = 0.5
+    rpn_score_thresh: float = 0.0
 
 
 class RPNHead(nn.Module):

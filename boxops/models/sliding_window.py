@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 import boxops
 
 from . import backbones
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector
+from .builders import ADAMW, Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target
 from .rpn import Sample
 
 
@@ -215,10 +216,10 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
-@detector(pretrained={"freeze": 6}, training={**ADAMW, "epochs": 6})
+@detector(Settings(), short="sliding_window", pretrained={"freeze": 6}, training={**ADAMW, "epochs": 6})
 def sliding_window_alexnet(
-    num_classes: int, backbone_weights: Weights, convs: int = 3, freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, convs: int = 3, freeze: int = 0
 ) -> SlidingWindow:
     """A sliding window with the first 3, 4 or 5 convolutions of AlexNet: learns on a CPU."""
     network = backbones.classifier("alexnet", None, backbone_weights, freeze)
-    return SlidingWindow(backbones.alexnet_valid(network, convs), num_classes, Settings(**settings))
+    return SlidingWindow(backbones.alexnet_valid(network, convs), num_classes, settings)

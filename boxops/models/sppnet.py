@@ -19,7 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 import boxops
 
 from . import backbones, rcnn
-from .common import Weights, detector
+from .builders import Weights, detector
 from .proposals import Proposals
 from .rcnn import RCNN
 from .roi_heads import TwoMLPHead, scale_of
@@ -40,6 +40,12 @@ class Settings(rcnn.Shared):
             numbers = getattr(self, name)
             if not numbers or min(numbers) < 1:
                 raise ValueError(f"{name}: expected numbers of 1 or more, got {numbers!r}")
+
+    def of_size(self, size: int) -> dict[str, Any]:
+        """The options for images of about that shorter side: it becomes the middle scale."""
+        middle = self.scales[len(self.scales) // 2]
+        scales = tuple(round(scale * size / middle) for scale in self.scales)
+        return {"scales": scales, "max_size": 2 * max(scales)}
 
     @property
     def min_size(self) -> int:
@@ -127,48 +133,47 @@ def pyramid(features: Tensor, boxes: Sequence[Tensor], bins: Sequence[int], scal
 SMALL: dict[str, Any] = {"scales": (320, 480, 640), "max_size": 1067, "region_size": 112}  # for a CPU
 
 
-@detector(training=rcnn.PAPER)
+@detector(Settings(), training=rcnn.PAPER)
 def sppnet_alexnet(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     hidden: int = 4096,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> SPPNet:
     """SPP-net on AlexNet's five convolutions; the paper's ZF-5 is of their size. ``hidden``: features of fc6, fc7."""
     backbone = backbones.alexnet_conv5(backbones.classifier("alexnet", None, backbone_weights))
-    return build(backbone, num_classes, hidden, Proposals(proposals, max_proposals), Settings(**settings))
+    return build(backbone, num_classes, hidden, Proposals(proposals, max_proposals), settings)
 
 
-@detector(training=rcnn.PAPER)
+@detector(Settings(), training=rcnn.PAPER)
 def sppnet_vgg16(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     hidden: int = 4096,
     proposals: str = "selective_search_fast",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> SPPNet:
     """SPP-net on VGG16, of which Fast R-CNN has numbers (its section 4)."""
     backbone = backbones.vgg16_conv5(backbones.classifier("vgg16", None, backbone_weights))
-    return build(backbone, num_classes, hidden, Proposals(proposals, max_proposals), Settings(**settings))
+    return build(backbone, num_classes, hidden, Proposals(proposals, max_proposals), settings)
 
 
-@detector(pretrained={"norm": "frozen"}, training={**rcnn.PAPER, "lr": 5e-3})
+@detector(Settings(**SMALL), short="sppnet", pretrained={"norm": "frozen"}, training={**rcnn.PAPER, "lr": 5e-3})
 def sppnet_mobilenet_v2(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch",
     hidden: int = 512,
     proposals: str = "edge_boxes",
     max_proposals: int = 2000,
-    **settings: Any,
 ) -> SPPNet:
     """SPP-net on MobileNetV2 up to stride 16: learns on a CPU."""
     backbone = backbones.mobilenet_v2_c4(backbones.classifier("mobilenet_v2", norm, backbone_weights))
-    numbers = Settings(**{**SMALL, **settings})
-    return build(backbone, num_classes, hidden, Proposals(proposals, max_proposals), numbers)
+    return build(backbone, num_classes, hidden, Proposals(proposals, max_proposals), settings)
 
 
 def build(

@@ -22,7 +22,8 @@ import boxops
 
 from . import backbones
 from .backbones import small_normal, xavier
-from .common import ADAMW, IMAGENET, Detector, GroundTruth, Target, Weights, detector, mean_over_processes
+from .builders import ADAMW, Weights, detector
+from .common import IMAGENET, Detector, GroundTruth, Target, mean_over_processes
 from .labels import cross_entropy
 
 
@@ -44,6 +45,10 @@ class Settings:
     detections_per_img: int = 200
     topk_candidates: int = 400
     variances: Sequence[float] = (0.1, 0.1, 0.2, 0.2)
+
+    def of_size(self, size: int) -> dict[str, Any]:
+        """The options for images of that side: other steps, where these are SSD300's."""
+        return {"size": size} if size == Settings.size else {"size": size, "steps": None}
 
     def anchors(self, grids: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
         """[A, 4] corners in pixels: around each cell a square of scale s, one of the geometric mean of s and the next,
@@ -164,28 +169,26 @@ class SSD(Detector):
         return {"boxes": found, "scores": scores, "labels": labels + 1}, counts
 
 
-@detector(pretrained={"freeze": 5}, training={"batch_size": 8, "optimizer": "sgd", "lr": 5e-4})
-def ssd300_vgg16(num_classes: int, backbone_weights: Weights, freeze: int = 0, **settings: Any) -> SSD:
+@detector(Settings(), pretrained={"freeze": 5}, training={"batch_size": 8, "optimizer": "sgd", "lr": 5e-4})
+def ssd300_vgg16(num_classes: int, backbone_weights: Weights, settings: Settings, freeze: int = 0) -> SSD:
     """SSD300 on VGG16, as in the paper; loads torchvision's ``ssd300_vgg16``."""
     if backbone_weights == "DEFAULT":
         backbone_weights = "IMAGENET1K_FEATURES"  # torchvision's V1 is of another normalization
     network = backbones.classifier("vgg16", None, backbone_weights, freeze)
     mean = [0.48235, 0.45882, 0.40784]
-    return SSD(
-        backbones.VGG16Maps(network), num_classes, Settings(**settings), (mean, [1 / 255] * 3)
-    )  # this VGG reads 0..255
+    return SSD(backbones.VGG16Maps(network), num_classes, settings, (mean, [1 / 255] * 3))  # this VGG reads 0..255
 
 
 MOBILENET = {**ADAMW, "lr": 1e-3, "backbone_lr": 0.1}
 
 
-@detector(pretrained={"norm": "frozen", "freeze": 2}, training=MOBILENET)
+@detector(Settings(), short="ssd", pretrained={"norm": "frozen", "freeze": 2}, training=MOBILENET)
 def ssd300_mobilenet_v2(
-    num_classes: int, backbone_weights: Weights, norm: str = "batch", freeze: int = 0, **settings: Any
+    num_classes: int, backbone_weights: Weights, settings: Settings, norm: str = "batch", freeze: int = 0
 ) -> SSD:
     """SSD300 on MobileNetV2: learns on a CPU."""
     network = backbones.classifier("mobilenet_v2", norm, backbone_weights, freeze)
-    return SSD(backbones.MobileNetV2Maps(network), num_classes, Settings(**settings))
+    return SSD(backbones.MobileNetV2Maps(network), num_classes, settings)
 
 
 LITE: dict[str, Any] = {
@@ -200,14 +203,14 @@ LITE: dict[str, Any] = {
 }
 
 
-@detector(pretrained_backbone={"reduced_tail": False}, training=MOBILENET)
+@detector(Settings(**LITE), pretrained_backbone={"reduced_tail": False}, training=MOBILENET)
 def ssdlite320_mobilenet_v3_large(
     num_classes: int,
     backbone_weights: Weights,
+    settings: Settings,
     norm: str = "batch_lite",
     freeze: int = 0,
     reduced_tail: bool = True,
-    **settings: Any,
 ) -> SSD:
     """SSDLite on MobileNetV3-Large; loads torchvision's ``ssdlite320_mobilenet_v3_large``, whose last stages are half
     as wide as those of ImageNet's weights (``reduced_tail``)."""
@@ -216,4 +219,4 @@ def ssdlite320_mobilenet_v3_large(
         small_normal(network)
     maps = backbones.MobileNetV3Maps(network, norm)
     layer = partial(depthwise, norm=norm)
-    return SSD(maps, num_classes, Settings(**(LITE | settings)), ([0.5] * 3, [0.5] * 3), layer)
+    return SSD(maps, num_classes, settings, ([0.5] * 3, [0.5] * 3), layer)

@@ -19,8 +19,9 @@ from torchvision.models.detection.image_list import ImageList
 
 import boxops
 
+from .builders import ADAMW, Weights, detector
 from .checkpoint import fetched, is_checkpoint, load_weights
-from .common import ADAMW, Detector, GroundTruth, Target, Weights, detector, split
+from .common import Detector, GroundTruth, Target, split
 from .darknet import Darknet
 from .darknet_files import Section, parse_cfg, read_cfg
 from .sizes import STRIDE, draw, scales
@@ -228,22 +229,22 @@ TRAINING = {**ADAMW, "batch_size": 8}
 
 
 # Adam moves all weights by as much: thousands of them make one output of v1
-@detector(num_classes=None, training={**TRAINING, "lr": 2e-4})
-def yolo_v1(num_classes: int | None, backbone_weights: Weights, **settings: Any) -> YOLO:
+@detector(Settings(), num_classes=None, training={**TRAINING, "lr": 2e-4})
+def yolo_v1(num_classes: int | None, backbone_weights: Weights, settings: Settings) -> YOLO:
     """YOLO v1, Redmon et al. 2016: darknet's cfg with [detection], or a tiny one; of the numbers see Settings."""
-    return build("detection", num_classes, backbone_weights, Settings(**settings))
+    return build("detection", num_classes, backbone_weights, settings)
 
 
-@detector(num_classes=None, training=TRAINING)
-def yolo_v2(num_classes: int | None, backbone_weights: Weights, **settings: Any) -> YOLO:
+@detector(Settings(), num_classes=None, training=TRAINING)
+def yolo_v2(num_classes: int | None, backbone_weights: Weights, settings: Settings) -> YOLO:
     """YOLO v2, Redmon and Farhadi 2017: darknet's cfg with [region], or yolov2-tiny's layers."""
-    return build("region", num_classes, backbone_weights, Settings(**settings))
+    return build("region", num_classes, backbone_weights, settings)
 
 
-@detector(num_classes=None, training=TRAINING)
-def yolo_v3(num_classes: int | None, backbone_weights: Weights, **settings: Any) -> YOLO:
+@detector(Settings(), num_classes=None, training=TRAINING)
+def yolo_v3(num_classes: int | None, backbone_weights: Weights, settings: Settings) -> YOLO:
     """YOLO v3, Redmon and Farhadi 2018: darknet's cfg with [yolo], or yolov3-tiny's layers."""
-    return build("yolo", num_classes, backbone_weights, Settings(**settings))
+    return build("yolo", num_classes, backbone_weights, settings)
 
 
 BUILDERS = {"detection": yolo_v1, "region": yolo_v2, "yolo": yolo_v3}

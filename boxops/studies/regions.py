@@ -151,21 +151,12 @@ def prepare(args: argparse.Namespace) -> dict[str, list[str]]:
 
 def numbers_of(model: str, args: argparse.Namespace) -> dict[str, Any]:
     """What --size, --proposals and --max-proposals are among the model's own options."""
-    import torch
-
-    from boxops import models
     from boxops.cli.model_options import hints
+    from boxops.models import MODELS
 
-    size = args.size
-    numbers = {"proposals": args.proposals, "max_proposals": args.max_proposals, "min_size": size,
-               "max_size": size and 2 * size}  # fmt: skip
     known = hints(model) or {}
-    if size and "scales" in known:  # the middle one becomes the size
-        with torch.device("meta"):
-            settings: Any = models.create(model, 2).settings
-        middle = settings.scales[len(settings.scales) // 2]
-        numbers["scales"] = tuple(round(scale * size / middle) for scale in settings.scales)
-        numbers["max_size"] = 2 * max(numbers["scales"])
+    numbers = {"proposals": args.proposals, "max_proposals": args.max_proposals}
+    numbers |= MODELS[model].sized(args.size) if args.size else {}
     return {name: value for name, value in numbers.items() if value is not None and name in known}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] = (), by_model: bool = False) -> Any:
-    """by_model: builders of models say what is usual, see boxops.models.common.detector."""
+    """by_model: builders of models say what is usual, see boxops.models.builders.detector."""
     return field(default=default, metadata={"help": text, "choices": choices, "by_model": by_model})
 
 

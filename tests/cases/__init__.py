@@ -3,13 +3,14 @@
 `CASES[op]` is a list of `Case`; `case.arguments(dtype)` gives the keyword arguments of the op as NumPy
 arrays, the same at every call. bfloat16 values come as float32 arrays that bfloat16 holds exactly.
 Every module of this package contributes its `CASES`, and where it has them `WRONG_VALUES` and `WRONG_TYPES`
-(test_errors.py), `KEEP_DTYPE`, and functions `samples(device)` and `calls(device)` (test_torch_integration.py).
+(test_errors.py), `KEEP_DTYPE`, `DRAWN`, random arguments by op (test_fuzz.py), and functions `samples(device)` and
+`calls(device)`.
 """
 
 import importlib
 import pkgutil
 
-from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, as_dtype
+from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, as_dtype, tensors
 from cases.iou import LOSSES, PAIRWISE
 
 __all__ = [
@@ -23,8 +24,11 @@ __all__ = [
     "SIZES",
     "Case",
     "as_dtype",
+    "calls",
     "each",
     "gathered",
+    "samples",
+    "tensors",
 ]
 
 _MODULES = [importlib.import_module(f"cases.{module.name}") for module in pkgutil.iter_modules(__path__)]
@@ -47,3 +51,13 @@ KEEP_DTYPE = gathered("KEEP_DTYPE")  # ops whose floating results have the dtype
 def each(op):
     """Every (case, dtype) of an op."""
     return [(case, dtype) for case in CASES[op] for dtype in case.dtypes]
+
+
+def samples(device):
+    """By name, lists of arguments of every operator that torch has."""
+    return gathered("samples", device)
+
+
+def calls(device):
+    """By name, every public op as a function of tensors, and those tensors."""
+    return gathered("calls", device)

@@ -48,3 +48,13 @@ def as_dtype(array, dtype):
 
 def shaped(*shape, **options):
     return lambda rng, dtype: random_boxes(rng, shape, **options)
+
+
+def tensors(device="cpu", count=40, lead=(), dtype=None):
+    """Boxes [*lead, count, 4] and scores [*lead, count], float32 if no other dtype of torch is named."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    arrays = random_boxes(rng, (*lead, count), 100.0), rng.random((*lead, count))
+    boxes, scores = (torch.from_numpy(array).to(device, dtype or torch.float32) for array in arrays)
+    return boxes, scores

@@ -3,7 +3,7 @@
 import numpy as np
 from box_sets import BOXES, integer_boxes, random_boxes
 
-from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped
+from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors
 
 PAIRWISE = ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_iou", "box_ioa")
 LOSSES = ("generalized_box_iou_loss", "distance_box_iou_loss", "complete_box_iou_loss")
@@ -52,4 +52,53 @@ def paired(**options):
 CASES = {
     **{op: [*pairwise(), *paired(paired=True)] for op in PAIRWISE},
     **{op: [*paired(), *paired(reduction="mean"), *paired(reduction="sum")] for op in LOSSES},
+}
+
+
+def samples(device):
+    boxes, scores = tensors(device)
+    batch, batch_scores = tensors(device, lead=(2,))
+    leaf, ones = boxes.double().requires_grad_(), scores.new_ones(40, 7)
+    return {
+        "iou": [
+            *((leaf, leaf.detach()[:7], measure, False, 0, 0.0, 1e-7) for measure in range(5)),
+            *((boxes.bfloat16(), boxes.bfloat16(), measure, True, 1, 0.0, 1e-7) for measure in range(5)),
+            (batch, boxes, 0, False, 2, 0.0, 0.0),
+            (boxes.half().requires_grad_(), leaf, 2, True, 0, 0.0, 0.0),
+        ],
+        "iou_backward": [
+            (ones, boxes, boxes[:7], 1, False, 0, 0.0, 0.0),
+            (batch_scores.new_ones(2, 40), batch, boxes, 2, True, 1, 1e-7, 1e-7),
+        ],
+    }
+
+
+def calls(device):
+    import boxops
+
+    boxes, _ = tensors(device)
+    return {
+        **{op: (getattr(boxops, op), (boxes, boxes[:7])) for op in PAIRWISE},
+        **{op: (lambda a, b, op=op: getattr(boxops, op)(a, b, "mean"), (boxes, boxes.flip(0))) for op in LOSSES},
+    }
+
+
+def drawn(d, paired):
+    lead1, lead2 = d.one_of(((), ()), ((), (d.batch,)), ((d.batch,), (1,)), ((d.batch, 1), (2,)))
+    return {"boxes1": d.boxes(*lead1, d.n), "boxes2": d.boxes(*lead2, d.one_of(d.n, 1) if paired else d.m)}
+
+
+def drawn_measure(d):
+    paired = d.either()
+    return {**drawn(d, paired), "paired": paired, "fmt": d.fmt()}
+
+
+def drawn_loss(d):
+    return {**drawn(d, True), "reduction": d.one_of("none", "none", "none", "none", "max"), "eps": d.knob(1e-7)}
+
+
+DRAWN = {
+    **dict.fromkeys(PAIRWISE, drawn_measure),
+    **{op: lambda d: {**drawn_measure(d), "eps": d.knob(1e-7)} for op in ("distance_box_iou", "complete_box_iou")},
+    **dict.fromkeys(LOSSES, drawn_loss),
 }

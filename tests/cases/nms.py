@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes, threshold_pairs
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors
 
 
 def of_scored(name, boxes, scores="distinct", dtypes=FLOATS, iou_threshold=0.5, **arguments):
@@ -78,3 +78,53 @@ def stacked(*sets):
 
 
 CASES = {"nms": list(nms()), "batched_nms": list(batched_nms()), "nms_padded": list(nms_padded())}
+
+
+def samples(device):
+    import torch
+
+    boxes, scores = tensors(device)
+    batch, batch_scores = tensors(device, lead=(2,))
+    labels = torch.arange(80, device=device).reshape(2, 40) % 3
+    return {
+        "nms": [(boxes, scores, 0.5)],
+        "batched_nms": [(boxes, scores, labels[0], 0.5)],
+        "nms_padded": [(batch, batch_scores, 0.5, 9, None, None), (batch, batch_scores, 0.5, 50, labels, 0.3)],
+    }
+
+
+def calls(device):
+    import torch
+
+    import boxops
+
+    return {
+        "nms": (lambda b, s: boxops.nms(b, s, 0.5), tensors(device)),
+        "batched_nms": (lambda b, s: boxops.batched_nms(b, s, torch.zeros_like(s).long(), 0.5), tensors(device)),
+        "nms_padded": (
+            lambda b, s: boxops.nms_padded(b, s, 0.5, 9, score_threshold=0.2),
+            tensors(device, lead=(2,)),
+        ),
+    }
+
+
+def drawn(d, *lead):
+    threshold = d.knob(d.one_of(0.0, 0.1, 0.3, 0.5, 1.0, 2, 1e9))
+    return {"boxes": d.boxes(*lead), "scores": d.array(lead), "iou_threshold": threshold}
+
+
+def drawn_padded(d):
+    lead = d.batch, d.n
+    return {
+        **drawn(d, *lead),
+        "max_output": d.one_of(0, 1, 2, 100) if d.often() else d.one_of(-1, 2**70, -(2**63), 2.5, None),
+        "score_threshold": d.knob(d.one_of(None, 0.5, 3, -np.inf, np.inf)),
+        **({"labels": d.array(lead, INTEGERS)} if d.either() else {}),
+    }
+
+
+DRAWN = {
+    "nms": lambda d: drawn(d, d.n),
+    "batched_nms": lambda d: {**drawn(d, d.n), "idxs": d.array((d.n,), INTEGERS)},
+    "nms_padded": drawn_padded,
+}

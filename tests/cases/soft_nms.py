@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, GROUPS, SCORES, integer_boxes
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors
 from cases.nms import DECISIVE, THRESHOLDS, about
 
 
@@ -80,16 +80,8 @@ WRONG_TYPES = [
 ]
 
 
-def _tensors(device):
-    import torch
-
-    rng = np.random.default_rng(0)
-    boxes = shaped(40, extent=100.0)(rng, None)
-    return (torch.from_numpy(x).float().to(device) for x in (boxes, rng.random(40)))
-
-
 def samples(device):
-    boxes, scores = _tensors(device)
+    boxes, scores = tensors(device)
     groups = (scores * 3).long()
     return {"soft_nms": [(boxes, scores, 0.3, 0, 0.5, 0.1, None), (boxes, scores.double(), 0.3, 1, 0.5, 0.1, groups)]}
 
@@ -97,4 +89,4 @@ def samples(device):
 def calls(device):
     import boxops
 
-    return {"soft_nms": (lambda b, s: boxops.soft_nms(b, s, 0.3, score_threshold=0.1), (*_tensors(device),))}
+    return {"soft_nms": (lambda b, s: boxops.soft_nms(b, s, 0.3, score_threshold=0.1), tensors(device))}

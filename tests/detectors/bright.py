@@ -8,7 +8,8 @@ from PIL import Image
 from tiny import torch
 
 from boxops.cli import main
-from boxops.models.common import MODELS, Detector, detector
+from boxops.models.builders import MODELS, detector
+from boxops.models.common import Detector
 from boxops.training.checkpoint import save
 
 BOX = (8, 4, 24, 28)

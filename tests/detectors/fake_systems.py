@@ -5,7 +5,8 @@ import time
 from tiny import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from boxops.models.common import IMAGENET, MODELS, Detector, Stage, detector
+from boxops.models.builders import MODELS, detector
+from boxops.models.common import IMAGENET, Detector, Stage
 
 SECONDS = {"rcnn": 0.05, "sppnet": 0.03, "fast_rcnn": 0.015, "faster_rcnn": 0.005}  # of a call
 SEARCH = 0.02

@@ -78,7 +78,7 @@ def test_train_then_detect_then_evaluate(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("train unet --data shapes", "expected a model of localizer, .*tiny_ssd.*, got 'unet'"),
+        ("train unet --data shapes", "expected a model of detr, .*localizer, .*tiny_ssd.*, got 'unet'"),
         ("train tiny_ssd --data cifar", "expected one of shapes, coco, voc, yolo, csv, got 'cifar'"),
         ("train tiny_ssd --data coco", "--root: expected the folder of the data for --data coco, got none"),
         ("train tiny_ssd --data voc --root nowhere", "voc: expected .*trainval.txt"),

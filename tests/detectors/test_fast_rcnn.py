@@ -8,7 +8,8 @@ from torch import nn
 from boxops import models
 from boxops.models import fast_rcnn, faster_rcnn
 from boxops.models.backbones import OneLevel
-from boxops.models.common import MODELS, detector, scaled
+from boxops.models.builders import MODELS, detector
+from boxops.models.common import scaled
 from boxops.models.roi_heads import LowRank, TwoMLPHead, pool
 from boxops.training import load_model
 from boxops.training.checkpoint import save
@@ -31,17 +32,17 @@ def backbone():
     return OneLevel(nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Conv2d(8, 8, 4, 4)), 8)
 
 
-def tiny_fast_rcnn(num_classes, backbone_weights, svd=None, hidden=16, **settings):
+def tiny_fast_rcnn(num_classes, backbone_weights, settings, svd=None, hidden=16):
     """For tests."""
-    head, numbers = TwoMLPHead(8 * 4, hidden, svd), fast_rcnn.Settings(**(NUMBERS | settings))
-    return fast_rcnn.FastRCNN(backbone(), num_classes, numbers, proposals=Given(), box_head=head, pool_size=2)
+    head = TwoMLPHead(8 * 4, hidden, svd)
+    return fast_rcnn.FastRCNN(backbone(), num_classes, settings, proposals=Given(), box_head=head, pool_size=2)
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """`tiny_fast_rcnn` by name."""
     monkeypatch.setitem(MODELS, "tiny_fast_rcnn", None)  # is taken out afterwards
-    detector()(tiny_fast_rcnn)
+    detector(fast_rcnn.Settings(**NUMBERS))(tiny_fast_rcnn)
     torch.manual_seed(0)
 
 

@@ -234,7 +234,7 @@ def test_bad_targets(small, words, images, targets):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match=r"expected a model among localizer, .*ssd, .*, got 'yolo9000'"):
+    with pytest.raises(ValueError, match=r"expected a model among detr, .*localizer, .*ssd, .*, got 'yolo9000'"):
         models.create("yolo9000")
     with pytest.raises(TypeError, match="anchors_sizes"):
         models.create("faster_rcnn", 5, anchors_sizes=[])

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", exc_type=ImportError)
 pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
 from torch import nn  # noqa: E402
 
-from boxops.models.common import detector  # noqa: E402
+from boxops.models.builders import detector  # noqa: E402
 from boxops.models.ssd import SSD, Settings  # noqa: E402
 
 SETTINGS = {"size": 64, "steps": (8, 16), "scales": (0.2, 0.4, 0.7), "aspect_ratios": ((2,), (2,))}
@@ -31,12 +31,12 @@ class Backbone(nn.Module):
         return {"0": fine, "1": self.coarse(fine.relu())}
 
 
-@detector()
-def tiny_ssd(num_classes, backbone_weights, dropout=0.1, **settings):
+@detector(Settings(**SETTINGS))
+def tiny_ssd(num_classes, backbone_weights, settings, dropout=0.1):
     """For tests."""
     backbone = Backbone()
     backbone.fine[4].p = dropout
-    return SSD(backbone, num_classes, Settings(**(SETTINGS | settings)))
+    return SSD(backbone, num_classes, settings)
 
 
 if __name__ == "__main__":

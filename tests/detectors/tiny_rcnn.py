@@ -7,7 +7,7 @@ from tiny import torch
 from torch import nn
 
 from boxops.models.backbones import OneLevel
-from boxops.models.common import detector
+from boxops.models.builders import detector
 from boxops.models.rcnn import RCNN, Settings
 from boxops.models.roi_heads import TwoMLPHead
 
@@ -29,13 +29,15 @@ class Grid:
         pass
 
 
-@detector(training={"batch_size": 2, "lr": 0.01, "eval_every": 0})
-def tiny_rcnn(num_classes, backbone_weights, **settings):
+NUMBERS = {"min_size": 64, "max_size": 64, "crop_size": 16, "context": 2, "svm_batch": 50, "chunk": 40}
+
+
+@detector(Settings(**NUMBERS), training={"batch_size": 2, "lr": 0.01, "eval_every": 0})
+def tiny_rcnn(num_classes, backbone_weights, settings):
     """For tests."""
     body = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU())
-    numbers = {"min_size": 64, "max_size": 64, "crop_size": 16, "context": 2, "svm_batch": 50, "chunk": 40}
     head = TwoMLPHead(8 * 16, 12)
-    return RCNN(OneLevel(body, 8), head, num_classes, Settings(**numbers | settings), proposals=Grid())
+    return RCNN(OneLevel(body, 8), head, num_classes, settings, proposals=Grid())
 
 
 if __name__ == "__main__":
