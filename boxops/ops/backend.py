@@ -68,10 +68,11 @@ def backend(op: str, *arrays: Any) -> Any:
         return _numpy_ops  # the usual, soonest
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(arrays[0], torch.Tensor):
-        for other in arrays:
+        for other in arrays[1:]:
             if not isinstance(other, torch.Tensor):
                 raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
-        from boxops import torch_ops
+        if (torch_ops := sys.modules.get("boxops.torch_ops")) is None:  # a look that is sooner than an import
+            from boxops import torch_ops
 
         return torch_ops
     for other in arrays:
@@ -214,6 +215,8 @@ def check_pairs(op: str, name: str, pairs: Any, words: str = "(height, width)", 
 
 def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: bool = False) -> list[Any]:
     """The two numbers of a pair, or one number twice."""
+    if integers and type(value) is int:
+        return [check_integer(op, name, value)] * 2
     sides = value if isinstance(value, (int, tuple, list)) else as_number(op, name, value)
     if not isinstance(sides, (tuple, list)):
         sides = (sides, sides)
