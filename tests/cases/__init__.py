@@ -2,7 +2,7 @@
 
 `CASES[op]` is a list of `Case`; `case.arguments(dtype)` gives the keyword arguments of the op as NumPy
 arrays, the same at every call. bfloat16 values come as float32 arrays that bfloat16 holds exactly.
-Every module of this package contributes its `CASES`, and where it has them `WRONG_VALUES` and `WRONG_TYPES`
+Every module of this package contributes its `CASES`, `WRONG_VALUES` and `WRONG_TYPES`
 (test_errors.py), `KEEP_DTYPE`, `DRAWN`, random arguments by op (test_fuzz.py), and functions `samples(device)` and
 `calls(device)`.
 """

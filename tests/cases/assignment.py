@@ -3,7 +3,7 @@
 import numpy as np
 from box_sets import random_boxes
 
-from cases.case import FLOATS, INTEGERS, Case, as_dtype
+from cases.case import FLOATS, INTEGERS, Case, as_dtype, zeros
 
 
 def of_costs(name, cost, dtypes=FLOATS, **arguments):
@@ -177,10 +177,6 @@ def costs():
 
 
 CASES = {"linear_sum_assignment": list(assignments()), "detr_cost": list(costs())}
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 COST = {"logits": zeros(2, 3, 5), "boxes": zeros(2, 3, 4), "gt_labels": zeros(4, dtype=np.int64),

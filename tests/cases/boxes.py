@@ -2,9 +2,10 @@
 
 from itertools import product
 
+import numpy as np
 from box_sets import BOXES, integer_boxes
 
-from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors
+from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 
 
 def of_boxes(name, boxes, dtypes=FLOATS, **arguments):
@@ -31,6 +32,35 @@ CASES = {
     "clip_boxes_to_image": [*every_set(size=(48, 64)), *shapes((), (0, 3), (2, 3, 5), size=(480, 640))],
     "remove_small_boxes": [*every_set(min_size=50), *shapes((65,), min_size=0), *shapes((65,), min_size=63.7)],
 }
+
+FORMAT = f"one of {', '.join(map(repr, FORMATS))}"
+OUTSIDE = "size = (height, width), both >= 0"
+BOX = zeros(1, 4)
+WRONG_VALUES = [
+    ("box_area", {"boxes": zeros(3, 5)}, "boxes of shape [..., 4], got [3, 5]"),
+    ("box_area", {"boxes": zeros()}, "boxes of shape [..., 4], got []"),
+    ("box_area", {"boxes": zeros(4, 3), "fmt": "xywh"}, "boxes of shape [..., 4], got [4, 3]"),
+    ("box_area", {"boxes": zeros(*[1] * 16, 4)}, "arrays of at most 16 dims, got 17"),
+    ("box_area", {"boxes": zeros(3, 4), "fmt": "yxyx"}, f"fmt to be {FORMAT}, got 'yxyx'"),
+    ("box_area", {"boxes": zeros(3, 4), "fmt": None}, f"fmt to be {FORMAT}, got None"),
+    ("box_area", {"boxes": zeros(3, 4, dtype=bool)}, "boxes of a real number type, got bool"),
+    ("box_area", {"boxes": zeros(3, 4, dtype=np.complex64)}, "boxes of a real number type, got complex64"),
+    ("box_convert", {"boxes": zeros(4, 1), "in_fmt": "xyxy", "out_fmt": "xywh"}, "boxes of shape [..., 4], got [4, 1]"),
+    ("box_convert", {"boxes": zeros(4), "in_fmt": "", "out_fmt": "xyxy"}, f"in_fmt to be {FORMAT}, got ''"),
+    ("box_convert", {"boxes": zeros(4), "in_fmt": "xyxy", "out_fmt": 1}, f"out_fmt to be {FORMAT}, got 1"),
+    ("clip_boxes_to_image", {"boxes": zeros(3), "size": (1, 1)}, "boxes of shape [..., 4], got [3]"),
+    ("clip_boxes_to_image", {"boxes": zeros(4), "size": (-1, 5)}, f"{OUTSIDE}, got (-1, 5)"),
+    ("clip_boxes_to_image", {"boxes": zeros(4), "size": (2, np.nan)}, f"{OUTSIDE}, got (2, nan)"),
+    ("remove_small_boxes", {"boxes": zeros(4), "min_size": 1}, "boxes of shape [N, 4], got [4]"),
+    ("remove_small_boxes", {"boxes": zeros(2, 3, 4), "min_size": 1}, "boxes of shape [N, 4], got [2, 3, 4]"),
+    ("remove_small_boxes", {"boxes": zeros(3, 4), "min_size": np.nan}, "a number for min_size, got nan"),
+]  # fmt: skip
+WRONG_TYPES = [
+    ("box_area", {"boxes": [[0, 0, 1, 1]]}, "arrays (NumPy, torch or DLPack), got list"),
+    ("clip_boxes_to_image", {"boxes": BOX, "size": 5}, "size = (height, width), got 5"),
+    ("clip_boxes_to_image", {"boxes": BOX, "size": (1, 2, 3)}, "size = (height, width), got (1, 2, 3)"),
+    ("remove_small_boxes", {"boxes": BOX, "min_size": None}, "min_size as a number, got NoneType"),
+]  # fmt: skip
 
 
 def samples(device):

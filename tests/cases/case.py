@@ -50,6 +50,10 @@ def shaped(*shape, **options):
     return lambda rng, dtype: random_boxes(rng, shape, **options)
 
 
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
 def tensors(device="cpu", count=40, lead=(), dtype=None):
     """Boxes [*lead, count, 4] and scores [*lead, count], float32 if no other dtype of torch is named."""
     import torch

@@ -5,7 +5,7 @@ from itertools import cycle, product
 import numpy as np
 from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes
 
-from cases.case import FLOATS, INTEGERS, Case
+from cases.case import FLOATS, INTEGERS, Case, zeros
 
 CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 
@@ -66,10 +66,6 @@ def fusion():
 
 
 CASES = {"weighted_boxes_fusion": list(fusion())}
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 _OK = {"boxes_list": [zeros(3, 4), zeros(2, 4)], "scores_list": [zeros(3), zeros(2)],

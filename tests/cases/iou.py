@@ -3,7 +3,7 @@
 import numpy as np
 from box_sets import BOXES, integer_boxes, random_boxes
 
-from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors
+from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 
 PAIRWISE = ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_iou", "box_ioa")
 LOSSES = ("generalized_box_iou_loss", "distance_box_iou_loss", "complete_box_iou_loss")
@@ -53,6 +53,32 @@ CASES = {
     **{op: [*pairwise(), *paired(paired=True)] for op in PAIRWISE},
     **{op: [*paired(), *paired(reduction="mean"), *paired(reduction="sum")] for op in LOSSES},
 }
+
+PAIR = {"boxes1": zeros(3, 4), "boxes2": zeros(3, 4)}
+WRONG_VALUES = [
+    ("box_iou", {**PAIR, "boxes1": zeros(3, 5)}, "boxes1 of shape [..., N, 4], got [3, 5]"),
+    ("box_iou", {**PAIR, "boxes2": zeros(4)}, "boxes2 of shape [..., M, 4], got [4]"),
+    ("box_iou", {**PAIR, "boxes2": zeros(3, 5), "fmt": "xywh"}, "boxes2 of shape [..., M, 4], got [3, 5]"),
+    ("box_iou", {**PAIR, "boxes1": zeros(3), "paired": True}, "boxes1 of shape [..., 4], got [3]"),
+    ("box_iou", {**PAIR, "boxes1": zeros(3, 4, dtype=bool)}, "boxes1 of a real number type, got bool"),
+    ("box_iou", {"boxes1": zeros(2, 3, 4), "boxes2": zeros(3, 3, 4)},
+        "leading dims that broadcast, got [2, 3, 4] and [3, 3, 4]"),
+    ("box_iou", {"boxes1": zeros(2, 4), "boxes2": zeros(3, 4), "paired": True},
+        "leading dims that broadcast, got [2, 4] and [3, 4]"),
+    ("box_iou", {**PAIR, "fmt": "xyxyr"}, "fmt to be one of 'xyxy', 'xywh', 'cxcywh', got 'xyxyr'"),
+    ("box_ioa", {**PAIR, "boxes1": zeros(3, 5)}, "boxes1 of shape [..., N, 4], got [3, 5]"),
+    ("generalized_box_iou", {**PAIR, "boxes2": zeros(5)}, "boxes2 of shape [..., M, 4], got [5]"),
+    ("distance_box_iou", {**PAIR, "eps": -1.0}, "eps >= 0 and finite, got -1"),
+    ("complete_box_iou", {**PAIR, "eps": np.nan}, "eps >= 0 and finite, got nan"),
+    ("generalized_box_iou_loss", {**PAIR, "reduction": "max"},
+        "reduction to be one of 'none', 'mean', 'sum', got 'max'"),
+    ("distance_box_iou_loss", {**PAIR, "boxes1": zeros(3, 5)}, "boxes1 of shape [..., 4], got [3, 5]"),
+    ("complete_box_iou_loss", {**PAIR, "boxes2": zeros(2, 4)}, "leading dims that broadcast, got [3, 4] and [2, 4]"),
+]  # fmt: skip
+WRONG_TYPES = [
+    ("box_iou", {"boxes1": None, "boxes2": None}, "arrays (NumPy, torch or DLPack), got NoneType"),
+    ("distance_box_iou", {**PAIR, "eps": "small"}, "eps as a number, got str"),
+]  # fmt: skip
 
 
 def samples(device):

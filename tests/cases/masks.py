@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import random_boxes
 
-from cases.case import FLOATS, INTEGERS, Case
+from cases.case import FLOATS, INTEGERS, Case, zeros
 
 
 def of_pasted(name, count, size=(28, 28), image_size=(60, 90), boxes=None, lead=(), dtypes=FLOATS, fixed=("boxes",),
@@ -78,10 +78,6 @@ def masks_to_boxes():
 
 CASES = {"paste_masks": list(pasted()), "masks_to_boxes": list(masks_to_boxes())}
 KEEP_DTYPE = {"paste_masks"}
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 _OK = {"masks": zeros(3, 5, 5), "boxes": zeros(3, 4), "image_size": (4, 6)}

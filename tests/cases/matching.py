@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, integer_boxes, random_boxes
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, zeros
 
 CROWD = {"extent": 100.0, "sides": (20.0, 80.0)}
 
@@ -173,10 +173,6 @@ CASES = {
     "match_greedy_matrix": list(match_greedy_matrix()),
     "match_max_iou": list(match_max_iou()),
 }
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 def wrong(op, **valid):

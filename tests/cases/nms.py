@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes, threshold_pairs
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 
 
 def of_scored(name, boxes, scores="distinct", dtypes=FLOATS, iou_threshold=0.5, **arguments):
@@ -78,6 +78,37 @@ def stacked(*sets):
 
 
 CASES = {"nms": list(nms()), "batched_nms": list(batched_nms()), "nms_padded": list(nms_padded())}
+
+NMS, BATCHED = {"scores": zeros(3), "iou_threshold": 0.5}, {"scores": zeros(3), "iou_threshold": 0.5, "idxs": zeros(3)}
+PADDED = {"boxes": zeros(2, 3, 4), "scores": zeros(2, 3), "iou_threshold": 0.5, "max_output": 2}
+BOX = {"boxes": zeros(1, 4), "scores": zeros(1), "iou_threshold": 0.5}
+WRONG_VALUES = [
+    ("nms", {**NMS, "boxes": zeros(3, 5)}, "boxes of shape [N, 4], got [3, 5]"),
+    ("nms", {**NMS, "boxes": zeros(4)}, "boxes of shape [N, 4], got [4]"),
+    ("nms", {**NMS, "boxes": zeros(1, 3, 4)}, "boxes of shape [N, 4], got [1, 3, 4]"),
+    ("nms", {**NMS, "boxes": zeros(3, 4), "scores": zeros(4)}, "scores of shape [3], got [4]"),
+    ("nms", {**NMS, "boxes": zeros(3, 4), "scores": zeros(3, 1)}, "scores of shape [3], got [3, 1]"),
+    ("nms", {**NMS, "boxes": zeros(3, 4), "scores": zeros(3, dtype=bool)}, "scores of a real number type, got bool"),
+    ("nms", {**NMS, "boxes": zeros(3, 4, dtype=np.complex128)}, "boxes of a real number type, got complex128"),
+    ("nms", {**NMS, "boxes": zeros(3, 4), "iou_threshold": -0.5}, "iou_threshold >= 0, got -0.5"),
+    ("nms", {**NMS, "boxes": zeros(0, 4), "scores": zeros(0), "iou_threshold": np.nan}, "iou_threshold >= 0, got nan"),
+    ("batched_nms", {**BATCHED, "boxes": zeros(3, 4), "idxs": zeros(3, dtype=complex)},
+        "idxs of a real number type, got complex128"),
+    ("batched_nms", {**BATCHED, "boxes": zeros(3, 4), "idxs": zeros(2, dtype=np.int64)}, "idxs of shape [3], got [2]"),
+    ("nms_padded", {**PADDED, "boxes": zeros(3, 4)}, "boxes of shape [B, N, 4], got [3, 4]"),
+    ("nms_padded", {**PADDED, "scores": zeros(2, 4)}, "scores of shape [2, 3], got [2, 4]"),
+    ("nms_padded", {**PADDED, "max_output": -1}, "max_output >= 0, got -1"),
+    ("nms_padded", {**PADDED, "labels": zeros(2, 3, dtype=complex)}, "labels of a real number type, got complex128"),
+    ("nms_padded", {**PADDED, "labels": zeros(3, dtype=np.int64)}, "labels of shape [2, 3], got [3]"),
+    ("nms_padded", {**PADDED, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
+]  # fmt: skip
+WRONG_TYPES = [
+    ("nms", {**BOX, "boxes": [[0.0, 0, 1, 1]], "scores": [1.0]}, "arrays (NumPy, torch or DLPack), got list"),
+    ("nms", {**BOX, "iou_threshold": "0.5"}, "iou_threshold as a number, got str"),
+    ("nms", {**BOX, "iou_threshold": None}, "iou_threshold as a number, got NoneType"),
+    ("nms_padded", {**PADDED, "max_output": 2.5}, "max_output as an integer, got float"),
+    ("nms_padded", {**PADDED, "score_threshold": "0"}, "score_threshold as a number, got str"),
+]  # fmt: skip
 
 
 def samples(device):

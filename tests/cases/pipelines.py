@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, SCORES, integer_boxes, random_boxes
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, zeros
 
 KEEP_DTYPE = {"detect"}
 LOGITS = {
@@ -133,10 +133,6 @@ def detect():
 
 
 CASES = {"generate_proposals": list(generate_proposals()), "detect": list(detect())}
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 RPN = {"objectness": zeros(2, 5), "deltas": zeros(2, 5, 4), "anchors": zeros(5, 4), "num_anchors_per_level": [3, 2],

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from cases.case import FLOATS, Case
+from cases.case import FLOATS, Case, zeros
 
 OPS = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 ALIGN = ("roi_align", "ps_roi_align", "multiscale_roi_align")  # long sums and products: within a tolerance
@@ -212,10 +212,6 @@ CASES = {**{op: list(pooled(op)) for op in OPS}, "multiscale_roi_align": list(mu
 
 
 # Bad calls
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 ONE = {"input": zeros(2, 4, 5, 5), "boxes": zeros(3, 5), "output_size": 2}

@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 from box_sets import GROUPS, SCORES, grid
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case
+from cases.case import FLOATS, INTEGERS, SIZES, Case, zeros
 
 
 def rotated(rng, shape, extent=300.0, sides=(8.0, 200.0), angles=(-180.0, 180.0)):
@@ -205,10 +205,6 @@ CASES = {
     "rotated_nms": list(rotated_nms()),
     "batched_rotated_nms": list(batched_rotated_nms()),
 }
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 PAIR = {"boxes1": zeros(3, 5), "boxes2": zeros(3, 5)}

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, GROUPS, SCORES, integer_boxes
 
-from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors
+from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 from cases.nms import DECISIVE, THRESHOLDS, about
 
 
@@ -50,10 +50,6 @@ def signed(rng, shape):
 
 
 CASES = {"soft_nms": list(soft_nms())}
-
-
-def zeros(*shape, dtype=np.float32):
-    return np.zeros(shape, dtype)
 
 
 _OK = {"boxes": zeros(3, 4), "scores": zeros(3)}
