@@ -39,6 +39,8 @@ def session(op: str, inputs: str, outputs: str, types: tuple[int, ...], constant
     graph = helper.make_graph([node], op, given, found, fixed)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
     options = onnxruntime.SessionOptions()
+    # Its threads would turn for a while after its call, and take the cores of whose turn it is next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
