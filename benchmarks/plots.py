@@ -120,17 +120,17 @@ def ratio_bars(
         places = [sum(gaps[:index]) * 0.35 + index for index in range(len(cases))]
         height = 0.27 * places[-1] + 0.27 + top + bottom
         figure = Figure((10, height))
-        axes = figure.add_axes((0.385, bottom / height, 0.605, 1 - (top + bottom) / height))
+        axes = figure.add_axes((0.42, bottom / height, 0.57, 1 - (top + bottom) / height))
         figure.text(0.0087, 1 - 0.12 / height, title, size=13, weight="bold", va="top")
         figure.text(0.0087, 1 - 0.39 / height, subtitle, size=9, va="top", color=COLOURS["muted"][0])
         strongest, rings = [smallest(case) for case in cases], rings or {}
         ratios = [ratio for ratio, _ in strongest]
         ends = [f"than {name}" + " (Python)" * (name in PYTHON) for _, name in strongest]
-        # The axis ends where the longest bar has room for what is written behind it: a part of its 435 points.
-        left, parts = min(0.95, *ratios, *rings.values()) / 1.1, [(45 + 4.8 * len(end)) / 435 for end in ends]
+        # The axis ends where the longest bar has room for what is written behind it: a part of its 410 points.
+        left, parts = min(0.95, *ratios, *rings.values()) / 1.1, [(45 + 4.8 * len(end)) / 410 for end in ends]
         room = [(math.log(r) - part * math.log(left)) / (1 - part) for r, part in zip(ratios, parts, strict=True)]
         right = math.exp(max(math.log(2), *room))
-        points = 435 / math.log(right / left)
+        points = 410 / math.log(right / left)
         colours = [COLOURS["boxops" if ratio >= 1 else "bad"][0] for ratio in ratios]
         axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.62, color=colours)
         muted: dict[str, Any] = {"size": 8.5, "color": COLOURS["muted"][0], "va": "center"}
@@ -154,7 +154,7 @@ def ratio_bars(
                 }
                 axes.plot(rings[case["op"]], place, "o", **ring)
             axes.annotate(end, xytext=(14 + 6 * len(text), 0), **offset | muted)
-            axes.annotate(case["op"] if case["op"] != last else "", (-0.622, place), **beside)
+            axes.annotate(case["op"] if case["op"] != last else "", (-0.7216, place), **beside)
             axes.annotate(case["label"], (-0.02, place), ha="right", **beside | muted)
             last = case["op"]
             if marked:
