@@ -89,20 +89,31 @@ struct Row {
     return (any & bits) == 0;
   }
 
+  // The 8 bytes from x on: where a machine is little-endian, the first element has the lowest bits.
+  uint64_t word(int64_t x) const {
+    uint64_t w;
+    memcpy(&w, data + x * element, sizeof(w));
+    return w & bits;
+  }
+
   // The first element in [begin, end) that is not zero, else end.
   int64_t first(int64_t begin, int64_t end) const {
-    const int64_t step = 64 / element;
+    const int64_t step = 8 / element;
     int64_t x = begin;
-    while (x + step <= end && all_zero(data + x * element)) x += step;
+    while (x + 8 * step <= end && all_zero(data + x * element)) x += 8 * step;
+    for (; x + step <= end; x += step)
+      if (const uint64_t w = word(x)) return x + __builtin_ctzll(w) / (8 * element);
     while (x < end && !at(x)) ++x;
     return x;
   }
 
   // The last element in [begin, end) that is not zero, else begin - 1.
   int64_t last(int64_t begin, int64_t end) const {
-    const int64_t step = 64 / element;
+    const int64_t step = 8 / element;
     int64_t x = end;
-    while (x - step >= begin && all_zero(data + (x - step) * element)) x -= step;
+    while (x - 8 * step >= begin && all_zero(data + (x - 8 * step) * element)) x -= 8 * step;
+    for (; x - step >= begin; x -= step)
+      if (const uint64_t w = word(x - step)) return x - 1 - __builtin_clzll(w) / (8 * element);
     while (x > begin && !at(x - 1)) --x;
     return x - 1;
   }
