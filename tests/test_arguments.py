@@ -201,6 +201,8 @@ REFUSED = [
         "paired as a bool, got ndarray of shape [3]"),
     ("box_area", {"boxes": np.zeros((1, 4)), "fmt": np.zeros(2)},
         "fmt to be one of 'xyxy', 'xywh', 'cxcywh', got ndarray of shape [2]"),
+    ("box_area", {"boxes": np.zeros((1, 4)), "fmt": np.array(["xyxy"])},
+        "fmt to be one of 'xyxy', 'xywh', 'cxcywh', got ndarray of shape [1]"),
     ("soft_nms", {**ONE, "method": np.zeros(2)}, "method to be one of 'linear', 'gaussian', got ndarray of shape [2]"),
 ]  # fmt: skip
 

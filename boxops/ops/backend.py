@@ -174,12 +174,9 @@ def check_flag(op: str, name: str, value: Any) -> bool:
 
 def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> int:
     """The place of the value among the known ones."""
-    try:
-        return known.index(value)
-    except ValueError:
-        raise ValueError(
-            f"{op}: expected {name} to be one of {', '.join(map(repr, known))}, got {_shown(value)}"
-        ) from None
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, known))}, got {_shown(value)}")
+    return known.index(value)
 
 
 def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
