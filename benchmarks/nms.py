@@ -54,9 +54,8 @@ def of_network(n: int, file: Path) -> Arrays:
 
 def of_image(file: Path) -> Arrays:
     """Those of the first image, of all classes."""
-    boxes, scores, _ = outputs.candidates(file)
-    n = outputs.counts(file)[0]
-    return boxes[:n], scores[:n]
+    boxes, scores, _ = of_network(outputs.counts(file)[0], file)
+    return boxes, scores
 
 
 def batch(images: int, n: int, side: float = 1333.0) -> Arrays:

@@ -26,6 +26,10 @@ from .outputs import RECORDED, RECORDED_SSD
 LEAST = 0.001
 
 
+def pixels_of(file: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1) / 255
+
+
 def in_32nds(boxes: torch.Tensor) -> torch.Tensor:
     return (boxes * 32).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
 
@@ -35,9 +39,8 @@ def record(data: Path) -> dict[str, np.ndarray]:
     model = boxops.models.darknet_yolo(cfg, cfg.with_suffix(".weights"), score_thresh=LEAST).fold()
     parts: dict[str, list[Any]] = {"boxes": [], "places": [], "classes": [], "scores": [], "counts": []}
     for file in sorted((data / "coco" / "images").rglob("*.jpg")):
-        pixels = torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1) / 255
         with torch.inference_mode():
-            maps = model.network(model.transform([pixels])[0].tensors)
+            maps = model.network(model.transform([pixels_of(file)])[0].tensors)
             (boxes,), (scores,) = model.decode(maps, model.transform.size)
         places, classes = torch.where(scores > LEAST)
         of_place = boxops.box_convert(boxes, "xyxy", "cxcywh")[places.unique()]
@@ -54,9 +57,8 @@ def record_ssd(data: Path, checkpoint: str, least: float = 0.05) -> dict[str, np
     parts: dict[str, list[Any]] = {"boxes": [], "classes": [], "scores": [], "counts": []}
     for name in (data / "bccd" / "ImageSets" / "Main" / "test.txt").read_text().split()[:8]:
         file = data / "bccd" / "JPEGImages" / f"{name}.jpg"
-        pixels = torch.from_numpy(np.array(read_image(file))).permute(2, 0, 1) / 255
         with torch.inference_mode():
-            (logits,), (codes,), anchors = model.predict(model.transform([pixels])[0])
+            (logits,), (codes,), anchors = model.predict(model.transform([pixels_of(file)])[0])
         size = model.settings.size
         boxes = boxops.decode_boxes(codes, anchors, variances=model.settings.variances, size=(size, size))
         scores = logits.softmax(dim=-1)[..., 1:]
