@@ -140,11 +140,6 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-template <class T>
-__device__ Indexed<T> nothing() {
-  return {-std::numeric_limits<T>::infinity(), Indexed<T>::kNone};
-}
-
 // The columns of the greedy rule: of IoUs to be computed, or of a given matrix.
 template <class T>
 struct BoxColumns {
@@ -245,7 +240,7 @@ __global__ void __launch_bounds__(kThreads) row_kernel(MatchMatrix m, GreedyRule
   for (int64_t at = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; at < m.batch * m.anchors;
        at += int64_t(gridDim.x) * kThreads / 32) {
     const int64_t start = at / m.anchors * m.batch_stride + at % m.anchors * m.anchor_stride;
-    auto best = nothing<T>();
+    auto best = Indexed<T>::none();
     for (int64_t g = threadIdx.x % 32; g < m.boxes; g += 32) {
       const T v = load<T>(m.data, m.dtype, start + g * m.box_stride);
       const Indexed<T> own{v == v ? v : -std::numeric_limits<T>::infinity(), g};
@@ -278,7 +273,7 @@ __device__ void find_head(const Greedy<T>& s, const Column& column, int64_t imag
   const uint8_t* taken = s.taken + image * s.anchors;
   T* peak = s.peaks + flat * s.chunks;
   for (;;) {
-    auto chunk = nothing<T>(), head = nothing<T>();
+    auto chunk = Indexed<T>::none(), head = Indexed<T>::none();
     for (int64_t i = lane; i < s.chunks; i += 32)
       if (const Indexed<T> own{peak[i], i}; own.before(chunk)) chunk = own;  // never a NaN
     chunk = warp_first(chunk);

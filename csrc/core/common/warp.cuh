@@ -17,6 +17,7 @@ struct Indexed {
   static constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
   T value;
   int64_t index;
+  __device__ static Indexed none() { return {-std::numeric_limits<T>::infinity(), kNone}; }  // behind all
   __device__ bool before(const Indexed& o) const { return value > o.value || (value == o.value && index < o.index); }
 };
 

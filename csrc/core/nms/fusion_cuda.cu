@@ -123,8 +123,8 @@ __global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, Fus
           int64_t id = held.before(before) ? held.index : before.index;
           const bool founds = id == kNone;
           if (founds) id = count++;
-          const unsigned holders = __ballot_sync(kFullMask, mine == id);
-          const int holder = holders != 0 ? __ffs(static_cast<int>(holders)) - 1 : changed++;
+          int holder = first_lane(mine == id);
+          if (holder < 0) holder = changed++;
           if (lane == holder) {
             mine = id;
             if (founds) {

@@ -88,7 +88,7 @@ template <bool gaussian, class T>
 __global__ void __launch_bounds__(kMostThreads)
     take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
   constexpr T kGone = -std::numeric_limits<T>::infinity();
-  const Bid<T> nothing{kGone, Bid<T>::kNone};
+  const Bid<T> nothing = Bid<T>::none();
   __shared__ Shape<T> taken[kMostWarps];
   __shared__ Bid<T> named[kMostWarps], second[kMostWarps];
   __shared__ int64_t named_place[kMostWarps];
