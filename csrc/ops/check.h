@@ -62,12 +62,6 @@ Boxes view_boxes(Framework& framework, const char* op, Array& boxes, const Dims&
 Format check_format(const char* op, int64_t format);
 Scalars view_scalars(const Array& scalars);  // [N] or [B, N]; bools as 0 and 1
 
-// Calls f with a value of the compute type, float or double.
-template <class F>
-auto with_compute_type(DType dtype, F&& f) {
-  return compute_type(dtype) == DType::kFloat64 ? f(double()) : f(float());
-}
-
 // Runs the call for the device that the arrays are on.
 #if BOXOPS_WITH_CUDA
 #define BOXOPS_DISPATCH(op, on, cpu_call, cuda_call) \

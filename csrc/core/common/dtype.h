@@ -57,6 +57,12 @@ BOXOPS_HD uint16_t float_to_bfloat16(float value) {
 
 }  // namespace detail
 
+// Calls f with a value of the compute type of this dtype, float or double: how a kernel's entry picks its T.
+template <class F>
+auto with_compute_type(DType dtype, F&& f) {
+  return compute_type(dtype) == DType::kFloat64 ? f(double()) : f(float());
+}
+
 // Element `i` of an array of dtype `t`, converted to the compute type T.
 template <class T>
 BOXOPS_HD T load(const void* data, DType t, int64_t i) {

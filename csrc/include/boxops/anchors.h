@@ -1,7 +1,7 @@
 // Boxes of given sizes, centred on the cells of grids: the anchors of SSD, RPN and YOLO.
 //
 // out[rows, 4] of any floating dtype: corners. The rows of a level are its cells row by row, and in each cell its
-// anchors. Each step is rounded to T, then once to the dtype:
+// anchors. Each step is rounded to the compute type of the dtype, then once to it:
 //   cx = (x + offset) * stride_x / divisor_x;  x1 = cx - half_width, x2 = cx + half_width;  y likewise
 // Write-only and memory-bound: the floor is the bytes written over the memory bandwidth. No workspace.
 #pragma once
@@ -25,13 +25,11 @@ struct AnchorLevel {
 
 // `halves`: (half_width, half_height) of each anchor of the first level, then of the second, ...
 namespace cpu {
-template <class T>
 BOXOPS_API void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
                         const Parallel& parallel);
 }
 namespace cuda {
 // One launch for up to 16 levels with up to 96 anchors in all.
-template <class T>
 BOXOPS_API int anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
                        void* stream);
 }  // namespace cuda

@@ -14,28 +14,23 @@ namespace boxops {
 
 namespace cpu {
 
-template <class T>
-BOXOPS_API void box_area(const Boxes& boxes, T* out, const Parallel& parallel);
+BOXOPS_API void box_area(const Boxes& boxes, void* out, const Parallel& parallel);
 
 // out[N, 4] of floating dtype `out_type`, rounded once.
-template <class T>
 BOXOPS_API void box_convert(const Boxes& boxes, Format to, void* out, DType out_type, const Parallel& parallel);
 
 // out[N, 4] of the boxes' own dtype; integers are clipped as integers.
 BOXOPS_API void clip_boxes(const Boxes& boxes, double height, double width, void* out, const Parallel& parallel);
 
 // Indices of the boxes with width and height >= min_size, rising; returns their number.
-template <class T>
-BOXOPS_API int64_t large_boxes(const Boxes& boxes, T min_size, int64_t* indices);
+BOXOPS_API int64_t large_boxes(const Boxes& boxes, double min_size, int64_t* indices);
 
 }  // namespace cpu
 
 namespace cuda {
 
-template <class T>
-BOXOPS_API int box_area(const Boxes& boxes, T* out, void* stream);
+BOXOPS_API int box_area(const Boxes& boxes, void* out, void* stream);
 
-template <class T>
 BOXOPS_API int box_convert(const Boxes& boxes, Format to, void* out, DType out_type, void* stream);
 
 BOXOPS_API int clip_boxes(const Boxes& boxes, double height, double width, void* out, void* stream);
@@ -43,8 +38,7 @@ BOXOPS_API int clip_boxes(const Boxes& boxes, double height, double width, void*
 BOXOPS_API size_t large_boxes_workspace(int64_t count);
 
 // Writes count[1] on the device. `workspace` holds large_boxes_workspace(boxes.count) bytes.
-template <class T>
-BOXOPS_API int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* workspace,
+BOXOPS_API int large_boxes(const Boxes& boxes, double min_size, int64_t* indices, int64_t* count, void* workspace,
                            void* stream);
 
 }  // namespace cuda

@@ -9,9 +9,9 @@
 //       v2, v3 (Redmon, Farhadi 2017, section 2; 2018, section 2.1): x, y before the sigmoid, w, h logs over the prior.
 //       A centre on the cell's border or beyond has no finite logit: encoding holds it kCellMargin cells inside.
 //
-// Inputs are two views [B, N, 4] of one B and N, of any floating dtype; outputs are [B, N, 4] of T, contiguous. A box
-// is read and written alone: NaN, inf and anchors without width or height give what the formulas give. Memory-bound:
-// the floor is bytes read plus bytes written over the memory bandwidth. No workspace.
+// Inputs are two views [B, N, 4] of one B and N, of any floating dtype; outputs are [B, N, 4] of the compute type,
+// contiguous. A box is read and written alone: NaN, inf and anchors without width or height give what the formulas
+// give. Memory-bound: the floor is bytes read plus bytes written over the memory bandwidth. No workspace.
 #pragma once
 
 #include <cstddef>
@@ -39,43 +39,37 @@ struct ImageSize {
 
 namespace cpu {
 
-template <class T>
-BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, T* codes,
+BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, void* codes,
                              const Parallel& parallel);
 
-template <class T>
 BOXOPS_API void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                             const ImageSize& size, T* boxes, const Parallel& parallel);
+                             const ImageSize& size, void* boxes, const Parallel& parallel);
 
-// Gradients of the functions above, given those of their results, [B, N, 4] of T; grad_anchors may be null.
-template <class T>
+// Gradients of the functions above, given those of their results, [B, N, 4] of the compute type; grad_anchors may be
+// null.
 BOXOPS_API void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
-                                      const Boxes& grad, T* grad_boxes, T* grad_anchors, const Parallel& parallel);
+                                      const Boxes& grad, void* grad_boxes, void* grad_anchors,
+                                      const Parallel& parallel);
 
-template <class T>
 BOXOPS_API void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                                      const ImageSize& size, const Boxes& grad, T* grad_codes, T* grad_anchors,
+                                      const ImageSize& size, const Boxes& grad, void* grad_codes, void* grad_anchors,
                                       const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
-template <class T>
-BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, T* codes,
+BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, void* codes,
                             void* stream);
 
-template <class T>
 BOXOPS_API int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                            const ImageSize& size, T* boxes, void* stream);
+                            const ImageSize& size, void* boxes, void* stream);
 
-template <class T>
 BOXOPS_API int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
-                                     const Boxes& grad, T* grad_boxes, T* grad_anchors, void* stream);
+                                     const Boxes& grad, void* grad_boxes, void* grad_anchors, void* stream);
 
-template <class T>
 BOXOPS_API int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                                     const ImageSize& size, const Boxes& grad, T* grad_codes, T* grad_anchors,
+                                     const ImageSize& size, const Boxes& grad, void* grad_codes, void* grad_anchors,
                                      void* stream);
 
 }  // namespace cuda

@@ -48,7 +48,6 @@ struct DetectOutput {
 
 namespace cpu {
 
-template <class T>
 BOXOPS_API void detect(const DetectInput& input, const DetectOptions& options, const DetectOutput& output,
                        const Parallel& parallel);
 
@@ -59,7 +58,6 @@ namespace cuda {
 BOXOPS_API size_t detect_workspace(const DetectInput& input, const DetectOptions& options);
 
 // Returns a cudaError_t.
-template <class T>
 BOXOPS_API int detect(const DetectInput& input, const DetectOptions& options, const DetectOutput& output,
                       void* workspace, void* stream);
 

@@ -35,19 +35,17 @@ struct DetrCostInput {
 namespace cpu {
 
 // Writes out[G, queries].
-template <class T>
-BOXOPS_API void detr_cost(const DetrCostInput& input, T* out, const Parallel& parallel);
+BOXOPS_API void detr_cost(const DetrCostInput& input, void* out, const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
 // Bytes for the maximum and the sum of each softmax.
-BOXOPS_API size_t detr_cost_workspace(const DetrCostInput& input, bool float64);
+BOXOPS_API size_t detr_cost_workspace(const DetrCostInput& input);
 
 // Returns a cudaError_t.
-template <class T>
-BOXOPS_API int detr_cost(const DetrCostInput& input, T* out, void* workspace, void* stream);
+BOXOPS_API int detr_cost(const DetrCostInput& input, void* out, void* workspace, void* stream);
 
 }  // namespace cuda
 

@@ -5,7 +5,8 @@
 // (ties: older cluster) if that IoU exceeds the threshold, else it founds one. A fused box is its boxes' mean, weighted
 // by their scores; where those sum to 0 it stays as it was. Boxes whose score is not >= skip_box_thr, and boxes
 // without an area > 0 (inverted and NaN ones too), are left out. The results are sorted by falling confidence (ties:
-// lower place of the cluster's first box; NaN last). All is rounded to the compute type T at each step.
+// lower place of the cluster's first box; NaN last). All is rounded to the compute type of all
+// boxes and scores at each step.
 //
 // Floor: 10 operations for each box and cluster before it of its label. Sequential by nature: the parallelism is over
 // labels, over the clusters that a box is held against, and on the device over boxes that turn out not to interfere.
@@ -28,40 +29,35 @@ struct FusionModel {
 
 enum class Confidence : uint8_t { kAvg, kMax, kBoxAndModelAvg, kAbsentModelAwareAvg };
 
-template <class T>
 struct FusionOptions {
-  T iou_threshold, skip_score;
+  double iou_threshold, skip_score;
   Confidence confidence;
   bool allows_overflow;
   int64_t models;
-  T total, largest;  // of the weights
+  double total, largest;  // of the weights
 };
 
-template <class T>
 struct FusionResult {
-  T *boxes, *scores;  // [N of all models, 4], [N of all models]
-  void* labels;       // [N of all models]
+  void *boxes, *scores;  // [N of all models, 4], [N of all models], of the compute type
+  void* labels;          // [N of all models]
   int64_t label_bytes;
 };
 
 namespace cpu {
 
 // Returns the number of results.
-template <class T>
-BOXOPS_API int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options,
-                                         const FusionResult<T>& result, const Parallel& parallel);
+BOXOPS_API int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions& options,
+                                         const FusionResult& result, const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
-// `count`: boxes of all models.
-BOXOPS_API size_t fusion_workspace(int64_t count, int64_t models, bool float64);
+BOXOPS_API size_t weighted_boxes_fusion_workspace(const FusionModel* models, const FusionOptions& options);
 
 // Leaves the number of results in count[1] on the device; `models` is host memory. Returns a cudaError_t.
-template <class T>
-BOXOPS_API int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options,
-                                     const FusionResult<T>& result, int64_t* count, void* workspace, void* stream);
+BOXOPS_API int weighted_boxes_fusion(const FusionModel* models, const FusionOptions& options,
+                                     const FusionResult& result, int64_t* count, void* workspace, void* stream);
 
 }  // namespace cuda
 

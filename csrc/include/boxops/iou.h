@@ -1,8 +1,8 @@
 // IoU and its relatives (IoA, GIoU, DIoU, CIoU), pairwise and paired, with their gradients.
 //
-// boxes1 [B, N, 4], boxes2 [B, M, 4]: any dtype and strides, batch stride 0 broadcasts. T is the
-// compute type, float or double. `iou_eps` is added to the IoU's divisor, `eps` to the penalties'.
-//   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out and gradients are contiguous T.
+// boxes1 [B, N, 4], boxes2 [B, M, 4]: any dtype and strides, batch stride 0 broadcasts. `iou_eps` is added to the
+// IoU's divisor, `eps` to the penalties'.
+//   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out and gradients are contiguous, of the compute type.
 // NaN and degenerate boxes: boxops/types.h. No workspace: nothing but the output is written.
 // The gradients sum in a fixed order: equal inputs give equal bits on one device.
 //
@@ -25,26 +25,22 @@ struct MeasureOptions {
 
 namespace cpu {
 
-template <class T>
-BOXOPS_API void iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options, T* out,
+BOXOPS_API void iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options, void* out,
                     const Parallel& parallel);
 
 // grad_out as out; grad1 [B, N, 4] and grad2 [B, M, 4].
-template <class T>
-BOXOPS_API void iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options, const T* grad_out,
-                             T* grad1, T* grad2, const Parallel& parallel);
+BOXOPS_API void iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options,
+                             const void* grad_out, void* grad1, void* grad2, const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
 // `stream` is a cudaStream_t. Returns a cudaError_t, 0 for success.
-template <class T>
-BOXOPS_API int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options, T* out, void* stream);
+BOXOPS_API int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options, void* out, void* stream);
 
-template <class T>
-BOXOPS_API int iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options, const T* grad_out,
-                            T* grad1, T* grad2, void* stream);
+BOXOPS_API int iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& options,
+                            const void* grad_out, void* grad1, void* grad2, void* stream);
 
 }  // namespace cuda
 }  // namespace boxops

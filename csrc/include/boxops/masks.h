@@ -39,7 +39,6 @@ struct MaskBytes {
 namespace cpu {
 
 // out: [N, image_height, image_width] of the masks' dtype, of bool with a threshold.
-template <class T>
 BOXOPS_API void paste_masks(const PasteInput& input, void* out, const Parallel& parallel);
 
 BOXOPS_API void masks_to_boxes(const MaskBytes& masks, float* boxes, const Parallel& parallel);
@@ -48,7 +47,6 @@ BOXOPS_API void masks_to_boxes(const MaskBytes& masks, float* boxes, const Paral
 
 namespace cuda {
 
-template <class T>
 BOXOPS_API int paste_masks(const PasteInput& input, void* out, void* stream);
 
 BOXOPS_API size_t masks_to_boxes_workspace(int64_t count);

@@ -33,19 +33,17 @@ struct MatchInput {
   Ragged images;   // the boxes of each image
 };
 
-template <class T>
-struct MaxIouRule {
-  T high, low;
+struct MaxIouOptions {
+  double high, low;
   bool allow_low_quality;
   Boxes ignore_boxes;  // [1, C, 4]
   Ragged ignored;      // the ignore boxes of each image
-  T ignore_threshold;
+  double ignore_threshold;
 };
 
-template <class T>
-struct GreedyRule {
+struct GreedyOptions {
   bool has_threshold;
-  T threshold;
+  double threshold;
 };
 
 // A strided view of [B, A, G] numbers; NaN counts as -inf.
@@ -59,34 +57,28 @@ struct MatchMatrix {
 namespace cpu {
 
 // All write matches[B, A] and ious[B, A].
-template <class T>
-BOXOPS_API void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious,
+BOXOPS_API void match_max_iou(const MatchInput& input, const MaxIouOptions& options, int64_t* matches, void* ious,
                               const Parallel& parallel);
-template <class T>
-BOXOPS_API void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious,
+BOXOPS_API void match_greedy(const MatchInput& input, const GreedyOptions& options, int64_t* matches, void* ious,
                              const Parallel& parallel);
-template <class T>
-BOXOPS_API void match_greedy_matrix(const MatchMatrix& matrix, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                                    const Parallel& parallel);
+BOXOPS_API void match_greedy_matrix(const MatchMatrix& matrix, const GreedyOptions& options, int64_t* matches,
+                                    void* ious, const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
 // Bytes of workspace. Each function returns a cudaError_t.
-BOXOPS_API size_t match_max_iou_workspace(const MatchInput& input, bool allow_low_quality, bool float64);
-BOXOPS_API size_t match_greedy_workspace(const MatchInput& input, bool float64);
-BOXOPS_API size_t match_greedy_matrix_workspace(const MatchMatrix& matrix, bool float64);
+BOXOPS_API size_t match_max_iou_workspace(const MatchInput& input, const MaxIouOptions& options);
+BOXOPS_API size_t match_greedy_workspace(const MatchInput& input);
+BOXOPS_API size_t match_greedy_matrix_workspace(const MatchMatrix& matrix);
 
-template <class T>
-BOXOPS_API int match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious,
+BOXOPS_API int match_max_iou(const MatchInput& input, const MaxIouOptions& options, int64_t* matches, void* ious,
                              void* workspace, void* stream);
-template <class T>
-BOXOPS_API int match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious,
+BOXOPS_API int match_greedy(const MatchInput& input, const GreedyOptions& options, int64_t* matches, void* ious,
                             void* workspace, void* stream);
-template <class T>
-BOXOPS_API int match_greedy_matrix(const MatchMatrix& matrix, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                                   void* workspace, void* stream);
+BOXOPS_API int match_greedy_matrix(const MatchMatrix& matrix, const GreedyOptions& options, int64_t* matches,
+                                   void* ious, void* workspace, void* stream);
 
 }  // namespace cuda
 

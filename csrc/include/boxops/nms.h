@@ -1,7 +1,7 @@
 // Greedy non-maximum suppression, exact, in groups, and with output of a fixed size.
 //
 // Boxes are taken by falling score (ties by rising index, NaN last). A box is kept unless its IoU
-// with a kept box of its own group exceeds the threshold; IoU is rounded to the compute type T as
+// with a kept box of its own group exceeds the threshold; IoU is rounded to the compute type as
 // boxops/types.h says, so every backend takes the same decisions to the bit. Degenerate, NaN
 // and infinite boxes have IoU 0 with everything: they are kept and suppress nothing.
 //
@@ -40,15 +40,12 @@ struct PaddedOptions {
 namespace cpu {
 
 // B == 1. Writes the kept indices by falling score to keep[N]; returns their number.
-template <class T>
-BOXOPS_API int64_t nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel);
+BOXOPS_API int64_t nms(const NmsInput& input, double iou_threshold, int64_t* keep, const Parallel& parallel);
 
-template <class T>
-BOXOPS_API int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel);
+BOXOPS_API int64_t rotated_nms(const NmsInput& input, double iou_threshold, int64_t* keep, const Parallel& parallel);
 
 // Writes indices[B, max_output], padded with -1, and counts[B].
-template <class T>
-BOXOPS_API void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,
+BOXOPS_API void nms_padded(const NmsInput& input, double iou_threshold, const PaddedOptions& options, int64_t* indices,
                            int64_t* counts, const Parallel& parallel);
 
 }  // namespace cpu
@@ -56,21 +53,18 @@ BOXOPS_API void nms_padded(const NmsInput& input, T iou_threshold, const PaddedO
 namespace cuda {
 
 // Bytes of workspace that these functions need.
-BOXOPS_API size_t nms_workspace(const NmsInput& input, int64_t max_output, bool float64);
-BOXOPS_API size_t rotated_nms_workspace(const NmsInput& input, bool float64);
+BOXOPS_API size_t nms_workspace(const NmsInput& input, int64_t max_output);
+BOXOPS_API size_t rotated_nms_workspace(const NmsInput& input);
 
 // B == 1. Writes the kept indices to keep[N] and their number to count[1], both on the device.
 // Returns a cudaError_t.
-template <class T>
-BOXOPS_API int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace,
+BOXOPS_API int nms(const NmsInput& input, double iou_threshold, int64_t* keep, int64_t* count, void* workspace,
                    void* stream);
 
-template <class T>
-BOXOPS_API int rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace,
+BOXOPS_API int rotated_nms(const NmsInput& input, double iou_threshold, int64_t* keep, int64_t* count, void* workspace,
                            void* stream);
 
-template <class T>
-BOXOPS_API int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices,
+BOXOPS_API int nms_padded(const NmsInput& input, double iou_threshold, const PaddedOptions& options, int64_t* indices,
                           int64_t* counts, void* workspace, void* stream);
 
 }  // namespace cuda

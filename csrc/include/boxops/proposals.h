@@ -5,9 +5,9 @@
 // < min_size or score < score_threshold go, as do NaN. Greedy NMS within each level, by falling score, ties by rank
 // among the logits; what is kept goes out by falling score, ties by level and then rank, filled up with zeros.
 //
-// All numbers are computed in T. The sigmoid is computed in double and rounded once, so it never falls as logits rise.
-// Floor: the logits are read once; the anchors and deltas of the few only.
-// CUDA: a number of launches known beforehand; nothing waits.
+// All numbers are computed in the compute type. The sigmoid is computed in double and rounded once, so it never falls
+// as logits rise. Floor: the logits are read once; the anchors and deltas of the few only. CUDA: a number of launches
+// known beforehand; nothing waits.
 #pragma once
 
 #include <cstddef>
@@ -37,21 +37,18 @@ struct ProposalsOptions {
 namespace cpu {
 
 // Writes boxes[B, post_nms_top_n, 4], scores[B, post_nms_top_n] and counts[B].
-template <class T>
-BOXOPS_API void generate_proposals(const ProposalsInput& input, const ProposalsOptions& options, T* boxes, T* scores,
-                                   int64_t* counts, const Parallel& parallel);
+BOXOPS_API void generate_proposals(const ProposalsInput& input, const ProposalsOptions& options, void* boxes,
+                                   void* scores, int64_t* counts, const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
-BOXOPS_API size_t generate_proposals_workspace(const ProposalsInput& input, const ProposalsOptions& options,
-                                               bool float64);
+BOXOPS_API size_t generate_proposals_workspace(const ProposalsInput& input, const ProposalsOptions& options);
 
 // Returns a cudaError_t.
-template <class T>
-BOXOPS_API int generate_proposals(const ProposalsInput& input, const ProposalsOptions& options, T* boxes, T* scores,
-                                  int64_t* counts, void* workspace, void* stream);
+BOXOPS_API int generate_proposals(const ProposalsInput& input, const ProposalsOptions& options, void* boxes,
+                                  void* scores, int64_t* counts, void* workspace, void* stream);
 
 }  // namespace cuda
 

@@ -1,7 +1,7 @@
 // Pooling of regions of interest, forward and backward.
 //
 // Every function takes features [N, C, H, W] of any floating dtype and strides and K RoIs, and gives [K, C', PH, PW],
-// contiguous, of the features' dtype. It computes in T: double for float64 features, else float. Where bins lie is said
+// contiguous, of the features' dtype. It computes in double for float64 features, else in float. Where bins lie is said
 // in the papers (He et al. 2017, section 3; Girshick 2015, section 2.1; Dai et al. 2016, section 3), and rounded as
 // torchvision does. A RoI of an image that does not exist gives zeros and no gradient (ops check the indices where they
 // are on the CPU). Nothing is read out of bounds and all work is bounded, whatever the boxes are.
@@ -15,14 +15,14 @@
 // ps_roi_pool: the mean over the bin, 0 if the bin is empty; channels as for ps_roi_align.
 //
 // Backward functions take grad [K, C', PH, PW], contiguous, of the features' dtype, and write all of `gradients`
-// (contiguous NCHW) once, in T: deterministic. RoIs are added in their order; on CUDA in parts, which are added in
+// (contiguous NCHW) once: deterministic. RoIs are added in their order; on CUDA in parts, which are added in
 // order: roi_pool in eighths of the RoIs, the others on small maps in turns of four of those that touch a tile.
 //
 // Floor: reading each feature once and writing K C' PH PW values; backward the same the other way round. Arithmetic
 // (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.
 //
 // CPU: the pixels that a group of RoIs needs are copied channels last, in blocks of channels, so that vector loops run
-// over channels; channels_last features of type T are read in place. Memory: one block per thread.
+// over channels; channels_last features of the compute type are read in place. Memory: one block per thread.
 #pragma once
 
 #include <cstddef>
@@ -71,32 +71,24 @@ struct Bins {
 
 namespace cpu {
 
-template <class T>
 BOXOPS_API void roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out,
                           const Parallel& parallel);
-template <class T>
 BOXOPS_API void roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                    const Parallel& parallel);
 
-template <class T>
 BOXOPS_API void ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out,
                              const Parallel& parallel);
-template <class T>
 BOXOPS_API void ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                       const Parallel& parallel);
 
 // argmax [K, C, PH, PW]: y W + x of each maximum, -1 for an empty bin; may be null.
-template <class T>
 BOXOPS_API void roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
                          const Parallel& parallel);
-template <class T>
 BOXOPS_API void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
                                   const Features& gradients, const Parallel& parallel);
 
-template <class T>
 BOXOPS_API void ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out,
                             const Parallel& parallel);
-template <class T>
 BOXOPS_API void ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                      const Parallel& parallel);
 
@@ -106,30 +98,22 @@ BOXOPS_API void ps_roi_pool_backward(const void* grad, const Rois& rois, const B
 namespace cuda {
 
 // Bytes of workspace that each function needs for these sizes (pointers in the arguments are not followed).
-BOXOPS_API size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins, bool float64);
+BOXOPS_API size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins);
 
-template <class T>
 BOXOPS_API int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
-template <class T>
 BOXOPS_API int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                   void* workspace, void* stream);
 
-template <class T>
 BOXOPS_API int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
-template <class T>
 BOXOPS_API int ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                      void* workspace, void* stream);
 
-template <class T>
 BOXOPS_API int roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
                         void* stream);
-template <class T>
 BOXOPS_API int roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
                                  const Features& gradients, void* workspace, void* stream);
 
-template <class T>
 BOXOPS_API int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
-template <class T>
 BOXOPS_API int ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                                     void* workspace, void* stream);
 

@@ -2,8 +2,8 @@
 //
 // A box is centre x, centre y, width, height and angle in degrees, counter-clockwise as seen in an image whose y points
 // down. boxes1 [B, N, 5], boxes2 [B, M, 5]: any dtype and strides, batch stride 0 broadcasts; the format of the views
-// means nothing. T is the compute type, float or double.
-//   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out is contiguous T. No workspace.
+// means nothing.
+//   pairwise: out [B, N, M];  paired: N == M, out [B, N].  out is contiguous, of the compute type. No workspace.
 // Boxes with a number that is not finite or about to overflow, or without area, have IoU 0 with everything; an area may
 // overflow. The same bits on every backend.
 //
@@ -20,8 +20,7 @@ namespace boxops {
 
 namespace cpu {
 
-template <class T>
-BOXOPS_API void rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool paired, T* out,
+BOXOPS_API void rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool paired, void* out,
                                 const Parallel& parallel);
 
 }  // namespace cpu
@@ -29,8 +28,7 @@ BOXOPS_API void rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool p
 namespace cuda {
 
 // `stream` is a cudaStream_t. Returns a cudaError_t, 0 for success.
-template <class T>
-BOXOPS_API int rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool paired, T* out, void* stream);
+BOXOPS_API int rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool paired, void* out, void* stream);
 
 }  // namespace cuda
 }  // namespace boxops

@@ -2,9 +2,9 @@
 //
 // Again and again the box of largest current score is taken (ties: lower index), and every box of its group that is
 // left is decayed by its IoU with it; boxes whose score is not above score_threshold, NaN ones included, go. All is
-// rounded to the compute type T at each step, in the order of taking, and exp is our own, so every backend
-// takes the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have IoU 0 with
-// everything.
+// rounded to the compute type of boxes and scores at each step, in the order of taking, and exp is our own, so
+// every backend // takes the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have
+// IoU 0 with everything.
 //
 // Floor: 30 operations or so per pair of boxes that overlap. CPU: boxes lie in tiles by place, and
 // only tiles whose hull meets the box taken are looked at. CUDA: a block per group; workspace O(N).
@@ -25,31 +25,30 @@ struct SoftNmsInput {
   Scalars groups;   // [N], numbers: equal ones are a group, as are all NaN
 };
 
-template <class T>
-struct Decay {
-  bool gaussian;
-  T iou_threshold;    // linear: smaller IoUs do nothing
-  T sigma;            // gaussian; > 0 as a T, too
-  T score_threshold;  // boxes with score > score_threshold stay
+enum class SoftNmsMethod : uint8_t { kLinear, kGaussian };
+
+struct SoftNmsOptions {
+  double iou_threshold;  // linear: smaller IoUs do nothing
+  SoftNmsMethod method;
+  double sigma;            // gaussian; > 0
+  double score_threshold;  // boxes with score > score_threshold stay
 };
 
 namespace cpu {
 
 // Writes the taken indices and their scores in the order of taking to kept[N] and kept_scores[N]; returns their number.
-template <class T>
-BOXOPS_API int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores,
+BOXOPS_API int64_t soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
                             const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
-BOXOPS_API size_t soft_nms_workspace(int64_t count, bool float64);
+BOXOPS_API size_t soft_nms_workspace(const SoftNmsInput& input);
 
 // The same, with the number left in count[1] on the device. Returns a cudaError_t.
-template <class T>
-BOXOPS_API int soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
-                        void* workspace, void* stream);
+BOXOPS_API int soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
+                        int64_t* count, void* workspace, void* stream);
 
 }  // namespace cuda
 
