@@ -12,41 +12,39 @@ namespace {
 
 std::string pair(const std::string& y, const std::string& x) { return "(" + y + ", " + x + ")"; }
 
-void check_positive(const char* op, const char* name, const std::vector<double>& values) {
-  if (values.empty()) fail(op, std::string(name) + " with at least one number", "none");
+void check_positive(const Call& call, const char* name, const std::vector<double>& values) {
+  if (values.empty()) call.fail(std::string(name) + " with at least one number", "none");
   for (const double value : values)
-    if (!(value > 0) || std::isinf(value)) fail(op, std::string(name) + " > 0 and finite", to_string(value));
+    if (!(value > 0) || std::isinf(value)) call.fail(std::string(name) + " > 0 and finite", to_string(value));
 }
 
-void check_grid(const char* op, const char* name, int64_t height, int64_t width) {
+void check_grid(const Call& call, const char* name, int64_t height, int64_t width) {
   if (height < 0 || width < 0)
-    fail(op, std::string(name) + " = (height, width), both >= 0", pair(std::to_string(height), std::to_string(width)));
+    call.fail(std::string(name) + " = (height, width), both >= 0", pair(std::to_string(height), std::to_string(width)));
 }
 
 // How many rows the levels have together.
-int64_t rows_of(const char* op, const std::vector<AnchorLevel>& levels) {
+int64_t rows_of(const Call& call, const std::vector<AnchorLevel>& levels) {
   int64_t rows = 0;
   for (const AnchorLevel& level : levels) {
     int64_t cells = 0, more = 0;
     if (__builtin_mul_overflow(level.height, level.width, &cells) ||
         __builtin_mul_overflow(cells, level.count, &more) || __builtin_add_overflow(rows, more, &rows) ||
         rows >= int64_t(1) << 58)
-      fail(op, "fewer than 2^58 anchors", "more");
+      call.fail("fewer than 2^58 anchors", "more");
   }
   return rows;
 }
 
-Array anchors(const char* op, Framework& framework, const Array& like, const std::vector<AnchorLevel>& levels,
+Array anchors(const Call& call, const Array& like, const std::vector<AnchorLevel>& levels,
               const std::vector<double>& halves) {
-  Array out = framework.empty({rows_of(op, levels), 4}, like.dtype, like.device);
+  Array out = call.empty({rows_of(call, levels), 4}, like.dtype);
   const auto n_levels = static_cast<int64_t>(levels.size());
-  with_compute_type(like.dtype, [&](auto t) {
-    using T = decltype(t);
-    BOXOPS_DISPATCH(
-        op, like.device,
-        cpu::anchors<T>(levels.data(), n_levels, halves.data(), out.data, out.dtype, framework.parallel()),
-        cuda::anchors<T>(levels.data(), n_levels, halves.data(), out.data, out.dtype, framework.stream(like.device)));
-  });
+  call.run(
+      [&](const Parallel& parallel) {
+        cpu::anchors(levels.data(), n_levels, halves.data(), out.data, out.dtype, parallel);
+      },
+      [&](auto stream) { return cuda::anchors(levels.data(), n_levels, halves.data(), out.data, out.dtype, stream); });
   return out;
 }
 
@@ -54,11 +52,11 @@ Array anchors(const char* op, Framework& framework, const Array& like, const std
 
 Array multibox_anchors(Framework& framework, Array like, int64_t height, int64_t width, std::vector<double> sizes,
                        std::vector<double> ratios, bool normalized) {
-  const char* op = "multibox_anchors";
-  check_floating(op, "like", like);
-  check_grid(op, "size", height, width);
-  check_positive(op, "sizes", sizes);
-  check_positive(op, "ratios", ratios);
+  const Call call("multibox_anchors", framework, like.device);
+  check_floating(call, "like", like);
+  check_grid(call, "size", height, width);
+  check_positive(call, "sizes", sizes);
+  check_positive(call, "ratios", ratios);
   const double h = static_cast<double>(height), unit_x = normalized ? static_cast<double>(width) : 1.0,
                unit_y = normalized ? h : 1.0;
   std::vector<double> halves;
@@ -69,14 +67,15 @@ Array multibox_anchors(Framework& framework, Array like, int64_t height, int64_t
   for (const double size : sizes) add(size, ratios[0]);
   for (size_t i = 1; i < ratios.size(); ++i) add(sizes[0], ratios[i]);
   const auto count = static_cast<int64_t>(halves.size() / 2);
-  return anchors(op, framework, like, {{height, width, count, 1, 1, unit_x, unit_y, 0.5}}, halves);
+  return anchors(call, like, {{height, width, count, 1, 1, unit_x, unit_y, 0.5}}, halves);
 }
+BOXOPS_OP(multibox_anchors, "like", "height", "width", "sizes", "ratios", "normalized");
 
 Array grid_anchors(Framework& framework, Array like, std::vector<int64_t> grid_sizes, std::vector<int64_t> strides,
                    std::vector<double> sizes, std::vector<int64_t> size_counts, std::vector<double> ratios,
                    std::vector<int64_t> ratio_counts) {
-  const char* op = "grid_anchors";
-  check_floating(op, "like", like);
+  const Call call("grid_anchors", framework, like.device);
+  check_floating(call, "like", like);
   const size_t n = size_counts.size();
   const auto fits = [](const std::vector<int64_t>& counts, size_t total) {
     size_t sum = 0;
@@ -88,18 +87,18 @@ Array grid_anchors(Framework& framework, Array like, std::vector<int64_t> grid_s
   };
   if (grid_sizes.size() != 2 * n || strides.size() != 2 * n || ratio_counts.size() != n ||
       !fits(size_counts, sizes.size()) || !fits(ratio_counts, ratios.size()))
-    fail(op, "grid_sizes, strides, sizes and aspect_ratios of the same levels", "lists that do not fit");
-  check_positive(op, "sizes", sizes);
-  check_positive(op, "aspect_ratios", ratios);
+    call.fail("grid_sizes, strides, sizes and aspect_ratios of the same levels", "lists that do not fit");
+  check_positive(call, "sizes", sizes);
+  check_positive(call, "aspect_ratios", ratios);
   std::vector<AnchorLevel> levels;
   std::vector<double> halves;
   const double *size = sizes.data(), *ratio = ratios.data();
   for (size_t l = 0; l < n; ++l) {
     const int64_t height = grid_sizes[2 * l], width = grid_sizes[2 * l + 1], y = strides[2 * l], x = strides[2 * l + 1];
-    check_grid(op, "grid_sizes", height, width);
-    if (y < 1 || x < 1) fail(op, "strides >= 1", pair(std::to_string(y), std::to_string(x)));
+    check_grid(call, "grid_sizes", height, width);
+    if (y < 1 || x < 1) call.fail("strides >= 1", pair(std::to_string(y), std::to_string(x)));
     if (size_counts[l] == 0 || ratio_counts[l] == 0)
-      fail(op, "at least one size and one aspect ratio for every level", "none for level " + std::to_string(l));
+      call.fail("at least one size and one aspect ratio for every level", "none for level " + std::to_string(l));
     // torchvision's base anchors, in float for every dtype: rounded to integers, half to even.
     for (int64_t r = 0; r < ratio_counts[l]; ++r) {
       const float tall = std::sqrt(static_cast<float>(ratio[r])), wide = 1.0f / tall;
@@ -112,21 +111,23 @@ Array grid_anchors(Framework& framework, Array like, std::vector<int64_t> grid_s
         {height, width, size_counts[l] * ratio_counts[l], static_cast<double>(x), static_cast<double>(y), 1, 1, 0});
     size += size_counts[l], ratio += ratio_counts[l];
   }
-  return anchors(op, framework, like, levels, halves);
+  return anchors(call, like, levels, halves);
 }
+BOXOPS_OP(grid_anchors, "like", "grid_sizes", "strides", "sizes", "size_counts", "ratios", "ratio_counts");
 
 Array cell_anchors(Framework& framework, Array like, int64_t height, int64_t width, std::vector<double> priors,
                    double stride_y, double stride_x) {
-  const char* op = "cell_anchors";
-  check_floating(op, "like", like);
-  check_grid(op, "grid_size", height, width);
-  check_positive(op, "priors", priors);
-  if (priors.size() % 2) fail(op, "priors in (width, height) pairs", std::to_string(priors.size()) + " numbers");
-  check_positive(op, "stride", {stride_y, stride_x});
+  const Call call("cell_anchors", framework, like.device);
+  check_floating(call, "like", like);
+  check_grid(call, "grid_size", height, width);
+  check_positive(call, "priors", priors);
+  if (priors.size() % 2) call.fail("priors in (width, height) pairs", std::to_string(priors.size()) + " numbers");
+  check_positive(call, "stride", {stride_y, stride_x});
   std::vector<double> halves;
   for (const double side : priors) halves.push_back(side / 2);
   const auto count = static_cast<int64_t>(priors.size() / 2);
-  return anchors(op, framework, like, {{height, width, count, stride_x, stride_y, 1, 1, 0.5}}, halves);
+  return anchors(call, like, {{height, width, count, stride_x, stride_y, 1, 1, 0.5}}, halves);
 }
+BOXOPS_OP(cell_anchors, "like", "height", "width", "priors", "stride_y", "stride_x");
 
 }  // namespace boxops::ops

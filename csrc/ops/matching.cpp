@@ -11,50 +11,39 @@ namespace {
 using Result = std::tuple<Array, Array>;
 
 // A flat array of boxes on the device of the anchors.
-Boxes view_flat(const char* op, const char* name, const Array& boxes, const char* shape, const Array& anchors) {
-  check_boxes(op, name, boxes, shape);
-  check_device(op, name, boxes, "anchors", anchors);
+Boxes view_flat(const Call& call, const char* name, const Array& boxes, const char* shape) {
+  check_boxes(call, name, boxes, shape);
+  check_device(call, name, boxes, "anchors");
   if (boxes.sizes[0] > std::numeric_limits<int32_t>::max())
-    fail(op, std::string("fewer than 2^31 ") + name, std::to_string(boxes.sizes[0]));
-  return {boxes.data, boxes.dtype, Format::kXYXY, 1, boxes.sizes[0], 0, boxes.strides[0], boxes.strides[1]};
+    call.fail(std::string("fewer than 2^31 ") + name, std::to_string(boxes.sizes[0]));
+  return boxes_of(boxes);
 }
 
 // `offsets` becomes contiguous and must outlive the result.
-MatchInput check(Framework& framework, const char* op, const Array& anchors, const Array& gt_boxes,
-                 std::optional<Array>& offsets) {
-  check_boxes(op, "anchors", anchors, anchors.rank() == 3 ? "[B, A, 4]" : "[A, 4]");
-  MatchInput input{{}, view_flat(op, "gt_boxes", gt_boxes, "[G, 4]", anchors), {}};
-  input.images = check_offsets(framework, op, "offsets", offsets, "gt_boxes", gt_boxes);
+MatchInput check(const Call& call, const Array& anchors, const Array& gt_boxes, std::optional<Array>& offsets) {
+  check_boxes(call, "anchors", anchors, anchors.rank() == 3 ? "[B, A, 4]" : "[A, 4]");
+  MatchInput input{boxes_of(anchors), view_flat(call, "gt_boxes", gt_boxes, "[G, 4]"), {}};
+  input.images = check_offsets(call, "offsets", offsets, "gt_boxes", gt_boxes);
   const int64_t batch = input.images.batch;
   const bool shared = anchors.rank() == 2;
-  if (!shared && !offsets) fail(op, "anchors of shape [A, 4] without offsets", to_string(anchors.sizes));
+  if (!shared && !offsets) call.fail("anchors of shape [A, 4] without offsets", to_string(anchors.sizes));
   if (!shared && anchors.sizes[0] != batch)
-    fail(op, "anchors of shape [A, 4] or [" + std::to_string(batch) + ", A, 4]", to_string(anchors.sizes));
-  input.anchors = {
-      anchors.data,        anchors.dtype,      Format::kXYXY, batch, anchors.sizes[-2], shared ? 0 : anchors.strides[0],
-      anchors.strides[-2], anchors.strides[-1]};
+    call.fail("anchors of shape [A, 4] or [" + std::to_string(batch) + ", A, 4]", to_string(anchors.sizes));
+  input.anchors.batch = batch;
   return input;
 }
 
-// New arrays for matches and IoUs.
-Result results(Framework& framework, DType dtype, Device device, const Dims& sizes) {
-  return {framework.empty(sizes, DType::kInt64, device), framework.empty(sizes, dtype, device)};
+// New arrays for matches and IoUs: of each image with offsets, else [A].
+Result results(const Call& call, DType dtype, const MatchInput& input, bool batched) {
+  Dims sizes;
+  if (batched) sizes.push_back(input.anchors.batch);
+  sizes.push_back(input.anchors.count);
+  return {call.empty(sizes, DType::kInt64), call.empty(sizes, dtype)};
 }
 
-Result results(Framework& framework, DType dtype, Device device, const MatchInput& input, bool batched) {
-  const Dims flat{input.anchors.count}, all{input.anchors.batch, input.anchors.count};
-  return results(framework, dtype, device, batched ? all : flat);
-}
-
-template <class T>
-GreedyRule<T> greedy_rule(const std::optional<double>& threshold) {
-  return {threshold.has_value(), static_cast<T>(threshold.value_or(0.0))};
-}
-
-// A template, so that nothing is unused where no CUDA call is compiled.
-template <class Bytes>
-Array bytes(Framework& framework, const Array& like, Bytes n) {
-  return framework.empty({static_cast<int64_t>(n)}, DType::kUInt8, like.device);
+GreedyOptions greedy_options(const Call& call, const std::optional<double>& iou_threshold) {
+  if (iou_threshold) check_iou_threshold(call, *iou_threshold);
+  return {iou_threshold.has_value(), iou_threshold.value_or(0.0)};
 }
 
 }  // namespace
@@ -62,91 +51,79 @@ Array bytes(Framework& framework, const Array& like, Bytes n) {
 Result match_max_iou(Framework& framework, Array anchors, Array gt_boxes, double high, double low,
                      bool allow_low_quality, std::optional<Array> offsets, std::optional<Array> ignore_boxes,
                      std::optional<Array> ignore_offsets, double ignore_threshold) {
-  const char* op = "match_max_iou";
-  const MatchInput input = check(framework, op, anchors, gt_boxes, offsets);
-  check_number(op, "high", high);
-  check_number(op, "low", low);
-  if (!(low <= high)) fail(op, "low <= high", to_string(low) + " and " + to_string(high));
-  if (!(ignore_threshold >= 0)) fail(op, "ignore_threshold >= 0", to_string(ignore_threshold));
-  Boxes ignored{nullptr, anchors.dtype, Format::kXYXY, 1, 0, 0, 0, 0};
-  Ragged ignored_of{nullptr, 1, 0};
-  if (!ignore_boxes && ignore_offsets) fail(op, "ignore_boxes with ignore_offsets", "None");
+  const Call call("match_max_iou", framework, anchors.device);
+  const MatchInput input = check(call, anchors, gt_boxes, offsets);
+  check_number(call, "high", high);
+  check_number(call, "low", low);
+  if (!(low <= high)) call.fail("low <= high", to_string(low) + " and " + to_string(high));
+  if (!(ignore_threshold >= 0)) call.fail("ignore_threshold >= 0", to_string(ignore_threshold));
+  MaxIouOptions options{high, low, allow_low_quality, {}, {nullptr, 1, 0}, ignore_threshold};
+  options.ignore_boxes.dtype = anchors.dtype;
+  if (!ignore_boxes && ignore_offsets) call.fail("ignore_boxes with ignore_offsets", "None");
   if (ignore_boxes) {
-    ignored = view_flat(op, "ignore_boxes", *ignore_boxes, "[C, 4]", anchors);
-    if (offsets && !ignore_offsets) fail(op, "ignore_offsets with offsets and ignore_boxes", "None");
-    if (!offsets && ignore_offsets) fail(op, "offsets with ignore_offsets", "None");
-    ignored_of = check_offsets(framework, op, "ignore_offsets", ignore_offsets, "ignore_boxes", *ignore_boxes);
-    if (ignored_of.batch != input.images.batch)
-      fail(op, "ignore_offsets as long as offsets, " + std::to_string(input.images.batch + 1),
-           std::to_string(ignored_of.batch + 1));
+    options.ignore_boxes = view_flat(call, "ignore_boxes", *ignore_boxes, "[C, 4]");
+    if (offsets && !ignore_offsets) call.fail("ignore_offsets with offsets and ignore_boxes", "None");
+    if (!offsets && ignore_offsets) call.fail("offsets with ignore_offsets", "None");
+    options.ignored = check_offsets(call, "ignore_offsets", ignore_offsets, "ignore_boxes", *ignore_boxes);
+    if (options.ignored.batch != input.images.batch)
+      call.fail("ignore_offsets as long as offsets, " + std::to_string(input.images.batch + 1),
+                std::to_string(options.ignored.batch + 1));
   }
-  const DType dtype = compute_type(anchors.dtype, gt_boxes.dtype, ignored.dtype);
-  Result out = results(framework, dtype, anchors.device, input, offsets.has_value());
-  Array &matches = std::get<0>(out), &ious = std::get<1>(out);
-  if (matches.numel() == 0) return out;
-  with_compute_type(dtype, [&](auto t) {
-    using T = decltype(t);
-    const MaxIouRule<T> rule{static_cast<T>(high), static_cast<T>(low),
-                             allow_low_quality,    ignored,
-                             ignored_of,           static_cast<T>(ignore_threshold)};
-    BOXOPS_DISPATCH(
-        op, anchors.device,
-        cpu::match_max_iou<T>(input, rule, matches.as<int64_t>(), ious.as<T>(), framework.parallel()),
-        cuda::match_max_iou<T>(
-            input, rule, matches.as<int64_t>(), ious.as<T>(),
-            bytes(framework, anchors, cuda::match_max_iou_workspace(input, allow_low_quality, sizeof(T) == 8)).data,
-            framework.stream(anchors.device)));
-  });
+  const DType dtype = compute_type(anchors.dtype, gt_boxes.dtype, options.ignore_boxes.dtype);
+  Result out = results(call, dtype, input, offsets.has_value());
+  auto* matches = std::get<0>(out).as<int64_t>();
+  void* ious = std::get<1>(out).data;
+  if (std::get<0>(out).numel() == 0) return out;
+  call.run([&](const Parallel& parallel) { cpu::match_max_iou(input, options, matches, ious, parallel); },
+           [&](auto stream) {
+             return cuda::match_max_iou(input, options, matches, ious,
+                                        call.workspace(cuda::match_max_iou_workspace(input, options)).data, stream);
+           });
   return out;
 }
+BOXOPS_OP(match_max_iou, "anchors", "gt_boxes", "high", "low", "allow_low_quality", "offsets", "ignore_boxes",
+          "ignore_offsets", "ignore_threshold");
 
 Result match_greedy(Framework& framework, Array anchors, Array gt_boxes, std::optional<double> iou_threshold,
                     std::optional<Array> offsets) {
-  const char* op = "match_greedy";
-  const MatchInput input = check(framework, op, anchors, gt_boxes, offsets);
-  if (iou_threshold) check_iou_threshold(op, *iou_threshold);
-  const DType dtype = compute_type(anchors.dtype, gt_boxes.dtype);
-  Result out = results(framework, dtype, anchors.device, input, offsets.has_value());
-  Array &matches = std::get<0>(out), &ious = std::get<1>(out);
-  if (matches.numel() == 0) return out;
-  with_compute_type(dtype, [&](auto t) {
-    using T = decltype(t);
-    const auto rule = greedy_rule<T>(iou_threshold);
-    BOXOPS_DISPATCH(
-        op, anchors.device,
-        cpu::match_greedy<T>(input, rule, matches.as<int64_t>(), ious.as<T>(), framework.parallel()),
-        cuda::match_greedy<T>(input, rule, matches.as<int64_t>(), ious.as<T>(),
-                              bytes(framework, anchors, cuda::match_greedy_workspace(input, sizeof(T) == 8)).data,
-                              framework.stream(anchors.device)));
-  });
+  const Call call("match_greedy", framework, anchors.device);
+  const MatchInput input = check(call, anchors, gt_boxes, offsets);
+  const GreedyOptions options = greedy_options(call, iou_threshold);
+  Result out = results(call, compute_type(anchors.dtype, gt_boxes.dtype), input, offsets.has_value());
+  auto* matches = std::get<0>(out).as<int64_t>();
+  void* ious = std::get<1>(out).data;
+  if (std::get<0>(out).numel() == 0) return out;
+  call.run([&](const Parallel& parallel) { cpu::match_greedy(input, options, matches, ious, parallel); },
+           [&](auto stream) {
+             return cuda::match_greedy(input, options, matches, ious,
+                                       call.workspace(cuda::match_greedy_workspace(input)).data, stream);
+           });
   return out;
 }
+BOXOPS_OP(match_greedy, "anchors", "gt_boxes", "iou_threshold", "offsets");
 
 Result match_greedy_matrix(Framework& framework, Array iou, std::optional<double> iou_threshold) {
-  const char* op = "match_greedy_matrix";
-  check_floating(op, "iou", iou);
+  const Call call("match_greedy_matrix", framework, iou.device);
+  check_floating(call, "iou", iou);
   const bool batched = iou.rank() == 3;
-  if (batched) check_shape(op, "iou", iou, {-1, -1, -1}, "[B, A, G]");
-  else check_shape(op, "iou", iou, {-1, -1}, "[A, G] or [B, A, G]");
-  if (iou_threshold) check_iou_threshold(op, *iou_threshold);
+  if (batched) check_shape(call, "iou", iou, {-1, -1, -1}, "[B, A, G]");
+  else check_shape(call, "iou", iou, {-1, -1}, "[A, G] or [B, A, G]");
+  const GreedyOptions options = greedy_options(call, iou_threshold);
   const MatchMatrix matrix{iou.data,        iou.dtype,      batched ? iou.sizes[0] : 1,
                            iou.sizes[-2],   iou.sizes[-1],  batched ? iou.strides[0] : 0,
                            iou.strides[-2], iou.strides[-1]};
-  Result out = results(framework, compute_type(iou.dtype), iou.device, iou.sizes.head(1));
-  Array &matches = std::get<0>(out), &ious = std::get<1>(out);
-  if (matches.numel() == 0) return out;
-  with_compute_type(iou.dtype, [&](auto t) {
-    using T = decltype(t);
-    const auto rule = greedy_rule<T>(iou_threshold);
-    BOXOPS_DISPATCH(
-        op, iou.device,
-        cpu::match_greedy_matrix<T>(matrix, rule, matches.as<int64_t>(), ious.as<T>(), framework.parallel()),
-        cuda::match_greedy_matrix<T>(
-            matrix, rule, matches.as<int64_t>(), ious.as<T>(),
-            bytes(framework, iou, cuda::match_greedy_matrix_workspace(matrix, sizeof(T) == 8)).data,
-            framework.stream(iou.device)));
-  });
+  const Dims sizes = iou.sizes.head(1);
+  Result out{call.empty(sizes, DType::kInt64), call.empty(sizes, compute_type(iou.dtype))};
+  auto* matches = std::get<0>(out).as<int64_t>();
+  void* ious = std::get<1>(out).data;
+  if (std::get<0>(out).numel() == 0) return out;
+  call.run([&](const Parallel& parallel) { cpu::match_greedy_matrix(matrix, options, matches, ious, parallel); },
+           [&](auto stream) {
+             return cuda::match_greedy_matrix(matrix, options, matches, ious,
+                                              call.workspace(cuda::match_greedy_matrix_workspace(matrix)).data, stream);
+           });
   return out;
 }
+BOXOPS_OP(match_greedy_matrix, "iou", "iou_threshold");
 
 }  // namespace boxops::ops

@@ -6,43 +6,44 @@
 namespace boxops::ops {
 namespace {
 
-NmsInput check(const char* op, const Array& boxes, const char* shape, const Array& scores, const char* groups_name,
-               const std::optional<Array>& groups, double iou_threshold) {
-  check_boxes(op, "boxes", boxes, shape);
-  check_per_box(op, "scores", scores, boxes);
-  if (groups) check_ids(op, groups_name, *groups, boxes);
-  check_iou_threshold(op, iou_threshold);
-  const bool batched = boxes.rank() == 3;
-  NmsInput input{{boxes.data, boxes.dtype, Format::kXYXY, batched ? boxes.sizes[0] : 1, boxes.sizes[-2],
-                  batched ? boxes.strides[0] : 0, boxes.strides[-2], boxes.strides[-1]},
-                 view_scalars(scores),
-                 groups.has_value(),
-                 {}};
-  if (groups) input.groups = view_scalars(*groups);
-  return input;
-}
-
-// A template, so that nothing refers to CUDA where no CUDA call is compiled.
-template <class T>
-Array workspace(Framework& framework, const Array& boxes, const NmsInput& input, int64_t max_output) {
-  const auto bytes = static_cast<int64_t>(cuda::nms_workspace(input, max_output, sizeof(T) == 8));
-  return framework.empty({bytes}, DType::kUInt8, boxes.device);
+NmsInput check(const Call& call, const Array& boxes, const char* shape, const Array& scores,
+               const std::optional<Array>& idxs, double iou_threshold) {
+  check_boxes(call, "boxes", boxes, shape);
+  check_per_box(call, "scores", scores, boxes);
+  if (idxs) check_ids(call, "idxs", *idxs, boxes);
+  check_iou_threshold(call, iou_threshold);
+  return {boxes_of(boxes), scalars_of(scores), idxs.has_value(), idxs ? scalars_of(*idxs) : Scalars{}};
 }
 
 Array nms_in_groups(const char* op, Framework& framework, const Array& boxes, const Array& scores,
                     const std::optional<Array>& idxs, double iou_threshold) {
-  const NmsInput input = check(op, boxes, "[N, 4]", scores, "idxs", idxs, iou_threshold);
-  return with_compute_type(boxes.dtype, [&](auto t) {
-    using T = decltype(t);
-    const T threshold = static_cast<T>(iou_threshold);
-    return select(
-        framework, op, boxes.device, input.boxes.count,
-        [&](int64_t* keep) { return cpu::nms<T>(input, threshold, keep, framework.parallel()); },
-        [&](auto keep, auto count, auto stream) {
-          return cuda::nms<T>(input, threshold, keep, count,
-                              workspace<T>(framework, boxes, input, input.boxes.count).data, stream);
-        });
-  });
+  const Call call(op, framework, boxes.device);
+  const NmsInput input = check(call, boxes, "[N, 4]", scores, idxs, iou_threshold);
+  return call.select(
+      input.boxes.count, {{DType::kInt64}},
+      [&](auto& to, const Parallel& parallel) {
+        return cpu::nms(input, iou_threshold, static_cast<int64_t*>(to[0]), parallel);
+      },
+      [&](auto& to, auto count, auto stream) {
+        return cuda::nms(input, iou_threshold, static_cast<int64_t*>(to[0]), count,
+                         call.workspace(cuda::nms_workspace(input, input.boxes.count)).data, stream);
+      })[0];
+}
+
+// The same on [N, 5].
+Array rotated_nms_in_groups(const char* op, Framework& framework, const Array& boxes, const Array& scores,
+                            const std::optional<Array>& idxs, double iou_threshold) {
+  const Call call(op, framework, boxes.device);
+  const NmsInput input = check(call, boxes, "[N, 5]", scores, idxs, iou_threshold);
+  return call.select(
+      input.boxes.count, {{DType::kInt64}},
+      [&](auto& to, const Parallel& parallel) {
+        return cpu::rotated_nms(input, iou_threshold, static_cast<int64_t*>(to[0]), parallel);
+      },
+      [&](auto& to, auto count, auto stream) {
+        return cuda::rotated_nms(input, iou_threshold, static_cast<int64_t*>(to[0]), count,
+                                 call.workspace(cuda::rotated_nms_workspace(input)).data, stream);
+      })[0];
 }
 
 }  // namespace
@@ -50,32 +51,41 @@ Array nms_in_groups(const char* op, Framework& framework, const Array& boxes, co
 Array nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
   return nms_in_groups("nms", framework, boxes, scores, std::nullopt, iou_threshold);
 }
+BOXOPS_OP(nms, "boxes", "scores", "iou_threshold");
 
 Array batched_nms(Framework& framework, Array boxes, Array scores, Array idxs, double iou_threshold) {
   return nms_in_groups("batched_nms", framework, boxes, scores, idxs, iou_threshold);
 }
+BOXOPS_OP(batched_nms, "boxes", "scores", "idxs", "iou_threshold");
+
+Array rotated_nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
+  return rotated_nms_in_groups("rotated_nms", framework, boxes, scores, std::nullopt, iou_threshold);
+}
+BOXOPS_OP(rotated_nms, "boxes", "scores", "iou_threshold");
+
+Array batched_rotated_nms(Framework& framework, Array boxes, Array scores, Array idxs, double iou_threshold) {
+  return rotated_nms_in_groups("batched_rotated_nms", framework, boxes, scores, idxs, iou_threshold);
+}
+BOXOPS_OP(batched_rotated_nms, "boxes", "scores", "idxs", "iou_threshold");
 
 std::tuple<Array, Array> nms_padded(Framework& framework, Array boxes, Array scores, double iou_threshold,
-                                    int64_t max_output, std::optional<Array> labels,
+                                    int64_t max_output, std::optional<Array> idxs,
                                     std::optional<double> score_threshold) {
-  const char* op = "nms_padded";
-  const NmsInput input = check(op, boxes, "[B, N, 4]", scores, "labels", labels, iou_threshold);
-  if (max_output < 0) fail(op, "max_output >= 0", std::to_string(max_output));
-  if (score_threshold) check_number(op, "score_threshold", *score_threshold);
+  const Call call("nms_padded", framework, boxes.device);
+  const NmsInput input = check(call, boxes, "[B, N, 4]", scores, idxs, iou_threshold);
+  check_count(call, "max_output", max_output);
+  if (score_threshold) check_number(call, "score_threshold", *score_threshold);
   const PaddedOptions options{max_output, score_threshold.has_value(), score_threshold.value_or(0.0)};
-  Array indices = framework.empty({input.boxes.batch, max_output}, DType::kInt64, boxes.device);
-  Array counts = framework.empty({input.boxes.batch}, DType::kInt64, boxes.device);
-  with_compute_type(boxes.dtype, [&](auto t) {
-    using T = decltype(t);
-    const T threshold = static_cast<T>(iou_threshold);
-    BOXOPS_DISPATCH(
-        op, boxes.device,
-        cpu::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
-                           framework.parallel()),
-        cuda::nms_padded<T>(input, threshold, options, indices.as<int64_t>(), counts.as<int64_t>(),
-                            workspace<T>(framework, boxes, input, max_output).data, framework.stream(boxes.device)));
-  });
+  Array indices = call.empty({input.boxes.batch, max_output}, DType::kInt64);
+  Array counts = call.empty({input.boxes.batch}, DType::kInt64);
+  auto *to = indices.as<int64_t>(), *counted = counts.as<int64_t>();
+  call.run([&](const Parallel& parallel) { cpu::nms_padded(input, iou_threshold, options, to, counted, parallel); },
+           [&](auto stream) {
+             return cuda::nms_padded(input, iou_threshold, options, to, counted,
+                                     call.workspace(cuda::nms_workspace(input, max_output)).data, stream);
+           });
   return {indices, counts};
 }
+BOXOPS_OP(nms_padded, "boxes", "scores", "iou_threshold", "max_output", "idxs", "score_threshold");
 
 }  // namespace boxops::ops

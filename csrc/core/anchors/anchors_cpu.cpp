@@ -34,39 +34,36 @@ void fill(const AnchorLevel& level, const Box<T>* base, int64_t begin, int64_t e
 
 }  // namespace
 
-template <class T>
 void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
              const Parallel& parallel) {
-  int64_t cells = 0, boxes = 0;
-  std::vector<Box<T>> bases;
-  for (int64_t l = 0; l < n_levels; ++l) {
-    cells += levels[l].cells(), boxes += levels[l].cells() * levels[l].count;
-    for (int64_t a = 0; a < levels[l].count; ++a, halves += 2)
-      bases.push_back(box_around(T(0), T(0), static_cast<T>(halves[0]), static_cast<T>(halves[1])));
-  }
-  // Work is divided by cells, those of all levels in a row.
-  parallel.share(cells, kBoxNs * boxes / std::max<int64_t>(1, cells), [&](int64_t begin, int64_t end) {
-    int64_t first_cell = 0, first_row = 0;
-    const Box<T>* base = bases.data();
+  with_compute_type(out_type, [&](auto t) {
+    using T = decltype(t);
+    int64_t cells = 0, boxes = 0;
+    std::vector<Box<T>> bases;
     for (int64_t l = 0; l < n_levels; ++l) {
-      const AnchorLevel& level = levels[l];
-      const int64_t from = std::max<int64_t>(0, begin - first_cell), to = std::min(level.cells(), end - first_cell);
-      if (from < to && out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64))
-        fill(level, base, from, to, static_cast<T*>(out) + 4 * first_row);
-      else if (from < to)
-        for_each_cell<T>(level, from, to, [&](int64_t i, T cx, T cy) {
-          for (int64_t a = 0; a < level.count; ++a)
-            store_box(out, out_type, first_row + i + a,
-                      Box<T>{cx + base[a].x1, cy + base[a].y1, cx + base[a].x2, cy + base[a].y2});
-        });
-      first_cell += level.cells(), first_row += level.cells() * level.count, base += level.count;
+      cells += levels[l].cells(), boxes += levels[l].cells() * levels[l].count;
+      for (int64_t a = 0; a < levels[l].count; ++a, halves += 2)
+        bases.push_back(box_around(T(0), T(0), static_cast<T>(halves[0]), static_cast<T>(halves[1])));
     }
+    // Work is divided by cells, those of all levels in a row.
+    parallel.share(cells, kBoxNs * boxes / std::max<int64_t>(1, cells), [&](int64_t begin, int64_t end) {
+      int64_t first_cell = 0, first_row = 0;
+      const Box<T>* base = bases.data();
+      for (int64_t l = 0; l < n_levels; ++l) {
+        const AnchorLevel& level = levels[l];
+        const int64_t from = std::max<int64_t>(0, begin - first_cell), to = std::min(level.cells(), end - first_cell);
+        if (from < to && out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64))
+          fill(level, base, from, to, static_cast<T*>(out) + 4 * first_row);
+        else if (from < to)
+          for_each_cell<T>(level, from, to, [&](int64_t i, T cx, T cy) {
+            for (int64_t a = 0; a < level.count; ++a)
+              store_box(out, out_type, first_row + i + a,
+                        Box<T>{cx + base[a].x1, cy + base[a].y1, cx + base[a].x2, cy + base[a].y2});
+          });
+        first_cell += level.cells(), first_row += level.cells() * level.count, base += level.count;
+      }
+    });
   });
 }
-
-#define INSTANTIATE(T) \
-  template void anchors<T>(const AnchorLevel*, int64_t, const double*, void*, DType, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

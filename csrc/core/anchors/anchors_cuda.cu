@@ -59,43 +59,41 @@ int launch_pieces(const Pieces<T>& all, void* out, DType out_type, void* stream)
 
 }  // namespace
 
-template <class T>
 int anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, void* out, DType out_type,
             void* stream) {
-  Pieces<T> all;
-  all.count = 0;
-  int64_t first_row = 0, used = 0, boxes = 0;  // of this launch: anchors and boxes so far
-  for (int64_t l = 0; l < n_levels; ++l) {
-    const AnchorLevel& level = levels[l];
-    for (int64_t a = 0; a < level.count && level.cells() > 0;) {
-      if (all.count == kLevels || used == kAnchors) {
-        BOXOPS_TRY(launch_pieces(all, out, out_type, stream));
-        all.count = 0, used = 0, boxes = 0;
+  return with_compute_type(out_type, [&](auto t) {
+    using T = decltype(t);
+    Pieces<T> all;
+    all.count = 0;
+    int64_t first_row = 0, used = 0, boxes = 0;  // of this launch: anchors and boxes so far
+    for (int64_t l = 0; l < n_levels; ++l) {
+      const AnchorLevel& level = levels[l];
+      for (int64_t a = 0; a < level.count && level.cells() > 0;) {
+        if (all.count == kLevels || used == kAnchors) {
+          BOXOPS_TRY(launch_pieces(all, out, out_type, stream));
+          all.count = 0, used = 0, boxes = 0;
+        }
+        const int64_t count = std::min(level.count - a, kAnchors - used);
+        boxes += level.cells() * count;
+        all.pieces[all.count++] = {level.width,
+                                   level.cells(),
+                                   first_row + a,
+                                   level.count,
+                                   boxes,
+                                   static_cast<int32_t>(count),
+                                   static_cast<int32_t>(used),
+                                   static_cast<T>(level.stride_x),
+                                   static_cast<T>(level.stride_y),
+                                   static_cast<T>(level.divisor_x),
+                                   static_cast<T>(level.divisor_y),
+                                   static_cast<T>(level.offset)};
+        for (int64_t i = 0; i < 2 * count; ++i) all.halves[2 * used + i] = static_cast<T>(halves[2 * a + i]);
+        used += count, a += count;
       }
-      const int64_t count = std::min(level.count - a, kAnchors - used);
-      boxes += level.cells() * count;
-      all.pieces[all.count++] = {level.width,
-                                 level.cells(),
-                                 first_row + a,
-                                 level.count,
-                                 boxes,
-                                 static_cast<int32_t>(count),
-                                 static_cast<int32_t>(used),
-                                 static_cast<T>(level.stride_x),
-                                 static_cast<T>(level.stride_y),
-                                 static_cast<T>(level.divisor_x),
-                                 static_cast<T>(level.divisor_y),
-                                 static_cast<T>(level.offset)};
-      for (int64_t i = 0; i < 2 * count; ++i) all.halves[2 * used + i] = static_cast<T>(halves[2 * a + i]);
-      used += count, a += count;
+      first_row += level.cells() * level.count, halves += 2 * level.count;
     }
-    first_row += level.cells() * level.count, halves += 2 * level.count;
-  }
-  return all.count ? launch_pieces(all, out, out_type, stream) : cudaSuccess;
+    return all.count ? launch_pieces(all, out, out_type, stream) : cudaSuccess;
+  });
 }
-
-#define INSTANTIATE(T) template int anchors<T>(const AnchorLevel*, int64_t, const double*, void*, DType, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

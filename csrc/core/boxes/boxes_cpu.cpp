@@ -34,23 +34,29 @@ void clip_as(const Boxes& boxes, double height, double width, S* out, const Para
 
 }  // namespace
 
-template <class T>
-void box_area(const Boxes& boxes, T* out, const Parallel& parallel) {
-  for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) { out[i] = area(to_corners(b, boxes.format)); });
+void box_area(const Boxes& boxes, void* out, const Parallel& parallel) {
+  with_compute_type(boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    T* o = static_cast<T*>(out);
+    for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) { o[i] = area(to_corners(b, boxes.format)); });
+  });
 }
 
-template <class T>
 void box_convert(const Boxes& boxes, Format to, void* out, DType out_type, const Parallel& parallel) {
-  if (out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
-    T* o = static_cast<T*>(out);
-    for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) {
-      const Box<T> c = convert_box(b, boxes.format, to);
-      o[4 * i] = c.x1, o[4 * i + 1] = c.y1, o[4 * i + 2] = c.x2, o[4 * i + 3] = c.y2;
-    });
-  } else {
-    for_each_box<T>(boxes, parallel,
-                    [=](int64_t i, const Box<T>& b) { store_box(out, out_type, i, convert_box(b, boxes.format, to)); });
-  }
+  with_compute_type(boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    if (out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
+      T* o = static_cast<T*>(out);
+      for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) {
+        const Box<T> c = convert_box(b, boxes.format, to);
+        o[4 * i] = c.x1, o[4 * i + 1] = c.y1, o[4 * i + 2] = c.x2, o[4 * i + 3] = c.y2;
+      });
+    } else {
+      for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) {
+        store_box(out, out_type, i, convert_box(b, boxes.format, to));
+      });
+    }
+  });
 }
 
 void clip_boxes(const Boxes& boxes, double height, double width, void* out, const Parallel& parallel) {
@@ -72,21 +78,16 @@ void clip_boxes(const Boxes& boxes, double height, double width, void* out, cons
   }
 }
 
-template <class T>
-int64_t large_boxes(const Boxes& boxes, T min_size, int64_t* indices) {
-  int64_t count = 0;
-  for_each_box<T>(boxes, Serial(), [&](int64_t i, const Box<T>& b) {
-    indices[count] = i;
-    count += is_large(b, min_size);
+int64_t large_boxes(const Boxes& boxes, double min_size, int64_t* indices) {
+  return with_compute_type(boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    int64_t count = 0;
+    for_each_box<T>(boxes, Serial(), [&](int64_t i, const Box<T>& b) {
+      indices[count] = i;
+      count += is_large(b, static_cast<T>(min_size));
+    });
+    return count;
   });
-  return count;
 }
-
-#define INSTANTIATE(T)                                                               \
-  template void box_area<T>(const Boxes&, T*, const Parallel&);                      \
-  template void box_convert<T>(const Boxes&, Format, void*, DType, const Parallel&); \
-  template int64_t large_boxes<T>(const Boxes&, T, int64_t*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

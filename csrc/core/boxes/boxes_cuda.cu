@@ -48,15 +48,20 @@ struct IsLarge {
 
 }  // namespace
 
-template <class T>
-int box_area(const Boxes& boxes, T* out, void* stream) {
-  return launch(area_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, out);
+int box_area(const Boxes& boxes, void* out, void* stream) {
+  return with_compute_type(boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    return launch(area_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes,
+                  static_cast<T*>(out));
+  });
 }
 
-template <class T>
 int box_convert(const Boxes& boxes, Format to, void* out, DType out_type, void* stream) {
-  return launch(convert_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, to, out,
-                out_type);
+  return with_compute_type(boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    return launch(convert_kernel<T>, grid_x(blocks_of(boxes.count, kThreads)), kThreads, stream, boxes, to, out,
+                  out_type);
+  });
 }
 
 int clip_boxes(const Boxes& boxes, double height, double width, void* out, void* stream) {
@@ -79,16 +84,11 @@ int clip_boxes(const Boxes& boxes, double height, double width, void* out, void*
 
 size_t large_boxes_workspace(int64_t count) { return select_workspace(count); }
 
-template <class T>
-int large_boxes(const Boxes& boxes, T min_size, int64_t* indices, int64_t* count, void* workspace, void* stream) {
-  return select(boxes.count, IsLarge<T>{boxes, min_size}, indices, count, workspace, stream);
+int large_boxes(const Boxes& boxes, double min_size, int64_t* indices, int64_t* count, void* workspace, void* stream) {
+  return with_compute_type(boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    return select(boxes.count, IsLarge<T>{boxes, static_cast<T>(min_size)}, indices, count, workspace, stream);
+  });
 }
-
-#define INSTANTIATE(T)                                                    \
-  template int box_area<T>(const Boxes&, T*, void*);                      \
-  template int box_convert<T>(const Boxes&, Format, void*, DType, void*); \
-  template int large_boxes<T>(const Boxes&, T, int64_t*, int64_t*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

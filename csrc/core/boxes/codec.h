@@ -74,7 +74,7 @@ BOXOPS_HD AxisGradient<T> decode_axis_gradient(T position, T extent, T anchor_si
   const T grad_centre = grad_lo + grad_hi, grad_size = T(0.5) * (grad_hi - grad_lo);
   const bool rcnn = o.coding == Coding::kRCNN, v1 = o.coding == Coding::kYOLOv1;
   T grad_position = grad_centre * (rcnn ? anchor_size / position_weight : stride);
-  if (o.coding == Coding::kYOLO) grad_position *= (T(0.5) + step.shift) * (T(0.5) - step.shift);  // sigmoid's slope
+  if (!rcnn && !v1) grad_position *= (T(0.5) + step.shift) * (T(0.5) - step.shift);  // sigmoid's slope
   const T slope = v1 ? T(2) * extent : (rcnn ? step.ratio / extent_weight : step.ratio);
   const T scaled = rcnn ? extent / extent_weight : extent;
   const bool passes = v1 || scaled < static_cast<T>(o.clip);
@@ -149,7 +149,7 @@ BOXOPS_HD EncodeAxisGradient<T> encode_axis_gradient(const Span<T>& box, const S
     anchor_size = -(centre * (box.centre - anchor.centre) + grad_extent * extent_weight) / anchor.size;
   } else {
     centre = grad_position / stride;
-    if (o.coding == Coding::kYOLO) {
+    if (o.coding != Coding::kYOLOv1) {
       const T place = (box.centre - anchor.centre) / stride + T(0.5), inside = inside_cell(place);
       centre = place == inside ? centre / (inside * (T(1) - inside)) : T(0);
       box_size = grad_extent / box.size;

@@ -93,73 +93,74 @@ void with_coding(Coding coding, F&& f) {
   switch (coding) {
     case Coding::kRCNN: return f(std::integral_constant<Coding, Coding::kRCNN>());
     case Coding::kYOLOv1: return f(std::integral_constant<Coding, Coding::kYOLOv1>());
-    case Coding::kYOLO: return f(std::integral_constant<Coding, Coding::kYOLO>());
+    case Coding::kYOLOv2:
+    case Coding::kYOLOv3: return f(std::integral_constant<Coding, Coding::kYOLOv2>());
   }
 }
 
 }  // namespace
 
-template <class T>
-void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, T* codes, const Parallel& parallel) {
-  with_coding(o.coding, [&](auto coding) {
-    const auto kernel = BOXOPS_BY_ISA(encode_rows<coding(), T>);
-    const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-      kernel(rows[0], rows[1], n, o, codes + 4 * at);
-    };
-    for_each_rows<T>(parallel, run, boxes, anchors);
-  });
-}
-
-template <class T>
-void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, T* boxes,
+void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, void* codes,
                   const Parallel& parallel) {
-  with_coding(o.coding, [&](auto coding) {
-    const auto kernel =
-        size.clips ? BOXOPS_BY_ISA(decode_rows<coding(), true, T>) : BOXOPS_BY_ISA(decode_rows<coding(), false, T>);
-    const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-      kernel(rows[0], rows[1], n, o, size, boxes + 4 * at);
-    };
-    for_each_rows<T>(parallel, run, codes, anchors);
-  });
-}
-
-template <class T>
-void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, const Boxes& grad,
-                           T* grad_boxes, T* grad_anchors, const Parallel& parallel) {
-  with_coding(o.coding, [&](auto coding) {
-    const auto kernel = grad_anchors ? BOXOPS_BY_ISA(encode_gradient_rows<coding(), true, T>)
-                                     : BOXOPS_BY_ISA(encode_gradient_rows<coding(), false, T>);
-    const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-      kernel(rows[0], rows[1], n, o, rows[2], grad_boxes + 4 * at, grad_anchors ? grad_anchors + 4 * at : nullptr);
-    };
-    for_each_rows<T>(parallel, run, boxes, anchors, grad);
-  });
-}
-
-template <class T>
-void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
-                           const Boxes& grad, T* grad_codes, T* grad_anchors, const Parallel& parallel) {
-  with_coding(o.coding, [&](auto coding) {
-    with_flags(size.clips, grad_anchors != nullptr, [&](auto clips, auto of_anchors) {
-      const auto kernel = BOXOPS_BY_ISA(decode_gradient_rows<coding(), clips(), of_anchors(), T>);
+  with_compute_type(compute_type(boxes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    with_coding(o.coding, [&](auto coding) {
+      const auto kernel = BOXOPS_BY_ISA(encode_rows<coding(), T>);
       const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-        kernel(rows[0], rows[1], n, o, size, rows[2], grad_codes + 4 * at,
-               of_anchors() ? grad_anchors + 4 * at : nullptr);
+        kernel(rows[0], rows[1], n, o, static_cast<T*>(codes) + 4 * at);
       };
-      for_each_rows<T>(parallel, run, codes, anchors, grad);
+      for_each_rows<T>(parallel, run, boxes, anchors);
     });
   });
 }
 
-#define INSTANTIATE(T)                                                                                          \
-  template void encode_boxes<T>(const Boxes&, const Boxes&, const CodecOptions&, T*, const Parallel&);          \
-  template void decode_boxes<T>(const Boxes&, const Boxes&, const CodecOptions&, const ImageSize&, T*,          \
-                                const Parallel&);                                                               \
-  template void encode_boxes_backward<T>(const Boxes&, const Boxes&, const CodecOptions&, const Boxes&, T*, T*, \
-                                         const Parallel&);                                                      \
-  template void decode_boxes_backward<T>(const Boxes&, const Boxes&, const CodecOptions&, const ImageSize&,     \
-                                         const Boxes&, T*, T*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
+                  const Parallel& parallel) {
+  with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    with_coding(o.coding, [&](auto coding) {
+      const auto kernel =
+          size.clips ? BOXOPS_BY_ISA(decode_rows<coding(), true, T>) : BOXOPS_BY_ISA(decode_rows<coding(), false, T>);
+      const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
+        kernel(rows[0], rows[1], n, o, size, static_cast<T*>(boxes) + 4 * at);
+      };
+      for_each_rows<T>(parallel, run, codes, anchors);
+    });
+  });
+}
+
+void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, const Boxes& grad,
+                           void* grad_boxes, void* grad_anchors, const Parallel& parallel) {
+  with_compute_type(compute_type(boxes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    T *to_boxes = static_cast<T*>(grad_boxes), *to_anchors = static_cast<T*>(grad_anchors);
+    with_coding(o.coding, [&](auto coding) {
+      const auto kernel = to_anchors ? BOXOPS_BY_ISA(encode_gradient_rows<coding(), true, T>)
+                                     : BOXOPS_BY_ISA(encode_gradient_rows<coding(), false, T>);
+      const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
+        kernel(rows[0], rows[1], n, o, rows[2], to_boxes + 4 * at, to_anchors ? to_anchors + 4 * at : nullptr);
+      };
+      for_each_rows<T>(parallel, run, boxes, anchors, grad);
+    });
+  });
+}
+
+void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
+                           const Boxes& grad, void* grad_codes, void* grad_anchors, const Parallel& parallel) {
+  with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    T *to_codes = static_cast<T*>(grad_codes), *to_anchors = static_cast<T*>(grad_anchors);
+    with_coding(o.coding, [&](auto coding) {
+      with_flags(size.clips, to_anchors != nullptr, [&](auto clips, auto of_anchors) {
+        const auto kernel = BOXOPS_BY_ISA(decode_gradient_rows<coding(), clips(), of_anchors(), T>);
+        const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
+          kernel(rows[0], rows[1], n, o, size, rows[2], to_codes + 4 * at,
+                 of_anchors() ? to_anchors + 4 * at : nullptr);
+        };
+        for_each_rows<T>(parallel, run, codes, anchors, grad);
+      });
+    });
+  });
+}
 
 }  // namespace boxops::cpu

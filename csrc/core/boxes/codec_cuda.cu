@@ -80,37 +80,37 @@ int launch_pairs(Kernel kernel, const Boxes& first, const Boxes& anchors, void* 
 
 }  // namespace
 
-template <class T>
-int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, T* codes, void* stream) {
-  return launch_pairs<T>(encode_kernel<T>, boxes, anchors, stream, o, codes);
+int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, void* codes, void* stream) {
+  return with_compute_type(compute_type(boxes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    return launch_pairs<T>(encode_kernel<T>, boxes, anchors, stream, o, static_cast<T*>(codes));
+  });
 }
 
-template <class T>
-int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, T* boxes,
+int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
                  void* stream) {
-  return launch_pairs<T>(decode_kernel<T>, codes, anchors, stream, o, size, boxes);
+  return with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    return launch_pairs<T>(decode_kernel<T>, codes, anchors, stream, o, size, static_cast<T*>(boxes));
+  });
 }
 
-template <class T>
 int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, const Boxes& grad,
-                          T* grad_boxes, T* grad_anchors, void* stream) {
-  return launch_pairs<T>(encode_backward_kernel<T>, boxes, anchors, stream, o, View<T>(grad), grad_boxes, grad_anchors);
+                          void* grad_boxes, void* grad_anchors, void* stream) {
+  return with_compute_type(compute_type(boxes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    return launch_pairs<T>(encode_backward_kernel<T>, boxes, anchors, stream, o, View<T>(grad),
+                           static_cast<T*>(grad_boxes), static_cast<T*>(grad_anchors));
+  });
 }
 
-template <class T>
 int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
-                          const Boxes& grad, T* grad_codes, T* grad_anchors, void* stream) {
-  return launch_pairs<T>(decode_backward_kernel<T>, codes, anchors, stream, o, size, View<T>(grad), grad_codes,
-                         grad_anchors);
+                          const Boxes& grad, void* grad_codes, void* grad_anchors, void* stream) {
+  return with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+    using T = decltype(t);
+    return launch_pairs<T>(decode_backward_kernel<T>, codes, anchors, stream, o, size, View<T>(grad),
+                           static_cast<T*>(grad_codes), static_cast<T*>(grad_anchors));
+  });
 }
-
-#define INSTANTIATE(T)                                                                                                 \
-  template int encode_boxes<T>(const Boxes&, const Boxes&, const CodecOptions&, T*, void*);                            \
-  template int decode_boxes<T>(const Boxes&, const Boxes&, const CodecOptions&, const ImageSize&, T*, void*);          \
-  template int encode_boxes_backward<T>(const Boxes&, const Boxes&, const CodecOptions&, const Boxes&, T*, T*, void*); \
-  template int decode_boxes_backward<T>(const Boxes&, const Boxes&, const CodecOptions&, const ImageSize&,             \
-                                        const Boxes&, T*, T*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

@@ -110,30 +110,31 @@ void gradient_of_side(const Boxes& self, const Boxes& other, bool is_paired, T i
 
 }  // namespace
 
-template <class T>
-void iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* out, const Parallel& parallel) {
-  if (boxes1.batch == 0 || boxes1.count == 0 || boxes2.count == 0) return;
-  with_measure(o.measure, [&](auto measure) {
-    const auto run = o.paired ? paired<measure(), T> : pairwise<measure(), T>;
-    run(boxes1, boxes2, static_cast<T>(o.iou_eps), static_cast<T>(o.eps), out, parallel);
+void iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, void* out, const Parallel& parallel) {
+  with_compute_type(compute_type(boxes1.dtype, boxes2.dtype), [&](auto t) {
+    using T = decltype(t);
+    if (boxes1.batch == 0 || boxes1.count == 0 || boxes2.count == 0) return;
+    with_measure(o.measure, [&](auto measure) {
+      const auto run = o.paired ? paired<measure(), T> : pairwise<measure(), T>;
+      run(boxes1, boxes2, static_cast<T>(o.iou_eps), static_cast<T>(o.eps), static_cast<T*>(out), parallel);
+    });
   });
 }
 
-template <class T>
-void iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, const T* grad_out, T* grad1,
-                  T* grad2, const Parallel& parallel) {
-  const T iou_eps = static_cast<T>(o.iou_eps), eps = static_cast<T>(o.eps);
-  const int64_t m = o.paired ? 1 : boxes2.count;
-  with_measure(o.measure, [&](auto measure) {
-    gradient_of_side<measure(), false>(boxes1, boxes2, o.paired, iou_eps, eps, grad_out, m, 1, grad1, parallel);
-    gradient_of_side<measure(), true>(boxes2, boxes1, o.paired, iou_eps, eps, grad_out, 1, m, grad2, parallel);
+void iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, const void* grad_out, void* grad1,
+                  void* grad2, const Parallel& parallel) {
+  with_compute_type(compute_type(boxes1.dtype, boxes2.dtype), [&](auto t) {
+    using T = decltype(t);
+    const T iou_eps = static_cast<T>(o.iou_eps), eps = static_cast<T>(o.eps);
+    const T* grads = static_cast<const T*>(grad_out);
+    const int64_t m = o.paired ? 1 : boxes2.count;
+    with_measure(o.measure, [&](auto measure) {
+      gradient_of_side<measure(), false>(boxes1, boxes2, o.paired, iou_eps, eps, grads, m, 1, static_cast<T*>(grad1),
+                                         parallel);
+      gradient_of_side<measure(), true>(boxes2, boxes1, o.paired, iou_eps, eps, grads, 1, m, static_cast<T*>(grad2),
+                                        parallel);
+    });
   });
 }
-
-#define INSTANTIATE(T)                                                                          \
-  template void iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, const Parallel&); \
-  template void iou_backward<T>(const Boxes&, const Boxes&, const MeasureOptions&, const T*, T*, T*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

@@ -139,46 +139,46 @@ __global__ void __launch_bounds__(kSelves* kOthers)
 
 }  // namespace
 
-template <class T>
-int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* out, void* stream) {
-  int error = cudaSuccess;
-  const dim3 grid(grid_x(blocks_of(boxes2.count, kThreads * kColumns)), grid_yz(blocks_of(boxes1.count, kRows)),
-                  grid_yz(boxes1.batch));
-  if constexpr (sizeof(T) == sizeof(float))
-    if (o.measure == Measure::kIoU && !o.paired && o.iou_eps == 0 && boxes2.count % kColumns == 0 &&
-        reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0)
-      return launch(iou_kernel, grid, kThreads, stream, boxes1, boxes2, out);
-  with_measure(o.measure, [&](auto measure) {
-    if (o.paired)
-      error = launch(paired_kernel<measure(), T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads,
-                     stream, boxes1, boxes2, o.iou_eps, o.eps, out);
-    else error = launch(pairwise_kernel<measure(), T>, grid, kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, out);
+int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, void* out, void* stream) {
+  return with_compute_type(compute_type(boxes1.dtype, boxes2.dtype), [&](auto t) {
+    using T = decltype(t);
+    int error = cudaSuccess;
+    T* to = static_cast<T*>(out);
+    const dim3 grid(grid_x(blocks_of(boxes2.count, kThreads * kColumns)), grid_yz(blocks_of(boxes1.count, kRows)),
+                    grid_yz(boxes1.batch));
+    if constexpr (sizeof(T) == sizeof(float))
+      if (o.measure == Measure::kIoU && !o.paired && o.iou_eps == 0 && boxes2.count % kColumns == 0 &&
+          reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0)
+        return launch(iou_kernel, grid, kThreads, stream, boxes1, boxes2, to);
+    with_measure(o.measure, [&](auto measure) {
+      if (o.paired)
+        error = launch(paired_kernel<measure(), T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads,
+                       stream, boxes1, boxes2, o.iou_eps, o.eps, to);
+      else error = launch(pairwise_kernel<measure(), T>, grid, kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, to);
+    });
+    return error;
   });
-  return error;
 }
 
-template <class T>
-int iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, const T* grad_out, T* grad1,
-                 T* grad2, void* stream) {
-  const int64_t m = o.paired ? 1 : boxes2.count;
-  const dim3 block(kSelves, kOthers);
-  int error = cudaSuccess;
-  with_measure(o.measure, [&](auto measure) {
-    error = launch(gradient_kernel<measure(), false, T>,
-                   dim3(grid_x(blocks_of(boxes1.count, kSelves)), grid_yz(boxes1.batch)), block, stream, boxes1, boxes2,
-                   o.paired, o.iou_eps, o.eps, grad_out, m, 1, grad1);
-    if (error == cudaSuccess)
-      error = launch(gradient_kernel<measure(), true, T>,
-                     dim3(grid_x(blocks_of(boxes2.count, kSelves)), grid_yz(boxes2.batch)), block, stream, boxes2,
-                     boxes1, o.paired, o.iou_eps, o.eps, grad_out, 1, m, grad2);
+int iou_backward(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, const void* grad_out, void* grad1,
+                 void* grad2, void* stream) {
+  return with_compute_type(compute_type(boxes1.dtype, boxes2.dtype), [&](auto t) {
+    using T = decltype(t);
+    const int64_t m = o.paired ? 1 : boxes2.count;
+    const T* grads = static_cast<const T*>(grad_out);
+    const dim3 block(kSelves, kOthers);
+    int error = cudaSuccess;
+    with_measure(o.measure, [&](auto measure) {
+      error = launch(gradient_kernel<measure(), false, T>,
+                     dim3(grid_x(blocks_of(boxes1.count, kSelves)), grid_yz(boxes1.batch)), block, stream, boxes1,
+                     boxes2, o.paired, o.iou_eps, o.eps, grads, m, 1, static_cast<T*>(grad1));
+      if (error == cudaSuccess)
+        error = launch(gradient_kernel<measure(), true, T>,
+                       dim3(grid_x(blocks_of(boxes2.count, kSelves)), grid_yz(boxes2.batch)), block, stream, boxes2,
+                       boxes1, o.paired, o.iou_eps, o.eps, grads, 1, m, static_cast<T*>(grad2));
+    });
+    return error;
   });
-  return error;
 }
-
-#define INSTANTIATE(T)                                                               \
-  template int iou<T>(const Boxes&, const Boxes&, const MeasureOptions&, T*, void*); \
-  template int iou_backward<T>(const Boxes&, const Boxes&, const MeasureOptions&, const T*, T*, T*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

@@ -94,14 +94,12 @@ void paired(const Boxes& boxes1, const Boxes& boxes2, T* out, const Parallel& pa
 
 }  // namespace
 
-template <class T>
-void rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool is_paired, T* out, const Parallel& parallel) {
-  if (boxes1.batch == 0 || boxes1.count == 0 || boxes2.count == 0) return;
-  (is_paired ? paired<T> : pairwise<T>)(boxes1, boxes2, out, parallel);
+void rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool is_paired, void* out, const Parallel& parallel) {
+  with_compute_type(compute_type(boxes1.dtype, boxes2.dtype), [&](auto t) {
+    using T = decltype(t);
+    if (boxes1.batch == 0 || boxes1.count == 0 || boxes2.count == 0) return;
+    (is_paired ? paired<T> : pairwise<T>)(boxes1, boxes2, static_cast<T*>(out), parallel);
+  });
 }
-
-#define INSTANTIATE(T) template void rotated_box_iou<T>(const Boxes&, const Boxes&, bool, T*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

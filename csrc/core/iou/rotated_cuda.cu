@@ -59,18 +59,17 @@ __global__ void __launch_bounds__(kThreads) paired_kernel(Boxes boxes1, Boxes bo
 
 }  // namespace
 
-template <class T>
-int rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool paired, T* out, void* stream) {
-  if (paired)
-    return launch(paired_kernel<T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads, stream, boxes1,
-                  boxes2, out);
-  const dim3 grid(grid_x(blocks_of(boxes2.count, kThreads)), grid_yz(blocks_of(boxes1.count, kRows)),
-                  grid_yz(boxes1.batch));
-  return launch(pairwise_kernel<T>, grid, kThreads, stream, boxes1, boxes2, out);
+int rotated_box_iou(const Boxes& boxes1, const Boxes& boxes2, bool paired, void* out, void* stream) {
+  return with_compute_type(compute_type(boxes1.dtype, boxes2.dtype), [&](auto t) {
+    using T = decltype(t);
+    T* to = static_cast<T*>(out);
+    if (paired)
+      return launch(paired_kernel<T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads, stream,
+                    boxes1, boxes2, to);
+    const dim3 grid(grid_x(blocks_of(boxes2.count, kThreads)), grid_yz(blocks_of(boxes1.count, kRows)),
+                    grid_yz(boxes1.batch));
+    return launch(pairwise_kernel<T>, grid, kThreads, stream, boxes1, boxes2, to);
+  });
 }
-
-#define INSTANTIATE(T) template int rotated_box_iou<T>(const Boxes&, const Boxes&, bool, T*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

@@ -138,17 +138,19 @@ void box_around(const MaskBytes& masks, int64_t i, float* box) {
 
 }  // namespace
 
-template <class T>
 void paste_masks(const PasteInput& input, void* out, const Parallel& parallel) {
-  const int64_t bytes = input.has_threshold ? 1 : size_of(input.dtype);
-  const int64_t height = input.image_height, image = height * input.image_width * bytes;
-  if (image == 0) return;
-  parallel.share(input.boxes.count * height, kByteNs * input.image_width * bytes, [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t i = begin / height, stop = std::min(end, (i + 1) * height);
-      Paster<T> paster(input, i, pasted(input, i));
-      for (; begin < stop; ++begin) paster.write(begin - i * height, static_cast<char*>(out) + i * image);
-    }
+  with_compute_type(input.dtype, [&](auto t) {
+    using T = decltype(t);
+    const int64_t bytes = input.has_threshold ? 1 : size_of(input.dtype);
+    const int64_t height = input.image_height, image = height * input.image_width * bytes;
+    if (image == 0) return;
+    parallel.share(input.boxes.count * height, kByteNs * input.image_width * bytes, [&](int64_t begin, int64_t end) {
+      while (begin < end) {
+        const int64_t i = begin / height, stop = std::min(end, (i + 1) * height);
+        Paster<T> paster(input, i, pasted(input, i));
+        for (; begin < stop; ++begin) paster.write(begin - i * height, static_cast<char*>(out) + i * image);
+      }
+    });
   });
 }
 
@@ -158,8 +160,5 @@ void masks_to_boxes(const MaskBytes& masks, float* boxes, const Parallel& parall
                    for (int64_t i = begin; i < end; ++i) box_around(masks, i, boxes + 4 * i);
                  });
 }
-
-template void paste_masks<float>(const PasteInput&, void*, const Parallel&);
-template void paste_masks<double>(const PasteInput&, void*, const Parallel&);
 
 }  // namespace boxops::cpu

@@ -166,11 +166,13 @@ __global__ void boxes_kernel(int64_t count, const Extent* extents, float* boxes)
 
 }  // namespace
 
-template <class T>
 int paste_masks(const PasteInput& input, void* out, void* stream) {
-  if (input.has_threshold) return paste_as<T, uint8_t>(input, out, stream);
-  if (sizeof(T) == 4 && size_of(input.dtype) == 2) return paste_as<T, uint16_t>(input, out, stream);
-  return paste_as<T, T>(input, out, stream);
+  return with_compute_type(input.dtype, [&](auto t) {
+    using T = decltype(t);
+    if (input.has_threshold) return paste_as<T, uint8_t>(input, out, stream);
+    if (sizeof(T) == 4 && size_of(input.dtype) == 2) return paste_as<T, uint16_t>(input, out, stream);
+    return paste_as<T, T>(input, out, stream);
+  });
 }
 
 size_t masks_to_boxes_workspace(int64_t count) { return static_cast<size_t>(count) * 4 * sizeof(Extent); }
@@ -185,8 +187,5 @@ int masks_to_boxes(const MaskBytes& masks, float* boxes, void* workspace, void* 
                       kThreads, stream, masks, static_cast<int>(element), truth_bits(masks.dtype), extents));
   return launch(boxes_kernel, blocks, kThreads, stream, masks.count, extents, boxes);
 }
-
-template int paste_masks<float>(const PasteInput&, void*, void*);
-template int paste_masks<double>(const PasteInput&, void*, void*);
 
 }  // namespace boxops::cuda

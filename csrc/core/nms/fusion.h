@@ -7,6 +7,32 @@
 
 namespace boxops {
 
+// The type that a call computes in.
+inline DType compute_type(const FusionModel* models, const FusionOptions& options) {
+  DType type = DType::kFloat32;
+  for (int64_t m = 0; m < options.models; ++m) type = compute_type(type, models[m].boxes.dtype, models[m].scores.dtype);
+  return type;
+}
+
+// The options of a call, rounded to it.
+template <class T>
+struct FusionRule {
+  T iou_threshold, skip_score;
+  Confidence confidence;
+  bool allows_overflow;
+  int64_t models;
+  T total, largest;
+
+  explicit FusionRule(const FusionOptions& o)
+      : iou_threshold(static_cast<T>(o.iou_threshold)),
+        skip_score(static_cast<T>(o.skip_score)),
+        confidence(o.confidence),
+        allows_overflow(o.allows_overflow),
+        models(o.models),
+        total(static_cast<T>(o.total)),
+        largest(static_cast<T>(o.largest)) {}
+};
+
 // A box that takes part.
 template <class T>
 struct FusionBox : Box<T> {
@@ -47,7 +73,7 @@ BOXOPS_HD T ratio_of(T amount, T whole) {
 // weights[models]; bits: of the cluster. But for kMax, and where overflow is allowed, the confidence is held to 1, or
 // to the mean of the boxes' own scores, weighted as they are, where that is larger: scores up to 1 give none above it.
 template <class T>
-BOXOPS_HD T confidence_of(const Cluster<T>& c, const uint64_t* bits, const T* weights, const FusionOptions<T>& o) {
+BOXOPS_HD T confidence_of(const Cluster<T>& c, const uint64_t* bits, const T* weights, const FusionRule<T>& o) {
   if (o.confidence == Confidence::kMax) return ratio_of(c.top, o.largest);
   const T mean = c.conf / static_cast<T>(c.count), sum = mean * static_cast<T>(c.count);
   T confidence;

@@ -11,10 +11,11 @@
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {
+namespace {
 
 template <class T>
-int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options, const FusionResult<T>& result,
-                              const Parallel& parallel) {
+int64_t fuse(const FusionModel* models, const FusionRule<T>& options, const FusionResult& result,
+             const Parallel& parallel) {
   std::vector<T> weights;
   std::vector<FusionBox<T>> unsorted;
   std::vector<uint64_t> labels, keys;
@@ -74,18 +75,20 @@ int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>&
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = found[i];
     const Box<T>& b = clusters[at].box;
-    T* out = result.boxes + 4 * i;
+    T* out = static_cast<T*>(result.boxes) + 4 * i;
     out[0] = b.x1, out[1] = b.y1, out[2] = b.x2, out[3] = b.y2;
-    result.scores[i] = confidences[at];
+    static_cast<T*>(result.scores)[i] = confidences[at];
     store_label(result.labels, result.label_bytes, i, keys[at]);
   }
   return count;
 }
 
-#define INSTANTIATE(T)                                                                                           \
-  template int64_t weighted_boxes_fusion<T>(const FusionModel*, const FusionOptions<T>&, const FusionResult<T>&, \
-                                            const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+int64_t weighted_boxes_fusion(const FusionModel* models, const FusionOptions& options, const FusionResult& result,
+                              const Parallel& parallel) {
+  return with_compute_type(compute_type(models, options),
+                           [&](auto t) { return fuse(models, FusionRule<decltype(t)>(options), result, parallel); });
+}
 
 }  // namespace boxops::cpu

@@ -78,7 +78,7 @@ struct ConfidenceKey {
 
 // A block fuses the boxes of one label after another.
 template <class T>
-__global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, FusionOptions<T> options, int64_t words) {
+__global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, FusionRule<T> options, int64_t words) {
   using Best = Indexed<T>;  // an IoU and the cluster's id
   constexpr int64_t kNone = Best::kNone;
   __shared__ Best best[kWarps];
@@ -165,31 +165,26 @@ __global__ void __launch_bounds__(kCompactThreads) found_kernel(FusionState<T> s
 
 // A thread writes one result.
 template <class T>
-__global__ void emit_kernel(FusionState<T> s, FusionResult<T> result, const int64_t* count) {
+__global__ void emit_kernel(FusionState<T> s, FusionResult result, const int64_t* count) {
   for (const int64_t i : grid_stride(*count)) {
     const int64_t first = s.found[s.segments.order[i]];
     const Box<T> b = s.clusters[s.slot[first]].box;
-    T* out = result.boxes + 4 * i;
+    T* out = static_cast<T*>(result.boxes) + 4 * i;
     out[0] = b.x1, out[1] = b.y1, out[2] = b.x2, out[3] = b.y2;
-    result.scores[i] = s.confidence[first];
+    static_cast<T*>(result.scores)[i] = s.confidence[first];
     store_label(result.labels, result.label_bytes, i, s.labels[first]);
   }
 }
 
-}  // namespace
-
-size_t fusion_workspace(int64_t count, int64_t models, bool float64) {
-  Workspace w(nullptr);
-  if (float64) FusionState<double>(w, count, models);
-  else FusionState<float>(w, count, models);
-  return w.used();
+int64_t count_boxes(const FusionModel* models, const FusionOptions& options) {
+  int64_t n = 0;
+  for (int64_t m = 0; m < options.models; ++m) n += models[m].boxes.count;
+  return n;
 }
 
 template <class T>
-int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& options, const FusionResult<T>& result,
-                          int64_t* count, void* workspace, void* stream) {
-  int64_t n = 0;
-  for (int64_t m = 0; m < options.models; ++m) n += models[m].boxes.count;
+int fuse(const FusionModel* models, const FusionRule<T>& options, const FusionResult& result, int64_t n, int64_t* count,
+         void* workspace, void* stream) {
   Workspace w(workspace);
   const FusionState<T> s(w, n, options.models);
   const int score_bits = static_cast<int>(8 * sizeof(T)), label_bits = static_cast<int>(8 * result.label_bytes);
@@ -213,10 +208,21 @@ int weighted_boxes_fusion(const FusionModel* models, const FusionOptions<T>& opt
   return launch(emit_kernel<T>, grid_x(blocks_of(n, kSegmentThreads)), kSegmentThreads, stream, s, result, count);
 }
 
-#define INSTANTIATE(T)                                                                                                 \
-  template int weighted_boxes_fusion<T>(const FusionModel*, const FusionOptions<T>&, const FusionResult<T>&, int64_t*, \
-                                        void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+size_t weighted_boxes_fusion_workspace(const FusionModel* models, const FusionOptions& options) {
+  Workspace w(nullptr);
+  with_compute_type(compute_type(models, options),
+                    [&](auto t) { FusionState<decltype(t)>(w, count_boxes(models, options), options.models); });
+  return w.used();
+}
+
+int weighted_boxes_fusion(const FusionModel* models, const FusionOptions& options, const FusionResult& result,
+                          int64_t* count, void* workspace, void* stream) {
+  return with_compute_type(compute_type(models, options), [&](auto t) {
+    return fuse(models, FusionRule<decltype(t)>(options), result, count_boxes(models, options), count, workspace,
+                stream);
+  });
+}
 
 }  // namespace boxops::cuda

@@ -84,39 +84,39 @@ int64_t keep_all(const NmsInput& input, typename R::Scalar threshold, int64_t* o
 
 }  // namespace
 
-template <class T>
-int64_t nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel) {
-  return keep_all<Ranked<T>>(input, iou_threshold, keep, parallel);
-}
-
-template <class T>
-int64_t rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, const Parallel& parallel) {
-  return keep_all<RankedRotated<T>>(input, iou_threshold, keep, parallel);
-}
-
-template <class T>
-void nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
-                const Parallel& parallel) {
-  parallel.share(input.boxes.batch, Ranked<T>::kBoxNs * input.boxes.count, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      std::vector<int64_t> candidates;
-      for (int64_t i = 0; options.has_score_threshold && i < input.boxes.count; ++i)
-        if (score_exceeds(input.scores, b, i, options.score_threshold)) candidates.push_back(i);
-      const auto ranked = options.has_score_threshold ? rank(input, b, static_cast<int64_t>(candidates.size()),
-                                                             [&](int64_t i) { return candidates[i]; })
-                                                      : rank_all(input, b);
-      int64_t* out = indices + b * options.max_output;
-      counts[b] = keep_first<Ranked<T>>(input, b, ranked, iou_threshold, options.max_output, out, Serial());
-      std::fill(out + counts[b], out + options.max_output, -1);
-    }
+int64_t nms(const NmsInput& input, double iou_threshold, int64_t* keep, const Parallel& parallel) {
+  return with_compute_type(input.boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    return keep_all<Ranked<T>>(input, static_cast<T>(iou_threshold), keep, parallel);
   });
 }
 
-#define INSTANTIATE(T)                                                            \
-  template int64_t nms<T>(const NmsInput&, T, int64_t*, const Parallel&);         \
-  template int64_t rotated_nms<T>(const NmsInput&, T, int64_t*, const Parallel&); \
-  template void nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+int64_t rotated_nms(const NmsInput& input, double iou_threshold, int64_t* keep, const Parallel& parallel) {
+  return with_compute_type(input.boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    return keep_all<RankedRotated<T>>(input, static_cast<T>(iou_threshold), keep, parallel);
+  });
+}
+
+void nms_padded(const NmsInput& input, double iou_threshold, const PaddedOptions& options, int64_t* indices,
+                int64_t* counts, const Parallel& parallel) {
+  with_compute_type(input.boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    parallel.share(input.boxes.batch, Ranked<T>::kBoxNs * input.boxes.count, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        std::vector<int64_t> candidates;
+        for (int64_t i = 0; options.has_score_threshold && i < input.boxes.count; ++i)
+          if (score_exceeds(input.scores, b, i, options.score_threshold)) candidates.push_back(i);
+        const auto ranked = options.has_score_threshold ? rank(input, b, static_cast<int64_t>(candidates.size()),
+                                                               [&](int64_t i) { return candidates[i]; })
+                                                        : rank_all(input, b);
+        int64_t* out = indices + b * options.max_output;
+        counts[b] =
+            keep_first<Ranked<T>>(input, b, ranked, static_cast<T>(iou_threshold), options.max_output, out, Serial());
+        std::fill(out + counts[b], out + options.max_output, -1);
+      }
+    });
+  });
+}
 
 }  // namespace boxops::cpu

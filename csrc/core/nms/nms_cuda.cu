@@ -46,38 +46,39 @@ int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions
 
 }  // namespace
 
-size_t nms_workspace(const NmsInput& input, int64_t max_output, bool float64) {
-  return float64 ? workspace_of<Upright<double>>(input, max_output) : workspace_of<Upright<float>>(input, max_output);
+size_t nms_workspace(const NmsInput& input, int64_t max_output) {
+  return with_compute_type(input.boxes.dtype,
+                           [&](auto t) { return workspace_of<Upright<decltype(t)>>(input, max_output); });
 }
 
-size_t rotated_nms_workspace(const NmsInput& input, bool float64) {
-  const int64_t all = input.boxes.count;
-  return float64 ? workspace_of<RotatedBox<double>>(input, all) : workspace_of<RotatedBox<float>>(input, all);
+size_t rotated_nms_workspace(const NmsInput& input) {
+  return with_compute_type(input.boxes.dtype,
+                           [&](auto t) { return workspace_of<RotatedBox<decltype(t)>>(input, input.boxes.count); });
 }
 
-template <class T>
-int nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream) {
-  const PaddedOptions all{input.boxes.count, false, 0.0};
-  return run<Upright<T>>(input, iou_threshold, all, false, keep, count, workspace, stream);
+int nms(const NmsInput& input, double iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream) {
+  return with_compute_type(input.boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    const PaddedOptions all{input.boxes.count, false, 0.0};
+    return run<Upright<T>>(input, static_cast<T>(iou_threshold), all, false, keep, count, workspace, stream);
+  });
 }
 
-template <class T>
-int rotated_nms(const NmsInput& input, T iou_threshold, int64_t* keep, int64_t* count, void* workspace, void* stream) {
-  const PaddedOptions all{input.boxes.count, false, 0.0};
-  return run<RotatedBox<T>>(input, iou_threshold, all, false, keep, count, workspace, stream);
+int rotated_nms(const NmsInput& input, double iou_threshold, int64_t* keep, int64_t* count, void* workspace,
+                void* stream) {
+  return with_compute_type(input.boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    const PaddedOptions all{input.boxes.count, false, 0.0};
+    return run<RotatedBox<T>>(input, static_cast<T>(iou_threshold), all, false, keep, count, workspace, stream);
+  });
 }
 
-template <class T>
-int nms_padded(const NmsInput& input, T iou_threshold, const PaddedOptions& options, int64_t* indices, int64_t* counts,
-               void* workspace, void* stream) {
-  return run<Upright<T>>(input, iou_threshold, options, true, indices, counts, workspace, stream);
+int nms_padded(const NmsInput& input, double iou_threshold, const PaddedOptions& options, int64_t* indices,
+               int64_t* counts, void* workspace, void* stream) {
+  return with_compute_type(input.boxes.dtype, [&](auto t) {
+    using T = decltype(t);
+    return run<Upright<T>>(input, static_cast<T>(iou_threshold), options, true, indices, counts, workspace, stream);
+  });
 }
-
-#define INSTANTIATE(T)                                                               \
-  template int nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*);         \
-  template int rotated_nms<T>(const NmsInput&, T, int64_t*, int64_t*, void*, void*); \
-  template int nms_padded<T>(const NmsInput&, T, const PaddedOptions&, int64_t*, int64_t*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

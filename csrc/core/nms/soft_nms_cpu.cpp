@@ -75,10 +75,8 @@ SoftBox<T> load_soft_box(const SoftNmsInput& input, int64_t i) {
   return b;
 }
 
-}  // namespace
-
 template <class T>
-int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores,
+int64_t take_all(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores,
                  const Parallel& parallel) {
   std::vector<SoftBox<T>> boxes;
   std::vector<int64_t> starts{0};
@@ -135,9 +133,14 @@ int64_t soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept
   return count;
 }
 
-#define INSTANTIATE(T) \
-  template int64_t soft_nms<T>(const SoftNmsInput&, const Decay<T>&, int64_t*, T*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+int64_t soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
+                 const Parallel& parallel) {
+  return with_compute_type(compute_type(input.boxes.dtype, input.scores.dtype), [&](auto t) {
+    using T = decltype(t);
+    return take_all(input, Decay<T>(options), kept, static_cast<T*>(kept_scores), parallel);
+  });
+}
 
 }  // namespace boxops::cpu

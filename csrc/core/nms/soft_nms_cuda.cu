@@ -181,17 +181,8 @@ __global__ void emit_kernel(SoftState<T> s, const int64_t* order, const int64_t*
   }
 }
 
-}  // namespace
-
-size_t soft_nms_workspace(int64_t count, bool float64) {
-  Workspace w(nullptr);
-  if (float64) SoftState<double>(w, count);
-  else SoftState<float>(w, count);
-  return w.used();
-}
-
 template <class T>
-int soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
+int take_all(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
              void* workspace, void* stream) {
   const int64_t n = input.boxes.count;
   const int score_bits = static_cast<int>(8 * sizeof(T));
@@ -217,9 +208,21 @@ int soft_nms(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T*
                 input.has_groups ? s.segments.order : nullptr, count, kept, kept_scores);
 }
 
-#define INSTANTIATE(T) \
-  template int soft_nms<T>(const SoftNmsInput&, const Decay<T>&, int64_t*, T*, int64_t*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+size_t soft_nms_workspace(const SoftNmsInput& input) {
+  Workspace w(nullptr);
+  with_compute_type(compute_type(input.boxes.dtype, input.scores.dtype),
+                    [&](auto t) { SoftState<decltype(t)>(w, input.boxes.count); });
+  return w.used();
+}
+
+int soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores, int64_t* count,
+             void* workspace, void* stream) {
+  return with_compute_type(compute_type(input.boxes.dtype, input.scores.dtype), [&](auto t) {
+    using T = decltype(t);
+    return take_all(input, Decay<T>(options), kept, static_cast<T*>(kept_scores), count, workspace, stream);
+  });
+}
 
 }  // namespace boxops::cuda

@@ -85,6 +85,24 @@ struct Array {
   }
 };
 
+// boxes [N, 4] or [N, 5] as one batch, or [B, N, 4].
+inline Boxes boxes_of(const Array& boxes, Format format = Format::kXYXY) {
+  const bool batched = boxes.rank() == 3;
+  return {boxes.data,
+          boxes.dtype,
+          format,
+          batched ? boxes.sizes[0] : 1,
+          boxes.sizes[-2],
+          batched ? boxes.strides[0] : 0,
+          boxes.strides[-2],
+          boxes.strides[-1]};
+}
+
+// [N] or [B, N] numbers; bools count as 0 and 1.
+inline Scalars scalars_of(const Array& scalars) {
+  return {scalars.data, number_type(scalars.dtype), scalars.rank() > 1 ? scalars.strides[0] : 0, scalars.strides[-1]};
+}
+
 class Framework {
  public:
   virtual ~Framework() = default;

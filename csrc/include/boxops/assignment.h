@@ -28,6 +28,11 @@ namespace boxops {
 
 constexpr int kTiedMoves = 16;
 
+// What becomes of a faulty problem: an error (on the CPU; a device is not waited for), or no matches.
+enum class OnInvalid : uint8_t { kRaise, kUnmatched };
+template <>
+inline constexpr std::array<const char*, 2> kNames<OnInvalid> = {"raise", "unmatched"};
+
 struct AssignmentInput {
   const void* data;  // uniform: [batch, rows, columns]; ragged: [R, columns], problem b owns rows as `ragged` says
   DType dtype;

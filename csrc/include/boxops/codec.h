@@ -22,7 +22,9 @@
 
 namespace boxops {
 
-enum class Coding : uint8_t { kRCNN, kYOLOv1, kYOLO };
+enum class Coding : uint8_t { kRCNN, kYOLOv1, kYOLOv2, kYOLOv3 };  // the last two are one
+template <>
+inline constexpr std::array<const char*, 4> kNames<Coding> = {"rcnn", "yolo_v1", "yolo_v2", "yolo_v3"};
 
 struct CodecOptions {
   Coding coding;

@@ -28,6 +28,9 @@ struct FusionModel {
 };
 
 enum class Confidence : uint8_t { kAvg, kMax, kBoxAndModelAvg, kAbsentModelAwareAvg };
+template <>
+inline constexpr std::array<const char*, 4> kNames<Confidence> = {"avg", "max", "box_and_model_avg",
+                                                                  "absent_model_aware_avg"};
 
 struct FusionOptions {
   double iou_threshold, skip_score;

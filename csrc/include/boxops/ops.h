@@ -7,12 +7,18 @@
 #include <vector>
 
 #include <boxops/array.h>
+#include <boxops/assignment.h>
+#include <boxops/codec.h>
+#include <boxops/fusion.h>
 #include <boxops/portability.h>
+#include <boxops/registry.h>
+#include <boxops/soft_nms.h>
+#include <boxops/types.h>
 
 namespace boxops::ops {
 
 BOXOPS_API std::tuple<Array, Array> linear_sum_assignment(Framework&, Array cost, bool maximize,
-                                                          std::optional<Array> offsets, int64_t on_invalid);
+                                                          std::optional<Array> offsets, OnInvalid on_invalid);
 BOXOPS_API Array detr_cost(Framework&, Array logits, Array boxes, Array gt_labels, Array gt_boxes, Array offsets,
                            double class_weight, double box_weight, double giou_weight, bool focal);
 // `like` gives the device and the floating dtype of the anchors. Sizes and strides are (height, width) or (y, x) pairs.
@@ -26,30 +32,30 @@ BOXOPS_API Array grid_anchors(Framework&, Array like, std::vector<int64_t> grid_
 BOXOPS_API Array cell_anchors(Framework&, Array like, int64_t height, int64_t width, std::vector<double> priors,
                               double stride_y, double stride_x);
 
-// Formats are numbered as in Format, measures as in Measure.
-BOXOPS_API Array box_area(Framework&, Array boxes, int64_t format);
-BOXOPS_API Array box_convert(Framework&, Array boxes, int64_t from, int64_t to);
-BOXOPS_API Array clip_boxes(Framework&, Array boxes, double height, double width);
+BOXOPS_API Array box_area(Framework&, Array boxes, Format format);
+BOXOPS_API Array box_convert(Framework&, Array boxes, Format in_format, Format out_format);
+BOXOPS_API Array clip_boxes_to_image(Framework&, Array boxes, double height, double width);
 BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
 
-// Codings are numbered as in Coding. stride: empty, or (y, x) for YOLO. size: empty, or (height, width) to clip to.
-BOXOPS_API Array encode_boxes(Framework&, Array boxes, Array anchors, int64_t coding, std::vector<double> weights,
+// stride: empty, or (y, x) for YOLO. size: empty, or (height, width) to clip to.
+BOXOPS_API Array encode_boxes(Framework&, Array boxes, Array anchors, Coding coding, std::vector<double> weights,
                               std::vector<double> stride);
-BOXOPS_API Array decode_boxes(Framework&, Array codes, Array anchors, int64_t coding, std::vector<double> weights,
+BOXOPS_API Array decode_boxes(Framework&, Array codes, Array anchors, Coding coding, std::vector<double> weights,
                               std::vector<double> stride, double clip, std::vector<double> size);
 // The gradients have the shape of `grad`; without `of_anchors` the second one is empty.
 BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad, Array boxes, Array anchors,
-                                                          int64_t coding, std::vector<double> weights,
+                                                          Coding coding, std::vector<double> weights,
                                                           std::vector<double> stride, bool of_anchors);
 BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad, Array codes, Array anchors,
-                                                          int64_t coding, std::vector<double> weights,
+                                                          Coding coding, std::vector<double> weights,
                                                           std::vector<double> stride, double clip,
                                                           std::vector<double> size, bool of_anchors);
 
-BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, int64_t measure, bool paired, int64_t format,
-                     double iou_eps, double eps);
-BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, int64_t measure,
-                                                 bool paired, int64_t format, double iou_eps, double eps);
+// `eps` is added to the divisors of penalties and, as the losses of that measure do, with `loss` to the IoU's.
+BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, Measure measure, bool paired, Format format, double eps,
+                     bool loss);
+BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, Measure measure,
+                                                 bool paired, Format format, double eps, bool loss);
 
 // -> matches, ious. `offsets` says which of the boxes are whose image's; without them there is one image.
 BOXOPS_API std::tuple<Array, Array> match_greedy(Framework&, Array anchors, Array gt_boxes,
@@ -63,7 +69,7 @@ BOXOPS_API std::tuple<Array, Array> match_max_iou(Framework&, Array anchors, Arr
 BOXOPS_API Array nms(Framework&, Array boxes, Array scores, double iou_threshold);
 BOXOPS_API Array batched_nms(Framework&, Array boxes, Array scores, Array idxs, double iou_threshold);
 BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array scores, double iou_threshold,
-                                               int64_t max_output, std::optional<Array> labels,
+                                               int64_t max_output, std::optional<Array> idxs,
                                                std::optional<double> score_threshold);
 
 BOXOPS_API std::tuple<Array, Array, Array> sample_matches(Framework&, Array matches, int64_t size,
@@ -99,15 +105,13 @@ BOXOPS_API Array ps_roi_pool(Framework&, Array input, Array boxes, std::optional
                              int64_t width, double spatial_scale);
 BOXOPS_API Array ps_roi_pool_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
                                       int64_t height, int64_t width, double spatial_scale);
-// Methods: 0 linear, 1 gaussian.
 BOXOPS_API std::tuple<Array, Array> soft_nms(Framework&, Array boxes, Array scores, double iou_threshold,
-                                             int64_t method, double sigma, double score_threshold,
+                                             SoftNmsMethod method, double sigma, double score_threshold,
                                              std::optional<Array> idxs);
-// Kinds of confidence are numbered as in Confidence.
 BOXOPS_API std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework&, std::vector<Array> boxes,
                                                                  std::vector<Array> scores, std::vector<Array> labels,
                                                                  std::vector<double> weights, double iou_threshold,
-                                                                 double skip_box_threshold, int64_t confidence,
+                                                                 double skip_box_threshold, Confidence confidence,
                                                                  bool allows_overflow);
 
 BOXOPS_API Array paste_masks(Framework&, Array masks, Array boxes, int64_t height, int64_t width, int64_t padding,
@@ -120,11 +124,11 @@ BOXOPS_API Array batched_rotated_nms(Framework&, Array boxes, Array scores, Arra
 BOXOPS_API std::tuple<Array, Array, Array> generate_proposals(Framework&, Array objectness, Array deltas, Array anchors,
                                                               std::vector<int64_t> num_anchors_per_level,
                                                               std::vector<double> image_sizes, int64_t pre_nms_top_n,
-                                                              int64_t post_nms_top_n, double nms_threshold,
+                                                              int64_t post_nms_top_n, double iou_threshold,
                                                               double score_threshold, double min_size,
                                                               std::vector<double> weights, double clip);
 BOXOPS_API std::tuple<Array, Array, Array, Array> detect(Framework&, Array boxes, Array scores, double score_threshold,
-                                                         double iou_threshold, int64_t max_detections,
+                                                         double iou_threshold, int64_t max_output,
                                                          std::optional<int64_t> topk_per_class,
                                                          std::optional<double> min_size, bool class_agnostic);
 

@@ -26,6 +26,8 @@ struct SoftNmsInput {
 };
 
 enum class SoftNmsMethod : uint8_t { kLinear, kGaussian };
+template <>
+inline constexpr std::array<const char*, 2> kNames<SoftNmsMethod> = {"linear", "gaussian"};
 
 struct SoftNmsOptions {
   double iou_threshold;  // linear: smaller IoUs do nothing

@@ -1,6 +1,8 @@
 // The words of all contracts: element types, and views of boxes and of numbers.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -31,6 +33,9 @@ enum class DType : uint8_t {
 
 inline bool is_integer(DType t) { return t <= DType::kInt64; }
 inline bool is_floating(DType t) { return t >= DType::kFloat16 && t <= DType::kFloat64; }
+
+// Of bools, where they count as the numbers 0 and 1.
+inline DType number_type(DType t) { return t == DType::kBool ? DType::kUInt8 : t; }
 
 inline int64_t size_of(DType t) {
   constexpr int64_t sizes[] = {1, 1, 2, 2, 4, 4, 8, 8, 2, 2, 4, 8, 1, 8, 16, 8, 0};
@@ -77,8 +82,14 @@ constexpr DType dtype_of() {
   return static_cast<DType>(static_cast<int>(types[place]) - (std::is_unsigned_v<T> ? 1 : 0));
 }
 
+// The names of an enum's values, in their order: how they cross from Python and stand in errors.
+template <class Enum>
+constexpr std::nullptr_t kNames = nullptr;
+
 // How the four numbers of a box are read. xyxy: corners. xywh: lower corner and size. cxcywh: centre and size.
 enum class Format : uint8_t { kXYXY, kXYWH, kCXCYWH };
+template <>
+inline constexpr std::array<const char*, 3> kNames<Format> = {"xyxy", "xywh", "cxcywh"};
 
 // A strided view of [batch, count, 4] numbers; strides count elements, 0 broadcasts.
 //
@@ -117,5 +128,8 @@ struct Scalars {
 
 // IoU plain, over the second area (IoA), and with GIoU's, DIoU's, CIoU's penalty.
 enum class Measure : uint8_t { kIoU, kIoA, kGIoU, kDIoU, kCIoU };
+template <>
+inline constexpr std::array<const char*, 5> kNames<Measure> = {"box_iou", "box_ioa", "generalized_box_iou",
+                                                               "distance_box_iou", "complete_box_iou"};
 
 }  // namespace boxops
