@@ -248,50 +248,47 @@ Greedy<T> carve_greedy(void* base, const MatchMatrix& m, size_t* bytes) {
   return carve<T>(base, m.batch, m.anchors, m.batch * m.boxes, 32, bytes);
 }
 template <class Input>
-size_t greedy_workspace(const Input& input, bool float64) {
+size_t greedy_workspace(const Input& input, DType dtype) {
   size_t bytes;
-  if (float64) carve_greedy<double>(nullptr, input, &bytes);
-  else carve_greedy<float>(nullptr, input, &bytes);
+  with_compute_type(dtype, [&](auto t) { carve_greedy<decltype(t)>(nullptr, input, &bytes); });
   return bytes;
 }
 
 }  // namespace
 
-size_t match_greedy_workspace(const MatchInput& input, bool float64) { return greedy_workspace(input, float64); }
-size_t match_greedy_matrix_workspace(const MatchMatrix& m, bool float64) { return greedy_workspace(m, float64); }
+size_t match_greedy_workspace(const MatchInput& input) { return greedy_workspace(input, compute_type_of(input)); }
+size_t match_greedy_matrix_workspace(const MatchMatrix& m) { return greedy_workspace(m, m.dtype); }
 
-template <class T>
-int match_greedy(const MatchInput& given, const GreedyRule<T>& rule, int64_t* matches, T* ious, void* workspace,
+int match_greedy(const MatchInput& given, const GreedyOptions& options, int64_t* matches, void* ious, void* workspace,
                  void* stream) {
-  size_t bytes;
-  Greedy<T> s = carve_greedy<T>(workspace, given, &bytes);
-  s.matches = matches, s.ious = ious;
-  MatchInput input = given;
-  BOXOPS_TRY(make_rising(input, s.rising, stream));
-  BOXOPS_TRY(scan(input, s.chunk, s.peaks, matches, ious, stream));
-  BOXOPS_TRY(
-      launch(threshold_kernel<T>, grid_x(blocks_of(s.batch * s.anchors, kThreads)), kThreads, stream, input, rule, s));
-  return assign<T>(BoxColumns<T>{input}, s, stream);
+  return with_compute_type(compute_type_of(given), [&](auto t) -> int {
+    using T = decltype(t);
+    size_t bytes;
+    Greedy<T> s = carve_greedy<T>(workspace, given, &bytes);
+    s.matches = matches, s.ious = static_cast<T*>(ious);
+    MatchInput input = given;
+    BOXOPS_TRY(make_rising(input, s.rising, stream));
+    BOXOPS_TRY(scan(input, s.chunk, s.peaks, matches, s.ious, stream));
+    BOXOPS_TRY(launch(threshold_kernel<T>, grid_x(blocks_of(s.batch * s.anchors, kThreads)), kThreads, stream, input,
+                      GreedyRule<T>(options), s));
+    return assign<T>(BoxColumns<T>{input}, s, stream);
+  });
 }
 
-template <class T>
-int match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches, T* ious, void* workspace,
-                        void* stream) {
-  size_t bytes;
-  Greedy<T> s = carve_greedy<T>(workspace, m, &bytes);
-  s.matches = matches, s.ious = ious;
-  const MatrixColumns<T> columns{m};
-  BOXOPS_TRY(
-      launch(row_kernel<T>, grid_x(blocks_of(s.batch * s.anchors, kThreads / 32)), kThreads, stream, m, rule, s));
-  BOXOPS_TRY(launch(column_kernel<T>, grid_x(blocks_of(s.batch * s.chunks * m.boxes, kThreads)), kThreads, stream,
-                    columns, s));
-  return assign<T>(columns, s, stream);
+int match_greedy_matrix(const MatchMatrix& m, const GreedyOptions& options, int64_t* matches, void* ious,
+                        void* workspace, void* stream) {
+  return with_compute_type(m.dtype, [&](auto t) -> int {
+    using T = decltype(t);
+    size_t bytes;
+    Greedy<T> s = carve_greedy<T>(workspace, m, &bytes);
+    s.matches = matches, s.ious = static_cast<T*>(ious);
+    const MatrixColumns<T> columns{m};
+    BOXOPS_TRY(launch(row_kernel<T>, grid_x(blocks_of(s.batch * s.anchors, kThreads / 32)), kThreads, stream, m,
+                      GreedyRule<T>(options), s));
+    BOXOPS_TRY(launch(column_kernel<T>, grid_x(blocks_of(s.batch * s.chunks * m.boxes, kThreads)), kThreads, stream,
+                      columns, s));
+    return assign<T>(columns, s, stream);
+  });
 }
-
-#define INSTANTIATE(T)                                                                               \
-  template int match_greedy<T>(const MatchInput&, const GreedyRule<T>&, int64_t*, T*, void*, void*); \
-  template int match_greedy_matrix<T>(const MatchMatrix&, const GreedyRule<T>&, int64_t*, T*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

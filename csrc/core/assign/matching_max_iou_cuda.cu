@@ -94,37 +94,33 @@ MaxIouState<T> carve(void* base, const MatchInput& input, size_t* bytes) {
 
 }  // namespace
 
-size_t match_max_iou_workspace(const MatchInput& input, bool allow_low_quality, bool float64) {
-  if (!allow_low_quality) return 0;
+size_t match_max_iou_workspace(const MatchInput& input, const MaxIouOptions& options) {
+  if (!options.allow_low_quality) return 0;
   size_t bytes;
-  if (float64) carve<double>(nullptr, input, &bytes);
-  else carve<float>(nullptr, input, &bytes);
+  with_compute_type(compute_type_of(input, options), [&](auto t) { carve<decltype(t)>(nullptr, input, &bytes); });
   return bytes;
 }
 
-template <class T>
-int match_max_iou(const MatchInput& given, const MaxIouRule<T>& rule, int64_t* matches, T* ious, void* workspace,
+int match_max_iou(const MatchInput& given, const MaxIouOptions& options, int64_t* matches, void* ious, void* workspace,
                   void* stream) {
-  MatchInput input = given;
-  const int64_t boxes = input.gt_boxes.count, count = input.anchors.count;
-  MaxIouState<T> s{};
-  if (rule.allow_low_quality && boxes > 0) {
-    size_t bytes;
-    s = carve<T>(workspace, input, &bytes);
-    BOXOPS_TRY(make_rising(input, s.rising, stream));
-  }
-  const int64_t chunk = chunk_of(count, boxes, kSpan);
-  BOXOPS_TRY(scan(input, chunk, s.peaks, matches, ious, stream));
-  if (s.peaks != nullptr)
-    BOXOPS_TRY(launch(highest_kernel<T>, grid_x(blocks_of(boxes, kThreads / 32)), kThreads, stream, boxes,
-                      blocks_of(count, chunk), s.peaks, s.highest));
-  return launch(match_kernel<T>, dim3(grid_x(blocks_of(count, kThreads)), grid_yz(input.anchors.batch)), kThreads,
-                stream, input, rule, s.highest, matches, ious);
+  return with_compute_type(compute_type_of(given, options), [&](auto t) -> int {
+    using T = decltype(t);
+    MatchInput input = given;
+    const int64_t boxes = input.gt_boxes.count, count = input.anchors.count;
+    MaxIouState<T> s{};
+    if (options.allow_low_quality && boxes > 0) {
+      size_t bytes;
+      s = carve<T>(workspace, input, &bytes);
+      BOXOPS_TRY(make_rising(input, s.rising, stream));
+    }
+    const int64_t chunk = chunk_of(count, boxes, kSpan);
+    BOXOPS_TRY(scan(input, chunk, s.peaks, matches, static_cast<T*>(ious), stream));
+    if (s.peaks != nullptr)
+      BOXOPS_TRY(launch(highest_kernel<T>, grid_x(blocks_of(boxes, kThreads / 32)), kThreads, stream, boxes,
+                        blocks_of(count, chunk), s.peaks, s.highest));
+    return launch(match_kernel<T>, dim3(grid_x(blocks_of(count, kThreads)), grid_yz(input.anchors.batch)), kThreads,
+                  stream, input, MaxIouRule<T>(options), s.highest, matches, static_cast<const T*>(ious));
+  });
 }
-
-#define INSTANTIATE(T) \
-  template int match_max_iou<T>(const MatchInput&, const MaxIouRule<T>&, int64_t*, T*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda
