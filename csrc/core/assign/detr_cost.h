@@ -9,6 +9,10 @@
 
 namespace boxops {
 
+inline DType compute_type_of(const DetrCostInput& in) {
+  return compute_type(in.logits_dtype, in.boxes.dtype, in.gt_boxes.dtype);
+}
+
 BOXOPS_HD int64_t logit_at(const DetrCostInput& in, int64_t b, int64_t q, int64_t c) {
   return b * in.batch_stride + q * in.query_stride + c * in.class_stride;
 }

@@ -80,24 +80,22 @@ void costs_of_tile(const DetrCostInput& in, int64_t b, int64_t first, int n, Scr
 
 }  // namespace
 
-template <class T>
-void detr_cost(const DetrCostInput& in, T* out, const Parallel& parallel) {
-  const int64_t tiles = blocks_of(in.queries, kTile);
-  const int64_t rows = in.ragged.total / std::max<int64_t>(1, in.batch);
-  const int64_t per_tile = std::min<int64_t>(in.queries, kTile) * (in.classes + rows);
-  parallel.share(in.batch * tiles, kLogitNs * per_tile, [&](int64_t begin, int64_t end) {
-    Scratch<T> scratch;
-    scratch.row.resize(in.classes);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task % tiles * kTile;
-      const int n = static_cast<int>(std::min<int64_t>(kTile, in.queries - first));
-      costs_of_tile(in, task / tiles, first, n, scratch, out);
-    }
+void detr_cost(const DetrCostInput& in, void* out, const Parallel& parallel) {
+  with_compute_type(compute_type_of(in), [&](auto t) {
+    using T = decltype(t);
+    const int64_t tiles = blocks_of(in.queries, kTile);
+    const int64_t rows = in.ragged.total / std::max<int64_t>(1, in.batch);
+    const int64_t per_tile = std::min<int64_t>(in.queries, kTile) * (in.classes + rows);
+    parallel.share(in.batch * tiles, kLogitNs * per_tile, [&](int64_t begin, int64_t end) {
+      Scratch<T> scratch;
+      scratch.row.resize(in.classes);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = task % tiles * kTile;
+        const int n = static_cast<int>(std::min<int64_t>(kTile, in.queries - first));
+        costs_of_tile(in, task / tiles, first, n, scratch, static_cast<T*>(out));
+      }
+    });
   });
 }
-
-#define INSTANTIATE(T) template void detr_cost<T>(const DetrCostInput&, T*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

@@ -75,27 +75,24 @@ __global__ void __launch_bounds__(kThreads) cost_kernel(DetrCostInput in, Softma
 
 }  // namespace
 
-size_t detr_cost_workspace(const DetrCostInput& in, bool float64) {
+size_t detr_cost_workspace(const DetrCostInput& in) {
   size_t bytes;
-  if (float64) carve<double>(nullptr, in, &bytes);
-  else carve<float>(nullptr, in, &bytes);
+  with_compute_type(compute_type_of(in), [&](auto t) { carve<decltype(t)>(nullptr, in, &bytes); });
   return bytes;
 }
 
-template <class T>
-int detr_cost(const DetrCostInput& in, T* out, void* workspace, void* stream) {
-  size_t bytes;
-  const Softmax<T> s = carve<T>(workspace, in, &bytes);
-  if (in.ragged.total == 0 || in.queries == 0) return cudaSuccess;
-  if (!in.focal)
-    BOXOPS_TRY(
-        launch(softmax_kernel<T>, grid_x(blocks_of(in.batch * in.queries, kThreads / 32)), kThreads, stream, in, s));
-  const dim3 grid(grid_x(blocks_of(in.queries, kThreads)), grid_yz(in.ragged.total));
-  return launch(cost_kernel<T>, grid, kThreads, stream, in, s, out);
+int detr_cost(const DetrCostInput& in, void* out, void* workspace, void* stream) {
+  return with_compute_type(compute_type_of(in), [&](auto t) -> int {
+    using T = decltype(t);
+    size_t bytes;
+    const Softmax<T> s = carve<T>(workspace, in, &bytes);
+    if (in.ragged.total == 0 || in.queries == 0) return cudaSuccess;
+    if (!in.focal)
+      BOXOPS_TRY(
+          launch(softmax_kernel<T>, grid_x(blocks_of(in.batch * in.queries, kThreads / 32)), kThreads, stream, in, s));
+    const dim3 grid(grid_x(blocks_of(in.queries, kThreads)), grid_yz(in.ragged.total));
+    return launch(cost_kernel<T>, grid, kThreads, stream, in, s, static_cast<T*>(out));
+  });
 }
-
-#define INSTANTIATE(T) template int detr_cost<T>(const DetrCostInput&, T*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

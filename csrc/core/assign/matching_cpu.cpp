@@ -168,11 +168,8 @@ void ignore(const MaxIouRule<T>& rule, const std::vector<Shape<T>>& ignore_boxes
     if (matches[j] == -1 && covered[j]) matches[j] = -2;
 }
 
-}  // namespace
-
 template <class T>
-void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious,
-                   const Parallel& parallel) {
+void match_by(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* matches, T* ious, const Parallel& parallel) {
   const int64_t count = input.anchors.count, chunk = chunk_of(count, input.gt_boxes.count, kTile);
   const std::vector<Shape<T>> boxes = shapes<T>(input.gt_boxes), ignore_boxes = shapes<T>(rule.ignore_boxes);
   const auto judge = [&](bool restored, int64_t which, T iou) {
@@ -210,8 +207,6 @@ void match_max_iou(const MatchInput& input, const MaxIouRule<T>& rule, int64_t* 
     }
   });
 }
-
-namespace {
 
 // The largest entry left in a column.
 template <class T>
@@ -275,11 +270,8 @@ void assign(int64_t anchors, int64_t boxes, int64_t chunk, T* peaks, bool zero_i
   }
 }
 
-}  // namespace
-
 template <class T>
-void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                  const Parallel& parallel) {
+void match_by(const MatchInput& input, const GreedyRule<T>& rule, int64_t* matches, T* ious, const Parallel& parallel) {
   const int64_t count = input.anchors.count, chunk = chunk_of(count, input.gt_boxes.count, kTile),
                 chunks = blocks_of(count, chunk);
   const std::vector<Shape<T>> boxes = shapes<T>(input.gt_boxes);
@@ -311,8 +303,7 @@ void match_greedy(const MatchInput& input, const GreedyRule<T>& rule, int64_t* m
 }
 
 template <class T>
-void match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches, T* ious,
-                         const Parallel& parallel) {
+void match_by(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches, T* ious, const Parallel& parallel) {
   constexpr T least = -std::numeric_limits<T>::infinity();
   const int64_t chunk = chunk_of(m.anchors, m.batch * m.boxes, 32), chunks = blocks_of(m.anchors, chunk);
   const auto matrix_row = BOXOPS_BY_ISA(matrix_row<T>);
@@ -352,11 +343,28 @@ void match_greedy_matrix(const MatchMatrix& m, const GreedyRule<T>& rule, int64_
                  });
 }
 
-#define INSTANTIATE(T)                                                                                    \
-  template void match_max_iou<T>(const MatchInput&, const MaxIouRule<T>&, int64_t*, T*, const Parallel&); \
-  template void match_greedy<T>(const MatchInput&, const GreedyRule<T>&, int64_t*, T*, const Parallel&);  \
-  template void match_greedy_matrix<T>(const MatchMatrix&, const GreedyRule<T>&, int64_t*, T*, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+void match_max_iou(const MatchInput& input, const MaxIouOptions& options, int64_t* matches, void* ious,
+                   const Parallel& parallel) {
+  with_compute_type(compute_type_of(input, options), [&](auto t) {
+    using T = decltype(t);
+    match_by(input, MaxIouRule<T>(options), matches, static_cast<T*>(ious), parallel);
+  });
+}
+void match_greedy(const MatchInput& input, const GreedyOptions& options, int64_t* matches, void* ious,
+                  const Parallel& parallel) {
+  with_compute_type(compute_type_of(input), [&](auto t) {
+    using T = decltype(t);
+    match_by(input, GreedyRule<T>(options), matches, static_cast<T*>(ious), parallel);
+  });
+}
+void match_greedy_matrix(const MatchMatrix& matrix, const GreedyOptions& options, int64_t* matches, void* ious,
+                         const Parallel& parallel) {
+  with_compute_type(matrix.dtype, [&](auto t) {
+    using T = decltype(t);
+    match_by(matrix, GreedyRule<T>(options), matches, static_cast<T*>(ious), parallel);
+  });
+}
 
 }  // namespace boxops::cpu

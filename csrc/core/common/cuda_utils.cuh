@@ -38,23 +38,24 @@ int launch(void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args.
 inline unsigned grid_x(int64_t blocks) { return static_cast<unsigned>(blocks < (1 << 30) ? blocks : (1 << 30)); }
 inline unsigned grid_yz(int64_t blocks) { return static_cast<unsigned>(blocks < 65535 ? blocks : 65535); }
 
-// `for (const int64_t i : grid_stride<kThreads>(n))`: the numbers below n, dealt to the threads of all blocks in turn.
-// Without its number of threads, a block is asked; the compiler then unrolls, and takes more registers.
-template <int threads>
+// `for (const int64_t i : grid_stride<kThreads>(n))`: the numbers below n, dealt to the threads of all blocks in turn;
+// grid_stride<kThreads, 32> deals them to the warps. Without its number of threads, a block is asked; the compiler then
+// unrolls, and takes more registers.
+template <int threads, int lanes>
 struct GridStride {
   __device__ static int64_t block() { return threads > 0 ? threads : blockDim.x; }
   struct Iterator {
     int64_t i;
     __device__ int64_t operator*() const { return i; }
-    __device__ void operator++() { i += int64_t(gridDim.x) * block(); }
+    __device__ void operator++() { i += int64_t(gridDim.x) * (block() / lanes); }
     __device__ bool operator!=(int64_t end) const { return i < end; }
   };
   int64_t n;
-  __device__ Iterator begin() const { return {int64_t(blockIdx.x) * block() + threadIdx.x}; }
+  __device__ Iterator begin() const { return {(int64_t(blockIdx.x) * block() + threadIdx.x) / lanes}; }
   __device__ int64_t end() const { return n; }
 };
-template <int threads = 0>
-__device__ GridStride<threads> grid_stride(int64_t n) {
+template <int threads = 0, int lanes = 1>
+__device__ GridStride<threads, lanes> grid_stride(int64_t n) {
   return {n};
 }
 

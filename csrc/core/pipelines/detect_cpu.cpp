@@ -72,9 +72,8 @@ void cut_classes(const DetectInput& in, int64_t b, int64_t most, std::vector<int
 
 template <class T>
 void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, int64_t b) {
-  std::vector<int32_t> pairs = compute_type(in.score_dtype) == DType::kFloat64
-                                   ? pairs_above<double>(in, b, o.score_threshold)
-                                   : pairs_above<float>(in, b, o.score_threshold);
+  std::vector<int32_t> pairs = with_compute_type(
+      in.score_dtype, [&](auto score) { return pairs_above<decltype(score)>(in, b, o.score_threshold); });
   if (o.has_min_size) {
     const auto small = [&](int32_t pair) { return !is_large(box_of<T>(in, b, pair), static_cast<T>(o.min_size)); };
     pairs.erase(std::remove_if(pairs.begin(), pairs.end(), small), pairs.end());
@@ -90,13 +89,10 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
     ranks[i] = ~key_of(in, b, pairs[i]);
     if (!o.class_agnostic) labels[i] = static_cast<int32_t>(pairs[i] % in.classes);
   }
-  const NmsInput input{{boxes.data(), sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64, Format::kXYXY, 1, n, 0, 4, 1},
-                       {ranks.data(), DType::kUInt64, 0, 1},
-                       !o.class_agnostic,
-                       {labels.data(), DType::kInt32, 0, 1}};
+  const NmsInput input{Boxes::contiguous(reinterpret_cast<const T*>(boxes.data()), n),
+                       Scalars::contiguous(ranks.data(), n), !o.class_agnostic, Scalars::contiguous(labels.data(), n)};
   std::vector<int64_t> kept(o.max_detections);
-  nms_padded<T>(input, static_cast<T>(o.iou_threshold), {o.max_detections, false, 0.0}, kept.data(), out.counts + b,
-                Serial());
+  nms_padded(input, o.iou_threshold, {o.max_detections, false, 0.0}, kept.data(), out.counts + b, Serial());
   const int64_t box_size = size_of(in.box_dtype), score_size = size_of(in.score_dtype), first = b * o.max_detections;
   for (int64_t d = 0; d < out.counts[b]; ++d) {
     const int32_t pair = pairs[kept[d]];
@@ -114,17 +110,14 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
 
 }  // namespace
 
-template <class T>
 void detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, const Parallel& parallel) {
   constexpr double kScoreNs = 2;  // the cost of a score on one core: 0.7 where few pass the threshold, 40 where all do
-  parallel.share(in.batch, kScoreNs * in.count * in.classes, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) detect_image<T>(in, o, out, b);
+  with_compute_type(in.box_dtype, [&](auto t) {
+    using T = decltype(t);
+    parallel.share(in.batch, kScoreNs * in.count * in.classes, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) detect_image<T>(in, o, out, b);
+    });
   });
 }
-
-#define INSTANTIATE(T) \
-  template void detect<T>(const DetectInput&, const DetectOptions&, const DetectOutput&, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

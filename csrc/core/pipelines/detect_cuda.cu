@@ -279,29 +279,26 @@ size_t detect_workspace(const DetectInput& input, const DetectOptions& options) 
   return bytes;
 }
 
-template <class T>
 int detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& out, void* workspace, void* stream) {
-  size_t bytes;
-  const State s = carve(workspace, in, o, &bytes);
-  const int64_t pairs = in.count * in.classes, lists = in.batch * s.candidates().per_image;
-  BOXOPS_TRY(clear(s.found, in.batch, stream));
-  BOXOPS_TRY(launch(collect_kernel<T>, dim3(grid_x(blocks_of(pairs, kThreads)), grid_yz(in.batch)), kThreads, stream,
-                    in, o, s.found));
-  if (s.cuts) {
-    BOXOPS_TRY(clear(s.cut, in.batch, stream));
-    BOXOPS_TRY(launch(cut_kernel, grid_x(in.batch * s.found.per_image), kThreads, stream, in, s.found, s.cut,
-                      static_cast<uint32_t>(o.per_class), score_key_bits(in.score_dtype)));
-  }
-  BOXOPS_TRY(launch(suppress_kernel<T>, grid_x(lists), kThreads, stream, in, s.candidates(), s.kept,
-                    static_cast<T>(o.iou_threshold)));
-  BOXOPS_TRY(launch(clear_kernel, grid_x(blocks_of(lists, kThreads)), kThreads, stream, s.heads, lists));
-  return launch(merge_kernel, grid_x(in.batch), kThreads, stream, in, out, s, o.max_detections, size_of(in.box_dtype),
-                size_of(in.score_dtype));
+  return with_compute_type(in.box_dtype, [&](auto t) -> int {
+    using T = decltype(t);
+    size_t bytes;
+    const State s = carve(workspace, in, o, &bytes);
+    const int64_t pairs = in.count * in.classes, lists = in.batch * s.candidates().per_image;
+    BOXOPS_TRY(clear(s.found, in.batch, stream));
+    BOXOPS_TRY(launch(collect_kernel<T>, dim3(grid_x(blocks_of(pairs, kThreads)), grid_yz(in.batch)), kThreads, stream,
+                      in, o, s.found));
+    if (s.cuts) {
+      BOXOPS_TRY(clear(s.cut, in.batch, stream));
+      BOXOPS_TRY(launch(cut_kernel, grid_x(in.batch * s.found.per_image), kThreads, stream, in, s.found, s.cut,
+                        static_cast<uint32_t>(o.per_class), score_key_bits(in.score_dtype)));
+    }
+    BOXOPS_TRY(launch(suppress_kernel<T>, grid_x(lists), kThreads, stream, in, s.candidates(), s.kept,
+                      static_cast<T>(o.iou_threshold)));
+    BOXOPS_TRY(launch(clear_kernel, grid_x(blocks_of(lists, kThreads)), kThreads, stream, s.heads, lists));
+    return launch(merge_kernel, grid_x(in.batch), kThreads, stream, in, out, s, o.max_detections, size_of(in.box_dtype),
+                  size_of(in.score_dtype));
+  });
 }
-
-#define INSTANTIATE(T) \
-  template int detect<T>(const DetectInput&, const DetectOptions&, const DetectOutput&, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

@@ -7,6 +7,10 @@
 
 namespace boxops {
 
+inline DType compute_type_of(const ProposalsInput& in) {
+  return compute_type(in.objectness.dtype, in.deltas.dtype, in.anchors.dtype);
+}
+
 // Element i of image b as a box, and whether it may become a proposal.
 template <class T>
 BOXOPS_HD bool propose(const ProposalsInput& in, const ProposalsOptions& o, T height, T width, int64_t b, int64_t i,

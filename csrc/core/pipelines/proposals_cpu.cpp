@@ -41,15 +41,12 @@ int64_t suppress(const Candidates<T>* levels, int64_t level_count, const Proposa
     all.scores.insert(all.scores.end(), some.scores.begin(), some.scores.end());
     groups.resize(all.scores.size(), static_cast<int32_t>(level));
   }
-  constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
-  const NmsInput input{{all.boxes.data(), dtype, Format::kXYXY, 1, static_cast<int64_t>(groups.size()), 0, 4, 1},
-                       {all.scores.data(), dtype, 0, 1},
-                       true,
-                       {groups.data(), DType::kInt32, 0, 1}};
+  const auto n = static_cast<int64_t>(groups.size());
+  const NmsInput input{Boxes::contiguous(reinterpret_cast<const T*>(all.boxes.data()), n),
+                       Scalars::contiguous(all.scores.data(), n), true, Scalars::contiguous(groups.data(), n)};
   std::vector<int64_t> indices(o.post_nms_top_n);
   int64_t count = 0;
-  nms_padded<T>(input, static_cast<T>(o.nms_threshold), {o.post_nms_top_n, false, 0.0}, indices.data(), &count,
-                Serial());
+  nms_padded(input, o.nms_threshold, {o.post_nms_top_n, false, 0.0}, indices.data(), &count, Serial());
   for (int64_t p = 0; p < count; ++p) {
     const Box<T>& box = all.boxes[indices[p]];
     boxes[4 * p] = box.x1, boxes[4 * p + 1] = box.y1, boxes[4 * p + 2] = box.x2, boxes[4 * p + 3] = box.y2;
@@ -62,29 +59,27 @@ int64_t suppress(const Candidates<T>* levels, int64_t level_count, const Proposa
 
 }  // namespace
 
-template <class T>
-void generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, T* boxes, T* scores, int64_t* counts,
+void generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, void* boxes, void* scores, int64_t* counts,
                         const Parallel& parallel) {
-  const int64_t batch = in.deltas.batch;
-  std::vector<Candidates<T>> candidates(batch * in.levels);
-  constexpr double kAnchorNs = 2, kCandidateNs = 100;  // the costs on one core
-  parallel.share(batch * in.levels, kAnchorNs * in.deltas.count / std::max<int64_t>(1, in.levels),
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t i = begin; i < end; ++i)
-                     candidates[i] = candidates_of<T>(in, o, i / in.levels, i % in.levels);
-                 });
-  const int64_t most = std::min(in.deltas.count, in.levels * std::min(in.deltas.count, o.pre_nms_top_n));
-  parallel.share(batch, kCandidateNs * most, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
-      counts[b] = suppress(candidates.data() + b * in.levels, in.levels, o, boxes + b * o.post_nms_top_n * 4,
-                           scores + b * o.post_nms_top_n);
+  with_compute_type(compute_type_of(in), [&](auto t) {
+    using T = decltype(t);
+    const int64_t batch = in.deltas.batch;
+    std::vector<Candidates<T>> candidates(batch * in.levels);
+    constexpr double kAnchorNs = 2, kCandidateNs = 100;  // the costs on one core
+    parallel.share(batch * in.levels, kAnchorNs * in.deltas.count / std::max<int64_t>(1, in.levels),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i)
+                       candidates[i] = candidates_of<T>(in, o, i / in.levels, i % in.levels);
+                   });
+    const int64_t most = std::min(in.deltas.count, in.levels * std::min(in.deltas.count, o.pre_nms_top_n));
+    parallel.share(batch, kCandidateNs * most, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t first = b * o.post_nms_top_n;
+        counts[b] = suppress(candidates.data() + b * in.levels, in.levels, o, static_cast<T*>(boxes) + 4 * first,
+                             static_cast<T*>(scores) + first);
+      }
+    });
   });
 }
-
-#define INSTANTIATE(T)                                                                                  \
-  template void generate_proposals<T>(const ProposalsInput&, const ProposalsOptions&, T*, T*, int64_t*, \
-                                      const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

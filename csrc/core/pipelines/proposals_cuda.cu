@@ -28,9 +28,8 @@ struct State {
 
   DType group_type() const { return levels <= 256 ? DType::kUInt8 : DType::kInt32; }
   NmsInput nms_input() const {
-    constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
-    return {{boxes, dtype, Format::kXYXY, batch, slots, 4 * slots, 4, 1},
-            {scores, dtype, slots, 1},
+    return {Boxes::contiguous(boxes, slots, Format::kXYXY, batch),
+            Scalars::contiguous(scores, slots),
             true,
             {groups, group_type(), slots, 1},
             longest};
@@ -59,7 +58,7 @@ State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, 
   s.boxes = w.take<T>(4 * m), s.scores = w.take<T>(m);
   s.groups = w.take<uint8_t>(m * size_of(s.group_type()));
   s.indices = w.take<int64_t>(s.batch * o.post_nms_top_n);
-  s.nms = w.take<char>(static_cast<int64_t>(nms_workspace(s.nms_input(), o.post_nms_top_n, sizeof(T) == 8)));
+  s.nms = w.take<char>(static_cast<int64_t>(nms_workspace(s.nms_input(), o.post_nms_top_n)));
   *bytes = w.used();
   return s;
 }
@@ -159,37 +158,33 @@ int sort(const ProposalsInput& in, const State<T>& s, void* stream) {
 
 }  // namespace
 
-size_t generate_proposals_workspace(const ProposalsInput& input, const ProposalsOptions& options, bool float64) {
+size_t generate_proposals_workspace(const ProposalsInput& input, const ProposalsOptions& options) {
   size_t bytes;
-  if (float64) carve<double>(nullptr, input, options, &bytes);
-  else carve<float>(nullptr, input, options, &bytes);
+  with_compute_type(compute_type_of(input), [&](auto t) { carve<decltype(t)>(nullptr, input, options, &bytes); });
   return bytes;
 }
 
-template <class T>
-int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, T* boxes, T* scores, int64_t* counts,
+int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, void* boxes, void* scores, int64_t* counts,
                        void* workspace, void* stream) {
-  size_t bytes;
-  const State<T> s = carve<T>(workspace, in, o, &bytes);
-  if (s.batch * s.slots > 0) {
-    BOXOPS_TRY(upload(s.level_offsets, s.levels + 1, stream, [&](int64_t i) { return in.level_offsets[i]; }));
-    int64_t slot = 0;
-    BOXOPS_TRY(upload(s.slot_offsets, s.levels + 1, stream, [&](int64_t level) {
-      return level < s.levels ? std::exchange(slot, slot + slots_of(in, o, level)) : slot;
-    }));
-    BOXOPS_TRY(upload(s.image_sizes, 2 * s.batch, stream, [&](int64_t i) { return in.image_sizes[i]; }));
-    BOXOPS_TRY(sort(in, s, stream));
-    BOXOPS_TRY(launch(decode_kernel<T>, grid_x(blocks_of(s.batch * s.slots, kThreads)), kThreads, stream, in, o, s));
-  }
-  BOXOPS_TRY(nms_padded<T>(s.nms_input(), static_cast<T>(o.nms_threshold), {o.post_nms_top_n, true, -0.5}, s.indices,
-                           counts, s.nms, stream));
-  return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * o.post_nms_top_n, kThreads)), kThreads, stream, s,
-                o.post_nms_top_n, boxes, scores);
+  return with_compute_type(compute_type_of(in), [&](auto t) -> int {
+    using T = decltype(t);
+    size_t bytes;
+    const State<T> s = carve<T>(workspace, in, o, &bytes);
+    if (s.batch * s.slots > 0) {
+      BOXOPS_TRY(upload(s.level_offsets, s.levels + 1, stream, [&](int64_t i) { return in.level_offsets[i]; }));
+      int64_t slot = 0;
+      BOXOPS_TRY(upload(s.slot_offsets, s.levels + 1, stream, [&](int64_t level) {
+        return level < s.levels ? std::exchange(slot, slot + slots_of(in, o, level)) : slot;
+      }));
+      BOXOPS_TRY(upload(s.image_sizes, 2 * s.batch, stream, [&](int64_t i) { return in.image_sizes[i]; }));
+      BOXOPS_TRY(sort(in, s, stream));
+      BOXOPS_TRY(launch(decode_kernel<T>, grid_x(blocks_of(s.batch * s.slots, kThreads)), kThreads, stream, in, o, s));
+    }
+    BOXOPS_TRY(
+        nms_padded(s.nms_input(), o.nms_threshold, {o.post_nms_top_n, true, -0.5}, s.indices, counts, s.nms, stream));
+    return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * o.post_nms_top_n, kThreads)), kThreads, stream, s,
+                  o.post_nms_top_n, static_cast<T*>(boxes), static_cast<T*>(scores));
+  });
 }
-
-#define INSTANTIATE(T) \
-  template int generate_proposals<T>(const ProposalsInput&, const ProposalsOptions&, T*, T*, int64_t*, void*, void*);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cuda

@@ -186,31 +186,27 @@ void pool_backward(const void* grad, const Rois& rois, const Bins& bins, const P
 
 }  // namespace
 
-template <class T>
 void ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
-  pool<T>(features, rois, bins, align_plan<T>(features, rois, bins, parallel), out, parallel);
+  with_compute_type(features.dtype, [&](auto t) {
+    pool(features, rois, bins, align_plan<decltype(t)>(features, rois, bins, parallel), out, parallel);
+  });
 }
-template <class T>
 void ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                            const Parallel& parallel) {
-  pool_backward<T>(grad, rois, bins, align_plan<T>(gradients, rois, bins, parallel), gradients, parallel);
+  with_compute_type(gradients.dtype, [&](auto t) {
+    pool_backward(grad, rois, bins, align_plan<decltype(t)>(gradients, rois, bins, parallel), gradients, parallel);
+  });
 }
-template <class T>
 void ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
-  pool<T>(features, rois, bins, pool_plan<T>(features, rois, bins, parallel), out, parallel);
+  with_compute_type(features.dtype, [&](auto t) {
+    pool(features, rois, bins, pool_plan<decltype(t)>(features, rois, bins, parallel), out, parallel);
+  });
 }
-template <class T>
 void ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                           const Parallel& parallel) {
-  pool_backward<T>(grad, rois, bins, pool_plan<T>(gradients, rois, bins, parallel), gradients, parallel);
+  with_compute_type(gradients.dtype, [&](auto t) {
+    pool_backward(grad, rois, bins, pool_plan<decltype(t)>(gradients, rois, bins, parallel), gradients, parallel);
+  });
 }
-
-#define INSTANTIATE(T)                                                                                             \
-  template void ps_roi_align<T>(const Features&, const Rois&, const Bins&, void*, const Parallel&);                \
-  template void ps_roi_align_backward<T>(const void*, const Rois&, const Bins&, const Features&, const Parallel&); \
-  template void ps_roi_pool<T>(const Features&, const Rois&, const Bins&, void*, const Parallel&);                 \
-  template void ps_roi_pool_backward<T>(const void*, const Rois&, const Bins&, const Features&, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
 
 }  // namespace boxops::cpu

@@ -57,10 +57,8 @@ std::vector<AlignPlan<T>> make_plans(const Features& features, const Rois& rois,
   return plans;
 }
 
-}  // namespace
-
 template <class T>
-void roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
+void align(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
   const Groups groups = Groups::of<T>(features, rois);
   const auto plans = make_plans<T>(features, rois, bins, parallel);
   const int64_t count = bins.height * bins.width, height = tile_rows(bins);
@@ -85,8 +83,8 @@ void roi_align(const Features& features, const Rois& rois, const Bins& bins, voi
 
 // Threads own blocks of channels of bands of rows of a map, and add up the RoIs that touch them in their order.
 template <class T>
-void roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
-                        const Parallel& parallel) {
+void align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                    const Parallel& parallel) {
   const Groups groups = Groups::of<T>(gradients, rois);
   const auto plans = make_plans<T>(gradients, rois, bins, parallel);
   const int64_t count = bins.height * bins.width, height = tile_rows(bins);
@@ -116,10 +114,15 @@ void roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, co
                    });
 }
 
-#define INSTANTIATE(T)                                                                           \
-  template void roi_align<T>(const Features&, const Rois&, const Bins&, void*, const Parallel&); \
-  template void roi_align_backward<T>(const void*, const Rois&, const Bins&, const Features&, const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+void roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, const Parallel& parallel) {
+  with_compute_type(features.dtype, [&](auto t) { align<decltype(t)>(features, rois, bins, out, parallel); });
+}
+void roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
+                        const Parallel& parallel) {
+  with_compute_type(gradients.dtype,
+                    [&](auto t) { align_backward<decltype(t)>(grad, rois, bins, gradients, parallel); });
+}
 
 }  // namespace boxops::cpu

@@ -42,9 +42,10 @@ struct PoolPlan : cpu::Footprint {
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {
+namespace {
 
 template <class T>
-void roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
+void max_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
               const Parallel& parallel) {
   const Groups groups = Groups::of<T>(features, rois);
   std::vector<PoolPlan> plans(rois.count);
@@ -75,7 +76,7 @@ void roi_pool(const Features& features, const Rois& rois, const Bins& bins, void
 
 // Threads own planes of the gradient and add up the RoIs of their image in order.
 template <class T>
-void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
+void max_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
                        const Features& gradients, const Parallel& parallel) {
   const Groups groups = Groups::of<T>(gradients, rois);
   const FeatureMap& map = gradients.level[0];
@@ -102,11 +103,17 @@ void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois
   });
 }
 
-#define INSTANTIATE(T)                                                                                       \
-  template void roi_pool<T>(const Features&, const Rois&, const Bins&, void*, int32_t*, const Parallel&);    \
-  template void roi_pool_backward<T>(const void*, const int32_t*, const Rois&, const Bins&, const Features&, \
-                                     const Parallel&);
-INSTANTIATE(float)
-INSTANTIATE(double)
+}  // namespace
+
+void roi_pool(const Features& features, const Rois& rois, const Bins& bins, void* out, int32_t* argmax,
+              const Parallel& parallel) {
+  with_compute_type(features.dtype,
+                    [&](auto t) { max_pool<decltype(t)>(features, rois, bins, out, argmax, parallel); });
+}
+void roi_pool_backward(const void* grad, const int32_t* argmax, const Rois& rois, const Bins& bins,
+                       const Features& gradients, const Parallel& parallel) {
+  with_compute_type(gradients.dtype,
+                    [&](auto t) { max_pool_backward<decltype(t)>(grad, argmax, rois, bins, gradients, parallel); });
+}
 
 }  // namespace boxops::cpu
