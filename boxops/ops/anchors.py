@@ -9,7 +9,6 @@ import numpy as np
 
 from boxops.ops.backend import (
     backend,
-    check_flag,
     check_list,
     check_numbers,
     check_one_or_pair,
@@ -62,10 +61,7 @@ def multibox_anchors(
     """
     op, like = "multibox_anchors", _or_float32(like)
     height, width = check_pair(op, "size", size, integers=True)
-    sizes, ratios = check_numbers(op, "sizes", sizes), check_numbers(op, "ratios", ratios)
-    return backend(op, like).multibox_anchors(
-        like, height, width, sizes, ratios, check_flag(op, "normalized", normalized)
-    )
+    return backend(op, like).multibox_anchors(like, height, width, sizes, ratios, normalized)
 
 
 def grid_anchors(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_flag, check_number
+from boxops.ops.backend import backend
 
 Array = TypeVar("Array")
-
-ON_INVALID = ("raise", "unmatched")
 
 
 def linear_sum_assignment(
@@ -46,9 +44,8 @@ def linear_sum_assignment(
     Computing 1987; Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II.
     """
     op = "linear_sum_assignment"
-    number = check_choice(op, "on_invalid", on_invalid, ON_INVALID)
     ops = backend(op, cost) if offsets is None else backend(op, cost, offsets)
-    return ops.linear_sum_assignment(cost, check_flag(op, "maximize", maximize), offsets, number)
+    return ops.linear_sum_assignment(cost, maximize, offsets, on_invalid)
 
 
 def detr_cost(
@@ -92,8 +89,5 @@ def detr_cost(
     Source: Carion et al., End-to-End Object Detection with Transformers, ECCV 2020, section 3.1; Zhu et al., Deformable
     DETR, ICLR 2021, appendix A.3.
     """
-    op = "detr_cost"
-    weights = {"class_weight": class_weight, "box_weight": box_weight, "giou_weight": giou_weight}
-    numbers = [check_number(op, name, weight) for name, weight in weights.items()]
     arrays = (logits, boxes, gt_labels, gt_boxes, offsets)
-    return backend(op, *arrays).detr_cost(*arrays, *numbers, check_flag(op, "focal", focal))
+    return backend("detr_cost", *arrays).detr_cost(*arrays, class_weight, box_weight, giou_weight, focal)

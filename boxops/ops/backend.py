@@ -172,11 +172,16 @@ def check_flag(op: str, name: str, value: Any) -> bool:
     return bool(flag)
 
 
-def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> int:
-    """The place of the value among the known ones."""
+def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> str:
+    """The value, if it is one of the known names."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{op}: expected {name} to be one of {', '.join(map(repr, known))}, got {_shown(value)}")
-    return known.index(value)
+    return value
+
+
+def choices(op: str, name: str) -> Sequence[str]:
+    """The names that an argument of the op takes."""
+    return _numpy_ops.SIGNATURES[op][name][2]
 
 
 def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
@@ -222,3 +227,25 @@ def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: b
         kind = "an integer" if integers else "a number"
         raise TypeError(f"{op}: expected {name} as {kind} or {words}, got {_shown(value)}")
     return [check_integer(op, name, side) if integers else check_number(op, name, side) for side in sides]
+
+
+# What the binding for NumPy checks itself, by the kind of an argument; for torch it is done here.
+_CHECKS = {
+    "bool": check_flag,
+    "int": check_integer,
+    "float": check_number,
+    "ints": check_integers,
+    "floats": check_numbers,
+}
+
+
+def checked(op: str, args: Sequence[Any]) -> list[Any]:
+    """An op's arguments, the plain ones checked: numbers of any kind become Python's."""
+    values = []
+    for value, (name, (kind, optional, known)) in zip(args, _numpy_ops.SIGNATURES[op].items(), strict=True):
+        if kind == "name":
+            value = check_choice(op, name, value, known)
+        elif kind in _CHECKS and not (optional and value is None):
+            value = _CHECKS[kind](op, name, value)
+        values.append(value)
+    return values

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_number, check_pair
+from boxops.ops.backend import backend, check_pair
 
 Array = TypeVar("Array")
-
-FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
 def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
@@ -27,7 +25,7 @@ def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
     """
-    return backend("box_area", boxes).box_area(boxes, check_choice("box_area", "fmt", fmt, FORMATS))
+    return backend("box_area", boxes).box_area(boxes, fmt)
 
 
 def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
@@ -44,9 +42,7 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or a format is unknown.
     """
-    in_number = check_choice("box_convert", "in_fmt", in_fmt, FORMATS)
-    out_number = check_choice("box_convert", "out_fmt", out_fmt, FORMATS)
-    return backend("box_convert", boxes).box_convert(boxes, in_number, out_number)
+    return backend("box_convert", boxes).box_convert(boxes, in_fmt, out_fmt)
 
 
 def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
@@ -66,7 +62,7 @@ def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
     """
     op = "clip_boxes_to_image"
     height, width = check_pair(op, "size", size)
-    return backend(op, boxes).clip_boxes(boxes, height, width)
+    return backend(op, boxes).clip_boxes_to_image(boxes, height, width)
 
 
 def remove_small_boxes(boxes: Array, min_size: float) -> Any:
@@ -84,5 +80,4 @@ def remove_small_boxes(boxes: Array, min_size: float) -> Any:
     Raises:
         ValueError: boxes are not ``[N, 4]``, the dtype is not real, or ``min_size`` is NaN.
     """
-    op = "remove_small_boxes"
-    return backend(op, boxes).remove_small_boxes(boxes, check_number(op, "min_size", min_size))
+    return backend("remove_small_boxes", boxes).remove_small_boxes(boxes, min_size)

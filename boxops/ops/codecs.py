@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_number, check_numbers, check_one_or_pair, check_pair
+from boxops.ops.backend import backend, check_choice, check_numbers, check_one_or_pair, check_pair, choices
 
 Array = TypeVar("Array")
 
-_CODINGS = ("rcnn", "yolo_v1", "yolo_v2", "yolo_v3")
+_CODINGS = choices("encode_boxes", "coding")
 _ONES = [1, 1, 1, 1]
 LARGEST_LOG = math.log(1000 / 16)  # of a ratio, before exp; torchvision's
 
 
-def _check(op: str, weights: Any, variances: Any, coding: Any, stride: Any) -> tuple[int, list[Any], list[Any]]:
-    """The coding's number, the weights, and the stride as (y, x), empty for R-CNN."""
-    number = min(check_choice(op, "coding", coding, _CODINGS), 2)  # YOLO v2 and v3 have one
+def _check(op: str, weights: Any, variances: Any, coding: Any, stride: Any) -> tuple[list[Any], list[Any]]:
+    """The weights, and the stride as (y, x), empty for R-CNN."""
+    is_yolo = check_choice(op, "coding", coding, _CODINGS) != "rcnn"
     weights = check_numbers(op, "weights", weights)
     if variances is not None:
         if weights != _ONES:
@@ -27,11 +27,11 @@ def _check(op: str, weights: Any, variances: Any, coding: Any, stride: Any) -> t
             if not 0 < variance < math.inf:
                 raise ValueError(f"{op}: expected variances > 0 and finite, got {variance:g}")
         weights = [1 / variance for variance in variances]
-    if number and (variances is not None or weights != _ONES):
+    if is_yolo and (variances is not None or weights != _ONES):
         raise ValueError(f"{op}: expected no weights or variances for coding {coding!r}, got {weights}")
-    if (stride is None) == (number > 0):
-        raise ValueError(f"{op}: expected {'a' if number else 'no'} stride for coding {coding!r}, got {stride!r}")
-    return number, weights, [] if stride is None else check_one_or_pair(op, "stride", stride, "(y, x)")
+    if (stride is None) == is_yolo:
+        raise ValueError(f"{op}: expected {'a' if is_yolo else 'no'} stride for coding {coding!r}, got {stride!r}")
+    return weights, [] if stride is None else check_one_or_pair(op, "stride", stride, "(y, x)")
 
 
 def encode_boxes(
@@ -73,8 +73,8 @@ def encode_boxes(
     section 2.
     """
     op = "encode_boxes"
-    number, weights, side = _check(op, weights, variances, coding, stride)
-    return backend(op, boxes, anchors).encode_boxes(boxes, anchors, number, weights, side)
+    weights, side = _check(op, weights, variances, coding, stride)
+    return backend(op, boxes, anchors).encode_boxes(boxes, anchors, coding, weights, side)
 
 
 def decode_boxes(
@@ -111,7 +111,7 @@ def decode_boxes(
     Source: as :func:`encode_boxes`.
     """
     op = "decode_boxes"
-    number, weights, side = _check(op, weights, variances, coding, stride)
-    limit = math.inf if clip is None else check_number(op, "clip", clip)
+    weights, side = _check(op, weights, variances, coding, stride)
+    limit = math.inf if clip is None else clip
     limits = [] if size is None else check_pair(op, "size", size)
-    return backend(op, codes, anchors).decode_boxes(codes, anchors, number, weights, side, limit, limits)
+    return backend(op, codes, anchors).decode_boxes(codes, anchors, coding, weights, side, limit, limits)

@@ -7,11 +7,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_choice, check_flag, check_number, check_numbers
+from boxops.ops.backend import backend
 
 Array = TypeVar("Array")
-
-CONF_TYPES = ("avg", "max", "box_and_model_avg", "absent_model_aware_avg")
 
 
 def _of_models(op: str, name: str, values: Any, dtype: Any = None) -> list[Any]:
@@ -86,21 +84,13 @@ def weighted_boxes_fusion(
     Source: Solovyev et al. 2021, Weighted boxes fusion, section 3, and its package ensemble-boxes.
     """
     op = "weighted_boxes_fusion"
-    kind = check_choice(op, "conf_type", conf_type, CONF_TYPES)
     boxes = _of_models(op, "boxes_list", boxes_list, np.float64)
     if not boxes:
         raise ValueError(f"{op}: expected the boxes of one model at least, got none")
     boxes = [np.empty((0, 4)) if isinstance(some, np.ndarray) and some.shape == (0,) else some for some in boxes]
     scores = _of_models(op, "scores_list", scores_list, np.float64)
     labels = _of_models(op, "labels_list", labels_list)
-    numbers = [1.0] * len(boxes) if weights is None else list(map(float, check_numbers(op, "weights", weights)))
+    numbers = [1.0] * len(boxes) if weights is None else weights
     return backend(op, *boxes, *scores, *labels).weighted_boxes_fusion(
-        boxes,
-        scores,
-        labels,
-        numbers,
-        check_number(op, "iou_thr", iou_thr),
-        check_number(op, "skip_box_thr", skip_box_thr),
-        kind,
-        check_flag(op, "allows_overflow", allows_overflow),
+        boxes, scores, labels, numbers, iou_thr, skip_box_thr, conf_type, allows_overflow
     )

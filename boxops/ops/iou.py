@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_flag, check_number
-from boxops.ops.boxes import FORMATS
+from boxops.ops.backend import backend, check_choice, check_number
 
 Array = TypeVar("Array")
-
-_IOU, _IOA, _GIOU, _DIOU, _CIOU = range(5)
-
-
-def _measure(
-    op: str, measure: int, boxes1: Any, boxes2: Any, fmt: str, paired: bool, iou_eps: float, eps: float
-) -> Any:
-    number, paired = check_choice(op, "fmt", fmt, FORMATS), check_flag(op, "paired", paired)
-    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, measure, paired, number, iou_eps, eps)
 
 
 def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = False) -> Array:
@@ -40,7 +30,7 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
         ValueError: shapes do not fit, a dtype is not real, devices differ, or ``fmt`` is unknown.
         TypeError: the two are not arrays of one kind.
     """
-    return _measure("box_iou", _IOU, boxes1, boxes2, fmt, paired, 0.0, 0.0)
+    return backend("box_iou", boxes1, boxes2).iou(boxes1, boxes2, "box_iou", paired, fmt, 0.0, False)
 
 
 def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
@@ -49,7 +39,7 @@ def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = F
     This is detectron2's ``pairwise_ioa``; for COCO's crowd rule pass the crowd boxes first.
     Arguments, result and errors as for :func:`box_iou`; 0 where the second box has no area.
     """
-    return _measure("box_ioa", _IOA, boxes1, boxes2, fmt, paired, 0.0, 0.0)
+    return backend("box_ioa", boxes1, boxes2).iou(boxes1, boxes2, "box_ioa", paired, fmt, 0.0, False)
 
 
 def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
@@ -58,7 +48,8 @@ def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", pair
     Arguments and errors as for :func:`box_iou`. A NaN box gives NaN, so that a diverged regression shows.
     Source: Rezatofighi et al., CVPR 2019, section 3.
     """
-    return _measure("generalized_box_iou", _GIOU, boxes1, boxes2, fmt, paired, 0.0, 0.0)
+    op = "generalized_box_iou"
+    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, op, paired, fmt, 0.0, False)
 
 
 def distance_box_iou(
@@ -70,7 +61,7 @@ def distance_box_iou(
     gives NaN. Source: Zheng et al., AAAI 2020, equation 7.
     """
     op = "distance_box_iou"
-    return _measure(op, _DIOU, boxes1, boxes2, fmt, paired, 0.0, check_number(op, "eps", eps))
+    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, op, paired, fmt, eps, False)
 
 
 def complete_box_iou(
@@ -84,13 +75,13 @@ def complete_box_iou(
     Source: Zheng et al., AAAI 2020, equations 9 to 11.
     """
     op = "complete_box_iou"
-    return _measure(op, _CIOU, boxes1, boxes2, fmt, paired, 0.0, check_number(op, "eps", eps))
+    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, op, paired, fmt, eps, False)
 
 
-def _loss(op: str, measure: int, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
+def _loss(measure: str, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
+    op = measure + "_loss"
     check_choice(op, "reduction", reduction, ("none", "mean", "sum"))
-    eps = check_number(op, "eps", eps)
-    iou = _measure(op, measure, boxes1, boxes2, "xyxy", True, eps, eps)
+    iou = backend(op, boxes1, boxes2).iou(boxes1, boxes2, measure, True, "xyxy", check_number(op, "eps", eps), True)
     loss = 1 - iou if iou.shape else (1 - iou[None])[0]  # NumPy 1 makes float64 of a 0-d float32
     if reduction == "none":
         return loss
@@ -118,14 +109,14 @@ def generalized_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "non
 
     Source: Rezatofighi et al., CVPR 2019.
     """
-    return _loss("generalized_box_iou_loss", _GIOU, boxes1, boxes2, reduction, eps)
+    return _loss("generalized_box_iou", boxes1, boxes2, reduction, eps)
 
 
 def distance_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:
     """1 - distance IoU of paired boxes; see :func:`generalized_box_iou_loss`. Source: Zheng et al., AAAI 2020."""
-    return _loss("distance_box_iou_loss", _DIOU, boxes1, boxes2, reduction, eps)
+    return _loss("distance_box_iou", boxes1, boxes2, reduction, eps)
 
 
 def complete_box_iou_loss(boxes1: Array, boxes2: Array, reduction: str = "none", eps: float = 1e-7) -> Array:
     """1 - complete IoU of paired boxes; see :func:`generalized_box_iou_loss`. Source: Zheng et al., AAAI 2020."""
-    return _loss("complete_box_iou_loss", _CIOU, boxes1, boxes2, reduction, eps)
+    return _loss("complete_box_iou", boxes1, boxes2, reduction, eps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_integer, check_number, check_pair
+from boxops.ops.backend import backend, check_pair
 
 Array = TypeVar("Array")
 
@@ -39,11 +39,7 @@ def paste_masks(
     """
     op = "paste_masks"
     height, width = check_pair(op, "image_size", image_size, integers=True)
-    if threshold is not None:
-        threshold = check_number(op, "threshold", threshold)
-    return backend(op, masks, boxes).paste_masks(
-        masks, boxes, height, width, check_integer(op, "padding", padding), threshold
-    )
+    return backend(op, masks, boxes).paste_masks(masks, boxes, height, width, padding, threshold)
 
 
 def masks_to_boxes(masks: Array) -> Array:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_flag, check_number
+from boxops.ops.backend import backend
 
 Array = TypeVar("Array")
-
-
-def _optional_number(op: str, name: str, value: Any) -> Any:
-    return None if value is None else check_number(op, name, value)
 
 
 def match_max_iou(
@@ -61,14 +57,10 @@ def match_max_iou(
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.2.
     """
-    op = "match_max_iou"
-    high = check_number(op, "high", high)
-    low = high if low is None else check_number(op, "low", low)
-    low_quality = check_flag(op, "allow_low_quality", allow_low_quality)
-    ignore_threshold = check_number(op, "ignore_threshold", ignore_threshold)
     more = (offsets, ignore_boxes, ignore_offsets)
-    ops = backend(op, anchors, gt_boxes, *(array for array in more if array is not None))
-    return ops.match_max_iou(anchors, gt_boxes, high, low, low_quality, *more, ignore_threshold)
+    ops = backend("match_max_iou", anchors, gt_boxes, *(array for array in more if array is not None))
+    low = high if low is None else low
+    return ops.match_max_iou(anchors, gt_boxes, high, low, allow_low_quality, *more, ignore_threshold)
 
 
 def match_greedy(
@@ -95,10 +87,8 @@ def match_greedy(
 
     Source: Liu et al., SSD, ECCV 2016, section 2.2.
     """
-    op = "match_greedy"
-    threshold = _optional_number(op, "iou_threshold", iou_threshold)
     arrays: tuple[Any, ...] = (anchors, gt_boxes) if offsets is None else (anchors, gt_boxes, offsets)
-    return backend(op, *arrays).match_greedy(anchors, gt_boxes, threshold, offsets)
+    return backend("match_greedy", *arrays).match_greedy(anchors, gt_boxes, iou_threshold, offsets)
 
 
 def match_greedy_matrix(iou: Array, iou_threshold: float | None = None) -> tuple[Array, Array]:
@@ -115,6 +105,4 @@ def match_greedy_matrix(iou: Array, iou_threshold: float | None = None) -> tuple
         ValueError: ``iou`` is not floating or has another shape, or the threshold is negative or NaN.
         TypeError: ``iou`` is not an array, or the threshold is not a number.
     """
-    op = "match_greedy_matrix"
-    threshold = _optional_number(op, "iou_threshold", iou_threshold)
-    return backend(op, iou).match_greedy_matrix(iou, threshold)
+    return backend("match_greedy_matrix", iou).match_greedy_matrix(iou, iou_threshold)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_integer, check_number
+from boxops.ops.backend import backend
 
 Array = TypeVar("Array")
 
@@ -29,7 +29,7 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
         ValueError: shapes do not fit, a dtype is not real, devices differ, or the threshold is negative or NaN.
         TypeError: boxes and scores are not arrays of one kind.
     """
-    return backend("nms", boxes, scores).nms(boxes, scores, check_number("nms", "iou_threshold", iou_threshold))
+    return backend("nms", boxes, scores).nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
@@ -49,8 +49,7 @@ def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) 
         ValueError, TypeError: as :func:`nms`. On the CPU also for ``idxs`` that are fractions, NaN or infinite; on
             CUDA, where nobody waits to look at them, equal ones are a group, and so are all NaN.
     """
-    threshold = check_number("batched_nms", "iou_threshold", iou_threshold)
-    return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, threshold)
+    return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, iou_threshold)
 
 
 def nms_padded(
@@ -82,12 +81,5 @@ def nms_padded(
     Raises:
         ValueError, TypeError: as :func:`batched_nms`, for labels as for ``idxs``; also for a negative ``max_output``.
     """
-    op = "nms_padded"
-    max_output = check_integer(op, "max_output", max_output)
-    if score_threshold is not None:
-        score_threshold = check_number(op, "score_threshold", score_threshold)
     arrays: tuple[Any, ...] = (boxes, scores) if labels is None else (boxes, scores, labels)
-    ops = backend(op, *arrays)
-    return ops.nms_padded(
-        boxes, scores, check_number(op, "iou_threshold", iou_threshold), max_output, labels, score_threshold
-    )
+    return backend("nms_padded", *arrays).nms_padded(boxes, scores, iou_threshold, max_output, labels, score_threshold)

@@ -7,11 +7,6 @@ from typing import TypeVar
 
 from boxops.ops.backend import (
     backend,
-    check_flag,
-    check_integer,
-    check_integers,
-    check_number,
-    check_numbers,
     check_pairs,
 )
 from boxops.ops.codecs import LARGEST_LOG
@@ -71,21 +66,20 @@ def generate_proposals(
     which this is the fused form.
     """
     op = "generate_proposals"
-    counts = check_integers(op, "num_anchors_per_level", num_anchors_per_level)
-    sizes = [float(side) for side in check_pairs(op, "image_sizes", image_sizes)]
+    sizes = check_pairs(op, "image_sizes", image_sizes)
     return backend(op, objectness, deltas, anchors).generate_proposals(
         objectness,
         deltas,
         anchors,
-        counts,
+        num_anchors_per_level,
         sizes,
-        check_integer(op, "pre_nms_top_n", pre_nms_top_n),
-        check_integer(op, "post_nms_top_n", post_nms_top_n),
-        check_number(op, "nms_threshold", nms_threshold),
-        check_number(op, "score_threshold", score_threshold),
-        check_number(op, "min_size", min_size),
-        check_numbers(op, "weights", weights),
-        check_number(op, "clip", clip),
+        pre_nms_top_n,
+        post_nms_top_n,
+        nms_threshold,
+        score_threshold,
+        min_size,
+        weights,
+        clip,
     )
 
 
@@ -132,18 +126,6 @@ def detect(
     Source: Girshick et al. 2014, section 2.2; Liu et al. 2016, "SSD", section 3; torchvision's
     ``postprocess_detections`` of ``RoIHeads`` and ``SSD``.
     """
-    op = "detect"
-    if topk_per_class is not None:
-        topk_per_class = check_integer(op, "topk_per_class", topk_per_class)
-    if min_size is not None:
-        min_size = check_number(op, "min_size", min_size)
-    return backend(op, boxes, scores).detect(
-        boxes,
-        scores,
-        check_number(op, "score_threshold", score_threshold),
-        check_number(op, "iou_threshold", iou_threshold),
-        check_integer(op, "max_detections", max_detections),
-        topk_per_class,
-        min_size,
-        check_flag(op, "class_agnostic", class_agnostic),
+    return backend("detect", boxes, scores).detect(
+        boxes, scores, score_threshold, iou_threshold, max_detections, topk_per_class, min_size, class_agnostic
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import backend, check_flag, check_integer, check_number, check_numbers, check_one_or_pair
+from boxops.ops.backend import backend, check_one_or_pair
 
 Array = TypeVar("Array")
 
@@ -47,9 +47,7 @@ def roi_align(
     op = "roi_align"
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    scale = check_number(op, "spatial_scale", spatial_scale)
-    ratio = check_integer(op, "sampling_ratio", sampling_ratio)
-    return ops.roi_align(input, boxes, images, height, width, scale, ratio, check_flag(op, "aligned", aligned))
+    return ops.roi_align(input, boxes, images, height, width, spatial_scale, sampling_ratio, aligned)
 
 
 def roi_pool(
@@ -73,7 +71,7 @@ def roi_pool(
     op = "roi_pool"
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    return ops.roi_pool(input, boxes, images, height, width, check_number(op, "spatial_scale", spatial_scale))
+    return ops.roi_pool(input, boxes, images, height, width, spatial_scale)
 
 
 def ps_roi_align(
@@ -100,10 +98,7 @@ def ps_roi_align(
     op = "ps_roi_align"
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    scale = check_number(op, "spatial_scale", spatial_scale)
-    return ops.ps_roi_align(
-        input, boxes, images, height, width, scale, check_integer(op, "sampling_ratio", sampling_ratio)
-    )
+    return ops.ps_roi_align(input, boxes, images, height, width, spatial_scale, sampling_ratio)
 
 
 def ps_roi_pool(
@@ -127,7 +122,7 @@ def ps_roi_pool(
     op = "ps_roi_pool"
     boxes, images, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    return ops.ps_roi_pool(input, boxes, images, height, width, check_number(op, "spatial_scale", spatial_scale))
+    return ops.ps_roi_pool(input, boxes, images, height, width, spatial_scale)
 
 
 def multiscale_roi_align(
@@ -163,7 +158,6 @@ def multiscale_roi_align(
     op = "multiscale_roi_align"
     if not isinstance(features, list | tuple) or not features:
         raise TypeError(f"{op}: expected features as a list of arrays, got {_kind(features)}")
-    scales = check_numbers(op, "scales", scales)
     boxes, images, ops = _prepared(op, features[0], boxes, *features[1:])
     height, width = _size(op, output_size)
     return ops.multiscale_roi_align(
@@ -173,10 +167,10 @@ def multiscale_roi_align(
         height,
         width,
         scales,
-        check_integer(op, "sampling_ratio", sampling_ratio),
-        check_flag(op, "aligned", aligned),
-        check_number(op, "canonical_scale", canonical_scale),
-        check_integer(op, "canonical_level", canonical_level),
+        sampling_ratio,
+        aligned,
+        canonical_scale,
+        canonical_level,
     )
 
 

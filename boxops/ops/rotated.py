@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_flag, check_number
+from boxops.ops.backend import backend
 
 Array = TypeVar("Array")
 
@@ -34,7 +34,6 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
 
     Source: the area is computed by Green's theorem on the clamped outline (``csrc/core/common/rotated_geometry.h``).
     """
-    paired = check_flag("rotated_box_iou", "paired", paired)
     return backend("rotated_box_iou", boxes1, boxes2).rotated_box_iou(boxes1, boxes2, paired)
 
 
@@ -58,8 +57,7 @@ def rotated_nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
         ValueError: shapes do not fit, a dtype is not real, devices differ, or the threshold is negative or NaN.
         TypeError: boxes and scores are not arrays of one kind.
     """
-    threshold = check_number("rotated_nms", "iou_threshold", iou_threshold)
-    return backend("rotated_nms", boxes, scores).rotated_nms(boxes, scores, threshold)
+    return backend("rotated_nms", boxes, scores).rotated_nms(boxes, scores, iou_threshold)
 
 
 def batched_rotated_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
@@ -75,5 +73,4 @@ def batched_rotated_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold:
     Raises:
         ValueError, TypeError: as :func:`rotated_nms`, and for ``idxs`` as :func:`batched_nms`.
     """
-    threshold = check_number("batched_rotated_nms", "iou_threshold", iou_threshold)
-    return backend("batched_rotated_nms", boxes, scores, idxs).batched_rotated_nms(boxes, scores, idxs, threshold)
+    return backend("batched_rotated_nms", boxes, scores, idxs).batched_rotated_nms(boxes, scores, idxs, iou_threshold)

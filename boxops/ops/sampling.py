@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from boxops.ops.backend import as_number, backend, check_integer, check_number, is_integer
+from boxops.ops.backend import as_number, backend, is_integer
 
 Array = TypeVar("Array")
 
@@ -56,9 +56,8 @@ def sample_matches(
     numbers: as easy as 1, 2, 3, SC 2011 (Philox4x32-10).
     """
     op = "sample_matches"
-    fraction = check_number(op, "positive_fraction", positive_fraction)
     ops = backend(op, matches)
-    return ops.sample_matches(matches, check_integer(op, "size", size), fraction, _seed(op, ops, matches, seed))
+    return ops.sample_matches(matches, size, positive_fraction, _seed(op, ops, matches, seed))
 
 
 def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_negatives: int = 0) -> Array:
@@ -79,7 +78,4 @@ def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_
 
     Source: Liu et al., SSD: Single Shot MultiBox Detector, ECCV 2016, section 2.2.
     """
-    op = "mine_hard_negatives"
-    ratio = check_number(op, "ratio", ratio)
-    ops = backend(op, loss, matches)
-    return ops.mine_hard_negatives(loss, matches, ratio, check_integer(op, "min_negatives", min_negatives))
+    return backend("mine_hard_negatives", loss, matches).mine_hard_negatives(loss, matches, ratio, min_negatives)

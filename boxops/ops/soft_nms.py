@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_number
+from boxops.ops.backend import backend
 
 Array = TypeVar("Array")
-
-METHODS = ("linear", "gaussian")
 
 
 def soft_nms(
@@ -51,15 +49,5 @@ def soft_nms(
 
     Source: Bodla et al. 2017, Soft-NMS: Improving Object Detection With One Line of Code, section 3.
     """
-    op = "soft_nms"
-    number = check_choice(op, "method", method, METHODS)
     arrays = (boxes, scores) if idxs is None else (boxes, scores, idxs)
-    return backend(op, *arrays).soft_nms(
-        boxes,
-        scores,
-        check_number(op, "iou_threshold", iou_threshold),
-        number,
-        check_number(op, "sigma", sigma),
-        check_number(op, "score_threshold", score_threshold),
-        idxs,
-    )
+    return backend("soft_nms", *arrays).soft_nms(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs)

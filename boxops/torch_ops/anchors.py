@@ -6,10 +6,6 @@ import torch
 
 from boxops.torch_ops.common import not_differentiable
 
-multibox_anchors = torch.ops.boxops.multibox_anchors.default
-grid_anchors = torch.ops.boxops.grid_anchors.default
-cell_anchors = torch.ops.boxops.cell_anchors.default
-
 
 @torch.library.register_fake("boxops::multibox_anchors")
 def _(like, height, width, sizes, ratios, normalized):
@@ -28,6 +24,7 @@ def _(like, height, width, priors, stride_y, stride_x):
 
 
 # Only dtype and device of `like` matter: a map in training draws no graph after it, and its tangent moves no anchor.
-for _op in (multibox_anchors, grid_anchors, cell_anchors):
-    not_differentiable(_op._opname, refuse_tangents=False)
-    torch.library.register_vmap(_op, lambda info, in_dims, *args, op=_op: (op(*args), None))
+for _op in ("multibox_anchors", "grid_anchors", "cell_anchors"):
+    _operator = getattr(torch.ops.boxops, _op).default
+    not_differentiable(_op, refuse_tangents=False)
+    torch.library.register_vmap(_operator, lambda info, in_dims, *args, op=_operator: (op(*args), None))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, entry, loop_over_batch, not_differentiable
-
-linear_sum_assignment = torch.ops.boxops.linear_sum_assignment.default
-detr_cost = entry("detr_cost")
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::linear_sum_assignment")

@@ -7,24 +7,21 @@ from torch import Tensor
 
 from boxops.torch_ops.common import broadcast_over_batch, compute_type, differentiable, entry, loop_over_batch
 
-box_area = entry("box_area")
 box_convert = entry("box_convert")
-clip_boxes = entry("clip_boxes")
-remove_small_boxes = torch.ops.boxops.remove_small_boxes.default
 
 
 @torch.library.register_fake("boxops::box_area")
-def _(boxes, format):
+def _(boxes, fmt):
     return boxes.new_empty(boxes.shape[:-1], dtype=compute_type(boxes.dtype))
 
 
 @torch.library.register_fake("boxops::box_convert")
-def _(boxes, from_format, to_format):
+def _(boxes, in_fmt, out_fmt):
     dtype = boxes.dtype if boxes.dtype.is_floating_point else compute_type(boxes.dtype)
     return boxes.new_empty(boxes.shape, dtype=dtype)
 
 
-@torch.library.register_fake("boxops::clip_boxes")
+@torch.library.register_fake("boxops::clip_boxes_to_image")
 def _(boxes, height, width):
     return boxes.new_empty(boxes.shape)
 
@@ -35,8 +32,16 @@ def _(boxes, min_size):
 
 
 # How the corners (x1, x2) depend on the two numbers of a format, and back; y alike. A row per output.
-_TO_CORNERS = (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (1.0, 1.0)), ((1.0, -0.5), (1.0, 0.5)))
-_FROM_CORNERS = (((1.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (-1.0, 1.0)), ((0.5, 0.5), (-1.0, 1.0)))
+_TO_CORNERS = {
+    "xyxy": ((1.0, 0.0), (0.0, 1.0)),
+    "xywh": ((1.0, 0.0), (1.0, 1.0)),
+    "cxcywh": ((1.0, -0.5), (1.0, 0.5)),
+}
+_FROM_CORNERS = {
+    "xyxy": ((1.0, 0.0), (0.0, 1.0)),
+    "xywh": ((1.0, 0.0), (-1.0, 1.0)),
+    "cxcywh": ((0.5, 0.5), (-1.0, 1.0)),
+}
 
 
 def _transposed(matrix, grad: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ def _keep_formats(ctx, inputs, output):
 def _side_slopes(ctx, dtype: torch.dtype) -> Tensor:
     """How the area moves with width and height: by the other one. A clamp passes nothing from its limit on."""
     (boxes,) = ctx.saved_tensors
-    corners = box_convert(boxes.to(dtype), *ctx.rest, 0)
+    corners = box_convert(boxes.to(dtype), *ctx.rest, "xyxy")
     size = corners[..., 2:] - corners[..., :2]
     return size.clamp(min=0).flip(-1) * (size > 0)
 
@@ -70,14 +75,14 @@ def _area_backward(ctx, grad: Tensor):
 
 
 def _area_jvp(ctx, tangent: Tensor, _):
-    corners = box_convert(tangent.to(compute_type(tangent.dtype)), *ctx.rest, 0)
+    corners = box_convert(tangent.to(compute_type(tangent.dtype)), *ctx.rest, "xyxy")
     return (_side_slopes(ctx, corners.dtype) * (corners[..., 2:] - corners[..., :2])).sum(-1)
 
 
 def _convert_backward(ctx, grad: Tensor):
-    from_format, to_format = ctx.rest
-    corners = _transposed(_FROM_CORNERS[to_format], grad.to(compute_type(grad.dtype)))
-    return (_transposed(_TO_CORNERS[from_format], corners).to(grad.dtype),)
+    in_fmt, out_fmt = ctx.rest
+    corners = _transposed(_FROM_CORNERS[out_fmt], grad.to(compute_type(grad.dtype)))
+    return (_transposed(_TO_CORNERS[in_fmt], corners).to(grad.dtype),)
 
 
 def _convert_jvp(ctx, tangent: Tensor, *_):
@@ -103,6 +108,6 @@ def _clip_jvp(ctx, tangent: Tensor, *_):
 
 differentiable("box_area", _keep_boxes, _area_backward, _area_jvp)
 differentiable("box_convert", _keep_formats, _convert_backward, _convert_jvp)
-differentiable("clip_boxes", _keep_boxes, _clip_backward, _clip_jvp)
-broadcast_over_batch(1, "box_area", "box_convert", "clip_boxes")
+differentiable("clip_boxes_to_image", _keep_boxes, _clip_backward, _clip_jvp)
+broadcast_over_batch(1, "box_area", "box_convert", "clip_boxes_to_image")
 loop_over_batch("remove_small_boxes")

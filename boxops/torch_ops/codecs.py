@@ -15,8 +15,6 @@ from boxops.torch_ops.common import (
     entry,
 )
 
-encode_boxes = entry("encode_boxes")
-decode_boxes = entry("decode_boxes")
 encode_boxes_backward = entry("encode_boxes_backward")
 decode_boxes_backward = entry("decode_boxes_backward")
 

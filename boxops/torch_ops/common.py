@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import is_
 from typing import Any, NoReturn
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
+
+from boxops.ops.backend import checked
 
 _library = torch.library.Library("boxops", "FRAGMENT")
 
@@ -53,21 +56,31 @@ def _may_differentiate(args: Iterable) -> bool:
     return _may_have_tangents() or (_is_grad_enabled() and _any_requires_grad(*args))
 
 
-_is_plain = frozenset((Tensor, torch.nn.Parameter, bool, int, float, type(None))).issuperset
+_is_plain = frozenset((Tensor, torch.nn.Parameter, bool, int, float, str, type(None))).issuperset
 
 
 def entry(op: str) -> Callable:
-    """An operator, for callers of boxops. Its Autograd kernel is Python's and takes longer than a small op: where it
-    would but hand on, it is passed over. Not where others' code may run: that of subclasses and modes.
+    """An operator, for callers of boxops: its plain arguments are checked, numbers of other kinds become Python's.
+
+    Its Autograd kernel is Python's and takes longer than a small op: where it would but hand on, it is passed over. Not
+    where others' code may run: that of subclasses and modes.
     """
     operator = getattr(torch.ops.boxops, op).default
     below_autograd = torch._C._AutoDispatchBelowAutograd
 
     def call(*args):
-        if _is_compiling() or not _is_plain(map(type, args)) or _function_modes() or _may_differentiate(args):
-            return operator(*args)
-        with below_autograd():
-            return operator(*args)
+        if _is_compiling() or not _is_plain(map(type, args)):
+            return operator(*checked(op, args))
+        try:  # torch looks at Python's own numbers sooner than we do
+            if _function_modes() or _may_differentiate(args):
+                return operator(*args)
+            with below_autograd():
+                return operator(*args)
+        except Exception:
+            values = checked(op, args)
+            if all(map(is_, values, args)):
+                raise
+            return operator(*values)
 
     return call
 

@@ -6,8 +6,6 @@ import torch
 
 from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
-weighted_boxes_fusion = torch.ops.boxops.weighted_boxes_fusion.default
-
 
 @torch.library.register_fake("boxops::weighted_boxes_fusion")
 def _(boxes, scores, labels, weights, iou_threshold, skip_box_threshold, confidence, allows_overflow):

@@ -15,7 +15,6 @@ from boxops.torch_ops.common import (
     entry,
 )
 
-iou = entry("iou")
 iou_backward = entry("iou_backward")
 
 
@@ -25,7 +24,7 @@ def _lead(boxes1: Tensor, boxes2: Tensor, paired: bool) -> torch.Size:
 
 
 @torch.library.register_fake("boxops::iou")
-def _(boxes1, boxes2, measure, paired, format, iou_eps, eps):
+def _(boxes1, boxes2, measure, paired, fmt, eps, loss):
     shape = _lead(boxes1, boxes2, paired)
     if not paired:
         if min(boxes1.dim(), boxes2.dim()) < 2:
@@ -37,7 +36,7 @@ def _(boxes1, boxes2, measure, paired, format, iou_eps, eps):
 
 
 @torch.library.register_fake("boxops::iou_backward")
-def _(grad, boxes1, boxes2, measure, paired, format, iou_eps, eps):
+def _(grad, boxes1, boxes2, measure, paired, fmt, eps, loss):
     lead, start = _lead(boxes1, boxes2, paired), -1 if paired else -2
     return grad.new_empty((*lead, *boxes1.shape[start:])), grad.new_empty((*lead, *boxes2.shape[start:]))
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import entry, loop_over_batch, not_differentiable
-
-paste_masks = entry("paste_masks")
-masks_to_boxes = entry("masks_to_boxes")
+from boxops.torch_ops.common import loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::paste_masks")

@@ -7,11 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, entry, loop_over_batch, not_differentiable
-
-match_greedy = entry("match_greedy")
-match_greedy_matrix = entry("match_greedy_matrix")
-match_max_iou = entry("match_max_iou")
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 
 def _results(shape: Sequence[int], *inputs: Tensor) -> tuple[Tensor, Tensor]:

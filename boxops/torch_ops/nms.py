@@ -7,10 +7,6 @@ from torch import Tensor
 
 from boxops.torch_ops.common import loop_over_batch
 
-nms = torch.ops.boxops.nms.default
-batched_nms = torch.ops.boxops.batched_nms.default
-nms_padded = torch.ops.boxops.nms_padded.default
-
 
 def _indices(boxes: Tensor) -> Tensor:
     size = torch.library.get_ctx().new_dynamic_size()
@@ -28,7 +24,7 @@ def _(boxes, scores, idxs, iou_threshold):
 
 
 @torch.library.register_fake("boxops::nms_padded")
-def _(boxes, scores, iou_threshold, max_output, labels, score_threshold):
+def _(boxes, scores, iou_threshold, max_output, idxs, score_threshold):
     if boxes.dim() != 3:
         raise ValueError(f"nms_padded: expected boxes of shape [B, N, 4], got {[*boxes.shape]}")
     batch = boxes.shape[0]

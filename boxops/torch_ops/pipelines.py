@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, entry, loop_over_batch, not_differentiable
-
-generate_proposals = torch.ops.boxops.generate_proposals.default
-detect = entry("detect")
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::generate_proposals")

@@ -18,11 +18,6 @@ from boxops.torch_ops.common import (
 
 _ops = torch.ops.boxops
 
-roi_align = entry("roi_align")
-multiscale_roi_align = _ops.multiscale_roi_align.default
-ps_roi_align = entry("ps_roi_align")
-ps_roi_pool = entry("ps_roi_pool")
-roi_pool = entry("roi_pool")
 _roi_pool_backward = entry("roi_pool_backward")
 
 
@@ -183,7 +178,7 @@ def _levels_jvp(ctx, *tangents):
     _check_tangents("multiscale_roi_align", *tangents[count:])
     like = next(tangent for tangent in tangents if tangent is not None)
     levels = [like.new_zeros(s) if t is None else t for t, s in zip(tangents[:count], ctx.shapes, strict=True)]
-    return multiscale_roi_align(levels, *ctx.saved_tensors, *ctx.rest)
+    return _ops.multiscale_roi_align.default(levels, *ctx.saved_tensors, *ctx.rest)
 
 
 differentiable("multiscale_roi_align", _keep_levels, _levels_backward, _levels_jvp)

@@ -5,11 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, differentiable, entry, keep_nothing, loop_over_batch
-
-rotated_box_iou = entry("rotated_box_iou")
-rotated_nms = torch.ops.boxops.rotated_nms.default
-batched_rotated_nms = torch.ops.boxops.batched_rotated_nms.default
+from boxops.torch_ops.common import compute_type, differentiable, keep_nothing, loop_over_batch
 
 
 @torch.library.register_fake("boxops::rotated_box_iou")

@@ -6,9 +6,6 @@ import torch
 
 from boxops.torch_ops.common import loop_over_batch
 
-sample_matches = torch.ops.boxops.sample_matches.default
-mine_hard_negatives = torch.ops.boxops.mine_hard_negatives.default
-
 
 @torch.library.register_fake("boxops::sample_matches")
 def _(matches, size, positive_fraction, seed):

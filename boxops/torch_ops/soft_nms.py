@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, entry, loop_over_batch, not_differentiable
-
-soft_nms = entry("soft_nms")
+from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::soft_nms")

@@ -20,7 +20,8 @@ namespace boxops {
 namespace {
 
 static_assert(static_cast<int>(DType::kBool) == BOXOPS_BOOL && static_cast<int>(Format::kCXCYWH) == BOXOPS_CXCYWH &&
-              static_cast<int>(Measure::kCIoU) == BOXOPS_CIOU && static_cast<int>(DeviceType::kCUDA) == BOXOPS_CUDA);
+              static_cast<int>(Coding::kYOLOv3) == BOXOPS_YOLOV3 && static_cast<int>(Measure::kCIoU) == BOXOPS_CIOU &&
+              static_cast<int>(DeviceType::kCUDA) == BOXOPS_CUDA);
 
 thread_local char last_error[1024] = "";
 
@@ -29,10 +30,10 @@ struct Result {
   Array array;
 };
 
-// One call: the arrays of C as Arrays, and memory of our own.
-class Call final : public Framework {
+// One call from C: its arrays as Arrays, its enums, and memory of our own.
+class CFramework final : public Framework {
  public:
-  Call(const char* op, void* stream) : op_(op), stream_(stream) {}
+  CFramework(const char* op, void* stream) : op_(op), stream_(stream) {}
 
   Array in(const char* name, const boxops_tensor* t) const {
     if (t == nullptr) fail(op_, std::string(name) + " to be an array", "NULL");
@@ -59,6 +60,14 @@ class Call final : public Framework {
   }
   std::optional<Array> optional(const char* name, const boxops_tensor* t) const {
     return t == nullptr ? std::nullopt : std::optional<Array>(in(name, t));
+  }
+
+  template <class Enum>
+  Enum in(const char* name, int value) const {
+    const int count = static_cast<int>(kNames<Enum>.size());
+    if (value < 0 || value >= count)
+      fail(op_, std::string(name) + " in 0.." + std::to_string(count - 1), std::to_string(value));
+    return static_cast<Enum>(value);
   }
 
   Array empty(const Dims& sizes, DType dtype, Device device) override {
@@ -91,7 +100,7 @@ boxops_status run(const char* op, void* stream, const std::array<boxops_tensor**
       if (one == nullptr) fail(op, "a place for each result", "NULL");
     for (boxops_tensor** one : out) *one = nullptr;
     try {
-      Call call(op, stream);
+      CFramework call(op, stream);
       auto arrays = as_tuple(f(call));
       std::array<std::unique_ptr<Result>, n> results;
       size_t i = 0;
@@ -156,54 +165,57 @@ void boxops_set_num_threads(int64_t n) { set_num_threads(n); }
 int64_t boxops_get_num_threads() { return num_threads(); }
 
 boxops_status boxops_box_area(const boxops_tensor* boxes, boxops_format format, boxops_tensor** area, void* stream) {
-  return run("box_area", stream, to(area), [&](Call& c) { return ops::box_area(c, c.in("boxes", boxes), format); });
+  return run("box_area", stream, to(area),
+             [&](CFramework& c) { return ops::box_area(c, c.in("boxes", boxes), c.in<Format>("format", format)); });
 }
 
 boxops_status boxops_box_convert(const boxops_tensor* boxes, boxops_format from, boxops_format to_format,
                                  boxops_tensor** converted, void* stream) {
-  return run("box_convert", stream, to(converted),
-             [&](Call& c) { return ops::box_convert(c, c.in("boxes", boxes), from, to_format); });
+  return run("box_convert", stream, to(converted), [&](CFramework& c) {
+    return ops::box_convert(c, c.in("boxes", boxes), c.in<Format>("from", from), c.in<Format>("to", to_format));
+  });
 }
 
 boxops_status boxops_clip_boxes(const boxops_tensor* boxes, double height, double width, boxops_tensor** clipped,
                                 void* stream) {
-  return run("clip_boxes", stream, to(clipped),
-             [&](Call& c) { return ops::clip_boxes(c, c.in("boxes", boxes), height, width); });
+  return run("clip_boxes_to_image", stream, to(clipped),
+             [&](CFramework& c) { return ops::clip_boxes_to_image(c, c.in("boxes", boxes), height, width); });
 }
 
 boxops_status boxops_remove_small_boxes(const boxops_tensor* boxes, double min_size, boxops_tensor** keep,
                                         void* stream) {
   return run("remove_small_boxes", stream, to(keep),
-             [&](Call& c) { return ops::remove_small_boxes(c, c.in("boxes", boxes), min_size); });
+             [&](CFramework& c) { return ops::remove_small_boxes(c, c.in("boxes", boxes), min_size); });
 }
 
 boxops_status boxops_encode_boxes(const boxops_tensor* boxes, const boxops_tensor* anchors, boxops_coding coding,
                                   const double* weights, const double* stride, boxops_tensor** codes, void* stream) {
-  return run("encode_boxes", stream, to(codes), [&](Call& c) {
-    return ops::encode_boxes(c, c.in("boxes", boxes), c.in("anchors", anchors), coding, numbers(weights, 4),
-                             numbers(stride, 2));
+  return run("encode_boxes", stream, to(codes), [&](CFramework& c) {
+    return ops::encode_boxes(c, c.in("boxes", boxes), c.in("anchors", anchors), c.in<Coding>("coding", coding),
+                             numbers(weights, 4), numbers(stride, 2));
   });
 }
 
 boxops_status boxops_decode_boxes(const boxops_tensor* codes, const boxops_tensor* anchors, boxops_coding coding,
                                   const double* weights, const double* stride, double clip, const double* image_size,
                                   boxops_tensor** boxes, void* stream) {
-  return run("decode_boxes", stream, to(boxes), [&](Call& c) {
-    return ops::decode_boxes(c, c.in("codes", codes), c.in("anchors", anchors), coding, numbers(weights, 4),
-                             numbers(stride, 2), clip, numbers(image_size, 2));
+  return run("decode_boxes", stream, to(boxes), [&](CFramework& c) {
+    return ops::decode_boxes(c, c.in("codes", codes), c.in("anchors", anchors), c.in<Coding>("coding", coding),
+                             numbers(weights, 4), numbers(stride, 2), clip, numbers(image_size, 2));
   });
 }
 
 boxops_status boxops_box_iou(const boxops_tensor* boxes1, const boxops_tensor* boxes2, boxops_measure measure,
                              boxops_format format, int paired, double eps, boxops_tensor** iou, void* stream) {
-  return run("box_iou", stream, to(iou), [&](Call& c) {
-    return ops::iou(c, c.in("boxes1", boxes1), c.in("boxes2", boxes2), measure, paired != 0, format, 0, eps);
+  return run("box_iou", stream, to(iou), [&](CFramework& c) {
+    return ops::iou(c, c.in("boxes1", boxes1), c.in("boxes2", boxes2), c.in<Measure>("measure", measure), paired != 0,
+                    c.in<Format>("format", format), eps, false);
   });
 }
 
 boxops_status boxops_rotated_box_iou(const boxops_tensor* boxes1, const boxops_tensor* boxes2, int paired,
                                      boxops_tensor** iou, void* stream) {
-  return run("rotated_box_iou", stream, to(iou), [&](Call& c) {
+  return run("rotated_box_iou", stream, to(iou), [&](CFramework& c) {
     return ops::rotated_box_iou(c, c.in("boxes1", boxes1), c.in("boxes2", boxes2), paired != 0);
   });
 }
@@ -211,44 +223,45 @@ boxops_status boxops_rotated_box_iou(const boxops_tensor* boxes1, const boxops_t
 boxops_status boxops_nms(const boxops_tensor* boxes, const boxops_tensor* scores, double iou_threshold,
                          boxops_tensor** keep, void* stream) {
   return run("nms", stream, to(keep),
-             [&](Call& c) { return ops::nms(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold); });
+             [&](CFramework& c) { return ops::nms(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold); });
 }
 
 boxops_status boxops_batched_nms(const boxops_tensor* boxes, const boxops_tensor* scores, const boxops_tensor* idxs,
                                  double iou_threshold, boxops_tensor** keep, void* stream) {
-  return run("batched_nms", stream, to(keep), [&](Call& c) {
+  return run("batched_nms", stream, to(keep), [&](CFramework& c) {
     return ops::batched_nms(c, c.in("boxes", boxes), c.in("scores", scores), c.in("idxs", idxs), iou_threshold);
   });
 }
 
 boxops_status boxops_nms_padded(const boxops_tensor* boxes, const boxops_tensor* scores, double iou_threshold,
-                                int64_t max_output, const boxops_tensor* labels, const double* score_threshold,
+                                int64_t max_output, const boxops_tensor* idxs, const double* score_threshold,
                                 boxops_tensor** indices, boxops_tensor** counts, void* stream) {
-  return run("nms_padded", stream, to(indices, counts), [&](Call& c) {
+  return run("nms_padded", stream, to(indices, counts), [&](CFramework& c) {
     return ops::nms_padded(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold, max_output,
-                           c.optional("labels", labels), optional(score_threshold));
+                           c.optional("idxs", idxs), optional(score_threshold));
   });
 }
 
 boxops_status boxops_soft_nms(const boxops_tensor* boxes, const boxops_tensor* scores, double iou_threshold,
                               boxops_decay decay, double sigma, double score_threshold, const boxops_tensor* idxs,
                               boxops_tensor** keep, boxops_tensor** kept_scores, void* stream) {
-  return run("soft_nms", stream, to(keep, kept_scores), [&](Call& c) {
-    return ops::soft_nms(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold, decay, sigma, score_threshold,
-                         c.optional("idxs", idxs));
+  return run("soft_nms", stream, to(keep, kept_scores), [&](CFramework& c) {
+    return ops::soft_nms(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold,
+                         c.in<SoftNmsMethod>("decay", decay), sigma, score_threshold, c.optional("idxs", idxs));
   });
 }
 
 boxops_status boxops_rotated_nms(const boxops_tensor* boxes, const boxops_tensor* scores, double iou_threshold,
                                  boxops_tensor** keep, void* stream) {
-  return run("rotated_nms", stream, to(keep),
-             [&](Call& c) { return ops::rotated_nms(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold); });
+  return run("rotated_nms", stream, to(keep), [&](CFramework& c) {
+    return ops::rotated_nms(c, c.in("boxes", boxes), c.in("scores", scores), iou_threshold);
+  });
 }
 
 boxops_status boxops_batched_rotated_nms(const boxops_tensor* boxes, const boxops_tensor* scores,
                                          const boxops_tensor* idxs, double iou_threshold, boxops_tensor** keep,
                                          void* stream) {
-  return run("batched_rotated_nms", stream, to(keep), [&](Call& c) {
+  return run("batched_rotated_nms", stream, to(keep), [&](CFramework& c) {
     return ops::batched_rotated_nms(c, c.in("boxes", boxes), c.in("scores", scores), c.in("idxs", idxs), iou_threshold);
   });
 }
@@ -258,7 +271,7 @@ boxops_status boxops_detect(const boxops_tensor* boxes, const boxops_tensor* sco
                             const double* min_size, int class_agnostic, boxops_tensor** detected_boxes,
                             boxops_tensor** detected_scores, boxops_tensor** labels, boxops_tensor** counts,
                             void* stream) {
-  return run("detect", stream, to(detected_boxes, detected_scores, labels, counts), [&](Call& c) {
+  return run("detect", stream, to(detected_boxes, detected_scores, labels, counts), [&](CFramework& c) {
     return ops::detect(c, c.in("boxes", boxes), c.in("scores", scores), score_threshold, iou_threshold, max_detections,
                        optional(topk_per_class), optional(min_size), class_agnostic != 0);
   });
@@ -269,7 +282,7 @@ boxops_status boxops_match_max_iou(const boxops_tensor* anchors, const boxops_te
                                    const boxops_tensor* ignore_boxes, const boxops_tensor* ignore_offsets,
                                    double ignore_threshold, boxops_tensor** matches, boxops_tensor** ious,
                                    void* stream) {
-  return run("match_max_iou", stream, to(matches, ious), [&](Call& c) {
+  return run("match_max_iou", stream, to(matches, ious), [&](CFramework& c) {
     return ops::match_max_iou(c, c.in("anchors", anchors), c.in("gt_boxes", gt_boxes), high, low,
                               allow_low_quality != 0, c.optional("offsets", offsets),
                               c.optional("ignore_boxes", ignore_boxes), c.optional("ignore_offsets", ignore_offsets),
@@ -280,7 +293,7 @@ boxops_status boxops_match_max_iou(const boxops_tensor* anchors, const boxops_te
 boxops_status boxops_match_greedy(const boxops_tensor* anchors, const boxops_tensor* gt_boxes,
                                   const double* iou_threshold, const boxops_tensor* offsets, boxops_tensor** matches,
                                   boxops_tensor** ious, void* stream) {
-  return run("match_greedy", stream, to(matches, ious), [&](Call& c) {
+  return run("match_greedy", stream, to(matches, ious), [&](CFramework& c) {
     return ops::match_greedy(c, c.in("anchors", anchors), c.in("gt_boxes", gt_boxes), optional(iou_threshold),
                              c.optional("offsets", offsets));
   });
@@ -289,16 +302,16 @@ boxops_status boxops_match_greedy(const boxops_tensor* anchors, const boxops_ten
 boxops_status boxops_linear_sum_assignment(const boxops_tensor* cost, int maximize, const boxops_tensor* offsets,
                                            int mark_invalid, boxops_tensor** row_ind, boxops_tensor** col_ind,
                                            void* stream) {
-  return run("linear_sum_assignment", stream, to(row_ind, col_ind), [&](Call& c) {
+  return run("linear_sum_assignment", stream, to(row_ind, col_ind), [&](CFramework& c) {
     return ops::linear_sum_assignment(c, c.in("cost", cost), maximize != 0, c.optional("offsets", offsets),
-                                      mark_invalid != 0);
+                                      mark_invalid != 0 ? OnInvalid::kUnmatched : OnInvalid::kRaise);
   });
 }
 
 boxops_status boxops_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
                                int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio, int aligned,
                                boxops_tensor** output, void* stream) {
-  return run("roi_align", stream, to(output), [&](Call& c) {
+  return run("roi_align", stream, to(output), [&](CFramework& c) {
     return ops::roi_align(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
                           spatial_scale, sampling_ratio, aligned != 0);
   });
@@ -307,7 +320,7 @@ boxops_status boxops_roi_align(const boxops_tensor* input, const boxops_tensor* 
 boxops_status boxops_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
                               int64_t height, int64_t width, double spatial_scale, boxops_tensor** output,
                               void* stream) {
-  return run("roi_pool", stream, to(output), [&](Call& c) {
+  return run("roi_pool", stream, to(output), [&](CFramework& c) {
     return ops::roi_pool(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
                          spatial_scale);
   });
@@ -316,7 +329,7 @@ boxops_status boxops_roi_pool(const boxops_tensor* input, const boxops_tensor* b
 boxops_status boxops_ps_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
                                   int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio,
                                   boxops_tensor** output, void* stream) {
-  return run("ps_roi_align", stream, to(output), [&](Call& c) {
+  return run("ps_roi_align", stream, to(output), [&](CFramework& c) {
     return ops::ps_roi_align(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
                              spatial_scale, sampling_ratio);
   });
@@ -325,7 +338,7 @@ boxops_status boxops_ps_roi_align(const boxops_tensor* input, const boxops_tenso
 boxops_status boxops_ps_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
                                  int64_t height, int64_t width, double spatial_scale, boxops_tensor** output,
                                  void* stream) {
-  return run("ps_roi_pool", stream, to(output), [&](Call& c) {
+  return run("ps_roi_pool", stream, to(output), [&](CFramework& c) {
     return ops::ps_roi_pool(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
                             spatial_scale);
   });
@@ -333,12 +346,12 @@ boxops_status boxops_ps_roi_pool(const boxops_tensor* input, const boxops_tensor
 
 boxops_status boxops_paste_masks(const boxops_tensor* masks, const boxops_tensor* boxes, int64_t height, int64_t width,
                                  int64_t padding, const double* threshold, boxops_tensor** pasted, void* stream) {
-  return run("paste_masks", stream, to(pasted), [&](Call& c) {
+  return run("paste_masks", stream, to(pasted), [&](CFramework& c) {
     return ops::paste_masks(c, c.in("masks", masks), c.in("boxes", boxes), height, width, padding, optional(threshold));
   });
 }
 
 boxops_status boxops_masks_to_boxes(const boxops_tensor* masks, boxops_tensor** boxes, void* stream) {
   return run("masks_to_boxes", stream, to(boxes),
-             [&](Call& c) { return ops::masks_to_boxes(c, c.in("masks", masks)); });
+             [&](CFramework& c) { return ops::masks_to_boxes(c, c.in("masks", masks)); });
 }

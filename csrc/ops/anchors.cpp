@@ -113,7 +113,7 @@ Array grid_anchors(Framework& framework, Array like, std::vector<int64_t> grid_s
   }
   return anchors(call, like, levels, halves);
 }
-BOXOPS_OP(grid_anchors, "like", "grid_sizes", "strides", "sizes", "size_counts", "ratios", "ratio_counts");
+BOXOPS_OP(grid_anchors, "like", "grid_sizes", "strides", "sizes", "size_counts", "aspect_ratios", "ratio_counts");
 
 Array cell_anchors(Framework& framework, Array like, int64_t height, int64_t width, std::vector<double> priors,
                    double stride_y, double stride_x) {

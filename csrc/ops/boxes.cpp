@@ -14,7 +14,7 @@ Array box_area(Framework& framework, Array boxes, Format format) {
            [&](auto stream) { return cuda::box_area(view, out.data, stream); });
   return out;
 }
-BOXOPS_OP(box_area, "boxes", "format");
+BOXOPS_OP(box_area, "boxes", "fmt");
 
 Array box_convert(Framework& framework, Array boxes, Format in_format, Format out_format) {
   const Call call("box_convert", framework, boxes.device);
@@ -26,7 +26,7 @@ Array box_convert(Framework& framework, Array boxes, Format in_format, Format ou
            [&](auto stream) { return cuda::box_convert(view, out_format, out.data, dtype, stream); });
   return out;
 }
-BOXOPS_OP(box_convert, "boxes", "in_format", "out_format");
+BOXOPS_OP(box_convert, "boxes", "in_fmt", "out_fmt");
 
 Array clip_boxes_to_image(Framework& framework, Array boxes, double height, double width) {
   const Call call("clip_boxes_to_image", framework, boxes.device);

@@ -70,7 +70,7 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
       });
   return {out_boxes, out_scores, out_labels};
 }
-BOXOPS_OP(weighted_boxes_fusion, "boxes", "scores", "labels", "weights", "iou_threshold", "skip_box_threshold",
-          "confidence", "allows_overflow");
+BOXOPS_OP(weighted_boxes_fusion, "boxes_list", "scores_list", "labels_list", "weights", "iou_threshold", "skip_box_thr",
+          "conf_type", "allows_overflow");
 
 }  // namespace boxops::ops

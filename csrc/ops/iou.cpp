@@ -48,7 +48,7 @@ Array iou(Framework& framework, Array boxes1, Array boxes2, Measure measure, boo
            [&](auto stream) { return cuda::iou(in.boxes1, in.boxes2, in.options, out.data, stream); });
   return out;
 }
-BOXOPS_OP(iou, "boxes1", "boxes2", "measure", "paired", "format", "eps", "loss");
+BOXOPS_OP(iou, "boxes1", "boxes2", "measure", "paired", "fmt", "eps", "loss");
 
 std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array boxes1, Array boxes2, Measure measure,
                                       bool paired, Format format, double eps, bool loss) {
@@ -70,6 +70,6 @@ std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array bo
       });
   return {grad1, grad2};
 }
-BOXOPS_OP(iou_backward, "grad", "boxes1", "boxes2", "measure", "paired", "format", "eps", "loss");
+BOXOPS_OP(iou_backward, "grad", "boxes1", "boxes2", "measure", "paired", "fmt", "eps", "loss");
 
 }  // namespace boxops::ops

@@ -1,5 +1,6 @@
 #include "pybind/bind.h"
 
+#include <boxops/memory.h>
 #include <boxops/threads.h>
 
 #include <algorithm>
@@ -250,24 +251,6 @@ Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
 }
 
 const Parallel& DLPack::parallel() { return own_threads(); }
-
-void set_python_error() {
-  try {
-    throw;
-  } catch (py::error_already_set& error) {
-    error.restore();
-  } catch (const py::cast_error& error) {
-    PyErr_SetString(PyExc_TypeError, error.what());
-  } catch (const py::builtin_exception& error) {
-    error.set_error();
-  } catch (const OutOfMemory& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
-  } catch (const Error& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
-  }
-}
 
 void define_dlpack(py::module_& module) {
   py::class_<DLPackArray>(module, "DLPackArray", py::module_local(), "A result, for your framework's from_dlpack.")

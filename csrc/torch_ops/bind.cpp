@@ -8,9 +8,14 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <fstream>
+#include <memory>
 #include <sstream>
+#include <utility>
+#include <vector>
 
+#include <boxops/memory.h>
 #include <boxops/threads.h>
 
 namespace boxops::torch_ops {
@@ -127,23 +132,6 @@ Array Torch::empty(const Dims& sizes, DType dtype, Device device) {
   return array;
 }
 
-namespace {
-
-std::vector<Op>& all_ops() {
-  static std::vector<Op> ops;
-  return ops;
-}
-
-}  // namespace
-
-void remember(const Op& op) { all_ops().push_back(op); }
-
-std::string name_of(Kernel* kernel) {
-  for (const Op& op : all_ops())
-    if (op.kernel == kernel) return op.name();
-  return "boxops";
-}
-
 const Parallel& Torch::parallel() {
   static const TorchThreads threads;
   return threads;
@@ -156,5 +144,123 @@ void* Torch::stream([[maybe_unused]] Device device) {
 #endif
   return stream;
 }
+
+namespace {
+
+std::string take_string(StableIValue v) {
+  const std::unique_ptr<StringOpaque, decltype(&torch_delete_string)> owned(reinterpret_cast<StringHandle>(v),
+                                                                            torch_delete_string);
+  size_t length = 0;
+  const char* text = nullptr;
+  CHECK(torch_string_length, owned.get(), &length);
+  CHECK(torch_string_c_str, owned.get(), &text);
+  return std::string(text, length);
+}
+
+double take_double(StableIValue v) {
+  double value;
+  static_assert(sizeof(value) == sizeof(v));
+  std::memcpy(&value, &v, sizeof(v));
+  return value;
+}
+
+template <class F>
+auto take_list(StableIValue v, F take_item) {
+  const std::shared_ptr<StableListOpaque> list(reinterpret_cast<StableListHandle>(v), torch_delete_list);
+  size_t size = 0;
+  CHECK(torch_list_size, list.get(), &size);
+  std::vector<decltype(take_item(v))> items;
+  for (size_t i = 0; i < size; ++i) {
+    StableIValue item;
+    CHECK(torch_list_get_item, list.get(), i, &item);
+    items.push_back(take_item(item));
+  }
+  return items;
+}
+
+// Takes over what the value holds.
+Value take(StableIValue v, Kind kind) {
+  const auto to_tensor = [](StableIValue t) { return to_array(reinterpret_cast<AtenTensorHandle>(t)); };
+  const auto to_integer = [](StableIValue i) { return static_cast<int64_t>(i); };
+  switch (kind) {
+    case Kind::kNone: break;
+    case Kind::kArray: return to_tensor(v);
+    case Kind::kArrays: return take_list(v, to_tensor);
+    case Kind::kBool: return static_cast<bool>(v);
+    case Kind::kInt: return to_integer(v);
+    case Kind::kFloat: return take_double(v);
+    case Kind::kName: return take_string(v);
+    case Kind::kInts: return take_list(v, to_integer);
+    case Kind::kFloats: return take_list(v, take_double);
+  }
+  return {};
+}
+
+Value take(StableIValue v, const Argument& argument) {
+  if (!argument.optional) return take(v, argument.kind);
+  const std::unique_ptr<StableIValue> held(reinterpret_cast<StableIValue*>(v));
+  return held == nullptr ? Value() : take(*held, argument.kind);
+}
+
+}  // namespace
+
+void call(const Op& op, StableIValue* stack) {
+  Torch framework;
+  Arguments arguments;
+  Results results;
+  for (size_t i = 0; i < op.arguments.size(); ++i) arguments.push_back(take(stack[i], op.arguments[i]));
+  try {
+    op.call(op, framework, arguments, results);
+  } catch (...) {
+    rethrow_named([&] { return op.name; });
+  }
+  for (int i = 0; i < op.results; ++i) stack[i] = pass(*results[i]);
+}
+
+// boxops' operators with their kernels, registered when this library is loaded. Fake kernels, autograd and autocast
+// come from Python.
+
+namespace {
+
+std::string schema_of(const Op& op) {
+  constexpr const char* types[] = {"", "Tensor", "Tensor[]", "bool", "SymInt", "float", "str", "SymInt[]", "float[]"};
+  std::string schema = op.name;
+  for (const Argument& a : op.arguments)
+    schema += (&a == op.arguments.data() ? "(" : ", ") + std::string(types[static_cast<int>(a.kind)]) +
+              (a.optional ? "? " : " ") + a.name;
+  schema += ") -> ";
+  for (int i = 0; i < op.results; ++i) schema += i > 0 ? ", Tensor" : op.results > 1 ? "(Tensor" : "Tensor";
+  return schema + (op.results > 1 ? ")" : "");
+}
+
+// torch hands its kernels no word of which operator they are called for: each has a function of its own.
+constexpr size_t kMaxOps = 96;
+template <size_t i>
+void kernel(StableIValue* stack, uint64_t, uint64_t) {
+  call(*all_ops()[i], stack);
+}
+template <size_t... i>
+constexpr std::array<Kernel*, kMaxOps> kernels(std::index_sequence<i...>) {
+  return {kernel<i>...};
+}
+
+class Operators {
+ public:
+  Operators() : schemas_("boxops", nullptr, __FILE__), kernels_("boxops", __FILE__) {
+    constexpr auto functions = kernels(std::make_index_sequence<kMaxOps>());
+    const auto& ops = all_ops();
+    if (ops.size() > kMaxOps) throw std::logic_error("boxops: expected fewer ops than kMaxOps");
+    for (size_t i = 0; i < ops.size(); ++i)
+      schemas_.def(schema_of(*ops[i]).c_str()), kernels_.impl(ops[i]->name, functions[i]);
+  }
+
+ private:
+  Library schemas_;
+  Kernels kernels_;
+};
+
+const Operators operators;
+
+}  // namespace
 
 }  // namespace boxops::torch_ops

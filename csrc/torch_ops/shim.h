@@ -14,8 +14,10 @@ using AOTITorchError = int32_t;
 using AtenTensorHandle = struct AtenTensorOpaque*;
 using TorchLibraryHandle = class TorchLibraryOpaque*;
 using StableListHandle = struct StableListOpaque*;
-// An argument or result of an operator: integers, bools and doubles by their bits; an owned AtenTensorHandle or
-// StableListHandle; for an optional, null or a pointer, owned and from new, to the StableIValue of what it holds.
+using StringHandle = struct StringOpaque*;
+// An argument or result of an operator: integers, bools and doubles by their bits; an owned AtenTensorHandle,
+// StableListHandle or StringHandle; for an optional, null or a pointer, owned and from new, to the StableIValue of what
+// it holds.
 using StableIValue = uint64_t;
 
 extern "C" {
@@ -57,6 +59,10 @@ AOTITorchError aoti_torch__reinterpret_tensor(AtenTensorHandle tensor, int64_t r
 AOTITorchError torch_list_size(StableListHandle list, size_t* size);
 AOTITorchError torch_list_get_item(StableListHandle list, size_t index, StableIValue* item);
 AOTITorchError torch_delete_list(StableListHandle list);
+
+AOTITorchError torch_string_length(StringHandle string, size_t* length);
+AOTITorchError torch_string_c_str(StringHandle string, const char** text);
+AOTITorchError torch_delete_string(StringHandle string);
 
 // Operators: schemas in a fragment of a namespace, kernels in an impl for a dispatch key, both undone by the deletion.
 // A kernel, or whoever calls the dispatcher, finds arguments on the stack and leaves results in their place.

@@ -1,6 +1,7 @@
 #include <boxops/torchvision.h>
 
 #include <cmath>
+#include <memory>
 
 #include "torch_ops/bind.h"
 
@@ -12,7 +13,7 @@ template <class... Args>
 Array call_torch(const char* name, Args... args) {
   StableIValue stack[] = {args...};
   CHECK(torch_call_dispatcher, name, "", stack, kTorchVersion);
-  return Stack<Array>::take(stack[0]);
+  return to_array(reinterpret_cast<AtenTensorHandle>(stack[0]));
 }
 
 void copy(const Array& to, const Array& from) { call_torch("aten::copy_", pass(to), pass(from), StableIValue(false)); }
@@ -152,43 +153,50 @@ Array ps_roi_pool_backward(Framework& framework, Array grad, Array rois, Array, 
 
 // torchvision's kernels raise RuntimeError; newer torches would make boxops' errors ValueError.
 template <auto op>
-void call(StableIValue* stack, uint64_t inputs, uint64_t outputs) {
+void kernel(StableIValue* stack, uint64_t, uint64_t) {
+  static const Op described = describe<op>("torchvision");
   try {
-    Boxed<op>::call(stack, inputs, outputs);
+    call(described, stack);
   } catch (const Error& error) {
     throw std::runtime_error(error.what());
   }
 }
 
-const Op kOps[] = {
-    {"nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", call<nms>},
-    {"box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor", call<box_iou_rotated>},
+struct Operator {
+  const char* schema;
+  Kernel* kernel;
+  std::string name() const { return std::string(schema).substr(0, std::string(schema).find('(')); }
+};
+
+const Operator kOperators[] = {
+    {"nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", kernel<nms>},
+    {"box_iou_rotated(Tensor boxes1, Tensor boxes2) -> Tensor", kernel<box_iou_rotated>},
     {"roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
      "int sampling_ratio, bool aligned) -> Tensor",
-     call<roi_align>},
+     kernel<roi_align>},
     {"_roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
      "SymInt batch_size, SymInt channels, SymInt height, SymInt width, int sampling_ratio, bool aligned) -> Tensor",
-     call<roi_align_backward>},
+     kernel<roi_align_backward>},
     {"roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) -> "
      "(Tensor, Tensor)",
-     call<roi_pool>},
+     kernel<roi_pool>},
     {"_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt pooled_height, "
      "SymInt pooled_width, SymInt batch_size, SymInt channels, SymInt height, SymInt width) -> Tensor",
-     call<roi_pool_backward>},
+     kernel<roi_pool_backward>},
     {"ps_roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
      "int sampling_ratio) -> (Tensor, Tensor)",
-     call<ps_roi_align>},
+     kernel<ps_roi_align>},
     {"_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channel_mapping, float spatial_scale, "
      "SymInt pooled_height, SymInt pooled_width, int sampling_ratio, SymInt batch_size, SymInt channels, "
      "SymInt height, SymInt width) -> Tensor",
-     call<ps_roi_align_backward>},
+     kernel<ps_roi_align_backward>},
     {"ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) -> "
      "(Tensor, Tensor)",
-     call<ps_roi_pool>},
+     kernel<ps_roi_pool>},
     {"_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor channel_mapping, float spatial_scale, "
      "SymInt pooled_height, SymInt pooled_width, SymInt batch_size, SymInt channels, SymInt height, SymInt width) "
      "-> Tensor",
-     call<ps_roi_pool_backward>},
+     kernel<ps_roi_pool_backward>},
 };
 
 // Those that boxops has no kernel for.
@@ -200,20 +208,20 @@ Array refuse(Framework&, Args...) {
               ": expected a torchvision that fits this torch, got boxops' kernels in its place, of which this is none");
 }
 
-const Op kMissing[] = {
+const Operator kMissing[] = {
     {"deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, "
      "SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, "
      "SymInt offset_groups, bool use_mask) -> Tensor",
-     call<refuse<0, Array, Array, Array, Array, Array>>},
+     kernel<refuse<0, Array, Array, Array, Array, Array>>},
     {"_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
      "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, "
      "SymInt groups, SymInt offset_groups, bool use_mask) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-     call<refuse<1, Array, Array, Array, Array, Array, Array>>},
-    {"qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", call<refuse<2, Array, Array>>},
+     kernel<refuse<1, Array, Array, Array, Array, Array, Array>>},
+    {"qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", kernel<refuse<2, Array, Array>>},
     {"qroi_align(Tensor input, Tensor rois, float input_scale, int input_zero_point, float rois_scale, "
      "int rois_zero_point, float spatial_scale, SymInt pooled_height, SymInt pooled_width, int sampling_ratio, "
      "bool aligned) -> Tensor",
-     call<refuse<3, Array, Array>>},
+     kernel<refuse<3, Array, Array>>},
 };
 
 // As of a torchvision that was built without CUDA: there is no version to compare with torch's.
@@ -229,7 +237,7 @@ using namespace boxops::torch_ops;
 void* boxops_override_torchvision_ops() noexcept {
   try {
     auto kernels = std::make_unique<Kernels>("torchvision", __FILE__);
-    for (const Op& op : kOps) kernels->impl(op);
+    for (const Operator& op : kOperators) kernels->impl(op.name().c_str(), op.kernel);
     return kernels.release();
   } catch (const std::exception&) {
     return nullptr;
@@ -244,8 +252,8 @@ int boxops_provide_torchvision_ops() noexcept {
   try {
     auto schemas = std::make_unique<Library>("torchvision", nullptr, __FILE__);
     auto kernels = std::make_unique<Kernels>("torchvision", __FILE__);
-    for (const Op& op : kOps) schemas->def(op.schema), kernels->impl(op);
-    for (const Op& op : kMissing) schemas->def(op.schema), kernels->impl(op);
+    for (const Operator& op : kOperators) schemas->def(op.schema), kernels->impl(op.name().c_str(), op.kernel);
+    for (const Operator& op : kMissing) schemas->def(op.schema), kernels->impl(op.name().c_str(), op.kernel);
     schemas->def("_cuda_version() -> int");
     auto plain = std::make_unique<Library>("torchvision", "CompositeExplicitAutograd", __FILE__);
     plain->impl("_cuda_version", cuda_version);

@@ -47,7 +47,7 @@ typedef enum boxops_dtype {
 typedef enum boxops_device { BOXOPS_CPU, BOXOPS_CUDA } boxops_device;
 typedef enum boxops_format { BOXOPS_XYXY, BOXOPS_XYWH, BOXOPS_CXCYWH } boxops_format;
 typedef enum boxops_measure { BOXOPS_IOU, BOXOPS_IOA, BOXOPS_GIOU, BOXOPS_DIOU, BOXOPS_CIOU } boxops_measure;
-typedef enum boxops_coding { BOXOPS_RCNN, BOXOPS_YOLOV1, BOXOPS_YOLO } boxops_coding;
+typedef enum boxops_coding { BOXOPS_RCNN, BOXOPS_YOLOV1, BOXOPS_YOLOV2, BOXOPS_YOLOV3 } boxops_coding;
 typedef enum boxops_decay { BOXOPS_LINEAR, BOXOPS_GAUSSIAN } boxops_decay;
 
 // A view of an array.
@@ -108,9 +108,9 @@ BOXOPS_API boxops_status boxops_nms(const boxops_tensor* boxes, const boxops_ten
 BOXOPS_API boxops_status boxops_batched_nms(const boxops_tensor* boxes, const boxops_tensor* scores,
                                             const boxops_tensor* idxs, double iou_threshold, boxops_tensor** keep,
                                             void* stream);
-// labels and score_threshold may be NULL.
+// idxs and score_threshold may be NULL.
 BOXOPS_API boxops_status boxops_nms_padded(const boxops_tensor* boxes, const boxops_tensor* scores,
-                                           double iou_threshold, int64_t max_output, const boxops_tensor* labels,
+                                           double iou_threshold, int64_t max_output, const boxops_tensor* idxs,
                                            const double* score_threshold, boxops_tensor** indices,
                                            boxops_tensor** counts, void* stream);
 // idxs may be NULL.

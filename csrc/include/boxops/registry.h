@@ -5,7 +5,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -33,14 +35,35 @@ struct Argument {
   std::vector<const char*> choices;  // of a kName
 };
 
-constexpr int kMaxArguments = 16, kMaxResults = 4;
+constexpr size_t kMaxArguments = 16, kMaxResults = 4;
+
+// The arguments of one call, in their order. No std::vector: that takes an allocation.
+class Arguments {
+ public:
+  Arguments() = default;
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+  ~Arguments() {
+    for (size_t i = 0; i < count_; ++i) (*this)[i].~Value();
+  }
+  void push_back(Value&& value) { new (place(count_)) Value(std::move(value)), ++count_; }
+  Value& operator[](size_t i) { return *std::launder(reinterpret_cast<Value*>(place(i))); }
+
+ private:
+  void* place(size_t i) { return memory_ + i * sizeof(Value); }
+
+  alignas(Value) unsigned char memory_[kMaxArguments * sizeof(Value)];
+  size_t count_ = 0;
+};
+
+using Results = std::array<std::optional<Array>, kMaxResults>;
 
 struct Op {
   const char* name;
   std::vector<Argument> arguments;
   int results;  // Arrays
-  // Takes the arguments out of `values`, and writes the results.
-  void (*call)(const Op& self, Framework& framework, Value* values, Array* results);
+  // Takes what it needs out of the arguments, and fills in the results.
+  void (*call)(const Op& self, Framework& framework, Arguments& arguments, Results& results);
 };
 
 // By rising name. They stay where they are.
@@ -89,10 +112,11 @@ struct Parameter<std::optional<T>> : Parameter<T> {
   }
 };
 
-inline void put(Array* results, Array&& result) { *results = std::move(result); }
+inline void put(Results& results, Array&& result) { results[0] = std::move(result); }
 template <class... A>
-void put(Array* results, std::tuple<A...>&& all) {
-  std::apply([&](A&... result) { ((*results++ = std::move(result)), ...); }, all);
+void put(Results& results, std::tuple<A...>&& all) {
+  size_t i = 0;
+  std::apply([&](A&... result) { ((results[i++] = std::move(result)), ...); }, all);
 }
 template <class R>
 constexpr int kResults = 1;
@@ -105,33 +129,37 @@ template <class R, class... Args, R (*op)(Framework&, Args...)>
 struct Typed<op> {
   static_assert(sizeof...(Args) <= kMaxArguments && kResults<R> <= kMaxResults, "boxops: expected fewer arguments");
 
-  template <size_t n>
-  static Op described(const char* name, const char* const (&names)[n]) {
-    static_assert(n == sizeof...(Args), "boxops: expected a name for each argument of the op");
+  static constexpr size_t count = sizeof...(Args);
+  static Op described(const char* name, const char* const* names) {
     Op result{name, {}, kResults<R>, &call};
-    size_t i = 0;
     (result.arguments.push_back(
-         {names[i++], Parameter<Args>::kind, Parameter<Args>::optional, Parameter<Args>::choices()}),
+         {names ? *names++ : "", Parameter<Args>::kind, Parameter<Args>::optional, Parameter<Args>::choices()}),
      ...);
     return result;
   }
 
  private:
-  static void call(const Op& self, Framework& framework, Value* values, Array* results) {
-    call(self, framework, values, results, std::index_sequence_for<Args...>());
+  static void call(const Op& self, Framework& framework, Arguments& arguments, Results& results) {
+    call(self, framework, arguments, results, std::index_sequence_for<Args...>());
   }
   template <size_t... i>
-  static void call(const Op& self, Framework& framework, Value* values, Array* results, std::index_sequence<i...>) {
-    put(results, op(framework, Parameter<Args>::take(self, i, values[i])...));
+  static void call(const Op& self, Framework& framework, Arguments& arguments, Results& results,
+                   std::index_sequence<i...>) {
+    put(results, op(framework, Parameter<Args>::take(self, i, arguments[i])...));
   }
 };
 
 }  // namespace detail
 
-// An op by its function, for whoever calls one that is not registered.
+// An op by its function.
 template <auto op, size_t n>
 Op describe(const char* name, const char* const (&names)[n]) {
+  static_assert(n == detail::Typed<op>::count, "boxops: expected a name for each argument of the op");
   return detail::Typed<op>::described(name, names);
+}
+template <auto op>
+Op describe(const char* name) {  // whose errors name no argument
+  return detail::Typed<op>::described(name, nullptr);
 }
 
 struct BOXOPS_API Registered {
