@@ -113,7 +113,7 @@ WEIGHTS = (C.c_double * 4)(10, 10, 5, 5)
 CALLS = [
     ("box_area", (BOXES, 1), 1, lambda: boxops.box_area(BOXES, fmt="xywh")),
     ("box_convert", (BOXES, 0, 2), 1, lambda: boxops.box_convert(BOXES, "xyxy", "cxcywh")),
-    ("clip_boxes", (BOXES, 50.0, 70.0), 1, lambda: boxops.clip_boxes_to_image(BOXES, (50, 70))),
+    ("clip_boxes_to_image", (BOXES, 50.0, 70.0), 1, lambda: boxops.clip_boxes_to_image(BOXES, (50, 70))),
     ("remove_small_boxes", (BOXES, 20.0), 1, lambda: boxops.remove_small_boxes(BOXES, 20)),
     ("encode_boxes", (BOXES, BOXES[::-1], 0, WEIGHTS, None), 1,
      lambda: boxops.encode_boxes(BOXES, BOXES[::-1], weights=(10, 10, 5, 5))),

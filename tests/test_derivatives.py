@@ -5,13 +5,22 @@ import pytest
 import boxops
 
 torch = pytest.importorskip("torch")
-from cases import calls, samples, tensors  # noqa: E402
+from cases import PAIRWISE, calls, samples, tensors  # noqa: E402
 from test_torch_integration import registered  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.func import jacfwd, jvp  # noqa: E402
 
 ROI = ("roi_align", "multiscale_roi_align", "ps_roi_align", "roi_pool", "roi_pool_with_argmax", "ps_roi_pool")
-DIFFERENTIABLE = {"box_area", "box_convert", "clip_boxes", "encode_boxes", "decode_boxes", "iou", *ROI}
+DIFFERENTIABLE = {
+    "box_area",
+    "box_convert",
+    "clip_boxes_to_image",
+    "encode_boxes",
+    "decode_boxes",
+    *PAIRWISE,
+    "iou_of_loss",
+    *ROI,
+}
 ANCHORS = {"multibox_anchors", "grid_anchors", "cell_anchors"}  # their derivative by `like` is 0
 REFUSED = "expected (tensors without tangents|boxes without tangents|one derivative at most)"
 
@@ -70,7 +79,7 @@ def check_tangents(op, call, points, smooth=True):
 def test_forward_mode_of_every_operator(device, op):
     """It is computed, raises, or there is nothing floating to derive."""
     for arguments in samples(device)[op]:
-        ciou = op == "iou" and arguments[2] == 4  # its alpha counts as a constant
+        ciou = op == "complete_box_iou" or "complete_box_iou" in arguments  # its alpha counts as a constant
         call, points = of_floats(getattr(torch.ops.boxops, op).default, arguments, not_boxes_of(op))
         if not points or not call(*points):
             continue

@@ -163,7 +163,9 @@ def test_bfloat16_is_kept(monkeypatch):
 
 
 def test_results_are_exported_as_asked():
-    result = boxops.ops.backend._numpy_ops.DLPack().box_area(np.ones((3, 4), np.float32), 0)
+    result = boxops.ops.backend._numpy_ops.DLPack.box_area(
+        boxops.ops.backend._numpy_ops.DLPack(), np.ones((3, 4), np.float32), "xyxy"
+    )
     assert (result.dtype, result.__dlpack_device__()) == ("float32", (1, 0))
     usual = {"stream": None, "copy": False, "dl_device": (1, 0)}
     for options in ({}, {"max_version": None}, {"max_version": (0, 8)}, {"max_version": (1, 3)}, usual):
@@ -226,7 +228,7 @@ def test_the_stream_lives_as_long_as_results():
         pytest.skip("the CUDA emulator is not built")
     stream = Stream(4096)
     alive = weakref.ref(stream)
-    result = emulated.DLPack(stream).box_area(DeviceArray(np.ones((3, 4))), 0)
+    result = emulated.DLPack.box_area(emulated.DLPack(stream), DeviceArray(np.ones((3, 4))), "xyxy")
     del stream
     gc.collect()
     assert alive() is not None

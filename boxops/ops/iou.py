@@ -30,7 +30,7 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
         ValueError: shapes do not fit, a dtype is not real, devices differ, or ``fmt`` is unknown.
         TypeError: the two are not arrays of one kind.
     """
-    return backend("box_iou", boxes1, boxes2).iou(boxes1, boxes2, "box_iou", paired, fmt, 0.0, False)
+    return backend("box_iou", boxes1, boxes2).box_iou(boxes1, boxes2, fmt, paired)
 
 
 def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
@@ -39,7 +39,7 @@ def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = F
     This is detectron2's ``pairwise_ioa``; for COCO's crowd rule pass the crowd boxes first.
     Arguments, result and errors as for :func:`box_iou`; 0 where the second box has no area.
     """
-    return backend("box_ioa", boxes1, boxes2).iou(boxes1, boxes2, "box_ioa", paired, fmt, 0.0, False)
+    return backend("box_ioa", boxes1, boxes2).box_ioa(boxes1, boxes2, fmt, paired)
 
 
 def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
@@ -48,8 +48,7 @@ def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", pair
     Arguments and errors as for :func:`box_iou`. A NaN box gives NaN, so that a diverged regression shows.
     Source: Rezatofighi et al., CVPR 2019, section 3.
     """
-    op = "generalized_box_iou"
-    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, op, paired, fmt, 0.0, False)
+    return backend("generalized_box_iou", boxes1, boxes2).generalized_box_iou(boxes1, boxes2, fmt, paired)
 
 
 def distance_box_iou(
@@ -60,8 +59,7 @@ def distance_box_iou(
     ``eps``, >= 0 and finite, is added to that diagonal. Other arguments and errors as for :func:`box_iou`; a NaN box
     gives NaN. Source: Zheng et al., AAAI 2020, equation 7.
     """
-    op = "distance_box_iou"
-    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, op, paired, fmt, eps, False)
+    return backend("distance_box_iou", boxes1, boxes2).distance_box_iou(boxes1, boxes2, eps, fmt, paired)
 
 
 def complete_box_iou(
@@ -74,14 +72,13 @@ def complete_box_iou(
     torchvision.
     Source: Zheng et al., AAAI 2020, equations 9 to 11.
     """
-    op = "complete_box_iou"
-    return backend(op, boxes1, boxes2).iou(boxes1, boxes2, op, paired, fmt, eps, False)
+    return backend("complete_box_iou", boxes1, boxes2).complete_box_iou(boxes1, boxes2, eps, fmt, paired)
 
 
 def _loss(measure: str, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
     op = measure + "_loss"
     check_choice(op, "reduction", reduction, ("none", "mean", "sum"))
-    iou = backend(op, boxes1, boxes2).iou(boxes1, boxes2, measure, True, "xyxy", check_number(op, "eps", eps), True)
+    iou = backend(op, boxes1, boxes2).iou_of_loss(boxes1, boxes2, measure, check_number(op, "eps", eps))
     loss = 1 - iou if iou.shape else (1 - iou[None])[0]  # NumPy 1 makes float64 of a 0-d float32
     if reduction == "none":
         return loss

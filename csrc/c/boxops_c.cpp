@@ -176,7 +176,7 @@ boxops_status boxops_box_convert(const boxops_tensor* boxes, boxops_format from,
   });
 }
 
-boxops_status boxops_clip_boxes(const boxops_tensor* boxes, double height, double width, boxops_tensor** clipped,
+boxops_status boxops_clip_boxes_to_image(const boxops_tensor* boxes, double height, double width, boxops_tensor** clipped,
                                 void* stream) {
   return run("clip_boxes_to_image", stream, to(clipped),
              [&](CFramework& c) { return ops::clip_boxes_to_image(c, c.in("boxes", boxes), height, width); });

@@ -48,7 +48,36 @@ Array iou(Framework& framework, Array boxes1, Array boxes2, Measure measure, boo
            [&](auto stream) { return cuda::iou(in.boxes1, in.boxes2, in.options, out.data, stream); });
   return out;
 }
-BOXOPS_OP(iou, "boxes1", "boxes2", "measure", "paired", "fmt", "eps", "loss");
+
+Array box_iou(Framework& framework, Array boxes1, Array boxes2, Format fmt, bool paired) {
+  return iou(framework, std::move(boxes1), std::move(boxes2), Measure::kIoU, paired, fmt, 0, false);
+}
+BOXOPS_OP(box_iou, "boxes1", "boxes2", "fmt", "paired");
+
+Array box_ioa(Framework& framework, Array boxes1, Array boxes2, Format fmt, bool paired) {
+  return iou(framework, std::move(boxes1), std::move(boxes2), Measure::kIoA, paired, fmt, 0, false);
+}
+BOXOPS_OP(box_ioa, "boxes1", "boxes2", "fmt", "paired");
+
+Array generalized_box_iou(Framework& framework, Array boxes1, Array boxes2, Format fmt, bool paired) {
+  return iou(framework, std::move(boxes1), std::move(boxes2), Measure::kGIoU, paired, fmt, 0, false);
+}
+BOXOPS_OP(generalized_box_iou, "boxes1", "boxes2", "fmt", "paired");
+
+Array distance_box_iou(Framework& framework, Array boxes1, Array boxes2, double eps, Format fmt, bool paired) {
+  return iou(framework, std::move(boxes1), std::move(boxes2), Measure::kDIoU, paired, fmt, eps, false);
+}
+BOXOPS_OP(distance_box_iou, "boxes1", "boxes2", "eps", "fmt", "paired");
+
+Array complete_box_iou(Framework& framework, Array boxes1, Array boxes2, double eps, Format fmt, bool paired) {
+  return iou(framework, std::move(boxes1), std::move(boxes2), Measure::kCIoU, paired, fmt, eps, false);
+}
+BOXOPS_OP(complete_box_iou, "boxes1", "boxes2", "eps", "fmt", "paired");
+
+Array iou_of_loss(Framework& framework, Array boxes1, Array boxes2, Measure measure, double eps) {
+  return iou(framework, std::move(boxes1), std::move(boxes2), measure, true, Format::kXYXY, eps, true);
+}
+BOXOPS_OP(iou_of_loss, "boxes1", "boxes2", "measure", "eps");
 
 std::tuple<Array, Array> iou_backward(Framework& framework, Array grad, Array boxes1, Array boxes2, Measure measure,
                                       bool paired, Format format, double eps, bool loss) {

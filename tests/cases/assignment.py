@@ -230,9 +230,9 @@ def samples(device):
     made, cost = tensors(device)
     return {
         LSA: [
-            (cost, False, None, 0),
-            (cost[0].int(), True, None, 0),
-            (cost[0].masked_fill(cost[0] > 0.95, torch.nan), False, made["offsets"].clamp(max=4), 1),
+            (cost, False, None, "raise"),
+            (cost[0].int(), True, None, "raise"),
+            (cost[0].masked_fill(cost[0] > 0.95, torch.nan), False, made["offsets"].clamp(max=4), "unmatched"),
         ],
         "detr_cost": [
             (*made.values(), 1.0, 5.0, 2.0, False),

@@ -67,9 +67,13 @@ def samples(device):
     boxes, _ = tensors(device)
     batch, _ = tensors(device, lead=(2,))
     return {
-        "box_area": [(boxes, 0), (batch.half(), 1), (boxes.double().requires_grad_(), 2)],
-        "box_convert": [*((boxes.half(), i, o) for i in range(3) for o in range(3)), (boxes.long(), 0, 1)],
-        "clip_boxes": [(boxes, 30.0, 50.0), (boxes.int(), 30.0, 50.0)],
+        "box_area": [
+            (boxes, "xyxy"),
+            (batch.half(), "xywh"),
+            (boxes.double().requires_grad_(), "cxcywh"),
+        ],
+        "box_convert": [*((boxes.half(), *pair) for pair in product(FORMATS, FORMATS)), (boxes.long(), "xyxy", "xywh")],
+        "clip_boxes_to_image": [(boxes, 30.0, 50.0), (boxes.int(), 30.0, 50.0)],
         "remove_small_boxes": [(boxes, 20.0)],
     }
 

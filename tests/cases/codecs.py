@@ -156,7 +156,7 @@ def samples(device):
     first, boxes, anchors = tensors(device)
     many, many_boxes, _ = tensors(device, (2, 3, 40))
     leaf, leaf_boxes = (tensor.double().requires_grad_() for tensor in (first, boxes))
-    rcnn, yolo = (0, [10.0, 10.0, 5.0, 5.0], []), (2, [1.0] * 4, [8.0, 16.0])
+    rcnn, yolo = ("rcnn", [10.0, 10.0, 5.0, 5.0], []), ("yolo_v2", [1.0] * 4, [8.0, 16.0])
     return {
         "encode_boxes": [
             (leaf_boxes, anchors.double(), *yolo),
@@ -166,7 +166,7 @@ def samples(device):
         "decode_boxes": [
             (leaf, anchors.double(), *rcnn, 4.0, []),
             (many.bfloat16(), anchors, *yolo, 4.0, [200.0, 300.0]),
-            (first, anchors[0], 1, [1.0] * 4, [8.0, 8.0], 4.0, []),
+            (first, anchors[0], "yolo_v1", [1.0] * 4, [8.0, 8.0], 4.0, []),
         ],
         "encode_boxes_backward": [(boxes, boxes, anchors, *rcnn, of_anchors) for of_anchors in (False, True)],
         "decode_boxes_backward": [

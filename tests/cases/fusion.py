@@ -117,8 +117,8 @@ def _tensors(device):
 def samples(device):
     boxes, scores, labels = _tensors(device)
     doubles = [b.double() for b in boxes]
-    return {_OP: [(boxes, scores, labels, [1.0, 2.0, 1.0], 0.5, 0.1, 0, False),
-                  (doubles, scores, labels, [1.0, 2.0, 1.0], 0.5, 0.1, 3, True)]}  # fmt: skip
+    return {_OP: [(boxes, scores, labels, [1.0, 2.0, 1.0], 0.5, 0.1, "avg", False),
+                  (doubles, scores, labels, [1.0, 2.0, 1.0], 0.5, 0.1, "absent_model_aware_avg", True)]}  # fmt: skip
 
 
 def calls(device):

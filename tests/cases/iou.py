@@ -86,15 +86,20 @@ def samples(device):
     batch, batch_scores = tensors(device, lead=(2,))
     leaf, ones = boxes.double().requires_grad_(), scores.new_ones(40, 7)
     return {
-        "iou": [
-            *((leaf, leaf.detach()[:7], measure, False, 0, 0.0, 1e-7) for measure in range(5)),
-            *((boxes.bfloat16(), boxes.bfloat16(), measure, True, 1, 0.0, 1e-7) for measure in range(5)),
-            (batch, boxes, 0, False, 2, 0.0, 0.0),
-            (boxes.half().requires_grad_(), leaf, 2, True, 0, 0.0, 0.0),
-        ],
+        **{
+            op: [
+                (leaf, leaf.detach()[:7], *eps, "xyxy", False),
+                (boxes.bfloat16(), boxes.bfloat16(), *eps, "xywh", True),
+                (batch, boxes, *eps, "cxcywh", False),
+                (boxes.half().requires_grad_(), leaf, *eps, "xyxy", True),
+            ]
+            for op in PAIRWISE
+            for eps in [(1e-7,) if op in ("distance_box_iou", "complete_box_iou") else ()]
+        },
+        "iou_of_loss": [(leaf, leaf.detach().flip(0), op.removesuffix("_loss"), 1e-7) for op in LOSSES],
         "iou_backward": [
-            (ones, boxes, boxes[:7], 1, False, 0, 0.0, 0.0),
-            (batch_scores.new_ones(2, 40), batch, boxes, 2, True, 1, 1e-7, 1e-7),
+            (ones, boxes, boxes[:7], "box_ioa", False, "xyxy", 0.0, False),
+            (batch_scores.new_ones(2, 40), batch, boxes, "generalized_box_iou", True, "xyxy", 1e-7, True),
         ],
     }
 

@@ -79,7 +79,12 @@ WRONG_TYPES = [
 def samples(device):
     boxes, scores = tensors(device)
     groups = (scores * 3).long()
-    return {"soft_nms": [(boxes, scores, 0.3, 0, 0.5, 0.1, None), (boxes, scores.double(), 0.3, 1, 0.5, 0.1, groups)]}
+    return {
+        "soft_nms": [
+            (boxes, scores, 0.3, "linear", 0.5, 0.1, None),
+            (boxes, scores.double(), 0.3, "gaussian", 0.5, 0.1, groups),
+        ]
+    }
 
 
 def calls(device):

@@ -81,7 +81,7 @@ BOXOPS_API boxops_status boxops_box_area(const boxops_tensor* boxes, boxops_form
                                          void* stream);
 BOXOPS_API boxops_status boxops_box_convert(const boxops_tensor* boxes, boxops_format from, boxops_format to,
                                             boxops_tensor** converted, void* stream);
-BOXOPS_API boxops_status boxops_clip_boxes(const boxops_tensor* boxes, double height, double width,
+BOXOPS_API boxops_status boxops_clip_boxes_to_image(const boxops_tensor* boxes, double height, double width,
                                            boxops_tensor** clipped, void* stream);
 BOXOPS_API boxops_status boxops_remove_small_boxes(const boxops_tensor* boxes, double min_size, boxops_tensor** keep,
                                                    void* stream);

@@ -51,7 +51,14 @@ BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad
                                                           std::vector<double> stride, double clip,
                                                           std::vector<double> size, bool of_anchors);
 
-// `eps` is added to the divisors of penalties and, as the losses of that measure do, with `loss` to the IoU's.
+BOXOPS_API Array box_iou(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
+BOXOPS_API Array box_ioa(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
+BOXOPS_API Array generalized_box_iou(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
+BOXOPS_API Array distance_box_iou(Framework&, Array boxes1, Array boxes2, double eps, Format fmt, bool paired);
+BOXOPS_API Array complete_box_iou(Framework&, Array boxes1, Array boxes2, double eps, Format fmt, bool paired);
+// What a loss takes from 1: paired corners, with `eps` in the divisors of the IoU and of the penalty.
+BOXOPS_API Array iou_of_loss(Framework&, Array boxes1, Array boxes2, Measure measure, double eps);
+// All of these in one; `loss` as in iou_of_loss.
 BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, Measure measure, bool paired, Format format, double eps,
                      bool loss);
 BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, Measure measure,
