@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 try:
     from boxops import _numpy_ops
@@ -62,23 +63,24 @@ class _DLPackOps:
         return array
 
 
-def backend(op: str, *arrays: Any) -> Any:
+def backend(op: str, first: Any, second: Any = None, *more: Any) -> Any:
     """The ops for these arrays, which are all tensors or none is."""
-    if len(arrays) < 3 and type(arrays[0]) is type(arrays[-1]) is np.ndarray:
+    if type(first) is ndarray and (second is None or type(second) is ndarray) and not more:
         return _numpy_ops  # the usual, soonest
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(arrays[0], torch.Tensor):
-        for other in arrays[1:]:
+    others = more if second is None else (second, *more)
+    if torch is not None and isinstance(first, torch.Tensor):
+        for other in others:
             if not isinstance(other, torch.Tensor):
                 raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
         if (torch_ops := sys.modules.get("boxops.torch_ops")) is None:  # a look that is sooner than an import
             from boxops import torch_ops
 
         return torch_ops
-    for other in arrays:
+    for other in others:
         if torch is not None and isinstance(other, torch.Tensor):
-            raise TypeError(f"{op}: expected arrays of one kind, got {type(arrays[0]).__name__} and Tensor")
-    return _numpy_ops if isinstance(arrays[0], np.ndarray) else _DLPackOps(op, arrays[0])
+            raise TypeError(f"{op}: expected arrays of one kind, got {type(first).__name__} and Tensor")
+    return _numpy_ops if isinstance(first, ndarray) else _DLPackOps(op, first)
 
 
 # Plain arguments. Numbers may also come as an array or tensor of one element, lists and pairs as an array.
