@@ -74,8 +74,8 @@ def of_classes(n: int, classes: int) -> Case:
         f"{n:,} x {classes} classes, clipped",
         n * classes,
         lambda: coded(n, classes),
-        lambda codes, anchors: boxops.decode_boxes(codes, anchors, WEIGHTS, size=IMAGE),
-        lambda codes, anchors: reference.decode_boxes(codes, anchors, WEIGHTS, size=IMAGE),
+        lambda codes, anchors: boxops.decode_boxes(codes, anchors, WEIGHTS, image_size=IMAGE),
+        lambda codes, anchors: reference.decode_boxes(codes, anchors, WEIGHTS, image_size=IMAGE),
         1,
         torchvision=torchvision_clipped,
     )

@@ -153,7 +153,7 @@ def detect(label: str, make: Any, n: int, rival: Any, **options: Any) -> Case:
 
 
 ssd_head = partial(head, 1, 8732, 90, False)
-as_ssd = partial(detect, n=785_880, rival=ssd, score_threshold=0.01, iou_threshold=0.45, max_detections=200)
+as_ssd = partial(detect, n=785_880, rival=ssd, score_threshold=0.01, iou_threshold=0.45, max_output=200)
 CASES = [
     proposals("1 anchor", 1, [1], one_anchor, 1),
     proposals(f"1 x {sum(LEVELS):,}", 1, LEVELS, partial(trained, 1), 3),

@@ -97,13 +97,13 @@ def reference_rotated(prediction: Any, classes: int) -> Any:
 
 
 def reference_ssd(logits: Any, codes: Any, anchors: Any, size: tuple[int, int]) -> Any:
-    boxes = reference.decode_boxes(codes, anchors, (10, 10, 5, 5), size=size)
+    boxes = reference.decode_boxes(codes, anchors, (10, 10, 5, 5), image_size=size)
     found = reference.detect(boxes, softmax(logits)[..., 1:], 0.01, 0.45, 200, topk_per_class=400)
     return *found[:2], found[2] + 1, found[3]
 
 
 def reference_rcnn(logits: Any, codes: Any, proposals: Any, size: tuple[int, int]) -> Any:
-    boxes = reference.decode_boxes(codes[:, :, 1:], proposals[:, :, None], (10, 10, 5, 5), size=size)
+    boxes = reference.decode_boxes(codes[:, :, 1:], proposals[:, :, None], (10, 10, 5, 5), image_size=size)
     found = reference.detect(boxes, softmax(logits)[..., 1:], 0.05, 0.5, 100, min_size=1e-2)
     return *found[:2], found[2] + 1, found[3]
 
@@ -117,7 +117,7 @@ def reference_retinanet(logits: Any, codes: Any, anchors: Any, size: tuple[int, 
                 image[image < np.partition(sure, -1000)[-1000]] = 0
     boxes = np.zeros((*codes.shape[:2], 4), np.float32)
     at = (scores > 0.05).any(axis=2)
-    boxes[at] = reference.decode_boxes(codes[at], anchors[np.nonzero(at)[1]], size=size)
+    boxes[at] = reference.decode_boxes(codes[at], anchors[np.nonzero(at)[1]], image_size=size)
     return reference.detect(boxes, scores, 0.05, 0.5, 300)
 
 

@@ -60,7 +60,7 @@ def record_ssd(data: Path, checkpoint: str, least: float = 0.05) -> dict[str, np
         with torch.inference_mode():
             (logits,), (codes,), anchors = model.predict(model.transform([pixels_of(file)])[0])
         size = model.settings.size
-        boxes = boxops.decode_boxes(codes, anchors, variances=model.settings.variances, size=(size, size))
+        boxes = boxops.decode_boxes(codes, anchors, variances=model.settings.variances, image_size=(size, size))
         scores = logits.softmax(dim=-1)[..., 1:]
         places, classes = torch.where(scores > least)
         parts["boxes"].append(in_32nds(boxes[places]))

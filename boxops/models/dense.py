@@ -83,7 +83,7 @@ def suppress(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The detections, as ``Detector.padded`` gives them, of candidates [B, N, 4], [B, N] and [B, N]."""
     kept, counts = boxops.nms_padded(
-        boxes, scores, nms_thresh, most, labels=labels, score_threshold=score_thresh
+        boxes, scores, nms_thresh, most, idxs=labels, score_threshold=score_thresh
     )  # [B, most], [B]
     at = torch.arange(len(kept), device=kept.device)[:, None], kept.clamp(min=0)
     real = kept >= 0

@@ -137,7 +137,7 @@ class RCNN(Detector):
         features = self.head(pooled)
         scores = self.svms(features).sigmoid() if self.fitted else self.classifier(features).softmax(-1)[:, 1:]
         codes = self.regressors(pooled.flatten(1)).unflatten(1, (-1, 4))  # [P, C - 1, 4]
-        decoded = boxops.decode_boxes(codes, boxes[:, None], size=image.image_sizes[0])
+        decoded = boxops.decode_boxes(codes, boxes[:, None], image_size=image.image_sizes[0])
         found, scores, labels, counts = boxops.detect(
             decoded[None], scores[None], s.score_thresh, s.nms_thresh, s.detections_per_img, min_size=1e-2
         )

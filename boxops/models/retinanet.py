@@ -128,7 +128,7 @@ class RetinaNet(Detector):
         at, labels, best = candidates(logits, levels, s.topk_candidates)
         codes = codes[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
         boxes = [
-            boxops.decode_boxes(*some, size=size)
+            boxops.decode_boxes(*some, image_size=size)
             for *some, size in zip(codes, anchors[at], batch.image_sizes, strict=True)
         ]
         scores = best.sigmoid()

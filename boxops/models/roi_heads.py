@@ -209,7 +209,7 @@ class RoIHeads(nn.Module):
         places = torch.arange(boxes.shape[1], device=boxes.device)
         scores = logits.softmax(dim=-1) * (places < counts[:, None])[..., None]  # [B, P, C], padding 0
         decoded = [
-            boxops.decode_boxes(some[:, 1:], box[:, None], s.bbox_reg_weights, size=size)
+            boxops.decode_boxes(some[:, 1:], box[:, None], s.bbox_reg_weights, image_size=size)
             for some, box, size in zip(codes, boxes, batch.image_sizes, strict=True)
         ]
         found, scores, labels, counts = boxops.detect(

@@ -58,7 +58,7 @@ class Settings:
             step = self.size / grid[0] if self.steps is None else self.steps[k]
             scale, following = self.scales[k], self.scales[k + 1]
             cells = self.size / (step * grid[0])  # multibox_anchors takes sizes as shares of the map's height
-            ratios = [ratio for r in self.aspect_ratios[k] for ratio in (r, 1 / r)]
+            ratios = [ratio for r in self.aspect_ratios[k] for ratio in (1 / r, r)]
             sizes = [scale * cells, (scale * following) ** 0.5 * cells]
             levels.append(boxops.multibox_anchors(grid, sizes, [1, *ratios], normalized=False, like=like) * step)
         boxes = boxops.box_convert(torch.cat(levels), "xyxy", "cxcywh")
@@ -161,7 +161,7 @@ class SSD(Detector):
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
         logits, codes, anchors = self.predict(batch)
-        boxes = boxops.decode_boxes(codes, anchors, variances=s.variances, size=(s.size, s.size))
+        boxes = boxops.decode_boxes(codes, anchors, variances=s.variances, image_size=(s.size, s.size))
         scores = logits.softmax(dim=-1)[..., 1:]
         found, scores, labels, counts = boxops.detect(
             boxes, scores, s.score_thresh, s.nms_thresh, s.detections_per_img, topk_per_class=s.topk_candidates

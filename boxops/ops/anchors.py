@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -32,9 +33,9 @@ def _or_float32(like: Any) -> Any:
 
 
 def multibox_anchors(
-    size: tuple[int, int],
+    grid_size: tuple[int, int],
     sizes: Sequence[float],
-    ratios: Sequence[float],
+    aspect_ratios: Sequence[float],
     *,
     normalized: bool = True,
     like: Array | None = None,
@@ -42,16 +43,16 @@ def multibox_anchors(
     """Anchors of n sizes and m ratios around every pixel: the n + m - 1 pairs with the first size or the first ratio.
 
     Args:
-        size: ``(height, width)`` of the feature map or image, both >= 0.
+        grid_size: ``(height, width)`` of the feature map in cells (or of the image in pixels), both >= 0.
         sizes: s1, ..., sn > 0, as a share of the height.
-        ratios: r1, ..., rm > 0, width over height in pixels.
+        aspect_ratios: r1, ..., rm > 0, height over width, as for :func:`grid_anchors` (the book has width over height).
         normalized: coordinates in [0, 1] for the whole map (and beyond at its border); else in its pixels.
         like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
 
     Returns:
         ``[H * W * (n + m - 1), 4]`` corners, pixels row by row, for each (s1, r1), ..., (sn, r1), (s1, r2), ...,
-        (s1, rm), around ((x + 0.5) / W, (y + 0.5) / H), s * sqrt(r) * H / W wide and s / sqrt(r) high. Half sides
-        are rounded once to the compute type (float32, or float64), then each step is, then once to the dtype.
+        (s1, rm), around ((x + 0.5) / W, (y + 0.5) / H): s * sqrt(1 / r) * H / W wide and s / sqrt(1 / r) high. Half
+        sides are rounded once to the compute type (float32, or float64), then each step is, then once to the dtype.
 
     Raises:
         ValueError: a size or ratio is not positive and finite, a list is empty, the map is of negative size, or
@@ -61,10 +62,14 @@ def multibox_anchors(
     Source: Zhang et al., Dive into Deep Learning, section 14.4 (``multibox_prior``).
     """
     op, like = "multibox_anchors", _or_float32(like)
-    height, width = check_pair(op, "size", size, integers=True)
-    sizes, ratios = check_numbers(op, "sizes", sizes), check_numbers(op, "ratios", ratios)
+    height, width = check_pair(op, "grid_size", grid_size, integers=True)
+    sizes, ratios = check_numbers(op, "sizes", sizes), check_numbers(op, "aspect_ratios", aspect_ratios)
+    for ratio in ratios:
+        if not 0 < ratio < math.inf:
+            raise ValueError(f"{op}: expected aspect_ratios > 0 and finite, got {ratio:g}")
+    inverse = [1 / ratio for ratio in ratios]  # the kernel's are width over height
     return backend(op, like).multibox_anchors(
-        like, height, width, sizes, ratios, check_flag(op, "normalized", normalized)
+        like, height, width, sizes, inverse, check_flag(op, "normalized", normalized)
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from boxops.ops.backend import backend, check_choice, check_number, check_numbers, check_one_or_pair, check_pair
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -77,8 +78,9 @@ def encode_boxes(
     return backend(op, boxes, anchors).encode_boxes(boxes, anchors, number, weights, side)
 
 
+@renamed(codes="deltas", size="image_size")
 def decode_boxes(
-    codes: Array,
+    deltas: Array,
     anchors: Array,
     weights: Sequence[float] = (1, 1, 1, 1),
     *,
@@ -86,18 +88,19 @@ def decode_boxes(
     coding: str = "rcnn",
     stride: float | tuple[float, float] | None = None,
     clip: float | None = LARGEST_LOG,
-    size: tuple[int, int] | None = None,
+    image_size: tuple[int, int] | None = None,
+    **former: NoReturn,
 ) -> Array:
     """Boxes from a detector's codes: the inverse of :func:`encode_boxes`.
 
     Args:
-        codes: ``[..., 4]`` of any floating dtype.
-        anchors: ``[..., 4]`` corners of any floating dtype; leading dims broadcast, so codes ``[N, C, 4]`` of C
+        deltas: ``[..., 4]`` of any floating dtype.
+        anchors: ``[..., 4]`` corners of any floating dtype; leading dims broadcast, so deltas ``[N, C, 4]`` of C
             classes take anchors ``[N, 1, 4]``.
         weights, variances, coding, stride: as for :func:`encode_boxes`.
         clip: the largest log of a ratio, log(1000 / 16) as in torchvision, which keeps exp from overflowing; for all
             but ``"yolo_v1"``. None: no limit.
-        size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
+        image_size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
             :func:`clip_boxes_to_image`, in the same pass.
 
     Returns:
@@ -110,8 +113,10 @@ def decode_boxes(
 
     Source: as :func:`encode_boxes`.
     """
+    if former:
+        return by_new_names(decode_boxes, locals())
     op = "decode_boxes"
     number, weights, side = _check(op, weights, variances, coding, stride)
     limit = math.inf if clip is None else check_number(op, "clip", clip)
-    limits = [] if size is None else check_pair(op, "size", size)
-    return backend(op, codes, anchors).decode_boxes(codes, anchors, number, weights, side, limit, limits)
+    limits = [] if image_size is None else check_pair(op, "image_size", image_size)
+    return backend(op, deltas, anchors).decode_boxes(deltas, anchors, number, weights, side, limit, limits)

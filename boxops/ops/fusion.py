@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from boxops.ops.backend import backend, check_choice, check_flag, check_number, check_numbers
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -35,15 +36,17 @@ def _of_models(op: str, name: str, values: Any, dtype: Any = None) -> list[Any]:
     return parts
 
 
+@renamed(iou_thr="iou_threshold", skip_box_thr="score_threshold")
 def weighted_boxes_fusion(
     boxes_list: Sequence[Array],
     scores_list: Sequence[Array],
     labels_list: Sequence[Array],
     weights: Sequence[float] | None = None,
-    iou_thr: float = 0.55,
-    skip_box_thr: float = 0.0,
+    iou_threshold: float = 0.55,
+    score_threshold: float = 0.0,
     conf_type: str = "avg",
     allows_overflow: bool = False,
+    **former: NoReturn,
 ) -> tuple[Array, Array, Array]:
     """Fuses the boxes of several models: those that agree become one, their mean weighted by their scores.
 
@@ -61,8 +64,8 @@ def weighted_boxes_fusion(
         labels_list: for each model ``[N_m]``, all of one dtype, any real one or bool; floats are whole. Boxes of
             different labels never fuse.
         weights: of the models, >= 0, finite, and one of them > 0; by default 1 each.
-        iou_thr: >= 0; a box joins the cluster of largest IoU with its fused box if that exceeds the threshold.
-        skip_box_thr: boxes with a score below this are left out.
+        iou_threshold: >= 0; a box joins the cluster of largest IoU with its fused box if that exceeds the threshold.
+        score_threshold: boxes with score >= score_threshold take part.
         conf_type: the confidence of a fused box. ``"avg"``: the mean score, times boxes over the sum of weights, where
             boxes beyond the number of models do not count (but see ``allows_overflow``); ``"max"``: the largest score,
             over the largest weight; ``"box_and_model_avg"``: mean over the boxes' weights, times the weights of the
@@ -85,6 +88,8 @@ def weighted_boxes_fusion(
 
     Source: Solovyev et al. 2021, Weighted boxes fusion, section 3, and its package ensemble-boxes.
     """
+    if former:
+        return by_new_names(weighted_boxes_fusion, locals())
     op = "weighted_boxes_fusion"
     kind = check_choice(op, "conf_type", conf_type, CONF_TYPES)
     boxes = _of_models(op, "boxes_list", boxes_list, np.float64)
@@ -99,8 +104,8 @@ def weighted_boxes_fusion(
         scores,
         labels,
         numbers,
-        check_number(op, "iou_thr", iou_thr),
-        check_number(op, "skip_box_thr", skip_box_thr),
+        check_number(op, "iou_threshold", iou_threshold),
+        check_number(op, "score_threshold", score_threshold),
         kind,
         check_flag(op, "allows_overflow", allows_overflow),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from boxops.ops.backend import backend, check_integer, check_number
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -53,14 +54,16 @@ def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) 
     return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, threshold)
 
 
+@renamed(labels="idxs")
 def nms_padded(
     boxes: Array,
     scores: Array,
     iou_threshold: float,
     max_output: int,
     *,
-    labels: Array | None = None,
+    idxs: Array | None = None,
     score_threshold: float | None = None,
+    **former: NoReturn,
 ) -> tuple[Array, Array]:
     """Non-maximum suppression of a batch of images with output of a fixed size.
 
@@ -72,7 +75,7 @@ def nms_padded(
         scores: ``[B, N]``, any real dtype.
         iou_threshold: >= 0, as for :func:`nms`.
         max_output: how many boxes of an image to return at most, >= 0.
-        labels: ``[B, N]``, as ``idxs`` of :func:`batched_nms`; with them, boxes suppress only boxes of the same label.
+        idxs: ``[B, N]``, the group of each box, as for :func:`batched_nms`. None: each image is one group.
         score_threshold: only boxes with score > score_threshold take part, compared in the score's compute type.
 
     Returns:
@@ -80,14 +83,16 @@ def nms_padded(
         counts: int64 ``[B]``, how many of them are real.
 
     Raises:
-        ValueError, TypeError: as :func:`batched_nms`, for labels as for ``idxs``; also for a negative ``max_output``.
+        ValueError, TypeError: as :func:`batched_nms`; also for a negative ``max_output``.
     """
+    if former:
+        return by_new_names(nms_padded, locals())
     op = "nms_padded"
     max_output = check_integer(op, "max_output", max_output)
     if score_threshold is not None:
         score_threshold = check_number(op, "score_threshold", score_threshold)
-    arrays: tuple[Any, ...] = (boxes, scores) if labels is None else (boxes, scores, labels)
+    arrays: tuple[Any, ...] = (boxes, scores) if idxs is None else (boxes, scores, idxs)
     ops = backend(op, *arrays)
     return ops.nms_padded(
-        boxes, scores, check_number(op, "iou_threshold", iou_threshold), max_output, labels, score_threshold
+        boxes, scores, check_number(op, "iou_threshold", iou_threshold), max_output, idxs, score_threshold
     )

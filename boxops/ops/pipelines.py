@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from boxops.ops.backend import (
     backend,
@@ -15,10 +15,12 @@ from boxops.ops.backend import (
     check_pairs,
 )
 from boxops.ops.codecs import LARGEST_LOG
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
 
+@renamed(nms_threshold="iou_threshold")
 def generate_proposals(
     objectness: Array,
     deltas: Array,
@@ -27,12 +29,13 @@ def generate_proposals(
     image_sizes: Sequence[tuple[float, float]],
     pre_nms_top_n: int = 1000,
     post_nms_top_n: int = 1000,
-    nms_threshold: float = 0.7,
+    iou_threshold: float = 0.7,
     *,
     score_threshold: float = 0.0,
     min_size: float = 1e-3,
     weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
     clip: float = LARGEST_LOG,
+    **former: NoReturn,
 ) -> tuple[Array, Array, Array]:
     """The proposals of a region proposal network, from its raw output.
 
@@ -50,7 +53,7 @@ def generate_proposals(
         image_sizes: (height, width) of each image, in pixels.
         pre_nms_top_n: how many anchors of a level are decoded.
         post_nms_top_n: P, how many proposals of an image come out at most.
-        nms_threshold: >= 0; within a level, a box goes when its IoU with a better one exceeds it.
+        iou_threshold: >= 0; within a level, a box goes when its IoU with a better one exceeds it.
         score_threshold: boxes with the sigmoid of the logit >= score_threshold stay.
         min_size: boxes with width and height >= min_size stay, in pixels and after clipping.
         weights: what the codes x, y, w, h were multiplied by, all > 0 and finite.
@@ -70,6 +73,8 @@ def generate_proposals(
     Source: Ren et al. 2015, "Faster R-CNN", section 3; torchvision's ``RegionProposalNetwork.filter_proposals``, of
     which this is the fused form.
     """
+    if former:
+        return by_new_names(generate_proposals, locals())
     op = "generate_proposals"
     counts = check_integers(op, "num_anchors_per_level", num_anchors_per_level)
     sizes = [float(side) for side in check_pairs(op, "image_sizes", image_sizes)]
@@ -81,7 +86,7 @@ def generate_proposals(
         sizes,
         check_integer(op, "pre_nms_top_n", pre_nms_top_n),
         check_integer(op, "post_nms_top_n", post_nms_top_n),
-        check_number(op, "nms_threshold", nms_threshold),
+        check_number(op, "iou_threshold", iou_threshold),
         check_number(op, "score_threshold", score_threshold),
         check_number(op, "min_size", min_size),
         check_numbers(op, "weights", weights),
@@ -89,16 +94,18 @@ def generate_proposals(
     )
 
 
+@renamed(max_detections="max_output")
 def detect(
     boxes: Array,
     scores: Array,
     score_threshold: float = 0.05,
     iou_threshold: float = 0.5,
-    max_detections: int = 100,
+    max_output: int = 100,
     *,
     topk_per_class: int | None = None,
     min_size: float | None = None,
     class_agnostic: bool = False,
+    **former: NoReturn,
 ) -> tuple[Array, Array, Array, Array]:
     """The last step of a detector: from a score per box and class to the detections of each image.
 
@@ -113,7 +120,7 @@ def detect(
         scores: ``[B, N, C]``, any real dtype, ranked exactly; fewer than 2^31 per image.
         score_threshold: pairs with score > score_threshold take part, compared in the score's compute type. NaN never.
         iou_threshold: >= 0, as for :func:`nms`.
-        max_detections: D, how many detections of an image come out at most.
+        max_output: D, how many detections of an image come out at most.
         topk_per_class: how many pairs of a class take part at most, those of the highest scores.
         min_size: only boxes with width and height >= min_size take part, in the boxes' unit.
         class_agnostic: let boxes suppress boxes of other classes too.
@@ -132,6 +139,8 @@ def detect(
     Source: Girshick et al. 2014, section 2.2; Liu et al. 2016, "SSD", section 3; torchvision's
     ``postprocess_detections`` of ``RoIHeads`` and ``SSD``.
     """
+    if former:
+        return by_new_names(detect, locals())
     op = "detect"
     if topk_per_class is not None:
         topk_per_class = check_integer(op, "topk_per_class", topk_per_class)
@@ -142,7 +151,7 @@ def detect(
         scores,
         check_number(op, "score_threshold", score_threshold),
         check_number(op, "iou_threshold", iou_threshold),
-        check_integer(op, "max_detections", max_detections),
+        check_integer(op, "max_output", max_output),
         topk_per_class,
         min_size,
         check_flag(op, "class_agnostic", class_agnostic),

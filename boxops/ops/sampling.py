@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from boxops.ops.backend import as_number, backend, check_integer, check_number, is_integer
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -27,38 +28,48 @@ def _seed(op: str, ops: Any, matches: Any, seed: Any) -> Any:
     return np.array([seed])
 
 
+@renamed(size="batch_size_per_image")
 def sample_matches(
-    matches: Array, size: int, positive_fraction: float = 0.5, *, seed: Any = None
+    matches: Array,
+    batch_size_per_image: int,
+    positive_fraction: float = 0.5,
+    *,
+    seed: Any = None,
+    **former: NoReturn,
 ) -> tuple[Array, Array, Array]:
     """A balanced random sample of positives and negatives, of a fixed size, without waiting for the device.
 
-    Counts as torchvision's ``BalancedPositiveNegativeSampler``: at most ``int(size * positive_fraction)`` positives,
-    and negatives for the rest of ``size``; within each kind, uniform without replacement.
+    Counts as torchvision's ``BalancedPositiveNegativeSampler``, S standing for ``batch_size_per_image``: at most
+    ``int(S * positive_fraction)`` positives, and negatives for the rest of S; within each kind, uniform without
+    replacement.
 
     Args:
         matches: integers ``[A]`` or ``[B, A]``: >= 0 for positives, -1 for negatives; other values are never taken.
-        size: how many to take of each image at most, >= 0.
+        batch_size_per_image: S, how many to take of each image at most, >= 0.
         positive_fraction: in 0..1.
         seed: an integer, a ``torch.Generator`` of the tensors' device or a ``np.random.Generator``. None draws one: for
             tensors from torch's generator of their device, so that ``torch.manual_seed`` holds. One seed chooses the
             same on every device; image and anchor enter the random numbers, so images are independent of each other.
 
     Returns:
-        indices: int64 ``[size]`` or ``[B, size]``: the positives, rising, then the negatives, rising, then -1.
+        indices: int64 ``[S]`` or ``[B, S]``: the positives, rising, then the negatives, rising, then -1.
         num_positive: int64 ``[]`` or ``[B]``, how many are positives.
         num_sampled: int64 ``[]`` or ``[B]``, how many are real.
 
     Raises:
-        ValueError: shape or dtype of matches, a negative size, or a fraction outside 0..1.
-        TypeError: size or seed is of the wrong kind.
+        ValueError: shape or dtype of matches, a negative ``batch_size_per_image``, or a fraction outside 0..1.
+        TypeError: ``batch_size_per_image`` or seed is of the wrong kind.
 
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.3; random numbers: Salmon et al., Parallel random
     numbers: as easy as 1, 2, 3, SC 2011 (Philox4x32-10).
     """
+    if former:
+        return by_new_names(sample_matches, locals())
     op = "sample_matches"
     fraction = check_number(op, "positive_fraction", positive_fraction)
     ops = backend(op, matches)
-    return ops.sample_matches(matches, check_integer(op, "size", size), fraction, _seed(op, ops, matches, seed))
+    size = check_integer(op, "batch_size_per_image", batch_size_per_image)
+    return ops.sample_matches(matches, size, fraction, _seed(op, ops, matches, seed))
 
 
 def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_negatives: int = 0) -> Array:

@@ -70,7 +70,7 @@ def decode_single(self: Any, rel_codes: Tensor, boxes: Tensor) -> Tensor:
 
 
 def decode(coder: Any, codes: Tensor, boxes: Tensor, size: Any = None) -> Tensor:
-    return boxops.decode_boxes(codes, boxes.to(codes.dtype), coder.weights, clip=coder.bbox_xform_clip, size=size)
+    return boxops.decode_boxes(codes, boxes.to(codes.dtype), coder.weights, clip=coder.bbox_xform_clip, image_size=size)
 
 
 # Anchors
