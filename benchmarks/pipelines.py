@@ -46,8 +46,8 @@ def trained(images: int) -> Arrays:
         iou = reference.box_iou(anchors, objects)
         match, best = objects[iou.argmax(axis=1)], iou.max(axis=1)
         shift = ((match[:, 2:] + match[:, :2]) / 2 - centre) / size
-        codes = np.concatenate([shift, np.log((match[:, 2:] - match[:, :2]) / size)], axis=1)
-        deltas.append(np.where(best[:, None] > 0.3, codes, 0) + rng.normal(0, 0.1, codes.shape))
+        offsets = np.concatenate([shift, np.log((match[:, 2:] - match[:, :2]) / size)], axis=1)
+        deltas.append(np.where(best[:, None] > 0.3, offsets, 0) + rng.normal(0, 0.1, offsets.shape))
         logits.append(12 * best - 8 + rng.normal(0, 1.5, len(best)))
     return np.stack(logits).astype(np.float32), np.stack(deltas).astype(np.float32), anchors
 
