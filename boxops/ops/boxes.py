@@ -78,7 +78,7 @@ def remove_small_boxes(boxes: Array, min_size: float) -> Any:
             :func:`box_area`.
 
     Returns:
-        int64 ``[K]``, rising: the boxes with width >= min_size and height >= min_size. A NaN box is never kept. On
+        int64 ``[K]``, ascending: the boxes with width >= min_size and height >= min_size. A NaN box is never kept. On
         CUDA the host waits for K.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Choosing the anchors that a loss looks at: a balanced random sample, or the hardest negatives."""
+"""Choosing the anchors that enter a loss: a balanced random sample, or the hardest negatives."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def sample_matches(
 
     Args:
         matches: integers ``[A]`` or ``[B, A]``: >= 0 for positives, -1 for negatives; other values are never taken.
-        batch_size_per_image: S, how many to take of each image at most, >= 0.
+        batch_size_per_image: S, number of anchors to sample from each image, at most, >= 0.
         positive_fraction: in 0..1.
         seed: an integer, a ``torch.Generator`` of the tensors' device or a ``np.random.Generator``. None draws one: for
             tensors from torch's generator of their device, so that ``torch.manual_seed`` holds. One seed chooses the
             same on every device; image and anchor enter the random numbers, so images are independent of each other.
 
     Returns:
-        indices: int64 ``[S]`` or ``[B, S]``: the positives, rising, then the negatives, rising, then -1.
-        num_positive: int64 ``[]`` or ``[B]``, how many are positives.
-        num_sampled: int64 ``[]`` or ``[B]``, how many are real.
+        indices: int64 ``[S]`` or ``[B, S]``: the positives, ascending, then the negatives, ascending, then -1.
+        num_positive: int64 ``[]`` or ``[B]``, the number of positives.
+        num_sampled: int64 ``[]`` or ``[B]``, how many indices are not padding.
 
     Raises:
         ValueError: shape or dtype of matches, a negative ``batch_size_per_image``, or a fraction outside 0..1.
@@ -73,20 +73,21 @@ def sample_matches(
 
 
 def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_negatives: int = 0) -> Array:
-    """Of each image the negatives of largest loss, ``ratio`` for each positive.
+    """Hard negative mining: the negatives of largest loss of each image, ``ratio`` for each positive.
 
     Args:
         loss: ``[A]`` or ``[B, A]``, floating, the loss of each anchor as background.
         matches: integers, same shape: >= 0 for positives, -1 for negatives; other values are never taken.
         ratio: >= 0, negatives per positive; ``int(ratio * positives)`` are taken, if there are so many.
-        min_negatives: take at least so many, if there are; >= 0.
+        min_negatives: take at least this number of negatives, if there are so many; >= 0.
 
     Returns:
         bool ``[A]`` or ``[B, A]``, true for the negatives taken: of equal losses the lower index first, NaN last.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not fit, or ``ratio`` or ``min_negatives`` is negative or no number.
-        TypeError: arrays are not of one kind, or a number is of the wrong kind.
+        ValueError: shapes, dtypes or devices do not fit, or ``ratio`` is negative, infinite or
+            NaN, or ``min_negatives`` is negative.
+        TypeError: arrays are not of one kind, or another argument is not a number.
 
     Source: Liu et al., SSD: Single Shot MultiBox Detector, ECCV 2016, section 2.2.
     """
