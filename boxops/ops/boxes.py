@@ -35,7 +35,8 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
 
     Args:
         boxes: ``[..., 4]``, any real dtype and strides.
-        in_fmt, out_fmt: ``"xyxy"`` (corners), ``"xywh"`` (lower corner, size) or ``"cxcywh"`` (centre, size).
+        in_fmt, out_fmt: ``"xyxy"`` (corners), ``"xywh"`` (x1, y1, width, height) or ``"cxcywh"`` (centre x, centre
+            y, width, height).
 
     Returns:
         ``[..., 4]``, a new array. Floating dtypes are kept (float16 and bfloat16 compute in float32 and round once);
