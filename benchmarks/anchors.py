@@ -57,9 +57,9 @@ def grid(grids: Any, sizes: Any, ratios: Any, goal: float) -> Case:
 
 
 def book(height: int, width: int, like: Any) -> Any:
-    """Dive into Deep Learning's multibox_prior."""
+    """Dive into Deep Learning's multibox_prior, whose ratios are width over height."""
     on = {"device": like.device, "dtype": like.dtype}
-    scales, shapes = torch.tensor(SCALES, **on), torch.tensor(SHAPES, **on)
+    scales, shapes = torch.tensor(SCALES, **on), torch.tensor([1 / shape for shape in SHAPES], **on)
     y, x = torch.meshgrid(
         (torch.arange(height, **on) + 0.5) / height, (torch.arange(width, **on) + 0.5) / width, indexing="ij"
     )

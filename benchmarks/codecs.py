@@ -56,16 +56,16 @@ def decode(n: int) -> Case:
         label(n),
         n,
         lambda: coded(n),
-        lambda codes, anchors: boxops.decode_boxes(codes, anchors, WEIGHTS),
-        lambda codes, anchors: reference.decode_boxes(codes, anchors, WEIGHTS),
+        lambda deltas, anchors: boxops.decode_boxes(deltas, anchors, WEIGHTS),
+        lambda deltas, anchors: reference.decode_boxes(deltas, anchors, WEIGHTS),
         1 if n < 200_000 else 5,
-        torchvision=lambda codes, anchors: coder().decode_single(codes, anchors),
+        torchvision=lambda deltas, anchors: coder().decode_single(deltas, anchors),
     )
 
 
-def torchvision_clipped(codes: Any, anchors: Any) -> Any:
-    boxes = coder().decode_single(codes.flatten(1), anchors[:, 0])
-    return tv.clip_boxes_to_image(boxes.view(codes.shape), IMAGE)
+def torchvision_clipped(deltas: Any, anchors: Any) -> Any:
+    boxes = coder().decode_single(deltas.flatten(1), anchors[:, 0])
+    return tv.clip_boxes_to_image(boxes.view(deltas.shape), IMAGE)
 
 
 def of_classes(n: int, classes: int) -> Case:
@@ -74,16 +74,16 @@ def of_classes(n: int, classes: int) -> Case:
         f"{n:,} x {classes} classes, clipped",
         n * classes,
         lambda: coded(n, classes),
-        lambda codes, anchors: boxops.decode_boxes(codes, anchors, WEIGHTS, size=IMAGE),
-        lambda codes, anchors: reference.decode_boxes(codes, anchors, WEIGHTS, size=IMAGE),
+        lambda deltas, anchors: boxops.decode_boxes(deltas, anchors, WEIGHTS, image_size=IMAGE),
+        lambda deltas, anchors: reference.decode_boxes(deltas, anchors, WEIGHTS, image_size=IMAGE),
         1,
         torchvision=torchvision_clipped,
     )
 
 
-def eager_yolo(codes: Any, anchors: Any) -> Any:
+def eager_yolo(deltas: Any, anchors: Any) -> Any:
     centre, size = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
-    middle, half = centre + (codes[:, :2].sigmoid() - 0.5) * 8, codes[:, 2:].exp() * size / 2
+    middle, half = centre + (deltas[:, :2].sigmoid() - 0.5) * 8, deltas[:, 2:].exp() * size / 2
     return torch.cat((middle - half, middle + half), dim=1)
 
 
@@ -100,8 +100,8 @@ def yolo(side: int) -> Case:
         f"YOLO v3, {n:,}",
         n,
         make=make,
-        ours=lambda codes, anchors: boxops.decode_boxes(codes, anchors, **options),
-        reference=lambda codes, anchors: reference.decode_boxes(codes, anchors, **options),
+        ours=lambda deltas, anchors: boxops.decode_boxes(deltas, anchors, **options),
+        reference=lambda deltas, anchors: reference.decode_boxes(deltas, anchors, **options),
         rivals={"torch": eager_yolo},
         check=whole,
         tolerance=CLOSE,

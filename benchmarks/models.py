@@ -77,7 +77,7 @@ def pooler(levels: Sequence[str], size: int) -> Any:
 
 
 def flat(predictor: Any) -> Any:
-    """Our predictor gives codes [K, C, 4], torchvision takes [K, C * 4]."""
+    """Our predictor gives deltas [K, C, 4], torchvision takes [K, C * 4]."""
 
     class Predictor(torch.nn.Module):
         def __init__(self) -> None:
@@ -85,8 +85,8 @@ def flat(predictor: Any) -> Any:
             self.inner = predictor
 
         def forward(self, features: Any) -> Any:
-            scores, codes = self.inner(features)
-            return scores, codes.flatten(1)
+            scores, deltas = self.inner(features)
+            return scores, deltas.flatten(1)
 
     return Predictor()
 

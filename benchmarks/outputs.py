@@ -130,18 +130,18 @@ def oriented(spread: float = 0.015, side: int = 1024, across: int = 12) -> Array
 def anchored(
     anchors: np.ndarray, size: Sequence[int], classes: int, noise: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [A, classes] and codes [A, 4] of anchors around 30 objects."""
+    """Logits [A, classes] and deltas [A, 4] of anchors around 30 objects."""
     real = corners(objects(30, size, rng))
     iou = np.asarray(boxops.box_iou(anchors, real.astype(np.float32)))
     best, at = iou.max(axis=1), iou.argmax(axis=1)
     mine = real[at]
     sides = anchors[:, 2:] - anchors[:, :2]
     shift = (mine[:, :2] + mine[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2 / sides
-    codes = np.concatenate([shift, np.log((mine[:, 2:] - mine[:, :2]) / sides)], axis=1)
-    codes = np.where(best[:, None] > 0.3, codes, 0) + rng.normal(0, 0.1, codes.shape)
+    deltas = np.concatenate([shift, np.log((mine[:, 2:] - mine[:, :2]) / sides)], axis=1)
+    deltas = np.where(best[:, None] > 0.3, deltas, 0) + rng.normal(0, 0.1, deltas.shape)
     logits = rng.standard_normal((len(anchors), classes), np.float32) + np.float32(noise)
     logits[np.arange(len(anchors)), rng.integers(1, classes, len(real))[at]] += 12 * best
-    return logits, codes
+    return logits, deltas
 
 
 def grid(steps: Sequence[float], shapes: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
@@ -161,35 +161,35 @@ def ratios(side: float, count: int) -> np.ndarray:
 
 
 def ssd() -> Arrays:
-    """Logits [1, 8732, 91] (0: background), codes [1, 8732, 4] and anchors of SSD300."""
+    """Logits [1, 8732, 91] (0: background), deltas [1, 8732, 4] and anchors of SSD300."""
     rng = np.random.default_rng(0)
     sides = SSD_SIDE * np.linspace(0.1, 0.9, 6)
     shapes = [ratios(side, count) for side, count in zip(sides, SSD_SHAPES, strict=True)]
     anchors = grid([SSD_SIDE / cells for cells in SSD_GRIDS], shapes, (SSD_SIDE, SSD_SIDE))
-    logits, codes = anchored(anchors, (SSD_SIDE, SSD_SIDE), 91, 0, rng)
+    logits, deltas = anchored(anchors, (SSD_SIDE, SSD_SIDE), 91, 0, rng)
     logits[:, 0] = rng.normal(8, 1, len(logits))
-    return logits[None], (codes * [10, 10, 5, 5]).astype(np.float32)[None], anchors
+    return logits[None], (deltas * [10, 10, 5, 5]).astype(np.float32)[None], anchors
 
 
 def retinanet(size: Sequence[int] = IMAGE) -> Arrays:
-    """Logits [1, A, 91], codes [1, A, 4] and anchors, 201,600 of an image of 800 x 1344 px."""
+    """Logits [1, A, 91], deltas [1, A, 4] and anchors, 201,600 of an image of 800 x 1344 px."""
     shapes = [np.concatenate([ratios(4 * s * 2 ** (k / 3), 4)[[0, 2, 3]] for k in range(3)]) for s in STRIDES]
     anchors = grid(STRIDES, shapes, size)
-    logits, codes = anchored(anchors, size, 91, -6.5, np.random.default_rng(0))
-    return logits[None], codes.astype(np.float32)[None], anchors
+    logits, deltas = anchored(anchors, size, 91, -6.5, np.random.default_rng(0))
+    return logits[None], deltas.astype(np.float32)[None], anchors
 
 
 def rcnn(images: int = 2, count: int = 1000) -> Arrays:
-    """Logits [2, 1000, 91] (0: background), codes [2, 1000, 91, 4] and proposals [2, 1000, 4]."""
+    """Logits [2, 1000, 91] (0: background), deltas [2, 1000, 91, 4] and proposals [2, 1000, 4]."""
     rng = np.random.default_rng(0)
     real, label = objects(30, IMAGE, rng), rng.integers(1, 91, 30)
     mine, hit = rng.integers(0, 30, (images, count)), rng.random((images, count)) < 0.5
     proposals = real[mine] + rng.normal(0, 0.1, (images, count, 4)) * real[mine][..., [2, 3, 2, 3]]
-    codes = rng.standard_normal((images, count, 91, 4), np.float32) * 0.3
+    deltas = rng.standard_normal((images, count, 91, 4), np.float32) * 0.3
     logits = rng.standard_normal((images, count, 91), np.float32)
     logits[..., 0] += 5
     logits[hit, label[mine[hit]]] += 8
-    return logits, codes, np.stack([corners(boxes) for boxes in proposals]).clip(0, IMAGE[1]).astype(np.float32)
+    return logits, deltas, np.stack([corners(boxes) for boxes in proposals]).clip(0, IMAGE[1]).astype(np.float32)
 
 
 def slices(count: int = 20_000) -> Arrays:

@@ -46,8 +46,8 @@ def trained(images: int) -> Arrays:
         iou = reference.box_iou(anchors, objects)
         match, best = objects[iou.argmax(axis=1)], iou.max(axis=1)
         shift = ((match[:, 2:] + match[:, :2]) / 2 - centre) / size
-        codes = np.concatenate([shift, np.log((match[:, 2:] - match[:, :2]) / size)], axis=1)
-        deltas.append(np.where(best[:, None] > 0.3, codes, 0) + rng.normal(0, 0.1, codes.shape))
+        offsets = np.concatenate([shift, np.log((match[:, 2:] - match[:, :2]) / size)], axis=1)
+        deltas.append(np.where(best[:, None] > 0.3, offsets, 0) + rng.normal(0, 0.1, offsets.shape))
         logits.append(12 * best - 8 + rng.normal(0, 1.5, len(best)))
     return np.stack(logits).astype(np.float32), np.stack(deltas).astype(np.float32), anchors
 
@@ -153,7 +153,7 @@ def detect(label: str, make: Any, n: int, rival: Any, **options: Any) -> Case:
 
 
 ssd_head = partial(head, 1, 8732, 90, False)
-as_ssd = partial(detect, n=785_880, rival=ssd, score_threshold=0.01, iou_threshold=0.45, max_detections=200)
+as_ssd = partial(detect, n=785_880, rival=ssd, score_threshold=0.01, iou_threshold=0.45, max_output=200)
 CASES = [
     proposals("1 anchor", 1, [1], one_anchor, 1),
     proposals(f"1 x {sum(LEVELS):,}", 1, LEVELS, partial(trained, 1), 3),

@@ -64,29 +64,31 @@ def yolo_rotated(
     return found
 
 
-def ssd(logits: Tensor, codes: Tensor, anchors: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    boxes = boxops.decode_boxes(codes, anchors, (10, 10, 5, 5), size=size)  # [B, A, 4]
+def ssd(logits: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    boxes = boxops.decode_boxes(deltas, anchors, (10, 10, 5, 5), image_size=size)  # [B, A, 4]
     scores = logits.float().softmax(dim=-1)[..., 1:]
     boxes, scores, labels, counts = boxops.detect(boxes, scores, 0.01, 0.45, 200, topk_per_class=400)
     return boxes, scores, labels + 1, counts
 
 
-def faster_rcnn(logits: Tensor, codes: Tensor, proposals: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
-    boxes = boxops.decode_boxes(codes[:, :, 1:], proposals[:, :, None], (10, 10, 5, 5), size=size)  # [B, P, C, 4]
+def faster_rcnn(logits: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    boxes = boxops.decode_boxes(
+        deltas[:, :, 1:], proposals[:, :, None], (10, 10, 5, 5), image_size=size
+    )  # [B, P, C, 4]
     scores = logits.float().softmax(dim=-1)[..., 1:]
     boxes, scores, labels, counts = boxops.detect(boxes, scores, 0.05, 0.5, 100, min_size=1e-2)
     return boxes, scores, labels + 1, counts
 
 
 def retinanet(
-    logits: Tensor, codes: Tensor, anchors: Tensor, size: tuple[int, int], levels: list[int]
+    logits: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int], levels: list[int]
 ) -> tuple[Tensor, ...]:
     from boxops.models.dense import candidates, suppress
 
     # Anchors, classes and logits [B, N] of the best pairs on each level; levels: the anchors that each has.
     at, labels, best = candidates(logits.float(), levels, 1000)
-    codes = codes[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
-    boxes = boxops.decode_boxes(codes, anchors[at], size=size)
+    deltas = deltas[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
+    boxes = boxops.decode_boxes(deltas, anchors[at], image_size=size)
     found, counts = suppress(boxes, best.sigmoid(), labels, 0.05, 0.5, 300)
     return found["boxes"], found["scores"], found["labels"], counts
 

@@ -56,26 +56,26 @@ def coder(weights: tuple[float, ...]) -> Any:
     return rival("torchvision.models.detection._utils").BoxCoder(weights)
 
 
-def ssd(logits: Any, codes: Any, anchors: Any, size: tuple[int, int]) -> Any:
+def ssd(logits: Any, deltas: Any, anchors: Any, size: tuple[int, int]) -> Any:
     numbers = {"score_thresh": 0.01, "nms_thresh": 0.45, "detections_per_img": 200, "topk_candidates": 400}
     model = SimpleNamespace(box_coder=coder((10.0, 10.0, 5.0, 5.0)), **numbers)
-    head = {"bbox_regression": codes, "cls_logits": logits}
-    images = [anchors] * len(codes), [size] * len(codes)
+    head = {"bbox_regression": deltas, "cls_logits": logits}
+    images = [anchors] * len(deltas), [size] * len(deltas)
     return detection.ssd.SSD.postprocess_detections(model, head, *images)
 
 
-def retinanet(logits: Any, codes: Any, anchors: Any, size: tuple[int, int], levels: list[int]) -> Any:
+def retinanet(logits: Any, deltas: Any, anchors: Any, size: tuple[int, int], levels: list[int]) -> Any:
     numbers = {"score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 300, "topk_candidates": 1000}
     model = SimpleNamespace(box_coder=coder((1.0, 1.0, 1.0, 1.0)), **numbers)
-    head = {"bbox_regression": codes.split(levels, 1), "cls_logits": logits.split(levels, 1)}
-    images = [anchors.split(levels)] * len(codes), [size] * len(codes)
+    head = {"bbox_regression": deltas.split(levels, 1), "cls_logits": logits.split(levels, 1)}
+    images = [anchors.split(levels)] * len(deltas), [size] * len(deltas)
     return detection.retinanet.RetinaNet.postprocess_detections(model, head, *images)
 
 
-def faster_rcnn(logits: Any, codes: Any, proposals: Any, size: tuple[int, int]) -> Any:
+def faster_rcnn(logits: Any, deltas: Any, proposals: Any, size: tuple[int, int]) -> Any:
     numbers = {"score_thresh": 0.05, "nms_thresh": 0.5, "detections_per_img": 100}
     model = SimpleNamespace(box_coder=coder((10.0, 10.0, 5.0, 5.0)), **numbers)
-    flat = logits.flatten(0, 1), codes.flatten(2).flatten(0, 1)
+    flat = logits.flatten(0, 1), deltas.flatten(2).flatten(0, 1)
     found = detection.roi_heads.RoIHeads.postprocess_detections(model, *flat, list(proposals), [size] * len(proposals))
     return list(zip(*found, strict=True))
 

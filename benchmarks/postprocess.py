@@ -96,28 +96,28 @@ def reference_rotated(prediction: Any, classes: int) -> Any:
     return [np.concatenate([boxes, scores[:, None], label[:, None], angle], axis=1)[kept]]
 
 
-def reference_ssd(logits: Any, codes: Any, anchors: Any, size: tuple[int, int]) -> Any:
-    boxes = reference.decode_boxes(codes, anchors, (10, 10, 5, 5), size=size)
+def reference_ssd(logits: Any, deltas: Any, anchors: Any, size: tuple[int, int]) -> Any:
+    boxes = reference.decode_boxes(deltas, anchors, (10, 10, 5, 5), image_size=size)
     found = reference.detect(boxes, softmax(logits)[..., 1:], 0.01, 0.45, 200, topk_per_class=400)
     return *found[:2], found[2] + 1, found[3]
 
 
-def reference_rcnn(logits: Any, codes: Any, proposals: Any, size: tuple[int, int]) -> Any:
-    boxes = reference.decode_boxes(codes[:, :, 1:], proposals[:, :, None], (10, 10, 5, 5), size=size)
+def reference_rcnn(logits: Any, deltas: Any, proposals: Any, size: tuple[int, int]) -> Any:
+    boxes = reference.decode_boxes(deltas[:, :, 1:], proposals[:, :, None], (10, 10, 5, 5), image_size=size)
     found = reference.detect(boxes, softmax(logits)[..., 1:], 0.05, 0.5, 100, min_size=1e-2)
     return *found[:2], found[2] + 1, found[3]
 
 
-def reference_retinanet(logits: Any, codes: Any, anchors: Any, size: tuple[int, int], levels: list[int]) -> Any:
+def reference_retinanet(logits: Any, deltas: Any, anchors: Any, size: tuple[int, int], levels: list[int]) -> Any:
     scores = outputs.softly(logits.astype(np.float32))
     for level in np.split(scores, np.cumsum(levels)[:-1], axis=1):  # views: what is not among the best is struck
         for image in level:
             sure = image[image > 0.05]
             if len(sure) > 1000:
                 image[image < np.partition(sure, -1000)[-1000]] = 0
-    boxes = np.zeros((*codes.shape[:2], 4), np.float32)
+    boxes = np.zeros((*deltas.shape[:2], 4), np.float32)
     at = (scores > 0.05).any(axis=2)
-    boxes[at] = reference.decode_boxes(codes[at], anchors[np.nonzero(at)[1]], size=size)
+    boxes[at] = reference.decode_boxes(deltas[at], anchors[np.nonzero(at)[1]], image_size=size)
     return reference.detect(boxes, scores, 0.05, 0.5, 300)
 
 

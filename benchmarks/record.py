@@ -58,9 +58,9 @@ def record_ssd(data: Path, checkpoint: str, least: float = 0.05) -> dict[str, np
     for name in (data / "bccd" / "ImageSets" / "Main" / "test.txt").read_text().split()[:8]:
         file = data / "bccd" / "JPEGImages" / f"{name}.jpg"
         with torch.inference_mode():
-            (logits,), (codes,), anchors = model.predict(model.transform([pixels_of(file)])[0])
+            (logits,), (deltas,), anchors = model.predict(model.transform([pixels_of(file)])[0])
         size = model.settings.size
-        boxes = boxops.decode_boxes(codes, anchors, variances=model.settings.variances, size=(size, size))
+        boxes = boxops.decode_boxes(deltas, anchors, variances=model.settings.variances, image_size=(size, size))
         scores = logits.softmax(dim=-1)[..., 1:]
         places, classes = torch.where(scores > least)
         parts["boxes"].append(in_32nds(boxes[places]))

@@ -86,13 +86,13 @@ def boxes():
         draw_box(middle, before, RED, linestyle="--")
         draw_box(middle, after, GREEN, fill=0.2)
     anchor = boxes_of((20, 25, 60, 65))
-    codes = boxes_of((0.4, 0.35, 0.3, -0.4))
-    decoded = boxops.decode_boxes(codes, anchor)
+    deltas = boxes_of((0.4, 0.35, 0.3, -0.4))
+    decoded = boxops.decode_boxes(deltas, anchor)
     draw_box(right, anchor[0], GREY, "anchor", linestyle="--")
     draw_box(right, decoded[0], BLUE, fill=0.15)
     right.annotate("", ((decoded[0, 0] + decoded[0, 2]) / 2, (decoded[0, 1] + decoded[0, 3]) / 2), (40, 45),
                    arrowprops={"arrowstyle": "->", "color": ORANGE})  # fmt: skip
-    right.text(3, 97, "code (0.4, 0.35, 0.3, -0.4)", fontsize=8, va="bottom", color=ORANGE)
+    right.text(3, 97, "deltas (0.4, 0.35, 0.3, -0.4)", fontsize=8, va="bottom", color=ORANGE)
 
 
 def rotated():
@@ -289,7 +289,7 @@ def pipelines():
     tried = boxops.grid_anchors(size, levels, ((24,), (48,)), ((0.5, 1.0, 2.0),) * 2)
     truths = boxes_of((14, 20, 44, 72), (66, 26, 116, 70))
     overlap = boxops.box_iou(tried, truths)
-    codes = boxops.encode_boxes(truths[overlap.argmax(1)], tried) + rng.normal(0, 0.12, tried.shape).astype(float32)
+    deltas = boxops.encode_boxes(truths[overlap.argmax(1)], tried) + rng.normal(0, 0.12, tried.shape).astype(float32)
     logits = (14 * (overlap.max(1) - 0.45) + rng.normal(0, 0.8, len(tried))).astype(float32)
     counts = [h * w * 3 for h, w in levels]
     axes = panels(
@@ -305,7 +305,7 @@ def pipelines():
             draw_box(axes[0], tried[i], colour, linewidth=0.6)
         start += count
     proposals, scores, number = boxops.generate_proposals(
-        logits[None], codes[None].astype(float32), tried, counts, [size], 40, 12, 0.7
+        logits[None], deltas[None].astype(float32), tried, counts, [size], 40, 12, 0.7
     )
     for box, score in zip(proposals[0, : number[0]], scores[0], strict=False):
         draw_box(axes[1], box, BLUE, linewidth=0.8, alpha=max(0.15, float(score)))

@@ -35,13 +35,13 @@ def steps(model, image, target):
     truth = target["boxes"].as_subclass(torch.Tensor) / scale
     ssd = isinstance(model, boxops.models.SSD)
     if ssd:
-        logits, codes, anchors = model.predict(batch)
+        logits, deltas, anchors = model.predict(batch)
         matches, _ = boxops.match_greedy(anchors, truth, model.settings.iou_thresh)
         maps = [f.shape[-2:] for f in model.backbone(batch.tensors).values()]
         per_cell = [2 + 2 * len(ratios) for ratios in model.settings.aspect_ratios]
         counts = [h * w * n for (h, w), n in zip(maps, per_cell, strict=True)]
         best = logits.softmax(-1)[0, :, 1:].amax(-1).topk(100).indices
-        later = boxops.decode_boxes(codes[0, best], anchors[best], variances=model.settings.variances)
+        later = boxops.decode_boxes(deltas[0, best], anchors[best], variances=model.settings.variances)
         title = "the 100 surest boxes, before suppression"
     else:
         s, (features, _) = model.rpn.settings, model.features(batch)

@@ -54,7 +54,7 @@ def main():
     parser.add_argument("--row", nargs=5, action="append", required=True)
     parser.add_argument("--checkpoint", help="of a Faster R-CNN, for the rows whose study has an RPN")
     args = parser.parse_args()
-    args.device, args.most, args.min_size = "cpu", 2000, 1
+    args.device, args.max_proposals, args.min_size = "cpu", 2000, 1
     columns = {"selective_search_fast": "selective search", "edge_boxes": "edge boxes", "RPN": "RPN"}
     figure, axes = plt.subplots(
         len(args.row), 4, figsize=(15, 3.1 * len(args.row)), layout="constrained", squeeze=False

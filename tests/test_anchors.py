@@ -12,7 +12,7 @@ import boxops
 from boxops import reference
 
 OPS = {
-    "multibox_anchors": {"size": (4, 6), "sizes": (0.5, 0.3), "ratios": (1, 2)},
+    "multibox_anchors": {"grid_size": (4, 6), "sizes": (0.5, 0.3), "aspect_ratios": (1, 2)},
     "grid_anchors": PYRAMID,
     "cell_anchors": {"grid_size": (4, 6), "priors": ((10, 13), (16, 30)), "stride": 8},
 }
@@ -40,11 +40,11 @@ def test_without_like_numpy_float32(op):
 def test_order_of_multibox(backend):
     """(s1, r1), (s2, r1), (s1, r2) around each pixel's middle; the aspect ratio holds in pixels."""
     like = backend.to_array(np.zeros(0, np.float64))
-    got = backend.to_numpy(backend.ops.multibox_anchors((2, 4), (0.5, 0.25), (1, 4), normalized=False, like=like))
+    got = backend.to_numpy(backend.ops.multibox_anchors((2, 4), (0.5, 0.25), (1, 0.25), normalized=False, like=like))
     half = np.array([[0.5, 0.5], [0.25, 0.25], [1, 0.25]])
     centre = np.array([[x + 0.5, y + 0.5] for y in range(2) for x in range(4)])[:, None]
     np.testing.assert_array_equal(got, np.concatenate([centre - half, centre + half], axis=-1).reshape(-1, 4))
-    got = backend.to_numpy(backend.ops.multibox_anchors((2, 4), (0.5, 0.25), (1, 4), like=like)).reshape(2, 4, 3, 4)
+    got = backend.to_numpy(backend.ops.multibox_anchors((2, 4), (0.5, 0.25), (1, 0.25), like=like)).reshape(2, 4, 3, 4)
     np.testing.assert_array_equal(got[1, 2, 2], [(2.5 - 1) / 4, (1.5 - 0.25) / 2, (2.5 + 1) / 4, (1.5 + 0.25) / 2])
 
 
@@ -102,7 +102,7 @@ def test_book(device, normalized):
     import torch
 
     height, width, sizes, ratios = 29, 41, (0.75, 0.5, 0.25), (1, 2, 0.5)
-    size, ratio = torch.tensor(sizes, dtype=torch.float64), torch.tensor(ratios, dtype=torch.float64)
+    size, ratio = torch.tensor(sizes, dtype=torch.float64), 1 / torch.tensor(ratios, dtype=torch.float64)
     shift_y, shift_x = torch.meshgrid((torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width,
                                       indexing="ij")  # fmt: skip
     shift_y, shift_x = shift_y.reshape(-1), shift_x.reshape(-1)
@@ -136,7 +136,7 @@ def test_multibox_sizes(height, width, sizes, ratio):
     boxes = boxops.multibox_anchors((height, width), sizes, (ratio, 1), normalized=False, like=np.zeros(0))
     assert boxes.shape == (height * width * (len(sizes) + 1), 4)
     w, h = (boxes[:, 2:] - boxes[:, :2]).reshape(height * width, len(sizes) + 1, 2).transpose(2, 0, 1)
-    np.testing.assert_allclose(w / h, np.broadcast_to([ratio] * len(sizes) + [1], w.shape), rtol=1e-9)
+    np.testing.assert_allclose(h / w, np.broadcast_to([ratio] * len(sizes) + [1], w.shape), rtol=1e-9)
     np.testing.assert_allclose(np.sqrt(w * h) / max(height, 1), np.broadcast_to([*sizes, sizes[0]], w.shape), rtol=1e-9)
 
 

@@ -14,7 +14,7 @@ from test_machine import output_of
 import boxops
 from boxops import _numpy_ops
 
-INDICES = ("matches", "offsets", "ignore_offsets", "gt_labels", "idxs", "labels")
+INDICES = ("matches", "offsets", "ignore_offsets", "gt_labels", "idxs")
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "uint64")
 OPS = list(cases.CASES)
 
@@ -69,7 +69,7 @@ def test_any_integer_type(backend, op):
 def test_indices_that_no_int64_holds(backend):
     """uint64 beyond it stays large, where a cast would make it -1, a negative."""
     matches = np.array([2**64 - 1, 2**63, 3, 2**63 - 1], np.uint64)
-    made = backend.converted({"matches": matches, "size": 8, "positive_fraction": 1.0, "seed": 0})
+    made = backend.converted({"matches": matches, "batch_size_per_image": 8, "positive_fraction": 1.0, "seed": 0})
     indices, positives, _ = (
         boxops.sample_matches(**made) if backend.ops is boxops else backend.ops.sample_matches(**made)
     )

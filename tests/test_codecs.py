@@ -42,7 +42,7 @@ def as_exps(arguments, got, want):
     if arguments.get("coding") == "yolo_v1":
         return np.testing.assert_array_equal(got, want)
     with np.errstate(all="ignore"):
-        whole = np.abs(reference.decode_boxes(**{**arguments, "size": None}))
+        whole = np.abs(reference.decode_boxes(**{**arguments, "image_size": None}))
         scale = np.maximum(whole[..., :2], whole[..., 2:]) + np.max(arguments.get("stride") or 0)
         tolerance = np.nan_to_num(8 * np.finfo(want.dtype).eps * np.tile(scale, 2), nan=0)
         close = (np.abs(got - want) <= tolerance + 8 * np.finfo(want.dtype).smallest_subnormal) | (got == want)
@@ -65,7 +65,7 @@ def test_layouts(backend, coding):
     boxes, anchors = (random_boxes(rng, (2, 35)).astype(np.float32) for _ in range(2))
     backends.check_layouts(backend, "encode_boxes", {"boxes": boxes, "anchors": anchors, **CODINGS[coding]})
     numbers = codes(rng, (2, 35)).astype(np.float32)
-    backends.check_layouts(backend, "decode_boxes", {"codes": numbers, "anchors": anchors, **CODINGS[coding]})
+    backends.check_layouts(backend, "decode_boxes", {"deltas": numbers, "anchors": anchors, **CODINGS[coding]})
 
 
 emulated = pytest.mark.parametrize("kernels", ["emulated-cuda"], indirect=True)
@@ -119,7 +119,7 @@ def test_exp_and_log_to_the_last_bit_but_one(backend, dtype, wider):
     ends = np.array([low - 2, low - 0.5, low, high, high + 0.5, high + 99, np.inf, -np.inf, 0, -0.0])
     x = np.concatenate([rng.uniform(low, high, 20000), rng.uniform(-1, 1, 20000), ends]).astype(dtype)
     numbers = np.stack([np.zeros_like(x), np.zeros_like(x), x, x], axis=1)
-    got = backend.to_numpy(backend.run("decode_boxes", {"codes": numbers, "anchors": unit, "clip": None}))
+    got = backend.to_numpy(backend.run("decode_boxes", {"deltas": numbers, "anchors": unit, "clip": None}))
     with np.errstate(all="ignore"):
         exact = np.exp(x.astype(wider))
         side = exact.astype(dtype)
@@ -183,7 +183,7 @@ def test_torchvision(torchvision, device, dtype, weights):
     want = coder.decode_single(numbers.reshape(3000, 28), anchors).reshape(3000, 7, 4)
     got = boxops.decode_boxes(numbers.to(device), anchors[:, None].to(device), weights).cpu()
     torch.testing.assert_close(got, want, rtol=8 * eps, atol=want.abs().max().item() * 4 * eps)
-    clipped = boxops.decode_boxes(numbers, anchors[:, None], weights, size=(480, 640))
+    clipped = boxops.decode_boxes(numbers, anchors[:, None], weights, image_size=(480, 640))
     assert torch.equal(clipped, torchvision.clip_boxes_to_image(boxops.decode_boxes(numbers, anchors[:, None], weights),
                                                                 (480, 640)))  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_darknet(backend, coding, unit):
     height, width, priors = 5, 7, np.array([(1.3, 1.7), (3.2, 4.0)]) * unit
     numbers = codes(rng, (height, width, 2))
     anchors = boxops.cell_anchors((height, width), priors.tolist(), unit, like=numbers)
-    arguments = {"codes": numbers.reshape(-1, 4), "anchors": anchors, "coding": coding, "stride": unit}
+    arguments = {"deltas": numbers.reshape(-1, 4), "anchors": anchors, "coding": coding, "stride": unit}
     got = backend.to_numpy(backend.run("decode_boxes", arguments)).reshape(height, width, 2, 4)
     for j, i, k in np.ndindex(height, width, 2):
         x, y, w, h = darknet_box(numbers[j, i, k], i, j, priors[k], width, height, width * unit, height * unit)
@@ -267,7 +267,7 @@ def test_gradcheck(device, coding, shapes):
     make = partial(random_boxes, rng, extent=9.0, sides=(2.0, 9.0))
     encode = partial(boxops.encode_boxes, **{**options, **({"stride": (30, 40)} if "stride" in options else {})})
     assert gradcheck(encode, leaves(device, *map(make, shapes)))
-    for more in ({}, {"size": (9.0, 12.0)}, {"clip": 0.3}):
+    for more in ({}, {"image_size": (9.0, 12.0)}, {"clip": 0.3}):
         decode = partial(boxops.decode_boxes, **options, **more)
         assert gradcheck(decode, leaves(device, codes(rng, shapes[0]), make(shapes[1])))
 
@@ -298,7 +298,7 @@ def test_gradient_at_clips(device):
     (grad,) = torch.autograd.grad(boxops.decode_boxes(numbers, anchors, clip=2)[0, 2:].sum(), numbers)
     assert grad[0, 2] == 0 and grad[0, 3] > 0
     numbers, anchors = leaves(device, np.zeros((3, 4)), [[0, -1, 4, 4], [1e-9, 0, 5, 6], [1, 1, 4 - 1e-9, 5]])
-    decoded = boxops.decode_boxes(numbers, anchors, size=(5, 4))
+    decoded = boxops.decode_boxes(numbers, anchors, image_size=(5, 4))
     (grad,) = torch.autograd.grad(decoded.sum(), anchors)
     want = torch.tensor([[0.0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.float64)
     torch.testing.assert_close(grad.cpu(), want)
@@ -360,7 +360,7 @@ def test_compile_backward_with_dynamic_shapes(device):
     import torch
 
     torch._dynamo.reset()
-    ours = partial(boxops.decode_boxes, weights=(10, 10, 5, 5), size=(400, 500))
+    ours = partial(boxops.decode_boxes, weights=(10, 10, 5, 5), image_size=(400, 500))
     compiled = torch.compile(ours, fullgraph=True, dynamic=True, backend="aot_eager")
     for count in (5, 9):
         results = []

@@ -51,7 +51,7 @@ def calls(framework):
         "nms": lambda: boxops.nms(boxes, scores, 0.5),
         "batched_nms": lambda: boxops.batched_nms(boxes, scores, groups, 0.5),
         "nms_padded": lambda: boxops.nms_padded(
-            boxes.reshape(10, 2000, 4), scores.reshape(10, 2000), 0.5, 300, labels=groups.reshape(10, 2000)
+            boxes.reshape(10, 2000, 4), scores.reshape(10, 2000), 0.5, 300, idxs=groups.reshape(10, 2000)
         ),
     }
 

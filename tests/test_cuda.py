@@ -27,7 +27,7 @@ def test_padded_never_waits_and_can_be_captured():
     want = boxops.nms_padded(boxes, scores, 0.5, 50)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        boxops.nms_padded(boxes, scores, 0.5, 50, labels=(scores * 0).long(), score_threshold=0.1)
+        boxops.nms_padded(boxes, scores, 0.5, 50, idxs=(scores * 0).long(), score_threshold=0.1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     inputs, graph = [boxes.clone(), scores.clone()], torch.cuda.CUDAGraph()

@@ -230,6 +230,6 @@ def test_gradient_at_the_limits_of_decoding(device):
     anchors = torch.tensor([[0.0, 0, 4, 4]], device=device).double()
     got = gradient(lambda c: boxops.decode_boxes(c, anchors, clip=2)[..., 2:], [[0, 0, 2.0, 2 - 1e-9]], device)
     assert got[0, 2] == 0 and got[0, 3] > 1
-    codes = torch.zeros(1, 4, device=device).double()
-    got = gradient(lambda a: boxops.decode_boxes(codes, a, size=(5, 4)), [[0.0, 1, 4, 4]], device)
+    deltas = torch.zeros(1, 4, device=device).double()
+    got = gradient(lambda a: boxops.decode_boxes(deltas, a, image_size=(5, 4)), [[0.0, 1, 4, 4]], device)
     torch.testing.assert_close(got.cpu(), torch.tensor([[0.0, 1, 0, 1]]).double())

@@ -15,7 +15,7 @@ WIDE = ("int32", "uint32", "int64", "uint64")
 REAL = (*cases.FLOATS, *cases.INTEGERS)
 
 
-BOXES = ("boxes", "boxes1", "boxes2", "boxes_list", "anchors", "gt_boxes", "ignore_boxes", "codes", "cost")
+BOXES = ("boxes", "boxes1", "boxes2", "boxes_list", "anchors", "gt_boxes", "ignore_boxes", "deltas", "cost")
 
 
 def as_array(backend, values, dtype):
@@ -136,13 +136,13 @@ def test_integer_scores_rank_exactly(backend, dtype):
     for op, arguments in [
         ("nms", scored), ("batched_nms", {**scored, "idxs": ids}),
         ("rotated_nms", turned), ("batched_rotated_nms", {**turned, "idxs": ids}),
-        ("nms_padded", {**batch, "max_output": 200}), ("nms_padded", {**batch, "max_output": 200, "labels": ids[None]}),
+        ("nms_padded", {**batch, "max_output": 200}), ("nms_padded", {**batch, "max_output": 200, "idxs": ids[None]}),
     ]:  # fmt: skip
         kept = results_of(backend, op, backend.converted(arguments), iou_threshold=0.5)[0]
         assert kept.reshape(-1)[: len(scores)].tolist() == falling, op
     for more in ({}, {"topk_per_class": 40}):
         arguments = {"boxes": boxes[None], "scores": scores[None, :, None], "score_threshold": -np.inf, **more}
-        _, got, _, counts = results_of(backend, "detect", backend.converted(arguments), max_detections=200)
+        _, got, _, counts = results_of(backend, "detect", backend.converted(arguments), max_output=200)
         want = [int(scores[i]) for i in falling][: more.get("topk_per_class")]
         assert got[0, : counts[0]].tolist() == want
 
@@ -177,7 +177,7 @@ def calls_on_two(rng):
         "match_max_iou": {"anchors": boxes, "gt_boxes": others, "high": 0.5, "low": 0.2},
         "match_greedy": {"anchors": boxes, "gt_boxes": others, "iou_threshold": 0.2},
         "encode_boxes": {"boxes": boxes, "anchors": boxes[::-1].copy()},
-        "decode_boxes": {"codes": codes, "anchors": boxes},
+        "decode_boxes": {"deltas": codes, "anchors": boxes},
     }
 
 

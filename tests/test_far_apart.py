@@ -42,7 +42,7 @@ def test_strides(backend, op, reverse):
     groups = rng.integers(0, 2, (3, 5))
     options = {}
     if op == "nms_padded":
-        near = {"boxes": boxes, "scores": scores, "labels": groups}
+        near = {"boxes": boxes, "scores": scores, "idxs": groups}
         options = {"iou_threshold": 0.2, "max_output": 4}
     elif op == "nms":
         near, options = {"boxes": boxes[:, 0], "scores": scores[:, 0]}, {"iou_threshold": 0.2}

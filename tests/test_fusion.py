@@ -45,9 +45,9 @@ def test_ties_and_the_threshold(backend):
     """Of two clusters with the same IoU the older one gets the box; an IoU at the threshold is not enough."""
     boxes = [np.float32([[0, 0, 10, 10], [10, 0, 20, 10], [5, 0, 15, 10]])]
     scores, labels = [np.float32([1, 0.75, 0.25])], [np.array([1, 1, 1])]
-    fused = call(backend, boxes, scores, labels, iou_thr=0.25)[0]
+    fused = call(backend, boxes, scores, labels, iou_threshold=0.25)[0]
     np.testing.assert_array_equal(fused, np.float32([[10, 0, 20, 10], [1, 0, 11, 10]]))
-    assert len(call(backend, boxes, scores, labels, iou_thr=1 / 3)[0]) == 3
+    assert len(call(backend, boxes, scores, labels, iou_threshold=1 / 3)[0]) == 3
 
 
 def test_layouts(backend):
@@ -69,7 +69,7 @@ def test_all_sorts_of_models(backend, seed):
     boxes = [(truth[p] + rng.normal(0, noise, (len(p), 4))).astype(np.float32) for p in pick]
     scores = [rng.integers(0, 9, size).astype(np.float32) / 8 for size in sizes]
     labels = [(p % rng.choice([1, 7])).astype(np.int32) for p in pick]
-    options = {"conf_type": rng.choice(CONF_TYPES), "iou_thr": rng.choice([0.0, 0.3, 0.55, 0.9]),
+    options = {"conf_type": rng.choice(CONF_TYPES), "iou_threshold": rng.choice([0.0, 0.3, 0.55, 0.9]),
                "weights": rng.integers(1, 4, len(sizes)).tolist(),
                "allows_overflow": bool(rng.integers(2))}  # fmt: skip
     want = reference.weighted_boxes_fusion(boxes, scores, labels, **options)
@@ -114,14 +114,14 @@ def test_properties(seed, conf_type, iou_thr):
     rng = np.random.default_rng(seed)
     lists = [of_models(str(seed), *seen_by(3, 8, extent=80.0)).arguments("float64")[name]
              for name in ("boxes_list", "scores_list", "labels_list")]  # fmt: skip
-    boxes, scores, labels = boxops.weighted_boxes_fusion(*lists, conf_type=conf_type, iou_thr=iou_thr)
+    boxes, scores, labels = boxops.weighted_boxes_fusion(*lists, conf_type=conf_type, iou_threshold=iou_thr)
     assert (np.diff(scores) <= 0).all() and (scores <= 1).all() and (scores > 0).all()
     assert set(labels) == set(np.concatenate(lists[2]))
     everything = np.concatenate(lists[0])
     assert (boxes >= everything.min(axis=0) - 1e-9).all() and (boxes <= everything.max(axis=0) + 1e-9).all()
     order = rng.permutation(3)  # of the models: scores are distinct
     again = boxops.weighted_boxes_fusion(*([part[m] for m in order] for part in lists), conf_type=conf_type,
-                                         iou_thr=iou_thr)  # fmt: skip
+                                         iou_threshold=iou_thr)  # fmt: skip
     np.testing.assert_allclose(again[1], scores)
 
 
@@ -170,9 +170,9 @@ LISTS = {
 def test_lists(lists):
     """As ensemble-boxes takes them, to NumPy arrays."""
     ensemble = pytest.importorskip("ensemble_boxes")
-    for options in ({}, {"weights": np.arange(1, len(lists[0]) + 1), "iou_thr": 0.5, "skip_box_thr": 0.001}):
-        got = boxops.weighted_boxes_fusion(*lists, **options)
-        want = ensemble.weighted_boxes_fusion(*lists, **options)
+    for options in ((), (np.arange(1, len(lists[0]) + 1), 0.5, 0.001)):  # weights and thresholds
+        got = boxops.weighted_boxes_fusion(*lists, *options)
+        want = ensemble.weighted_boxes_fusion(*lists, *options)
         assert [x.shape for x in got] == [(len(want[1]), 4), (len(want[1]),), (len(want[1]),)]
         assert all(isinstance(x, np.ndarray) for x in got) and got[2].dtype.kind == "i"
         for g, w in zip(got, want, strict=True):
@@ -180,7 +180,7 @@ def test_lists(lists):
         arrays = ([np.asarray(part, dtype).reshape(len(part), *shape) for part in parts]
                   for parts, dtype, shape in zip(lists, ("f8", "f8", "i8"), ((4,), (), ()), strict=True))  # fmt: skip
         same(
-            [x.astype(g.dtype) for x, g in zip(boxops.weighted_boxes_fusion(*arrays, **options), got, strict=True)], got
+            [x.astype(g.dtype) for x, g in zip(boxops.weighted_boxes_fusion(*arrays, *options), got, strict=True)], got
         )
 
 

@@ -103,7 +103,7 @@ def test_no_twin_survives(backend, dtype, scale, count):
     padded = {name: value[None] if isinstance(value, np.ndarray) else value for name, value in common.items()}
     np.testing.assert_array_equal(call(backend, "nms_padded", **padded, max_output=count)[0][0, : len(keep)], keep)
     found = call(backend, "detect", boxes=boxes[None], scores=scores[None, :, None], score_threshold=0.0,
-                 iou_threshold=0.5, max_detections=count)  # fmt: skip
+                 iou_threshold=0.5, max_output=count)  # fmt: skip
     np.testing.assert_array_equal(found[0][0, : found[3][0]], boxes[keep])
     soft = {"method": "linear", "score_threshold": 0.05}
     taken, _ = call(backend, "soft_nms", **{**common, "iou_threshold": 0.5}, **soft)

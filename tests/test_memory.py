@@ -13,11 +13,11 @@ def test_more_than_there_is(backend):
     zeros, options = np.zeros((1, 3, 4), np.float32), {"iou_threshold": 0.5, "max_output": 2**40}
     calls = {
         "nms_padded": ({"boxes": zeros, "scores": zeros[..., 0], **options}, "[1, 1099511627776] int64 (8796 GB)"),
-        "detect": ({"boxes": zeros, "scores": zeros[..., :2], "max_detections": 2**58},
+        "detect": ({"boxes": zeros, "scores": zeros[..., :2], "max_output": 2**58},
                    "[1, 288230376151711744, 4] float32 (4.612e+09 GB)"),
-        "sample_matches": ({"matches": np.zeros(3, np.int64), "size": 2**60},
+        "sample_matches": ({"matches": np.zeros(3, np.int64), "batch_size_per_image": 2**60},
                            "[1152921504606846976] int64 (9.223e+09 GB)"),
-        "multibox_anchors": ({"size": (2**25, 2**25), "sizes": [1], "ratios": [1], "like": zeros},
+        "multibox_anchors": ({"grid_size": (2**25, 2**25), "sizes": [1], "aspect_ratios": [1], "like": zeros},
                              "[1125899906842624, 4] float32 (1.801e+07 GB)"),
         "paste_masks": ({"masks": zeros, "boxes": zeros[0, :1], "image_size": (2**30, 2**30)},
                         "[1, 1073741824, 1073741824] float32 (4.612e+09 GB)"),

@@ -28,7 +28,7 @@ def test_layouts(backend, op):
     arguments = {"boxes": random_boxes(rng, (*lead, 40), 100.0).astype(np.float32), "iou_threshold": 0.5}
     arguments["scores"] = rng.random((*lead, 40), np.float32)
     groups = rng.integers(0, 3, (*lead, 40))
-    more = {"nms": {}, "batched_nms": {"idxs": groups}, "nms_padded": {"labels": groups, "max_output": 20}}
+    more = {"nms": {}, "batched_nms": {"idxs": groups}, "nms_padded": {"idxs": groups, "max_output": 20}}
     backends.check_layouts(backend, op, {**arguments, **more[op]})
 
 
@@ -127,8 +127,8 @@ def test_many_boxes_in_small_groups(backend, scores):
     boxes = random_boxes(rng, (2, 9000), 60.0).astype(np.float32)
     scores, groups = rng.integers(0, 500, (2, 9000)).astype(scores), rng.integers(-2000, 2000, (2, 9000)) << 33
     options = {"iou_threshold": 0.3, "max_output": 3000, "score_threshold": 10.0}
-    got = call(backend, "nms_padded", boxes, scores, labels=backend.to_array(groups), **options)
-    want = boxops.nms_padded(boxes, scores, labels=groups, **options)
+    got = call(backend, "nms_padded", boxes, scores, idxs=backend.to_array(groups), **options)
+    want = boxops.nms_padded(boxes, scores, idxs=groups, **options)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_array_equal(g, w)
     boxes, scores, groups = boxes.reshape(-1, 4), scores.ravel(), groups.ravel()
@@ -144,9 +144,9 @@ def test_long_groups_stop_at_the_limit(backend, limit):
     groups = rng.choice([0, 1, 2, 3], (2, 2700), p=[0.01, 0.8, 0.01, 0.18])
     options = {"iou_threshold": 0.4, "max_output": limit}
     for labels in (None, groups):
-        more = {} if labels is None else {"labels": backend.to_array(labels)}
+        more = {} if labels is None else {"idxs": backend.to_array(labels)}
         got = call(backend, "nms_padded", boxes, scores, **more, **options)
-        want = boxops.nms_padded(boxes, scores, labels=labels, **options)
+        want = boxops.nms_padded(boxes, scores, idxs=labels, **options)
         for g, w in zip(got, want, strict=True):
             np.testing.assert_array_equal(g, w)
 
@@ -196,7 +196,7 @@ def test_padded_is_batched_cut_or_filled(boxes, threshold, max_output):
     rng = np.random.default_rng(len(boxes))
     scores, labels = rng.random(len(boxes)), rng.integers(0, 2, len(boxes))
     keep = boxops.batched_nms(boxes, scores, labels, threshold)[:max_output]
-    indices, counts = boxops.nms_padded(boxes[None], scores[None], threshold, max_output, labels=labels[None])
+    indices, counts = boxops.nms_padded(boxes[None], scores[None], threshold, max_output, idxs=labels[None])
     np.testing.assert_array_equal(indices[0], np.pad(keep, (0, max_output - len(keep)), constant_values=-1))
     np.testing.assert_array_equal(counts, [len(keep)])
 

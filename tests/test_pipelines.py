@@ -114,11 +114,11 @@ def test_classes_do_not_meet(backend):
         "boxes": np.full((1, 2, 4), [0, 0, 9, 9], np.float32),
         "scores": np.float32([[[0.5, 0.9], [0.7, 0.5]]]),
     }
-    _, scores, labels, counts = call(backend, "detect", arguments, max_detections=3)
+    _, scores, labels, counts = call(backend, "detect", arguments, max_output=3)
     np.testing.assert_array_equal(scores, np.float32([[0.9, 0.7, 0]]))
     np.testing.assert_array_equal(labels, [[1, 0, -1]])
     assert counts[0] == 2
-    _, scores, labels, counts = call(backend, "detect", arguments, max_detections=3, class_agnostic=True)
+    _, scores, labels, counts = call(backend, "detect", arguments, max_output=3, class_agnostic=True)
     np.testing.assert_array_equal(labels, [[1, -1, -1]])
 
 
@@ -135,7 +135,7 @@ def test_long_lists(backend, topk):
     arguments = head(1, 1, 4000, 2)
     arguments["scores"] = (np.round(arguments["scores"] * 64) / 64).astype(np.float32)
     for agnostic in (False, True):
-        options = {"topk_per_class": topk, "class_agnostic": agnostic, "iou_threshold": 0.4, "max_detections": 60}
+        options = {"topk_per_class": topk, "class_agnostic": agnostic, "iou_threshold": 0.4, "max_output": 60}
         want = reference.detect(**arguments, **options)
         for g, w in zip(call(backend, "detect", arguments, **options), want, strict=True):
             np.testing.assert_array_equal(g, w)
@@ -283,7 +283,7 @@ def test_export(device):
 
     class Detector(torch.nn.Module):
         def forward(self, boxes, scores):
-            return boxops.detect(boxes, scores, 0.3, topk_per_class=9, max_detections=11)
+            return boxops.detect(boxes, scores, 0.3, topk_per_class=9, max_output=11)
 
     boxes, scores = (torch.from_numpy(head()[name]).to(device) for name in ("boxes", "scores"))
     count = torch.export.Dim("count", min=2, max=4096)

@@ -25,7 +25,7 @@ def test_layouts(backend):
     rng = np.random.default_rng(1)
     for shape in [(30,), (4, 30)]:
         matches = MATCHES["few positives"](rng, shape)
-        backends.check_layouts(backend, "sample_matches", {"matches": matches, "size": 9, "seed": 1})
+        backends.check_layouts(backend, "sample_matches", {"matches": matches, "batch_size_per_image": 9, "seed": 1})
         backends.check_layouts(backend, "mine_hard_negatives", {"loss": rng.random(shape), "matches": matches})
 
 

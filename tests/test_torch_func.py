@@ -59,7 +59,7 @@ def of_one(boxes, others):
         "clip_boxes_to_image": (lambda b: boxops.clip_boxes_to_image(b, (40, 50)), boxes),
         "box_iou": (lambda b: boxops.box_iou(b, others), boxes),
         "encode_boxes": (lambda b: boxops.encode_boxes(b, others), boxes),
-        "decode_boxes": (lambda b: boxops.decode_boxes(b / 50, others, size=(60, 70)), boxes),
+        "decode_boxes": (lambda b: boxops.decode_boxes(b / 50, others, image_size=(60, 70)), boxes),
         "roi_align": (lambda x: boxops.roi_align(x, roi, 2), features),
         "roi_pool": (lambda x: boxops.roi_pool(x, roi, 2), features),
     }

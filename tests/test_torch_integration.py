@@ -57,7 +57,7 @@ def test_compile_with_inductor(device):
 
 class Postprocess(torch.nn.Module):
     def forward(self, boxes, scores, labels):
-        return boxops.nms_padded(boxes, scores, 0.5, 9, labels=labels, score_threshold=0.1)
+        return boxops.nms_padded(boxes, scores, 0.5, 9, idxs=labels, score_threshold=0.1)
 
 
 def test_export(device):

@@ -49,7 +49,7 @@ def detector(
     """Makes a builder of a function ``build(num_classes, backbone_weights, settings, **options)``.
 
     Args:
-        settings: the numbers of the method, a frozen dataclass with this detector's values. The builder takes each of
+        settings: the hyperparameters, a frozen dataclass with this detector's values. The builder takes each of
             them as an option. ``of_size(size)``, if the class has it, gives those that images of another size ask for.
             None: the function is called without.
         num_classes: by default; None: the model says it.
@@ -97,7 +97,7 @@ def detector(
         made.training, made.needs, made.sized = training, needs, sized
         made.__signature__ = signature(build, settings, num_classes)  # type: ignore[attr-defined]
         method = f"{type(settings).__module__}.{type(settings).__qualname__}"
-        last = "" if settings is None else f" The numbers of the method:\n            see :class:`{method}`."
+        last = "" if settings is None else f" The hyperparameters:\n            see :class:`{method}`."
         made.__doc__ = f"{build.__doc__}\n\n{BUILDER}{last}\n    "
         MODELS[build.__name__] = made
         if short is not None:

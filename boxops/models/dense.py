@@ -50,12 +50,12 @@ class Branch(nn.Module):
 def focal_loss(logits: Tensor, matches: Tensor, truth: GroundTruth, alpha: float, gamma: float) -> Tensor:
     """Of logits [B, A, C] the loss of each anchor [B, A], 0 where the match is -2, and weighed; equation 5."""
     labels, positive = truth.take(truth.labels, matches), matches >= 0
-    wanted = torch.zeros_like(logits).scatter(2, labels[..., None], positive[..., None].to(logits))
-    loss = sigmoid_focal_loss(logits, wanted, alpha, gamma).sum(dim=-1)
+    target = torch.zeros_like(logits).scatter(2, labels[..., None], positive[..., None].to(logits))
+    loss = sigmoid_focal_loss(logits, target, alpha, gamma).sum(dim=-1)
     return loss * (matches != -2) * truth.weigh(matches)
 
 
-def candidates(scores: Tensor, levels: Sequence[int], most: int) -> tuple[Tensor, Tensor, Tensor]:
+def candidates(scores: Tensor, levels: Sequence[int], topk: int) -> tuple[Tensor, Tensor, Tensor]:
     """The best pairs of anchor and class on each level, of scores [B, A, C]; section 4.1, "Inference".
 
     Returns:
@@ -64,9 +64,9 @@ def candidates(scores: Tensor, levels: Sequence[int], most: int) -> tuple[Tensor
     first, found = 0, []
     for level in scores.split(list(levels), dim=1):
         # The best pairs are among the anchors with the best maxima: there are few of them to look through.
-        anchors = top(level.amax(dim=2), most)  # [B, n]
+        anchors = top(level.amax(dim=2), topk)  # [B, n]
         pairs = level.gather(1, anchors[..., None].expand(-1, -1, level.shape[2])).flatten(1)
-        best = top(pairs, most)
+        best = top(pairs, topk)
         at, labels = anchors.gather(1, best // level.shape[2]), best % level.shape[2]
         found.append((first + at, labels, pairs.gather(1, best)))
         first += level.shape[1]
@@ -74,17 +74,17 @@ def candidates(scores: Tensor, levels: Sequence[int], most: int) -> tuple[Tensor
     return at, labels, values
 
 
-def top(values: Tensor, most: int) -> Tensor:  # [B, n] -> the places of the largest, rising
-    return values.topk(min(most, values.shape[1]), sorted=False).indices.sort().values
+def top(values: Tensor, k: int) -> Tensor:  # [B, n] -> the places of the largest, rising
+    return values.topk(min(k, values.shape[1]), sorted=False).indices.sort().values
 
 
 def suppress(
-    boxes: Tensor, scores: Tensor, labels: Tensor, score_thresh: float, nms_thresh: float, most: int
+    boxes: Tensor, scores: Tensor, labels: Tensor, score_thresh: float, nms_thresh: float, max_output: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The detections, as ``Detector.padded`` gives them, of candidates [B, N, 4], [B, N] and [B, N]."""
     kept, counts = boxops.nms_padded(
-        boxes, scores, nms_thresh, most, labels=labels, score_threshold=score_thresh
-    )  # [B, most], [B]
+        boxes, scores, nms_thresh, max_output, idxs=labels, score_threshold=score_thresh
+    )  # [B, max_output], [B]
     at = torch.arange(len(kept), device=kept.device)[:, None], kept.clamp(min=0)
     real = kept >= 0
     found = {"boxes": boxes[at].where(real[..., None], 0.0), "scores": scores[at] * real, "labels": labels[at] * real}

@@ -28,7 +28,7 @@ from .transformer import Transformer, padding_mask, sine_positions
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method, with facebookresearch/detr's names and values; appendix A.4."""
+    """The hyperparameters, with facebookresearch/detr's names and values; appendix A.4."""
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333
@@ -67,7 +67,7 @@ class DETR(Detector):
             is read.
         num_classes: C, with the background 0, which is never learnt and never found: of COCO 91, its ids from 1 to 90.
             ``class_embed`` has one column more, the last, for "no object".
-        settings: the numbers of the method.
+        settings: the hyperparameters.
 
     The losses are those of the last layer of the decoder, ``loss_ce``, ``loss_bbox`` (L1) and ``loss_giou``, and of
     every layer before, ``loss_ce_0`` and so on: section 3.1 and equation 2. They are weighted already.
@@ -119,8 +119,8 @@ class DETR(Detector):
         image = torch.arange(images, device=device)
         image = image.repeat_interleave(truth.offsets.diff(), output_size=len(truth.boxes))  # [G]
         corners = truth.boxes / sides(batch, boxes)[image]
-        wanted = boxops.box_convert(corners, "xyxy", "cxcywh")
-        match = self.match(logits, boxes, truth, wanted)  # [L, G]
+        target_boxes = boxops.box_convert(corners, "xyxy", "cxcywh")
+        match = self.match(logits, boxes, truth, target_boxes)  # [L, G]
 
         labels = torch.full((layers, images, queries + 1), no_object, device=device)  # the last is of no query: -1
         labels[layer, image, match] = truth.labels
@@ -134,7 +134,7 @@ class DETR(Detector):
         classes = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none").view_as(labels)
         found = match >= 0
         matched = boxes[layer, image, match.clamp(min=0)].where(found[..., None], torch.nan)  # [L, G, 4]
-        l1 = F.l1_loss(matched, wanted.expand_as(matched), reduction="none").sum(dim=-1)
+        l1 = F.l1_loss(matched, target_boxes.expand_as(matched), reduction="none").sum(dim=-1)
         giou = boxops.generalized_box_iou_loss(boxops.box_convert(matched, "cxcywh", "xyxy"), corners, eps=0.0)
         objects = mean_over_processes(found.sum(dim=1))  # [L]
         total = torch.nansum if s.on_invalid == "unmatched" else torch.sum
@@ -147,14 +147,14 @@ class DETR(Detector):
         return {name + of: loss for name, each in losses.items() for of, loss in zip(names, each.unbind(), strict=True)}
 
     @torch.no_grad()
-    def match(self, logits: Tensor, boxes: Tensor, truth: GroundTruth, wanted: Tensor) -> Tensor:
+    def match(self, logits: Tensor, boxes: Tensor, truth: GroundTruth, target_boxes: Tensor) -> Tensor:
         """The query of each object [L, G], at the least cost of all, in every layer by itself; equation 1.
 
         -1 for the objects of an image whose costs are not finite: on CUDA, and where ``on_invalid`` says so.
 
         Args:
             logits, boxes: as of ``predict``.
-            wanted: the objects ``[G, 4]``, cxcywh in shares of their images.
+            target_boxes: the objects ``[G, 4]``, cxcywh in shares of their images.
         """
         s, (layers, images, queries) = self.settings, logits.shape[:3]
         for i, target in enumerate(truth.images):
@@ -162,13 +162,13 @@ class DETR(Detector):
                 raise ValueError(f"num_queries: expected {objects} or more, a query for each object of image {i}, got "
                                  f"{queries}")  # fmt: skip
         # All layers at once: layer after layer, each with all images
-        first = torch.arange(layers, device=logits.device)[:, None] * len(wanted) + truth.offsets[:-1]
-        offsets = F.pad(first.flatten(), (0, 1), value=layers * len(wanted))  # [L B + 1]
+        first = torch.arange(layers, device=logits.device)[:, None] * len(target_boxes) + truth.offsets[:-1]
+        offsets = F.pad(first.flatten(), (0, 1), value=layers * len(target_boxes))  # [L B + 1]
         cost = boxops.detr_cost(
             logits.flatten(0, 1),
             boxes.flatten(0, 1),
             truth.labels.repeat(layers),
-            wanted.repeat(layers, 1),
+            target_boxes.repeat(layers, 1),
             offsets,
             class_weight=s.set_cost_class,
             box_weight=s.set_cost_bbox,

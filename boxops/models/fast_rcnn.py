@@ -27,7 +27,7 @@ from .sizes import resize
 
 @dataclass(frozen=True)
 class Settings(roi_heads.Settings):
-    """The numbers of the method, with torchvision's names where it has them; those of the head: see roi_heads.py."""
+    """The hyperparameters, with torchvision's names where it has them; those of the head: see roi_heads.py."""
 
     min_size: int | Sequence[int] = 600
     max_size: int = 1000
@@ -54,7 +54,7 @@ class FastRCNN(Detector):
         backbone: maps images ``[B, 3, H, W]`` to a dict of features, fine to coarse, each with ``out_channels``
             channels. RoIs are pooled from all but the one named "pool"; RoI pooling is of one level.
         num_classes: with the background, which is 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
         proposals: gives the boxes of an image whose target has none.
         rpn: proposes boxes otherwise: of features, batch and ground truth (or None) it makes boxes ``[B, P, 4]``, how
             many are real ``[B]``, and its losses.
@@ -90,8 +90,8 @@ class FastRCNN(Detector):
         features, pooled = self.features(batch)
         proposals, counts, losses = self.rpn(features, batch, truth)
         sample, boxes, matches = self.roi_heads.sample(proposals, counts, truth)
-        logits, codes = self.roi_heads(pooled, boxes, batch, sample.real)
-        losses |= self.roi_heads.losses(logits, codes, sample, boxes, matches, truth)
+        logits, deltas = self.roi_heads(pooled, boxes, batch, sample.real)
+        losses |= self.roi_heads.losses(logits, deltas, sample, boxes, matches, truth)
         return losses | self.branch_losses(pooled, batch, sample, boxes, matches, truth)
 
     def padded(self, batch: ImageList) -> tuple[Result, Tensor]:
@@ -102,8 +102,8 @@ class FastRCNN(Detector):
         """What ``padded`` gives, and the levels that further heads pool from."""
         features, pooled = self.features(batch)
         proposals, counts, _ = self.rpn(features, batch, None)
-        logits, codes = self.roi_heads(pooled, proposals, batch)
-        return *self.roi_heads.detections(logits, codes, proposals, counts, batch), pooled
+        logits, deltas = self.roi_heads(pooled, proposals, batch)
+        return *self.roi_heads.detections(logits, deltas, proposals, counts, batch), pooled
 
     def features(self, batch: ImageList) -> tuple[list[Tensor], list[Tensor]]:
         """All levels, and those that RoIs are pooled from."""

@@ -20,7 +20,7 @@ from .roi_heads import ConvHead, ResNetTail, TwoMLPHead
 
 @dataclass(frozen=True)
 class Settings(fast_rcnn.Settings, rpn.Settings):
-    """The numbers of the method, with torchvision's names and values."""
+    """The hyperparameters, with torchvision's names and values."""
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333

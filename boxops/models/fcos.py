@@ -29,7 +29,7 @@ from .sizes import resize
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method, with torchvision's names and values."""
+    """The hyperparameters, with torchvision's names and values."""
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333
@@ -54,7 +54,7 @@ class FCOS(Detector):
             channels.
         num_classes: with the background, which is 0. As in torchvision each class, the background too, has a score of
             its own, and training pushes the background's to 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
 
     The losses are ``classification`` (focal), ``bbox_regression`` (GIoU) and ``bbox_ctrness``, all per matched point:
     equation 2; GIoU as in 2020. Points count with the weights of their objects.

@@ -1,4 +1,4 @@
-"""Label smoothing: the own class is wanted with 1 - eps, each of the n - 1 others with eps / (n - 1).
+"""Label smoothing: the target of an object's class is 1 - eps, that of each of the n - 1 others eps / (n - 1).
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7, in the form of Zhang
 et al., "Bag of Freebies for Training Object Detection Neural Networks", 2019, section 3.2.
@@ -10,17 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def smooth_labels(wanted: Tensor, eps: float) -> Tensor:
-    """Of what is wanted of each class, ``[..., n]``, one of them 1 and the others 0: 1 - eps and eps / (n - 1).
+def smooth_labels(targets: Tensor, eps: float) -> Tensor:
+    """Smoothed labels of one-hot targets ``[..., n]``: 1 - eps where they are 1, eps / (n - 1) where they are 0.
 
-    For soft labels, as of mixup, the same by linearity. Of one class alone nothing can be given to others: it stays.
+    Soft targets, as mixup's, are smoothed by the same linear function. Targets of a single class (n = 1) stay as they
+    are.
 
     Raises:
-        ValueError: eps is not from 0 to (n - 1) / n, where all classes are wanted alike.
+        ValueError: eps is not from 0 to (n - 1) / n, where all classes have the same target.
     """
-    n = wanted.shape[-1]
+    n = targets.shape[-1]
     torchs = torch_smoothing(eps, n)
-    return wanted * (1 - torchs) + torchs / n if eps else wanted
+    return targets * (1 - torchs) + torchs / n if eps else targets
 
 
 def torch_smoothing(eps: float, n: int) -> float:

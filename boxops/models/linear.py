@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of SVMs and regressors; where no section is named, those of the authors' code."""
+    """The hyperparameters of SVMs and regressors; where no section is named, those of the authors' code."""
 
     svm_neg_iou: float = 0.3  # appendix B
     svm_cost: float = 1e-3  # C
@@ -81,7 +81,7 @@ def mine(
 
 
 def ridge(near: np.ndarray, at: np.ndarray, scale: float, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weight [4, F] and bias [4] that give the codes of these rows, by the normal equations: only F x F numbers are in
+    """Weight [4, F] and bias [4] that give the deltas of these rows, by the normal equations: only F x F numbers are in
     memory, however many rows there are."""
     n, width = len(at), near["feature"].shape[1]
     gram, cross = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, 4, dtype=torch.float64)

@@ -24,7 +24,7 @@ from .common import IMAGENET, Detector, GroundTruth, Target
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method; those of MobileNetV2 on 2 cores."""
+    """The hyperparameters; those of MobileNetV2 on 2 cores."""
 
     size: int = 128  # the input's side in pixels
     grid: int = 4  # S: the backbone's map is pooled to so many cells a side, as AlexNet's to 6; of 128 pixels it has 4
@@ -68,7 +68,7 @@ class Localizer(Detector):
     Args:
         backbone: maps images ``[B, 3, size, size]`` to a dict of one feature map, with ``out_channels``.
         num_classes: with the background, which is 0 and never the answer.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
 
     The losses are ``classification`` (softmax) and ``bbox_regression``, the squared error of (x, y, width, height) in
     shares of the image, x and y of the middle, summed over the four: means over the images.
@@ -102,9 +102,9 @@ class Localizer(Detector):
                     "one_object=True), or --data-option one_object=true, gives data of one object an image"
                 )
         logits, boxes = self.predict(batch)
-        wanted = boxops.box_convert(truth.boxes / s.size, "xyxy", "cxcywh")
+        target_boxes = boxops.box_convert(truth.boxes / s.size, "xyxy", "cxcywh")
         return {
-            "bbox_regression": s.box_weight * F.mse_loss(boxes, wanted, reduction="none").sum(dim=1).mean(),
+            "bbox_regression": s.box_weight * F.mse_loss(boxes, target_boxes, reduction="none").sum(dim=1).mean(),
             "classification": F.cross_entropy(logits, truth.labels - 1),
         }
 

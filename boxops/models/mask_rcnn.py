@@ -168,11 +168,11 @@ def mask_loss(
     Boxes [P_b, 4], objects [P_b] and masks [G_b, H_b, W_b] are each image's; weights [P] say what each mask counts.
     """
     size = logits.shape[-1]
-    wanted = [
+    mask_targets = [
         boxops.roi_align(mask[:, None].to(box), torch.cat([i[:, None].to(box), box], dim=1), size).squeeze(1)
         for mask, i, box in zip(masks, objects, boxes, strict=True)
     ]
-    loss = F.binary_cross_entropy_with_logits(own_class(logits, labels), torch.cat(wanted), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(own_class(logits, labels), torch.cat(mask_targets), reduction="none")
     return (loss.sum(dim=(1, 2)) * weights).sum() / (size**2 * mean_over_processes(weights.sum()))
 
 

@@ -28,7 +28,7 @@ from .transformer import Encoder, padding_mask, sine_positions
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method; for COCO: section 3.1 and the appendix."""
+    """The hyperparameters; for COCO: section 3.1 and the appendix."""
 
     size: int = 640  # the longer side of images, and the side of the square they are padded to
     n_bins: int = 1000
@@ -71,7 +71,7 @@ class Pix2Seq(Detector):
         backbone: maps images ``[B, 3, size, size]`` to a dict of features, of which the last, with ``out_channels``, is
             read.
         num_classes: with the background, which is 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
 
     The losses are ``coordinates`` and ``classes``, of the tokens at those places: their sum is equation 1, the mean
     cross-entropy of the tokens with a weight. Of an image with more objects than a sequence has, the last of the

@@ -162,7 +162,7 @@ class Proposals:
 
     Args:
         method: of METHODS.
-        most: how many boxes at most, the best ones.
+        max_proposals: how many boxes at most, the best ones.
         min_size: least width and height of a box, in pixels.
         cache: a file; None: kept in memory; by default in the folder where weights are kept.
         options: of the method.
@@ -175,7 +175,7 @@ class Proposals:
     def __init__(
         self,
         method: str = "selective_search_fast",
-        most: int = 2000,
+        max_proposals: int = 2000,
         *,
         min_size: float = 1,
         cache: str | Path | None = "default",
@@ -183,14 +183,14 @@ class Proposals:
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"proposals: expected a method of {', '.join(METHODS)}, got {method!r}")
-        if not isinstance(most, int) or most < 1:
-            raise ValueError(f"max_proposals: expected an integer of 1 or more, got {most!r}")
+        if not isinstance(max_proposals, int) or max_proposals < 1:
+            raise ValueError(f"max_proposals: expected an integer of 1 or more, got {max_proposals!r}")
         if not min_size >= 1:
             raise ValueError(f"min_size: expected 1 or more pixels, got {min_size!r}")
         known = [*inspect.signature(METHODS[method]).parameters][1:]
         if unknown := [name for name in options if name not in known]:
             raise TypeError(f"{method}: expected options of {', '.join(known)}, got {', '.join(unknown)}")
-        self.method, self.most, self.min_size, self.options = method, most, min_size, options
+        self.method, self.max_proposals, self.min_size, self.options = method, max_proposals, min_size, options
         if cache == "default":
             cache = Path(torch.hub.get_dir(), "checkpoints", "boxops", "proposals.sqlite")
         self.cache = Cache(None if cache is None else Path(cache))
@@ -209,11 +209,11 @@ class Proposals:
         boxes = self.cache.get(self.key(pixels))
         if boxes is None:
             boxes = self.search(pixels)
-        boxes = boxes[boxops.remove_small_boxes(boxes, self.min_size)][: self.most]
+        boxes = boxes[boxops.remove_small_boxes(boxes, self.min_size)][: self.max_proposals]
         return torch.from_numpy(boxes).to(image.device if isinstance(image, Tensor) else "cpu")
 
     def key(self, pixels: np.ndarray) -> bytes:
-        """Of an image's boxes in the cache; ``most`` and ``min_size`` choose among them."""
+        """Of an image's boxes in the cache; ``max_proposals`` and ``min_size`` choose among them."""
         options = {name: contents(value) if name == "model" else value for name, value in self.options.items()}
         settings = VERSION, self.method, sorted(options.items()), opencv().__version__, pixels.shape
         return blake2b(repr(settings).encode() + b"\0" + pixels.tobytes(), digest_size=20).digest()

@@ -42,7 +42,7 @@ class Shared(linear.Settings, Sampling):
 
 @dataclass(frozen=True)
 class Settings(Shared):
-    """The numbers of the method."""
+    """The hyperparameters."""
 
     min_size: int = 600  # proposals are warped from the resized image
     max_size: int = 1000
@@ -58,7 +58,7 @@ class RCNN(Detector):
         backbone: maps crops ``[K, 3, S, S]`` to a dict with one level of features.
         head: maps these, flat, to F features: the network's fully connected layers.
         num_classes: with the background, which is 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
         proposals: gives the boxes to look at.
         pool: what comes between backbone and head.
 
@@ -136,8 +136,8 @@ class RCNN(Detector):
         pooled = self.pooled(image, [boxes])
         features = self.head(pooled)
         scores = self.svms(features).sigmoid() if self.fitted else self.classifier(features).softmax(-1)[:, 1:]
-        codes = self.regressors(pooled.flatten(1)).unflatten(1, (-1, 4))  # [P, C - 1, 4]
-        decoded = boxops.decode_boxes(codes, boxes[:, None], size=image.image_sizes[0])
+        deltas = self.regressors(pooled.flatten(1)).unflatten(1, (-1, 4))  # [P, C - 1, 4]
+        decoded = boxops.decode_boxes(deltas, boxes[:, None], image_size=image.image_sizes[0])
         found, scores, labels, counts = boxops.detect(
             decoded[None], scores[None], s.score_thresh, s.nms_thresh, s.detections_per_img, min_size=1e-2
         )

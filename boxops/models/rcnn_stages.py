@@ -175,7 +175,7 @@ def svms(model: Regions, data: Any, run: StageRun) -> None:
 
 
 def regressors(model: Regions, data: Any, run: StageRun) -> None:
-    """A ridge regression of each class, from pooled features to codes. Appendix C."""
+    """A ridge regression of each class, from pooled features to deltas. Appendix C."""
     near = open_rows(model, run.folder).read("near")
     labels, scale = np.array(near["label"]), scale_of(near["feature"], model.settings.feature_norm)
 

@@ -33,7 +33,7 @@ def octaves(*sizes: int) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method, with torchvision's names and values."""
+    """The hyperparameters, with torchvision's names and values."""
 
     min_size: int | Sequence[int] = 800
     max_size: int = 1333
@@ -44,7 +44,7 @@ class Settings:
     bg_iou_thresh: float = 0.4
     alpha: float = 0.25
     gamma: float = 2.0
-    box_loss: str = "l1"  # of the codes, or "giou" of the boxes
+    box_loss: str = "l1"  # of the deltas, or "giou" of the boxes
     score_thresh: float = 0.05
     topk_candidates: int = 1000
     nms_thresh: float = 0.5
@@ -59,7 +59,7 @@ class RetinaNet(Detector):
             channels.
         num_classes: with the background, which is 0. As in torchvision each class, the background too, has a score of
             its own, and training pushes the background's to 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
         norm: makes a norm of so many channels after each convolution of the head; None: there is none.
 
     The losses are ``classification`` (focal) and ``bbox_regression``, both per matched anchor of an image, and then the
@@ -93,27 +93,27 @@ class RetinaNet(Detector):
         self.head = nn.ModuleDict(heads)
 
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-        """Class logits [B, A, C], codes [B, A, 4], the anchors [A, 4], and how many of them each level has."""
+        """Class logits [B, A, C], deltas [B, A, 4], the anchors [A, 4], and how many of them each level has."""
         s, features = self.settings, list(self.backbone(batch.tensors).values())
-        (logits,), (codes,) = (self.head[name](features) for name in ("classification_head", "regression_head"))
+        (logits,), (deltas,) = (self.head[name](features) for name in ("classification_head", "regression_head"))
         grids = [(f.shape[-2], f.shape[-1]) for f in features]
         image_size = (batch.tensors.shape[-2], batch.tensors.shape[-1])
         ratios = [s.aspect_ratios] * len(grids)
-        anchors = boxops.grid_anchors(image_size, grids, s.anchor_sizes, ratios, like=codes)
-        return logits, codes, anchors, [height * width * self.per_cell for height, width in grids]
+        anchors = boxops.grid_anchors(image_size, grids, s.anchor_sizes, ratios, like=deltas)
+        return logits, deltas, anchors, [height * width * self.per_cell for height, width in grids]
 
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         s, truth = self.settings, GroundTruth.of(targets)
-        logits, codes, anchors, _ = self.predict(batch)
+        logits, deltas, anchors, _ = self.predict(batch)
         matches, _ = boxops.match_max_iou(
             anchors, truth.boxes, s.fg_iou_thresh, s.bg_iou_thresh, True, offsets=truth.offsets, **truth.crowds
         )  # [B, A]: an object of the image, -1 the background, -2 neither
         positive = matches >= 0
-        boxes = truth.take(truth.boxes, matches).where(positive[..., None], anchors)  # code 0 where nothing is learnt
+        boxes = truth.take(truth.boxes, matches).where(positive[..., None], anchors)  # deltas 0 where nothing is learnt
         if s.box_loss == "giou":
-            regression = boxops.generalized_box_iou_loss(boxops.decode_boxes(codes, anchors), boxes)
+            regression = boxops.generalized_box_iou_loss(boxops.decode_boxes(deltas, anchors), boxes)
         else:
-            regression = F.l1_loss(codes, boxops.encode_boxes(boxes, anchors), reduction="none").sum(dim=-1)
+            regression = F.l1_loss(deltas, boxops.encode_boxes(boxes, anchors), reduction="none").sum(dim=-1)
         classes = focal_loss(logits, matches, truth, s.alpha, s.gamma)
         weights = truth.weigh(matches) * positive
         matched = weights.sum(dim=1).clamp(min=1)
@@ -124,12 +124,12 @@ class RetinaNet(Detector):
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
-        logits, codes, anchors, levels = self.predict(batch)
+        logits, deltas, anchors, levels = self.predict(batch)
         at, labels, best = candidates(logits, levels, s.topk_candidates)
-        codes = codes[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
+        deltas = deltas[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
         boxes = [
-            boxops.decode_boxes(*some, size=size)
-            for *some, size in zip(codes, anchors[at], batch.image_sizes, strict=True)
+            boxops.decode_boxes(*some, image_size=size)
+            for *some, size in zip(deltas, anchors[at], batch.image_sizes, strict=True)
         ]
         scores = best.sigmoid()
         return suppress(torch.stack(boxes), scores, labels, s.score_thresh, s.nms_thresh, s.detections_per_img)

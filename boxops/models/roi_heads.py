@@ -157,17 +157,17 @@ class RoIHeads(nn.Module):
     def forward(
         self, features: Sequence[Tensor], boxes: Tensor, batch: ImageList, real: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Class logits [B, P, C] and codes [B, P, C, 4] of boxes [B, P, 4], of which real [B, P] are no padding."""
+        """Class logits [B, P, C] and deltas [B, P, C, 4] of boxes [B, P, 4], of which real [B, P] are no padding."""
         pooled = pool(features, boxes, batch, self.pool_size, self.settings.box_pool)
         if real is not None and any(isinstance(part, _BatchNorm) and part.training for part in self.box_head.modules()):
             pooled = pooled[real.flatten()]  # padding has no part in the statistics; on a GPU the host waits here
-            logits, codes = (
+            logits, deltas = (
                 rows.new_zeros(*real.shape, *rows.shape[1:]).index_put((real,), rows)
                 for rows in self.box_predictor(self.box_head(pooled))
             )
-            return logits, codes
-        logits, codes = self.box_predictor(self.box_head(pooled))
-        return logits.unflatten(0, boxes.shape[:2]), codes.unflatten(0, boxes.shape[:2])
+            return logits, deltas
+        logits, deltas = self.box_predictor(self.box_head(pooled))
+        return logits.unflatten(0, boxes.shape[:2]), deltas.unflatten(0, boxes.shape[:2])
 
     def sample(self, boxes: Tensor, counts: Tensor, truth: GroundTruth) -> tuple[Sample, Tensor, Tensor]:
         """Which proposals train the head, their boxes [B, S, 4], and the object of each [B, S]; the objects
@@ -181,7 +181,7 @@ class RoIHeads(nn.Module):
         return sample(boxes, real, truth, s, s.box_bg_iou_thresh)
 
     def losses(
-        self, logits: Tensor, codes: Tensor, sample: Sample, boxes: Tensor, matches: Tensor, truth: GroundTruth
+        self, logits: Tensor, deltas: Tensor, sample: Sample, boxes: Tensor, matches: Tensor, truth: GroundTruth
     ) -> dict[str, Tensor]:
         """Class and box loss of the sampled boxes [B, S, 4] with their objects [B, S]."""
         labels = truth.take(truth.labels, matches) * sample.positive  # 0: background
@@ -191,26 +191,26 @@ class RoIHeads(nn.Module):
             self.settings.label_smoothing,
         ).view_as(labels)
         weights = truth.weigh(matches)
-        codes = codes.gather(2, labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)  # those of the own class
-        wanted = torch.where(sample.positive[..., None], truth.take(truth.boxes, matches), boxes)
-        # A padded row's box is empty and its code NaN: it is left out, not multiplied by 0.
-        wanted = boxops.encode_boxes(wanted, boxes, self.settings.bbox_reg_weights)
-        wanted = wanted.where(sample.positive[..., None], codes)
-        regression = F.smooth_l1_loss(codes, wanted, reduction="none", beta=self.settings.box_beta).sum(dim=-1)
+        deltas = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)  # those of the own class
+        objects = torch.where(sample.positive[..., None], truth.take(truth.boxes, matches), boxes)
+        # A padded row's box is empty and its deltas NaN: it is left out, not multiplied by 0.
+        targets = boxops.encode_boxes(objects, boxes, self.settings.bbox_reg_weights)
+        targets = targets.where(sample.positive[..., None], deltas)
+        regression = F.smooth_l1_loss(deltas, targets, reduction="none", beta=self.settings.box_beta).sum(dim=-1)
         losses = {"loss_classifier": classes, "loss_box_reg": regression}
         return {name: (loss * weights).sum() / sample.total for name, loss in losses.items()}
 
     def detections(
-        self, logits: Tensor, codes: Tensor, boxes: Tensor, counts: Tensor, batch: ImageList
+        self, logits: Tensor, deltas: Tensor, boxes: Tensor, counts: Tensor, batch: ImageList
     ) -> tuple[Result, Tensor]:
-        """The best boxes of each image [B, D, ...] and how many they are [B], from logits [B, P, C], codes
+        """The best boxes of each image [B, D, ...] and how many they are [B], from logits [B, P, C], deltas
         [B, P, C, 4] and proposals [B, P, 4]."""
         s = self.settings
         places = torch.arange(boxes.shape[1], device=boxes.device)
         scores = logits.softmax(dim=-1) * (places < counts[:, None])[..., None]  # [B, P, C], padding 0
         decoded = [
-            boxops.decode_boxes(some[:, 1:], box[:, None], s.bbox_reg_weights, size=size)
-            for some, box, size in zip(codes, boxes, batch.image_sizes, strict=True)
+            boxops.decode_boxes(some[:, 1:], box[:, None], s.bbox_reg_weights, image_size=size)
+            for some, box, size in zip(deltas, boxes, batch.image_sizes, strict=True)
         ]
         found, scores, labels, counts = boxops.detect(
             torch.stack(decoded),  # [B, P, C - 1, 4]

@@ -40,7 +40,7 @@ class Settings:
 
 
 class RPNHead(nn.Module):
-    """An objectness logit and a box code for each anchor of each cell."""
+    """An objectness logit and the deltas of a box for each anchor of each cell."""
 
     def __init__(self, channels: int, num_anchors: int, convs: int = 1) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class RPNHead(nn.Module):
         hidden = [self.conv(feature) for feature in features]
         # [B, anchors * K, H, W] -> [B, H * W * anchors, K]: cells row by row, their anchors inner, as grid_anchors
         logits = [self.cls_logits(h).permute(0, 2, 3, 1).flatten(1) for h in hidden]
-        codes = [self.bbox_pred(h).permute(0, 2, 3, 1).reshape(h.shape[0], -1, 4) for h in hidden]
-        return torch.cat(logits, dim=1).float(), torch.cat(codes, dim=1).float()  # [B, A], [B, A, 4]
+        deltas = [self.bbox_pred(h).permute(0, 2, 3, 1).reshape(h.shape[0], -1, 4) for h in hidden]
+        return torch.cat(logits, dim=1).float(), torch.cat(deltas, dim=1).float()  # [B, A], [B, A, 4]
 
 
 class RegionProposalNetwork(nn.Module):
@@ -77,14 +77,14 @@ class RegionProposalNetwork(nn.Module):
         grids = [(feature.shape[-2], feature.shape[-1]) for feature in features]
         if len(grids) != len(s.anchor_sizes):
             raise ValueError(f"expected anchor_sizes for {len(grids)} levels of features, got {len(s.anchor_sizes)}")
-        logits, codes = self.head(features)
+        logits, deltas = self.head(features)
         ratios = [s.aspect_ratios] * len(grids)
         image_size = (batch.tensors.shape[-2], batch.tensors.shape[-1])
-        anchors = boxops.grid_anchors(image_size, grids, s.anchor_sizes, ratios, like=codes)  # [A, 4]
+        anchors = boxops.grid_anchors(image_size, grids, s.anchor_sizes, ratios, like=deltas)  # [A, 4]
         per_cell = self.head.cls_logits.out_channels
         boxes, _, counts = boxops.generate_proposals(
             logits.detach(),
-            codes.detach(),
+            deltas.detach(),
             anchors,
             [height * width * per_cell for height, width in grids],
             batch.image_sizes,
@@ -93,9 +93,9 @@ class RegionProposalNetwork(nn.Module):
             s.rpn_nms_thresh,
             score_threshold=s.rpn_score_thresh,
         )
-        return boxes, counts, self.losses(logits, codes, anchors, truth) if truth else {}
+        return boxes, counts, self.losses(logits, deltas, anchors, truth) if truth else {}
 
-    def losses(self, logits: Tensor, codes: Tensor, anchors: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, deltas: Tensor, anchors: Tensor, truth: GroundTruth) -> dict[str, Tensor]:
         s = self.settings
         matches, _ = boxops.match_max_iou(
             anchors, truth.boxes, s.rpn_fg_iou_thresh, s.rpn_bg_iou_thresh, True, offsets=truth.offsets, **truth.crowds
@@ -106,10 +106,10 @@ class RegionProposalNetwork(nn.Module):
             sample.of(logits), sample.positive.float(), sample.real * weights, reduction="sum"
         )
         chosen = anchors[sample.at]  # [B, S, 4]
-        # Where nothing is to be learnt, the anchor is its own target: finite codes, times 0.
+        # Where nothing is to be learnt, the anchor is its own target: finite deltas, times 0.
         boxes = torch.where(sample.positive[..., None], truth.take(truth.boxes, sample.of(matches)), chosen)
-        wanted = boxops.encode_boxes(boxes, chosen)
-        regression = F.smooth_l1_loss(sample.of(codes), wanted, reduction="none", beta=BETA)
+        regression_targets = boxops.encode_boxes(boxes, chosen)
+        regression = F.smooth_l1_loss(sample.of(deltas), regression_targets, reduction="none", beta=BETA)
         regression = (regression * (sample.positive * weights)[..., None]).sum()
         return {"loss_objectness": objectness / sample.total, "loss_rpn_box_reg": regression / sample.total}
 

@@ -31,7 +31,7 @@ from .rpn import Sample
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the method."""
+    """The hyperparameters."""
 
     min_size: int | Sequence[int] = 480
     max_size: int = 640
@@ -74,7 +74,7 @@ class SlidingWindow(Detector):
             convolutions and pooling, one after another and none of them padded: what a cell says of its part of the
             image must not depend on what is around.
         num_classes: with the background, which is 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
 
     The classifier's fully connected layers are convolutions, of head_size x head_size and 1 x 1 cells. ``window`` is
     the side of the crop from which they make one cell, ``stride`` the step from a crop to the next. To see windows of
@@ -157,8 +157,8 @@ class SlidingWindow(Detector):
         sample = Sample(matches, s.batch_size_per_image, s.positive_fraction)
         labels = truth.take(truth.labels, sample.of(matches)) * sample.positive  # [B, S], 0: background
         crops = torch.cat([self.sampled(image, at) for image, at in zip(unpadded(batch), sample.at, strict=True)])
-        wanted = labels.where(sample.real, -100).flatten()
-        loss = F.cross_entropy(self.classify(crops).flatten(1), wanted, reduction="sum")
+        classes = labels.where(sample.real, -100).flatten()
+        loss = F.cross_entropy(self.classify(crops).flatten(1), classes, reduction="sum")
         return {"loss_classifier": loss / sample.total}
 
     def sampled(self, image: Tensor, at: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from .roi_heads import TwoMLPHead, scale_of
 
 @dataclass(frozen=True)
 class Settings(rcnn.Shared):
-    """The numbers of the method, and those of R-CNN's SVMs and regressors."""
+    """The hyperparameters, and those of R-CNN's SVMs and regressors."""
 
     scales: Sequence[int] = (480, 576, 688, 864, 1200)  # shorter sides of the image, in pixels; section 4.1
     max_size: int = 2000  # the longer side at the largest scale

@@ -29,7 +29,7 @@ from .labels import cross_entropy
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of SSD300, with torchvision's names and values; section 2.2 of the paper."""
+    """The hyperparameters of SSD300, with torchvision's names and values; section 2.2 of the paper."""
 
     size: int = 300
     # Pixels from a cell to the next of each map, of SSD300; None: the size over the map's side
@@ -58,7 +58,7 @@ class Settings:
             step = self.size / grid[0] if self.steps is None else self.steps[k]
             scale, following = self.scales[k], self.scales[k + 1]
             cells = self.size / (step * grid[0])  # multibox_anchors takes sizes as shares of the map's height
-            ratios = [ratio for r in self.aspect_ratios[k] for ratio in (r, 1 / r)]
+            ratios = [ratio for r in self.aspect_ratios[k] for ratio in (1 / r, r)]
             sizes = [scale * cells, (scale * following) ** 0.5 * cells]
             levels.append(boxops.multibox_anchors(grid, sizes, [1, *ratios], normalized=False, like=like) * step)
         boxes = boxops.box_convert(torch.cat(levels), "xyxy", "cxcywh")
@@ -105,7 +105,7 @@ class SSD(Detector):
         backbone: maps images ``[B, 3, size, size]`` to a dict of feature maps, fine to coarse, with ``out_channels``,
             the channels of each.
         num_classes: with the background, which is 0.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
         normalization: mean and standard deviation of the backbone's images.
         layer: what the heads are on each map, of channels and outputs.
 
@@ -135,22 +135,22 @@ class SSD(Detector):
         self.head = nn.ModuleDict({name: Head(channels, anchors, columns, layer) for name, columns in heads.items()})
 
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor, Tensor]:
-        """Class logits [B, A, C], codes [B, A, 4] and the anchors [A, 4]."""
+        """Class logits [B, A, C], deltas [B, A, 4] and the anchors [A, 4]."""
         features = list(self.backbone(batch.tensors).values())
-        logits, codes = self.head["classification_head"](features), self.head["regression_head"](features)
-        return logits, codes, self.settings.anchors([(f.shape[-2], f.shape[-1]) for f in features], logits)
+        logits, deltas = self.head["classification_head"](features), self.head["regression_head"](features)
+        return logits, deltas, self.settings.anchors([(f.shape[-2], f.shape[-1]) for f in features], logits)
 
     def losses(self, batch: ImageList, targets: list[Target]) -> dict[str, Tensor]:
         s, truth = self.settings, GroundTruth.of(targets)
-        logits, codes, anchors = self.predict(batch)
+        logits, deltas, anchors = self.predict(batch)
         matches, _ = boxops.match_greedy(anchors, truth.boxes, s.iou_thresh, offsets=truth.offsets)  # [B, A]
         positive = matches >= 0
         labels = truth.take(truth.labels, matches) * positive  # 0: background
         classes = cross_entropy(logits.flatten(0, 1), labels.flatten(), s.label_smoothing).view_as(labels)
         hard = boxops.mine_hard_negatives(classes.detach(), matches, s.negatives)  # [B, A]
-        boxes = truth.take(truth.boxes, matches).where(positive[..., None], anchors)  # code 0 where nothing is learnt
-        wanted = boxops.encode_boxes(boxes, anchors, variances=s.variances)
-        regression = F.smooth_l1_loss(codes, wanted, reduction="none").sum(dim=-1)
+        boxes = truth.take(truth.boxes, matches).where(positive[..., None], anchors)  # deltas 0 where nothing is learnt
+        regression_targets = boxops.encode_boxes(boxes, anchors, variances=s.variances)
+        regression = F.smooth_l1_loss(deltas, regression_targets, reduction="none").sum(dim=-1)
         weights = truth.weigh(matches)
         matched = mean_over_processes((weights * positive).sum())
         return {
@@ -160,8 +160,8 @@ class SSD(Detector):
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
-        logits, codes, anchors = self.predict(batch)
-        boxes = boxops.decode_boxes(codes, anchors, variances=s.variances, size=(s.size, s.size))
+        logits, deltas, anchors = self.predict(batch)
+        boxes = boxops.decode_boxes(deltas, anchors, variances=s.variances, image_size=(s.size, s.size))
         scores = logits.softmax(dim=-1)[..., 1:]
         found, scores, labels, counts = boxops.detect(
             boxes, scores, s.score_thresh, s.nms_thresh, s.detections_per_img, topk_per_class=s.topk_candidates

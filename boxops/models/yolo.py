@@ -104,7 +104,7 @@ class YOLO(Detector):
 
     Args:
         network: of a cfg; images are 3 channels.
-        settings: the numbers of the method.
+        settings: the hyperparameters.
         sizes: of the network's images in training, for each batch one of them; of none, the cfg's.
 
     Raises:

@@ -91,12 +91,12 @@ class Head:
         return boxops.cell_anchors(grid, self.priors(grid, size), stride(grid, size), like=like)
 
     def rows(self, raw: Tensor) -> Tensor:
-        """[B, A, 5 + C], cells row by row, their boxes inner: codes x, y, w, h, objectness and classes, all raw."""
+        """[B, A, 5 + C], cells row by row, their boxes inner: deltas x, y, w, h, objectness and classes, all raw."""
         return raw.permute(0, 2, 3, 1).reshape(raw.shape[0], -1, self.columns).float()
 
-    def codes(self, codes: Tensor) -> Tensor:
+    def deltas(self, deltas: Tensor) -> Tensor:
         """[..., 4] as ``decode_boxes`` takes them."""
-        return codes
+        return deltas
 
     def likely(self, rows: Tensor, least: float) -> Tensor | None:
         """Indices of the boxes that are likely enough in some image for a score above ``least``; None is all."""
@@ -106,7 +106,7 @@ class Head:
         """[B, A, 4] corners in pixels of a batch of that size, of all boxes or those kept."""
         anchors, side = self.cells(grid, size, rows), stride(grid, size)
         anchors = anchors if kept is None else anchors[kept]
-        return boxops.decode_boxes(self.codes(rows[..., :4]), anchors, coding=self.coding, stride=side, clip=None)
+        return boxops.decode_boxes(self.deltas(rows[..., :4]), anchors, coding=self.coding, stride=side, clip=None)
 
     def objectness(self, rows: Tensor) -> Tensor:
         """[B, A], no less than any score of the box."""
@@ -131,9 +131,9 @@ class Head:
         at, mine = self.responsible(rows, boxes, cell, grid, size, truth)  # [G] of all B A boxes, and whether it is so
         own = rows.flatten(0, 1)[at]  # [G, 5 + C]
 
-        wanted = self.wanted(truth.boxes, anchors[at % len(anchors)], stride(grid, size))  # [G, 4]
-        centres = self.difference(own[:, :2], wanted[:, :2]).sum(dim=1)
-        sides = half_square(own[:, 2:4], wanted[:, 2:4]).sum(dim=1)
+        target = self.targets(truth.boxes, anchors[at % len(anchors)], stride(grid, size))  # [G, 4]
+        centres = self.difference(own[:, :2], target[:, :2]).sum(dim=1)
+        sides = half_square(own[:, 2:4], target[:, 2:4]).sum(dim=1)
         box = self.coord * self.small(truth.boxes, size) * (centres + sides)  # [G]
 
         known = smooth_labels(F.one_hot(truth.labels - 1, self.classes).to(own), smoothing)
@@ -146,10 +146,10 @@ class Head:
         free, _ = boxops.match_max_iou(boxes, truth.boxes, self.thresh, offsets=truth.offsets, **truth.crowds)
         there = (at.where(mine, free.numel()),)  # the others' place is cut off
         iou = boxops.box_iou(boxes.flatten(0, 1)[at], truth.boxes, paired=True)  # [G]
-        wanted = rows.new_zeros(free.numel() + 1).index_put(there, iou if self.rescore else torch.ones_like(iou))[:-1]
+        target = rows.new_zeros(free.numel() + 1).index_put(there, iou if self.rescore else torch.ones_like(iou))[:-1]
         weights = F.pad(self.noobject * (free == -1).flatten().to(rows), (0, 1))
         weights = weights.index_put(there, self.object * truth.weights)[:-1]
-        objectness = weights * self.difference(rows[..., 4].flatten(), wanted)  # [B A]
+        objectness = weights * self.difference(rows[..., 4].flatten(), target)  # [B A]
         return {
             "bbox_regression": (box * mine * truth.weights).sum(),
             "objectness": objectness.sum(),
@@ -181,23 +181,23 @@ class Head:
         at = cell * len(self.mask) + here.int().argmax(dim=1)
         return at, winners(at, here.any(dim=1), boxes.shape[0] * boxes.shape[1], "amax")
 
-    def wanted(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
+    def targets(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
         """[G, 4]: the centre as a share of its cell, and what the raw sides should be."""
-        codes = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
-        return torch.cat([codes[:, :2].sigmoid(), codes[:, 2:]], dim=1)
+        deltas = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
+        return torch.cat([deltas[:, :2].sigmoid(), deltas[:, 2:]], dim=1)
 
     def small(self, boxes: Tensor, size: Size) -> Tensor:
         """[G], more for small boxes; darknet's 2 - w h."""
         return 2 - boxops.box_area(boxes) / (size[0] * size[1])
 
     @staticmethod
-    def difference(raw: Tensor, wanted: Tensor) -> Tensor:
+    def difference(raw: Tensor, target: Tensor) -> Tensor:
         """Of centres and objectness."""
-        return cross_entropy(raw, wanted)
+        return cross_entropy(raw, target)
 
     @staticmethod
-    def of_classes(raw: Tensor, wanted: Tensor) -> Tensor:
-        return cross_entropy(raw, wanted)
+    def of_classes(raw: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(raw, target)
 
 
 class Region(Head):
@@ -228,8 +228,8 @@ class Region(Head):
         return rows[..., 4:5].sigmoid() * (classes.softmax(dim=-1) if self.softmax else classes.sigmoid())
 
     @staticmethod
-    def difference(raw: Tensor, wanted: Tensor) -> Tensor:
-        return half_square(raw.sigmoid(), wanted)
+    def difference(raw: Tensor, target: Tensor) -> Tensor:
+        return half_square(raw.sigmoid(), target)
 
 
 class Detection(Head):
@@ -260,19 +260,21 @@ class Detection(Head):
         return self.side, self.side
 
     def rows(self, raw: Tensor) -> Tensor:
-        # The classes of all cells, the objectness of all boxes, the codes of all boxes
-        classes, objectness, codes = raw.flatten(1).float().split(self.parts, dim=1)
+        # The classes of all cells, the objectness of all boxes, the deltas of all boxes
+        classes, objectness, deltas = raw.flatten(1).float().split(self.parts, dim=1)
         classes = classes.unflatten(1, (-1, 1, self.classes)).expand(-1, -1, self.num, -1)  # [B, cells, num, C]
-        objectness, codes = objectness.unflatten(1, (-1, self.num, 1)), codes.unflatten(1, (-1, self.num, 4))
-        return torch.cat([codes, objectness, classes], dim=3).flatten(1, 2)
+        objectness, deltas = objectness.unflatten(1, (-1, self.num, 1)), deltas.unflatten(1, (-1, self.num, 4))
+        return torch.cat([deltas, objectness, classes], dim=3).flatten(1, 2)
 
     def priors(self, grid: Size, size: Size) -> list[tuple[float, float]]:
         return [(size[1], size[0])] * self.num  # the whole image
 
-    def codes(self, codes: Tensor) -> Tensor:
+    def deltas(self, deltas: Tensor) -> Tensor:
         if self.sqrt:
-            return codes
-        return torch.cat([codes[..., :2], codes[..., 2:].clamp(min=0).sqrt()], dim=-1)  # they are the sides themselves
+            return deltas
+        return torch.cat(
+            [deltas[..., :2], deltas[..., 2:].clamp(min=0).sqrt()], dim=-1
+        )  # they are the sides themselves
 
     def likely(self, rows: Tensor, least: float) -> None:
         return None  # classes may be above 1 without a softmax
@@ -289,23 +291,23 @@ class Detection(Head):
         there, raw = (some.unflatten(1, (-1, self.num)).flatten(0, 1)[cell] for some in (boxes, rows[..., 2:4]))
         iou = boxops.box_iou(there, truth.boxes[:, None]).squeeze(2)  # [G, num]
         whole = truth.boxes.new_tensor([size[1], size[0]] * 2)
-        found, wanted = (boxops.box_convert(b / whole, "xyxy", "cxcywh") for b in (there, truth.boxes[:, None]))
+        found, target = (boxops.box_convert(b / whole, "xyxy", "cxcywh") for b in (there, truth.boxes[:, None]))
         found = torch.cat([found[..., :2], raw.square() if self.sqrt else raw], dim=2)  # sides < 0 are no boxes
-        far = (found - wanted).square().sum(dim=2)  # [G, num]
+        far = (found - target).square().sum(dim=2)  # [G, num]
         best = iou.argmax(dim=1).where(iou.amax(dim=1) > 0, far.argmin(dim=1))
         mine = winners(cell, torch.ones_like(cell, dtype=torch.bool), boxes.shape[0] * grid[0] * grid[1], "amin")
         return cell * self.num + best, mine
 
-    def wanted(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
-        codes = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
-        return codes if self.sqrt else torch.cat([codes[:, :2], codes[:, 2:].square()], dim=1)
+    def targets(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
+        deltas = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
+        return deltas if self.sqrt else torch.cat([deltas[:, :2], deltas[:, 2:].square()], dim=1)
 
     def small(self, boxes: Tensor, size: Size) -> Tensor:
         return torch.ones_like(boxes[:, 0])  # the roots see to it
 
     @staticmethod
-    def difference(raw: Tensor, wanted: Tensor) -> Tensor:
-        return half_square(raw, wanted)
+    def difference(raw: Tensor, target: Tensor) -> Tensor:
+        return half_square(raw, target)
 
     of_classes = difference
 
@@ -315,12 +317,12 @@ def stride(grid: Size, size: Size) -> tuple[float, float]:
     return size[0] / grid[0], size[1] / grid[1]
 
 
-def cross_entropy(raw: Tensor, wanted: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(raw, wanted, reduction="none")
+def cross_entropy(raw: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(raw, target, reduction="none")
 
 
-def half_square(raw: Tensor, wanted: Tensor) -> Tensor:
-    return (raw - wanted).square() / 2
+def half_square(raw: Tensor, target: Tensor) -> Tensor:
+    return (raw - target).square() / 2
 
 
 def winners(places: Tensor, valid: Tensor, count: int, reduce: str) -> Tensor:

@@ -31,26 +31,29 @@ def _or_float32(like: Any) -> Any:
 
 
 def multibox_anchors(
-    size: tuple[int, int],
+    grid_size: tuple[int, int],
     sizes: Sequence[float],
-    ratios: Sequence[float],
+    aspect_ratios: Sequence[float],
     *,
     normalized: bool = True,
     like: Array | None = None,
 ) -> Any:
-    """Anchors of n sizes and m ratios around every pixel: the n + m - 1 pairs with the first size or the first ratio.
+    """Anchors around every cell of a map: all sizes with the first aspect ratio, the first size with all others.
 
     Args:
-        size: ``(height, width)`` of the feature map or image, both >= 0.
-        sizes: s1, ..., sn > 0, as a share of the height.
-        ratios: r1, ..., rm > 0, width over height in pixels.
-        normalized: coordinates in [0, 1] for the whole map (and beyond at its border); else in its pixels.
+        grid_size: ``(height, width)`` of the feature map, in cells, both >= 0.
+        sizes: s1, ..., sn > 0, the square roots of the anchors' areas, as fractions of the map's height.
+        aspect_ratios: r1, ..., rm > 0, height over width, as for :func:`grid_anchors`. (The source's ratios are width
+            over height.)
+        normalized: whether coordinates are fractions of the map's width and height, in [0, 1] inside the map, or in
+            cells.
         like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
 
     Returns:
-        ``[H * W * (n + m - 1), 4]`` corners, pixels row by row, for each (s1, r1), ..., (sn, r1), (s1, r2), ...,
-        (s1, rm), around ((x + 0.5) / W, (y + 0.5) / H), s * sqrt(r) * H / W wide and s / sqrt(r) high. Half sides
-        are rounded once to the compute type (float32, or float64), then each step is, then once to the dtype.
+        ``[H * W * (n + m - 1), 4]`` corners: cells row by row, for each the pairs (s1, r1), ..., (sn, r1), (s1, r2),
+        ..., (s1, rm). The centre of cell (y, x) is ((x + 0.5) / W, (y + 0.5) / H); a pair (s, r) is
+        s * sqrt(1 / r) * H / W wide and s / sqrt(1 / r) high. Half sides are rounded once to the compute type (float32,
+        or float64), then each step is, then once to the dtype.
 
     Raises:
         ValueError: a size or ratio is not positive and finite, a list is empty, the map is of negative size, or
@@ -60,8 +63,8 @@ def multibox_anchors(
     Source: Zhang et al., Dive into Deep Learning, section 14.4 (``multibox_prior``).
     """
     op, like = "multibox_anchors", _or_float32(like)
-    height, width = check_pair(op, "size", size, integers=True)
-    return backend(op, like).multibox_anchors(like, height, width, sizes, ratios, normalized)
+    height, width = check_pair(op, "grid_size", grid_size, integers=True)
+    return backend(op, like).multibox_anchors(like, height, width, sizes, aspect_ratios, normalized)
 
 
 def grid_anchors(
@@ -80,11 +83,11 @@ def grid_anchors(
 
     Args:
         image_size: ``(height, width)`` of the (padded) image in pixels.
-        grid_sizes: ``(height, width)`` of the feature map of each level, all >= 0.
+        grid_sizes: ``(height, width)`` of the feature map of each level, in cells, all >= 0.
         sizes: for each level, the square roots of the anchors' areas in pixels, > 0.
-        aspect_ratios: for each level, height over width, > 0.
-        strides: for each level the pixels from a cell to the next, >= 1, a number or ``(y, x)``; None: the image's
-            sides over the map's, rounded down.
+        aspect_ratios: for each level, height over width, > 0, as of torchvision's ``AnchorGenerator``.
+        strides: for each level, the distance between neighbouring cells in pixels, >= 1, a number or ``(y, x)``; None:
+            the image's sides over the map's, rounded down.
         like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
 
     Returns:
@@ -137,11 +140,11 @@ def cell_anchors(
     *,
     like: Array | None = None,
 ) -> Any:
-    """The priors of YOLO around the middle of every cell of a grid.
+    """YOLO's anchors: its prior boxes, centred on every cell of a grid.
 
     Args:
-        grid_size: ``(height, width)`` of the grid, both >= 0.
-        priors: ``(width, height)`` of each prior, > 0, in the boxes' unit. For YOLO v1, the whole image is the one.
+        grid_size: ``(height, width)`` of the grid, in cells, both >= 0.
+        priors: ``(width, height)`` of each prior, > 0, in the boxes' unit. YOLO v1 has one prior, the whole image.
         stride: a cell's side in that unit, > 0; a number or ``(y, x)``.
         like: a floating array or tensor; the anchors get its kind, device and dtype. None: NumPy, float32.
 

@@ -33,7 +33,8 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
 
     Args:
         boxes: ``[..., 4]``, any real dtype and strides.
-        in_fmt, out_fmt: ``"xyxy"`` (corners), ``"xywh"`` (lower corner, size) or ``"cxcywh"`` (centre, size).
+        in_fmt, out_fmt: ``"xyxy"`` (corners), ``"xywh"`` (x1, y1, width, height) or ``"cxcywh"`` (centre x, centre
+            y, width, height).
 
     Returns:
         ``[..., 4]``, a new array. Floating dtypes are kept (float16 and bfloat16 compute in float32 and round once);
@@ -74,7 +75,7 @@ def remove_small_boxes(boxes: Array, min_size: float) -> Any:
             :func:`box_area`.
 
     Returns:
-        int64 ``[K]``, rising: the boxes with width >= min_size and height >= min_size. A NaN box is never kept. On
+        int64 ``[K]``, ascending: the boxes with width >= min_size and height >= min_size. A NaN box is never kept. On
         CUDA the host waits for K.
 
     Raises:

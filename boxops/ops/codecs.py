@@ -1,12 +1,13 @@
-"""How detectors write boxes relative to anchors, and read them back."""
+"""Encoding boxes as deltas relative to anchors, and decoding them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from boxops.ops.backend import backend, check_choice, check_numbers, check_one_or_pair, check_pair, choices
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -43,7 +44,9 @@ def encode_boxes(
     coding: str = "rcnn",
     stride: float | tuple[float, float] | None = None,
 ) -> Array:
-    """Codes of boxes relative to anchors: what a detector's regression is trained on.
+    """Deltas of boxes relative to anchors: the regression targets of a detector.
+
+    There are three parameterizations:
 
     - ``"rcnn"`` (R-CNN, SSD): the centre's offset in units of the anchor's sides, and logs of the sides' ratios, times
       the weights.
@@ -53,9 +56,9 @@ def encode_boxes(
     Args:
         boxes, anchors: ``[..., 4]`` corners in one unit, each of any floating dtype and strides. Leading dims
             broadcast. For YOLO, anchors are those of :func:`cell_anchors`; v1's is the whole image, around each cell.
-        weights: 4 factors > 0 for x, y, w, h, for ``"rcnn"`` only; torchvision's.
-        variances: their inverses instead, as SSD has them: ``(0.1, 0.1, 0.2, 0.2)``.
-        coding: see above.
+        weights: 4 factors > 0 of the deltas x, y, w, h, as in torchvision's ``BoxCoder``; for ``"rcnn"`` only.
+        variances: the inverses of the weights instead, as in SSD: ``(0.1, 0.1, 0.2, 0.2)``.
+        coding: the parameterization, see above.
         stride: for YOLO a cell's side in the boxes' unit, > 0; a number or ``(y, x)``.
 
     Returns:
@@ -66,8 +69,8 @@ def encode_boxes(
 
     Raises:
         ValueError: shapes do not fit, a dtype is not floating, devices differ, weights, variances or stride
-            are not positive and finite, or do not belong to the coding.
-        TypeError: the two are not arrays of one kind, or the others no numbers.
+            are not positive and finite, or do not go with the coding.
+        TypeError: the two are not arrays of one kind, or other arguments are not numbers.
 
     Source: Girshick et al., CVPR 2014, appendix C; Redmon et al., CVPR 2016, section 2; Redmon, Farhadi, CVPR 2017,
     section 2.
@@ -77,8 +80,9 @@ def encode_boxes(
     return backend(op, boxes, anchors).encode_boxes(boxes, anchors, coding, weights, side)
 
 
+@renamed(codes="deltas", size="image_size")
 def decode_boxes(
-    codes: Array,
+    deltas: Array,
     anchors: Array,
     weights: Sequence[float] = (1, 1, 1, 1),
     *,
@@ -86,32 +90,37 @@ def decode_boxes(
     coding: str = "rcnn",
     stride: float | tuple[float, float] | None = None,
     clip: float | None = LARGEST_LOG,
-    size: tuple[int, int] | None = None,
+    image_size: tuple[int, int] | None = None,
+    **former: NoReturn,
 ) -> Array:
-    """Boxes from a detector's codes: the inverse of :func:`encode_boxes`.
+    """Boxes from the deltas that a detector predicts: the inverse of :func:`encode_boxes`.
 
     Args:
-        codes: ``[..., 4]`` of any floating dtype.
-        anchors: ``[..., 4]`` corners of any floating dtype; leading dims broadcast, so codes ``[N, C, 4]`` of C
+        deltas: ``[..., 4]`` of any floating dtype.
+        anchors: ``[..., 4]`` corners of any floating dtype; leading dims broadcast, so deltas ``[N, C, 4]`` of C
             classes take anchors ``[N, 1, 4]``.
         weights, variances, coding, stride: as for :func:`encode_boxes`.
-        clip: the largest log of a ratio, log(1000 / 16) as in torchvision, which keeps exp from overflowing; for all
-            but ``"yolo_v1"``. None: no limit.
-        size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
+        clip: upper bound of the deltas w and h (logs of the sides' ratios, after the weights are taken off), which
+            keeps exp from overflowing; log(1000 / 16), as torchvision's ``bbox_xform_clip``. Not for ``"yolo_v1"``.
+            None: no bound.
+        image_size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
             :func:`clip_boxes_to_image`, in the same pass.
 
     Returns:
         ``[..., 4]`` corners of the broadcast shape in float32, or float64 if either is: torchvision's
         ``BoxCoder``, but for the last bit of exp. NaN stays NaN. Differentiable once for tensors, in reverse and
-        forward mode; what is clipped, or lies at the limit, passes no gradient, as torch's clamp since 2.14.
+        forward mode; what is clipped, or lies at the bound, passes no gradient, as torch's clamp since 2.14.
 
     Raises:
-        ValueError, TypeError: as :func:`encode_boxes`; also for a NaN ``clip``, or a size that is negative or NaN.
+        ValueError, TypeError: as :func:`encode_boxes`; also for a NaN ``clip``, or an ``image_size`` that is negative
+            or NaN.
 
     Source: as :func:`encode_boxes`.
     """
+    if former:
+        return by_new_names(decode_boxes, locals())
     op = "decode_boxes"
     weights, side = _check(op, weights, variances, coding, stride)
     limit = math.inf if clip is None else clip
-    limits = [] if size is None else check_pair(op, "size", size)
-    return backend(op, codes, anchors).decode_boxes(codes, anchors, coding, weights, side, limit, limits)
+    limits = [] if image_size is None else check_pair(op, "image_size", image_size)
+    return backend(op, deltas, anchors).decode_boxes(deltas, anchors, coding, weights, side, limit, limits)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from boxops.ops.backend import backend
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -33,34 +34,37 @@ def _of_models(op: str, name: str, values: Any, dtype: Any = None) -> list[Any]:
     return parts
 
 
+@renamed(iou_thr="iou_threshold", skip_box_thr="score_threshold")
 def weighted_boxes_fusion(
     boxes_list: Sequence[Array],
     scores_list: Sequence[Array],
     labels_list: Sequence[Array],
     weights: Sequence[float] | None = None,
-    iou_thr: float = 0.55,
-    skip_box_thr: float = 0.0,
+    iou_threshold: float = 0.55,
+    score_threshold: float = 0.0,
     conf_type: str = "avg",
     allows_overflow: bool = False,
+    **former: NoReturn,
 ) -> tuple[Array, Array, Array]:
-    """Fuses the boxes of several models: those that agree become one, their mean weighted by their scores.
+    """Weighted boxes fusion: overlapping boxes of several models become one, their mean weighted by their scores.
 
-    The arguments and results are those of ensemble-boxes, but for these: coordinates may be in any unit and are neither
-    clipped nor swapped; everything is rounded to the compute type (float64 if any boxes or scores are float64 or
-    integers of 32 bits or more, else float32), where ensemble-boxes sums in float32; ties have an order; boxes without
-    an area > 0 and NaN scores are left out; where the scores of a cluster sum to 0 its box stays as it was; and
-    confidences above 1 are held to it (see ``allows_overflow``), which ensemble-boxes promises but does not do where a
-    heavy model has several boxes in a cluster.
+    The arguments and results are those of the package ensemble-boxes (there ``iou_thr`` and ``skip_box_thr`` are the
+    thresholds), but for these: coordinates may be in any unit and are neither clipped nor swapped; everything is
+    rounded to the compute type (float64 if any boxes or scores are float64 or integers of 32 bits or more, else
+    float32), where ensemble-boxes sums in float32; ties have an order; boxes without an area > 0 and NaN scores are
+    left out; where the scores of a cluster sum to 0 its box stays as it was; and no confidence exceeds 1 (see
+    ``allows_overflow``), which ensemble-boxes promises but does not keep where a model of large weight has several
+    boxes in a cluster.
 
     Args:
         boxes_list: for each model ``[N_m, 4]`` corners, any real dtype and strides; or lists of numbers, as
             ensemble-boxes takes them, which become NumPy arrays: float64, and labels of their own type.
         scores_list: for each model ``[N_m]``, any real dtype.
-        labels_list: for each model ``[N_m]``, all of one dtype, any real one or bool; floats are whole. Boxes of
-            different labels never fuse.
+        labels_list: for each model ``[N_m]``, all of one dtype, any real one or bool; floats must be whole numbers.
+            Boxes of different labels never fuse.
         weights: of the models, >= 0, finite, and one of them > 0; by default 1 each.
-        iou_thr: >= 0; a box joins the cluster of largest IoU with its fused box if that exceeds the threshold.
-        skip_box_thr: boxes with a score below this are left out.
+        iou_threshold: >= 0; a box joins the cluster of largest IoU with its fused box if that exceeds the threshold.
+        score_threshold: boxes with score >= score_threshold take part.
         conf_type: the confidence of a fused box. ``"avg"``: the mean score, times boxes over the sum of weights, where
             boxes beyond the number of models do not count (but see ``allows_overflow``); ``"max"``: the largest score,
             over the largest weight; ``"box_and_model_avg"``: mean over the boxes' weights, times the weights of the
@@ -71,18 +75,20 @@ def weighted_boxes_fusion(
             and the mean of its boxes' scores (weighted by their models) becomes the larger of the two.
 
     Returns:
-        boxes: ``[K, 4]``, scores: ``[K]``, both in the compute type, labels: ``[K]`` of the labels' dtype, by falling
-        score; equal scores by the place of the cluster's first box in the lists put one after another. On CUDA the host
-        waits for K.
+        boxes: ``[K, 4]``, scores: ``[K]``, both in the compute type, labels: ``[K]`` of the labels' dtype, by
+        descending score; equal scores by the index of the cluster's first box in the concatenated lists. On CUDA the
+        host waits for K.
 
     Raises:
-        ValueError: no model, lists of different length, shapes that do not fit, dtypes or devices that differ, another
-            ``conf_type``, or a threshold or a weight that is negative or NaN. On the CPU also for labels that are
-            fractions, NaN or infinite; on CUDA equal ones are a label, and so are all NaN.
-        TypeError: the arrays are not of one kind, or a number is none.
+        ValueError: no model, lists of different length, shapes that do not fit, dtypes or devices that differ, an
+            unknown ``conf_type``, or a threshold or a weight that is negative or NaN. On the CPU also for labels that
+            are fractions, NaN or infinite; on CUDA these are labels like others, and all NaN are one.
+        TypeError: the arrays are not of one kind, or an argument is not a number.
 
     Source: Solovyev et al. 2021, Weighted boxes fusion, section 3, and its package ensemble-boxes.
     """
+    if former:
+        return by_new_names(weighted_boxes_fusion, locals())
     op = "weighted_boxes_fusion"
     boxes = _of_models(op, "boxes_list", boxes_list, np.float64)
     if not boxes:
@@ -92,5 +98,5 @@ def weighted_boxes_fusion(
     labels = _of_models(op, "labels_list", labels_list)
     numbers = [1.0] * len(boxes) if weights is None else weights
     return backend(op, *boxes, *scores, *labels).weighted_boxes_fusion(
-        boxes, scores, labels, numbers, iou_thr, skip_box_thr, conf_type, allows_overflow
+        boxes, scores, labels, numbers, iou_threshold, score_threshold, conf_type, allows_overflow
     )

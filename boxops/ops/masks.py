@@ -12,7 +12,7 @@ Array = TypeVar("Array")
 def paste_masks(
     masks: Array, boxes: Array, image_size: tuple[int, int], *, padding: int = 1, threshold: float | None = None
 ) -> Array:
-    """Puts the small masks of a mask head into the image, each resized to its box.
+    """Pastes the masks of a mask head into the image, each resized to its box.
 
     This is torchvision's ``paste_masks_in_image`` in one pass: the mask is padded with zeros, the box grows by the same
     factor about its centre and is truncated to integers, its last pixel included, and the mask is resized to it
@@ -33,7 +33,7 @@ def paste_masks(
     Raises:
         ValueError: shapes do not fit, masks are not floating, devices differ, a size or the padding is out of range,
             or the threshold is NaN.
-        TypeError: the arrays are not of one kind, or a number is none.
+        TypeError: the arrays are not of one kind, or an argument is not a number.
 
     Source: He et al. 2017, Mask R-CNN, section 3.1; torchvision, models/detection/roi_heads.py.
     """

@@ -36,7 +36,7 @@ def match_max_iou(
         allow_low_quality: also match every anchor whose IoU with some box is the largest that box has with any
             anchor, equals included, each to its own best box. As in torchvision, a box that no anchor overlaps
             has the largest IoU 0 with all anchors, so that in its image all anchors are matched.
-        offsets: integers ``[B + 1]``, rising from 0 to G: image b has the boxes offsets[b] to offsets[b + 1].
+        offsets: integers ``[B + 1]``, ascending from 0 to G: image b has the boxes offsets[b] to offsets[b + 1].
         ignore_boxes: ``[C, 4]``, any real dtype, COCO's crowds: an anchor that would be -1 becomes -2
             where intersection / anchor's area with one of them is > ``ignore_threshold`` (not >=, as in mmdetection;
             detectron2 has no such rule).
@@ -68,7 +68,7 @@ def match_greedy(
 ) -> tuple[Array, Array]:
     """Matches every ground truth box to an anchor of its own, the largest IoU first; the bipartite rule of SSD.
 
-    Takes the largest IoU of all anchors and boxes, matches the two, strikes both, and repeats until boxes or anchors
+    Takes the largest IoU of all anchors and boxes, matches the two, removes both, and repeats until boxes or anchors
     run out. Then, with a threshold, every anchor still free is matched to its best box, if their IoU reaches it.
 
     Args:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from boxops.ops.backend import backend
+from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
 
@@ -12,17 +13,17 @@ Array = TypeVar("Array")
 def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
     """Greedy non-maximum suppression.
 
-    Boxes are taken by falling score; a box is dropped when its IoU with a box kept before exceeds the threshold.
+    Boxes are taken by descending score; a box is dropped when its IoU with a box kept before exceeds the threshold.
 
     Args:
         boxes: ``[N, 4]`` corners, any real dtype and strides, coordinates in any unit.
         scores: ``[N]``, any real dtype; ranked exactly.
-        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type: float32, or float64 for
-            float64 and integers of 32 bits or more (of which those beyond 2^53 are rounded).
+        iou_threshold: >= 0; a box is suppressed when IoU > iou_threshold, both in the boxes' compute type: float32, or
+            float64 for float64 and integers of 32 bits or more (of which those beyond 2^53 are rounded).
 
     Returns:
-        int64 ``[K]``: indices of the kept boxes by falling score. Equal scores go by rising index, NaN scores come
-        last. Degenerate, inverted and NaN boxes overlap nothing and are kept. On CUDA the host waits for K;
+        int64 ``[K]``: indices of the kept boxes by descending score. Equal scores go by ascending index, NaN scores
+        come last. Degenerate, inverted and NaN boxes overlap nothing and are kept. On CUDA the host waits for K;
         :func:`nms_padded` does not.
 
     Raises:
@@ -35,31 +36,34 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
 def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
     """Non-maximum suppression inside each group: of one class, one image, one level.
 
-    Groups are kept apart by their ids, not by moving coordinates, so the result is that of :func:`nms` on each
-    group alone, whatever the coordinates.
+    Boxes suppress only boxes of their own group. Coordinates are not offset by group (torchvision's trick), so the
+    result is exactly that of :func:`nms` on each group alone.
 
     Args:
         boxes, scores, iou_threshold: as for :func:`nms`.
-        idxs: ``[N]`` of any real dtype or bool, the group of each box: equal values are a group. Floats are whole.
+        idxs: ``[N]`` of any real dtype or bool, the group of each box: equal values are a group. Floats must be whole
+            numbers.
 
     Returns:
-        int64 ``[K]``: indices of the kept boxes of all groups by falling score, ties by rising index.
+        int64 ``[K]``: indices of the kept boxes of all groups by descending score, ties by ascending index.
 
     Raises:
         ValueError, TypeError: as :func:`nms`. On the CPU also for ``idxs`` that are fractions, NaN or infinite; on
-            CUDA, where nobody waits to look at them, equal ones are a group, and so are all NaN.
+            CUDA, where a check would have to wait, these are ids like others, and all NaN are one group.
     """
     return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, iou_threshold)
 
 
+@renamed(labels="idxs")
 def nms_padded(
     boxes: Array,
     scores: Array,
     iou_threshold: float,
     max_output: int,
     *,
-    labels: Array | None = None,
+    idxs: Array | None = None,
     score_threshold: float | None = None,
+    **former: NoReturn,
 ) -> tuple[Array, Array]:
     """Non-maximum suppression of a batch of images with output of a fixed size.
 
@@ -71,15 +75,17 @@ def nms_padded(
         scores: ``[B, N]``, any real dtype.
         iou_threshold: >= 0, as for :func:`nms`.
         max_output: how many boxes of an image to return at most, >= 0.
-        labels: ``[B, N]``, as ``idxs`` of :func:`batched_nms`; with them, boxes suppress only boxes of the same label.
+        idxs: ``[B, N]``, the group of each box, as for :func:`batched_nms`. None: each image is one group.
         score_threshold: only boxes with score > score_threshold take part, compared in the score's compute type.
 
     Returns:
-        indices: int64 ``[B, max_output]``, kept boxes of each image by falling score, then -1.
-        counts: int64 ``[B]``, how many of them are real.
+        indices: int64 ``[B, max_output]``, kept boxes of each image by descending score, then -1.
+        counts: int64 ``[B]``, how many indices of each image are not padding.
 
     Raises:
-        ValueError, TypeError: as :func:`batched_nms`, for labels as for ``idxs``; also for a negative ``max_output``.
+        ValueError, TypeError: as :func:`batched_nms`; also for a negative ``max_output``.
     """
-    arrays: tuple[Any, ...] = (boxes, scores) if labels is None else (boxes, scores, labels)
-    return backend("nms_padded", *arrays).nms_padded(boxes, scores, iou_threshold, max_output, labels, score_threshold)
+    if former:
+        return by_new_names(nms_padded, locals())
+    arrays: tuple[Any, ...] = (boxes, scores) if idxs is None else (boxes, scores, idxs)
+    return backend("nms_padded", *arrays).nms_padded(boxes, scores, iou_threshold, max_output, idxs, score_threshold)

@@ -42,7 +42,7 @@ def roi_align(
     Raises:
         ValueError: shapes do not fit, dtypes are not floating, devices differ, an image index is not a whole number in
             ``[0, N)`` (on CUDA such RoIs give zeros), or a number is out of range.
-        TypeError: arrays of different kinds, or numbers that are none.
+        TypeError: arrays of different kinds, or other arguments that are not numbers.
     """
     op = "roi_align"
     boxes, images, ops = _prepared(op, input, boxes)
@@ -143,7 +143,7 @@ def multiscale_roi_align(
     between two, the finer one serves. Empty and NaN boxes go to the finest.
 
     Args:
-        features: up to 8 arrays ``[N, C, H, W]`` of one dtype, of falling scale; otherwise as for :func:`roi_align`.
+        features: up to 8 arrays ``[N, C, H, W]`` of one dtype, of descending scale; otherwise as for :func:`roi_align`.
         boxes: as for :func:`roi_align`, in one unit for all levels.
         output_size, sampling_ratio, aligned: as for :func:`roi_align`.
         scales: the spatial scale of each level.

@@ -22,10 +22,10 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
 
     Returns:
         ``[..., N, M]``, paired ``[...]``, in the compute type of :func:`box_iou`, in [0, 1]: exactly 0 for boxes apart
-        and 1 for a box with itself; elsewhere exact up to rounding, about 1e-6 (1e-14 for float64), more for sides
-        that differ by a factor above 100. Negative sizes count as 0. Boxes have IoU 0 with everything if a number is
-        not finite or comes within a factor of 8 of overflow, or the area is 0 or subnormal; that an area overflows
-        does no harm. All backends compute the same bits; swapping boxes1 and boxes2 may change the last ones. Not
+        and 1 for a box with itself; elsewhere exact up to rounding, about 1e-6 (1e-14 for float64), more for sides that
+        differ by a factor above 100. Negative sizes count as 0. A box has IoU 0 with everything if one of its numbers
+        is not finite or within a factor of 8 of overflow, or if its area is 0 or subnormal; an area that overflows does
+        no harm. All backends compute the same bits; swapping boxes1 and boxes2 may change the last ones. Not
         differentiable: asking for the gradient raises, and so does a tangent.
 
     Raises:
@@ -40,18 +40,19 @@ def rotated_box_iou(boxes1: Array, boxes2: Array, *, paired: bool = False) -> Ar
 def rotated_nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
     """Greedy non-maximum suppression of rotated boxes.
 
-    Boxes are taken by falling score; a box is dropped when its IoU with a box kept before exceeds the threshold. The
+    Boxes are taken by descending score; a box is dropped when its IoU with a box kept before exceeds the threshold. The
     IoU is that of :func:`rotated_box_iou`, with the box kept before as the first.
 
     Args:
         boxes: ``[N, 5]`` as for :func:`rotated_box_iou`.
         scores: ``[N]``, any real dtype.
-        iou_threshold: >= 0; a box goes when IoU > threshold, both in the boxes' compute type, as for :func:`nms`.
+        iou_threshold: >= 0; a box is suppressed when IoU > iou_threshold, both in the boxes' compute type, as for
+            :func:`nms`.
 
     Returns:
-        int64 ``[K]``: indices of the kept boxes by falling score. Equal scores go by rising index, NaN scores come
-        last. Boxes without area and boxes with NaN or infinite numbers overlap nothing and are kept. On CUDA the host
-        waits for K.
+        int64 ``[K]``: indices of the kept boxes by descending score. Equal scores go by ascending index, NaN scores
+        come last. Boxes without area and boxes with NaN or infinite numbers overlap nothing and are kept. On CUDA the
+        host waits for K.
 
     Raises:
         ValueError: shapes do not fit, a dtype is not real, devices differ, or the threshold is negative or NaN.
@@ -68,7 +69,7 @@ def batched_rotated_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold:
         idxs: ``[N]``, the group of each box, as for :func:`batched_nms`.
 
     Returns:
-        int64 ``[K]``: indices of the kept boxes of all groups by falling score, ties by rising index.
+        int64 ``[K]``: indices of the kept boxes of all groups by descending score, ties by ascending index.
 
     Raises:
         ValueError, TypeError: as :func:`rotated_nms`, and for ``idxs`` as :func:`batched_nms`.

@@ -6,13 +6,14 @@ from boxops.reference.common import quiet
 
 
 @quiet
-def multibox_anchors(size, sizes, ratios, *, normalized=True, like=None):
-    height, width = size
+def multibox_anchors(grid_size, sizes, aspect_ratios, *, normalized=True, like=None):
+    height, width = grid_size
+    ratios = [1 / r for r in aspect_ratios]  # width over height
     unit_x, unit_y = (width, height) if normalized else (1, 1)
     pairs = [(s, ratios[0]) for s in sizes] + [(sizes[0], r) for r in ratios[1:]]
     halves = [(s * np.sqrt(r) * height / np.float64(unit_x) / 2, s / np.sqrt(r) * height / np.float64(unit_y) / 2)
               for s, r in pairs]  # fmt: skip
-    return around(centres(size, (1, 1), 0.5, (unit_y, unit_x), like), halves, like)
+    return around(centres(grid_size, (1, 1), 0.5, (unit_y, unit_x), like), halves, like)
 
 
 @quiet

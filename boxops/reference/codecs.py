@@ -30,13 +30,13 @@ def encode_boxes(boxes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding
 
 
 @quiet
-def decode_boxes(codes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding="rcnn", stride=None,
-                 clip=LARGEST_LOG, size=None):  # fmt: skip
-    codes, anchors = compute(codes, anchors), compute(anchors, codes)
+def decode_boxes(deltas, anchors, weights=(1, 1, 1, 1), *, variances=None, coding="rcnn", stride=None,
+                 clip=LARGEST_LOG, image_size=None):  # fmt: skip
+    deltas, anchors = compute(deltas, anchors), compute(anchors, deltas)
     t = anchors.dtype.type
     position_weight, size_weight = weights_of(weights, variances, t)
     anchor_centre, anchor_size = centre_and_size(anchors)
-    position, extent = codes[..., :2], codes[..., 2:]
+    position, extent = deltas[..., :2], deltas[..., 2:]
     limit = t(np.inf if clip is None else clip)
     if coding == "rcnn":
         centre = position / position_weight * anchor_size + anchor_centre
@@ -48,8 +48,8 @@ def decode_boxes(codes, anchors, weights=(1, 1, 1, 1), *, variances=None, coding
         centre = anchor_centre + (t(1) / (t(1) + exp_of(-position)) - t(0.5)) * stride_xy(stride, t)
         half = t(0.5) * (exp_of(np.minimum(extent, limit)) * anchor_size)
     boxes = np.concatenate([centre - half, centre + half], axis=-1)
-    if size is not None:
-        height, width = size
+    if image_size is not None:
+        height, width = image_size
         boxes = np.clip(boxes, t(0), np.array([width, height, width, height], t))
     return boxes
 

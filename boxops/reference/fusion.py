@@ -11,8 +11,8 @@ def weighted_boxes_fusion(
     scores_list,
     labels_list,
     weights=None,
-    iou_thr=0.55,
-    skip_box_thr=0.0,
+    iou_threshold=0.55,
+    score_threshold=0.0,
     conf_type="avg",
     allows_overflow=False,
 ):
@@ -24,7 +24,7 @@ def weighted_boxes_fusion(
     labels = np.concatenate(labels_list)
     models = np.repeat(np.arange(len(boxes_list)), [len(s) for s in scores_list])
     weighted = scores * weights[models]
-    used = (scores >= dtype.type(skip_box_thr)) & (area_of(to_columns(boxes)) > 0)
+    used = (scores >= dtype.type(score_threshold)) & (area_of(to_columns(boxes)) > 0)
 
     clusters = []
     order = by_falling_score(weighted)
@@ -34,7 +34,7 @@ def weighted_boxes_fusion(
             fused = to_columns(np.stack([c["box"] for c in same]))
             iou = iou_of(fused, to_columns(boxes[i])[:, None])
             best = np.argmax(iou)  # the first of equals
-            if iou[best] > dtype.type(iou_thr):
+            if iou[best] > dtype.type(iou_threshold):
                 join(same[best], boxes[i], weighted[i], weights[models[i]], models[i])
                 continue
         zero = dtype.type(0)

@@ -16,8 +16,8 @@ def batched_nms(boxes, scores, idxs, iou_threshold):
 
 
 @quiet
-def nms_padded(boxes, scores, iou_threshold, max_output, *, labels=None, score_threshold=None):
-    labels = np.zeros(scores.shape, dtype=np.int64) if labels is None else labels
+def nms_padded(boxes, scores, iou_threshold, max_output, *, idxs=None, score_threshold=None):
+    idxs = np.zeros(scores.shape, dtype=np.int64) if idxs is None else idxs
     indices = np.full((len(boxes), max_output), -1, dtype=np.int64)
     counts = np.zeros(len(boxes), dtype=np.int64)
     for b in range(len(boxes)):
@@ -25,7 +25,7 @@ def nms_padded(boxes, scores, iou_threshold, max_output, *, labels=None, score_t
         if score_threshold is not None:
             score = compute(scores[b])
             left = np.flatnonzero(score > score.dtype.type(score_threshold))
-        keep = left[batched_nms(boxes[b, left], scores[b, left], labels[b, left], iou_threshold)][:max_output]
+        keep = left[batched_nms(boxes[b, left], scores[b, left], idxs[b, left], iou_threshold)][:max_output]
         indices[b, : len(keep)] = keep
         counts[b] = len(keep)
     return indices, counts

@@ -16,7 +16,7 @@ def generate_proposals(
     image_sizes,
     pre_nms_top_n=1000,
     post_nms_top_n=1000,
-    nms_threshold=0.7,
+    iou_threshold=0.7,
     *,
     score_threshold=0.0,
     min_size=1e-3,
@@ -41,7 +41,7 @@ def generate_proposals(
         large = (box[:, 2:] - box[:, :2] >= T(min_size)).all(axis=1)
         candidates = np.flatnonzero(large & (score >= T(score_threshold)))
         box, score, level = box[candidates], score[candidates], np.array(levels, np.int64)[candidates]
-        keep = batched_nms(box, score, level, nms_threshold)[:post_nms_top_n]
+        keep = batched_nms(box, score, level, iou_threshold)[:post_nms_top_n]
         counts[b] = len(keep)
         boxes[b, : len(keep)], scores[b, : len(keep)] = box[keep], score[keep]
     return boxes, scores, counts
@@ -53,16 +53,16 @@ def detect(
     scores,
     score_threshold=0.05,
     iou_threshold=0.5,
-    max_detections=100,
+    max_output=100,
     *,
     topk_per_class=None,
     min_size=None,
     class_agnostic=False,
 ):
     boxes, scores = np.asarray(boxes), np.asarray(scores)
-    found = np.zeros((len(scores), max_detections, 4), boxes.dtype)
-    found_scores = np.zeros((len(scores), max_detections), scores.dtype)
-    labels = np.full((len(scores), max_detections), -1, np.int64)
+    found = np.zeros((len(scores), max_output, 4), boxes.dtype)
+    found_scores = np.zeros((len(scores), max_output), scores.dtype)
+    labels = np.full((len(scores), max_output), -1, np.int64)
     counts = np.zeros(len(scores), np.int64)
     for b in range(len(scores)):
         compared = compute(scores[b])
@@ -78,7 +78,7 @@ def detect(
             best = [some[by_falling_score(score[some])[:topk_per_class]] for some in of_classes]
             candidates = np.sort(np.concatenate([np.zeros(0, np.int64), *best]))
         box, score, label = box[candidates], score[candidates], classes[candidates]
-        keep = batched_nms(box, score, label * (not class_agnostic), iou_threshold)[:max_detections]
+        keep = batched_nms(box, score, label * (not class_agnostic), iou_threshold)[:max_output]
         counts[b] = len(keep)
         found[b, : len(keep)], found_scores[b, : len(keep)] = box[keep], score[keep]
         labels[b, : len(keep)] = label[keep]

@@ -5,7 +5,8 @@ import numpy as np
 from boxops.reference.common import by_falling_score
 
 
-def sample_matches(matches, size, positive_fraction=0.5, *, seed=None):
+def sample_matches(matches, batch_size_per_image, positive_fraction=0.5, *, seed=None):
+    size = batch_size_per_image
     if not hasattr(seed, "__index__"):
         seed = (seed or np.random.default_rng()).integers(2**63)
     if matches.ndim == 2:

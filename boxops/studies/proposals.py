@@ -54,9 +54,9 @@ proposals.png and proposals.svg."""
                         help="the model that a method needs (bing) or may have (edge_boxes)")  # fmt: skip
     parser.add_argument("--checkpoint", metavar="FILE", help="a detector with a region proposal network, to compare")
     parser.add_argument("--device", default="auto", help="of that: auto, cpu, cuda")
-    parser.add_argument("--most", type=int, default=2000, metavar="N", help="proposals of an image (2000)")
+    parser.add_argument("--max-proposals", type=int, default=2000, metavar="N", help="proposals of an image (2000)")
     parser.add_argument("--min-size", type=float, default=1, metavar="N", help="their least side in pixels (1)")
-    parser.add_argument("--most-images", type=int, metavar="N", help="look at so many images (all)")
+    parser.add_argument("--max-images", type=int, metavar="N", help="look at so many images (all)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that find proposals (2)")
     parser.add_argument("--out", type=Path, default=Path("study-proposals"), metavar="DIR", help="(study-proposals)")
     parser.add_argument("--overwrite", action="store_true", help="replace files that boxops did not make")
@@ -64,7 +64,7 @@ proposals.png and proposals.svg."""
 
 @one_line_errors
 def run(args: argparse.Namespace) -> int:
-    for name, least in (("most", 1), ("most_images", 1), ("workers", 0)):
+    for name, least in (("max_proposals", 1), ("max_images", 1), ("workers", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')}: expected {least} or more, got {value}")
     files = {kind: args.out / f"proposals.{kind}" for kind in ("csv", "json", "png", "svg")}
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             args.overwrite or store.read(files["json"], "proposals") is not None)  # fmt: skip
     with user_errors():
         data, finders = prepare(args)
-    results = measure(data, finders, args.most)
+    results = measure(data, finders, args.max_proposals)
     show(results)
     with user_errors():
         write(results, files)
@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace) -> tuple[Any, dict[str, Find]]:
     for name in names:
         given = {"model": trained[name]} if name in trained else {}
         try:
-            methods[name] = Proposals(name, args.most, min_size=args.min_size, **given)
+            methods[name] = Proposals(name, args.max_proposals, min_size=args.min_size, **given)
         except (ValueError, TypeError) as error:
             raise UserError(f"--methods: {error}") from error
     finders: dict[str, Find] = dict(methods)
@@ -103,8 +103,8 @@ def prepare(args: argparse.Namespace) -> tuple[Any, dict[str, Find]]:
         finders["RPN"], divided = of_checkpoint(args)
     data = open_held_out(args, divided, masks=False, keypoints=False)
     tell(data.report())
-    if args.most_images is not None:
-        data = Part(data, args.most_images)
+    if args.max_images is not None:
+        data = Part(data, args.max_images)
     for proposals in methods.values():
         proposals.prepare(data, workers=args.workers, say=tell)
     return data, finders
@@ -138,8 +138,8 @@ def of_checkpoint(args: argparse.Namespace) -> tuple[Find, Any]:
     rpn = getattr(model, "rpn", None)
     if not isinstance(rpn, RegionProposalNetwork):
         raise UserError(f"--checkpoint: expected a model with a region proposal network, got {model.config['name']}")
-    before = max(args.most, rpn.settings.rpn_pre_nms_top_n_test)  # of each level
-    rpn.settings = replace(rpn.settings, rpn_pre_nms_top_n_test=before, rpn_post_nms_top_n_test=args.most)
+    before = max(args.max_proposals, rpn.settings.rpn_pre_nms_top_n_test)  # of each level
+    rpn.settings = replace(rpn.settings, rpn_pre_nms_top_n_test=before, rpn_post_nms_top_n_test=args.max_proposals)
 
     @torch.inference_mode()
     def find(image: Any) -> Any:
@@ -154,10 +154,10 @@ def of_checkpoint(args: argparse.Namespace) -> tuple[Find, Any]:
     return find, checkpoint.get("settings", {}).get("divided")
 
 
-def counts_to(most: int) -> list[int]:
+def counts_to(max_proposals: int) -> list[int]:
     """1, 2, 5, 10, 20, 50, ... and the last one."""
     steps = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
-    return [step for step in steps if step < most] + [most]
+    return [step for step in steps if step < max_proposals] + [max_proposals]
 
 
 def best_overlaps(objects: Any, boxes: Any, counts: Sequence[int]) -> Any:
@@ -172,13 +172,13 @@ def best_overlaps(objects: Any, boxes: Any, counts: Sequence[int]) -> Any:
     return overlaps[:, np.minimum(counts, len(boxes)) - 1]
 
 
-def measure(data: Any, finders: Mapping[str, Find], most: int) -> dict[str, Any]:
+def measure(data: Any, finders: Mapping[str, Find], max_proposals: int) -> dict[str, Any]:
     """Recalls, numbers and times of each method. Crowds and what VOC calls difficult need not be found."""
     import numpy as np
 
     from boxops.models.proposal_cache import Cache
 
-    counts = counts_to(most)
+    counts = counts_to(max_proposals)
     overlaps: dict[str, list[Any]] = {name: [] for name in finders}
     numbers: dict[str, list[int]] = {name: [] for name in finders}
     seconds: dict[str, list[float]] = {name: [] for name in finders}
@@ -210,15 +210,15 @@ def measure(data: Any, finders: Mapping[str, Find], most: int) -> dict[str, Any]
     return {"study": "proposals", "images": images, "objects": len(of_objects), "counts": counts, "methods": found}
 
 
-def loaded(data: Any, most: int | None = None) -> Iterator[tuple[Any, Any]]:
+def loaded(data: Any, max_images: int | None = None) -> Iterator[tuple[Any, Any]]:
     """Images that can be read, and the boxes [G, 4] of the objects that count."""
     from boxops.data import BadData
 
-    for index in range(len(data) if most is None else min(most, len(data))):
+    for index in range(len(data) if max_images is None else min(max_images, len(data))):
         try:
             image, record, _ = data.load(index)
         except BadData as error:
-            if most is None:
+            if max_images is None:
                 tell(f"left out: {error}")
             continue
         yield image, record.boxes[record.counted]

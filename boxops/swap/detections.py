@@ -38,11 +38,11 @@ def roi_postprocess(
     if not _can_detect(self, image_shapes, class_logits, box_regression, *proposals) or not class_logits.numel():
         return NotImplemented
     counts = [len(some) for some in proposals]
-    scores, codes = F.softmax(class_logits, -1), box_regression.unflatten(1, (-1, 4))
+    scores, deltas = F.softmax(class_logits, -1), box_regression.unflatten(1, (-1, 4))
     found = [
-        _detect(self, decode(self.box_coder, code[:, 1:], some[:, None], size), score, min_size=1e-2)
-        for score, code, some, size in zip(
-            scores.split(counts), codes.split(counts), proposals, image_shapes, strict=False
+        _detect(self, decode(self.box_coder, delta[:, 1:], some[:, None], size), score, min_size=1e-2)
+        for score, delta, some, size in zip(
+            scores.split(counts), deltas.split(counts), proposals, image_shapes, strict=False
         )
     ]
     boxes, labelled, labels = zip(*found, strict=True)
@@ -51,15 +51,15 @@ def roi_postprocess(
 
 @in_place_of(f"{DETECTION}.ssd.SSD.postprocess_detections")
 def ssd_postprocess(self: Any, head_outputs: dict[str, Tensor], image_anchors: Images, image_shapes: Any) -> Any:
-    logits, codes = head_outputs["cls_logits"], head_outputs["bbox_regression"]
-    if not _can_detect(self, image_shapes, logits, codes, *image_anchors) or not isinstance(self.topk_candidates, int):
+    logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+    if not _can_detect(self, image_shapes, logits, deltas, *image_anchors) or not isinstance(self.topk_candidates, int):
         return NotImplemented
     if not numbers(self.topk_candidates) or not logits.numel():
         return NotImplemented
-    images = zip(codes, F.softmax(logits, -1), image_anchors, image_shapes, strict=False)
+    images = zip(deltas, F.softmax(logits, -1), image_anchors, image_shapes, strict=False)
     found = [
-        _detect(self, decode(self.box_coder, code, anchors, size), score, topk_per_class=self.topk_candidates)
-        for code, score, anchors, size in images
+        _detect(self, decode(self.box_coder, delta, anchors, size), score, topk_per_class=self.topk_candidates)
+        for delta, score, anchors, size in images
     ]
     if any((score[1:] == score[:-1]).any() for _, score, _ in found):
         return NotImplemented  # of equal scores torch's topk takes any

@@ -1,4 +1,4 @@
-"""Anchors, codes, proposals and matching of torchvision's detectors on boxops, under torchvision's signatures.
+"""Anchors, deltas, proposals and matching of torchvision's detectors on boxops, under torchvision's signatures.
 
 Where a module has its own version of a part that would be fused away, and where a gradient is wanted, torchvision's
 code runs.
@@ -69,8 +69,10 @@ def decode_single(self: Any, rel_codes: Tensor, boxes: Tensor) -> Tensor:
     return decode(self, rel_codes.unflatten(1, (-1, 4)), boxes[:, None]).flatten(1)
 
 
-def decode(coder: Any, codes: Tensor, boxes: Tensor, size: Any = None) -> Tensor:
-    return boxops.decode_boxes(codes, boxes.to(codes.dtype), coder.weights, clip=coder.bbox_xform_clip, size=size)
+def decode(coder: Any, deltas: Tensor, boxes: Tensor, size: Any = None) -> Tensor:
+    return boxops.decode_boxes(
+        deltas, boxes.to(deltas.dtype), coder.weights, clip=coder.bbox_xform_clip, image_size=size
+    )
 
 
 # Anchors
@@ -117,42 +119,44 @@ def rpn_forward(self: Any, images: Any, features: dict[str, Tensor], targets: An
     if not (_intact(self, _RPN) and plain_coder(self.box_coder)):
         return NotImplemented
     levels = list(features.values())
-    objectness, codes = self.head(levels)
+    objectness, deltas = self.head(levels)
     anchors = self.anchor_generator(images, levels)
     counts = [logits[0].numel() for logits in objectness]
-    objectness, codes = rpn.concat_box_prediction_layers(objectness, codes)
-    if _can_propose(self, anchors, objectness, codes, images.image_sizes):
-        boxes = propose(self, anchors, objectness, codes, counts, images.image_sizes)
+    objectness, deltas = rpn.concat_box_prediction_layers(objectness, deltas)
+    if _can_propose(self, anchors, objectness, deltas, images.image_sizes):
+        boxes = propose(self, anchors, objectness, deltas, counts, images.image_sizes)
     else:
-        proposals = self.box_coder.decode(codes.detach(), anchors).view(len(anchors), -1, 4)
+        proposals = self.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
         boxes, _ = self.filter_proposals(proposals, objectness, images.image_sizes, counts)
     if not self.training:
         return boxes, {}
     if targets is None:
         raise ValueError("targets should not be None")
     labels, matched = self.assign_targets_to_anchors(anchors, targets)
-    objective, regression = self.compute_loss(objectness, codes, labels, self.box_coder.encode(matched, anchors))
+    objective, regression = self.compute_loss(objectness, deltas, labels, self.box_coder.encode(matched, anchors))
     return boxes, {"loss_objectness": objective, "loss_rpn_box_reg": regression}
 
 
-def _can_propose(self: Any, anchors: Images, objectness: Tensor, codes: Tensor, sizes: Any) -> bool:
+def _can_propose(self: Any, anchors: Images, objectness: Tensor, deltas: Tensor, sizes: Any) -> bool:
     limits = self.pre_nms_top_n(), self.post_nms_top_n(), self.nms_thresh, self.score_thresh, self.min_size
-    one_type = plain(objectness, codes, *anchors) and all(some.dtype == codes.dtype for some in (objectness, *anchors))
+    one_type = plain(objectness, deltas, *anchors) and all(
+        some.dtype == deltas.dtype for some in (objectness, *anchors)
+    )
     return one_type and numbers(*limits) and all(map(is_size, sizes)) and not wants_gradient(*anchors)
 
 
-def propose(self: Any, anchors: Images, objectness: Tensor, codes: Tensor, counts: list[int], sizes: Any) -> Images:
-    """Decoding of the codes and filter_proposals in one."""
+def propose(self: Any, anchors: Images, objectness: Tensor, deltas: Tensor, counts: list[int], sizes: Any) -> Images:
+    """Decoding of the deltas and filter_proposals in one."""
     shared = all(some is anchors[0] for some in anchors)
     boxes, _, real = boxops.generate_proposals(
         objectness.detach().view(len(anchors), -1),
-        codes.detach().view(len(anchors), -1, 4),
+        deltas.detach().view(len(anchors), -1, 4),
         anchors[0] if shared else torch.stack(anchors),
         counts,
         sizes,
         self.pre_nms_top_n(),
         self.post_nms_top_n(),
-        threshold(self.nms_thresh, codes),
+        threshold(self.nms_thresh, deltas),
         score_threshold=self.score_thresh,
         min_size=self.min_size,
         weights=self.box_coder.weights,

@@ -30,8 +30,8 @@ def _(boxes, anchors, coding, weights, stride):
 
 
 @torch.library.register_fake("boxops::decode_boxes")
-def _(codes, anchors, coding, weights, stride, clip, size):
-    return _coded(codes, anchors)
+def _(deltas, anchors, coding, weights, stride, clip, size):
+    return _coded(deltas, anchors)
 
 
 def _gradients(grad: Tensor, of_anchors: bool) -> tuple[Tensor, Tensor]:
@@ -44,7 +44,7 @@ def _(grad, boxes, anchors, coding, weights, stride, of_anchors):
 
 
 @torch.library.register_fake("boxops::decode_boxes_backward")
-def _(grad, codes, anchors, coding, weights, stride, clip, size, of_anchors):
+def _(grad, deltas, anchors, coding, weights, stride, clip, size, of_anchors):
     return _gradients(grad, of_anchors)
 
 

@@ -176,8 +176,8 @@ boxops_status boxops_box_convert(const boxops_tensor* boxes, boxops_format from,
   });
 }
 
-boxops_status boxops_clip_boxes_to_image(const boxops_tensor* boxes, double height, double width, boxops_tensor** clipped,
-                                void* stream) {
+boxops_status boxops_clip_boxes_to_image(const boxops_tensor* boxes, double height, double width,
+                                         boxops_tensor** clipped, void* stream) {
   return run("clip_boxes_to_image", stream, to(clipped),
              [&](CFramework& c) { return ops::clip_boxes_to_image(c, c.in("boxes", boxes), height, width); });
 }
@@ -189,18 +189,18 @@ boxops_status boxops_remove_small_boxes(const boxops_tensor* boxes, double min_s
 }
 
 boxops_status boxops_encode_boxes(const boxops_tensor* boxes, const boxops_tensor* anchors, boxops_coding coding,
-                                  const double* weights, const double* stride, boxops_tensor** codes, void* stream) {
-  return run("encode_boxes", stream, to(codes), [&](CFramework& c) {
+                                  const double* weights, const double* stride, boxops_tensor** deltas, void* stream) {
+  return run("encode_boxes", stream, to(deltas), [&](CFramework& c) {
     return ops::encode_boxes(c, c.in("boxes", boxes), c.in("anchors", anchors), c.in<Coding>("coding", coding),
                              numbers(weights, 4), numbers(stride, 2));
   });
 }
 
-boxops_status boxops_decode_boxes(const boxops_tensor* codes, const boxops_tensor* anchors, boxops_coding coding,
+boxops_status boxops_decode_boxes(const boxops_tensor* deltas, const boxops_tensor* anchors, boxops_coding coding,
                                   const double* weights, const double* stride, double clip, const double* image_size,
                                   boxops_tensor** boxes, void* stream) {
   return run("decode_boxes", stream, to(boxes), [&](CFramework& c) {
-    return ops::decode_boxes(c, c.in("codes", codes), c.in("anchors", anchors), c.in<Coding>("coding", coding),
+    return ops::decode_boxes(c, c.in("deltas", deltas), c.in("anchors", anchors), c.in<Coding>("coding", coding),
                              numbers(weights, 4), numbers(stride, 2), clip, numbers(image_size, 2));
   });
 }
@@ -267,12 +267,12 @@ boxops_status boxops_batched_rotated_nms(const boxops_tensor* boxes, const boxop
 }
 
 boxops_status boxops_detect(const boxops_tensor* boxes, const boxops_tensor* scores, double score_threshold,
-                            double iou_threshold, int64_t max_detections, const int64_t* topk_per_class,
+                            double iou_threshold, int64_t max_output, const int64_t* topk_per_class,
                             const double* min_size, int class_agnostic, boxops_tensor** detected_boxes,
                             boxops_tensor** detected_scores, boxops_tensor** labels, boxops_tensor** counts,
                             void* stream) {
   return run("detect", stream, to(detected_boxes, detected_scores, labels, counts), [&](CFramework& c) {
-    return ops::detect(c, c.in("boxes", boxes), c.in("scores", scores), score_threshold, iou_threshold, max_detections,
+    return ops::detect(c, c.in("boxes", boxes), c.in("scores", scores), score_threshold, iou_threshold, max_output,
                        optional(topk_per_class), optional(min_size), class_agnostic != 0);
   });
 }

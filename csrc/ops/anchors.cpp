@@ -51,25 +51,25 @@ Array anchors(const Call& call, const Array& like, const std::vector<AnchorLevel
 }  // namespace
 
 Array multibox_anchors(Framework& framework, Array like, int64_t height, int64_t width, std::vector<double> sizes,
-                       std::vector<double> ratios, bool normalized) {
+                       std::vector<double> aspect_ratios, bool normalized) {
   const Call call("multibox_anchors", framework, like.device);
   check_floating(call, "like", like);
-  check_grid(call, "size", height, width);
+  check_grid(call, "grid_size", height, width);
   check_positive(call, "sizes", sizes);
-  check_positive(call, "ratios", ratios);
+  check_positive(call, "aspect_ratios", aspect_ratios);
   const double h = static_cast<double>(height), unit_x = normalized ? static_cast<double>(width) : 1.0,
                unit_y = normalized ? h : 1.0;
   std::vector<double> halves;
-  const auto add = [&](double size, double ratio) {
+  const auto add = [&](double size, double ratio) {  // width over height
     halves.push_back(size * std::sqrt(ratio) * h / unit_x / 2),
         halves.push_back(size / std::sqrt(ratio) * h / unit_y / 2);
   };
-  for (const double size : sizes) add(size, ratios[0]);
-  for (size_t i = 1; i < ratios.size(); ++i) add(sizes[0], ratios[i]);
+  for (const double size : sizes) add(size, 1 / aspect_ratios[0]);
+  for (size_t i = 1; i < aspect_ratios.size(); ++i) add(sizes[0], 1 / aspect_ratios[i]);
   const auto count = static_cast<int64_t>(halves.size() / 2);
   return anchors(call, like, {{height, width, count, 1, 1, unit_x, unit_y, 0.5}}, halves);
 }
-BOXOPS_OP(multibox_anchors, "like", "height", "width", "sizes", "ratios", "normalized");
+BOXOPS_OP(multibox_anchors, "like", "height", "width", "sizes", "aspect_ratios", "normalized");
 
 Array grid_anchors(Framework& framework, Array like, std::vector<int64_t> grid_sizes, std::vector<int64_t> strides,
                    std::vector<double> sizes, std::vector<int64_t> size_counts, std::vector<double> ratios,

@@ -17,7 +17,7 @@ struct Pairs {
   Boxes first, anchors;
 };
 
-// A view of `array` broadcast to `sizes`; the last but one of these dims stays apart, so that [N, C] codes can share N
+// A view of `array` broadcast to `sizes`; the last but one of these dims stays apart, so that [N, C] deltas can share N
 // anchors.
 Boxes view(const Call& call, Array& array, const Dims& sizes) {
   const Dims lead = sizes.head(1);
@@ -49,9 +49,9 @@ Pairs check(const Call& call, const char* first_name, Array& first, Array& ancho
     if (!(side > 0) || std::isinf(side)) call.fail("stride > 0 and finite", to_string(side));
   if (std::isnan(clip)) call.fail("a number or None for clip", "nan");
   if (!size.empty() && (size.size() != 2 || !(size[0] >= 0) || !(size[1] >= 0)))
-    call.fail("size = (height, width), both >= 0", size.size() == 2
-                                                       ? "(" + to_string(size[0]) + ", " + to_string(size[1]) + ")"
-                                                       : std::to_string(size.size()) + " numbers");
+    call.fail("image_size = (height, width), both >= 0",
+              size.size() == 2 ? "(" + to_string(size[0]) + ", " + to_string(size[1]) + ")"
+                               : std::to_string(size.size()) + " numbers");
   Pairs pairs{
       {coding, {weights[0], weights[1], weights[2], weights[3]}, clip, rcnn ? 1 : stride[1], rcnn ? 1 : stride[0]},
       {!size.empty(), size.empty() ? 0 : size[0], size.empty() ? 0 : size[1]},
@@ -71,18 +71,19 @@ Array encode_boxes(Framework& framework, Array boxes, Array anchors, Coding codi
                    std::vector<double> stride) {
   const Call call("encode_boxes", framework, boxes.device);
   const Pairs in = check(call, "boxes", boxes, anchors, coding, weights, stride, 0, {});
-  Array codes = call.empty(in.sizes, in.dtype);
-  if (codes.numel() == 0) return codes;
-  call.run([&](const Parallel& parallel) { cpu::encode_boxes(in.first, in.anchors, in.options, codes.data, parallel); },
-           [&](auto stream) { return cuda::encode_boxes(in.first, in.anchors, in.options, codes.data, stream); });
-  return codes;
+  Array deltas = call.empty(in.sizes, in.dtype);
+  if (deltas.numel() == 0) return deltas;
+  call.run(
+      [&](const Parallel& parallel) { cpu::encode_boxes(in.first, in.anchors, in.options, deltas.data, parallel); },
+      [&](auto stream) { return cuda::encode_boxes(in.first, in.anchors, in.options, deltas.data, stream); });
+  return deltas;
 }
 BOXOPS_OP(encode_boxes, "boxes", "anchors", "coding", "weights", "stride");
 
-Array decode_boxes(Framework& framework, Array codes, Array anchors, Coding coding, std::vector<double> weights,
+Array decode_boxes(Framework& framework, Array deltas, Array anchors, Coding coding, std::vector<double> weights,
                    std::vector<double> stride, double clip, std::vector<double> size) {
-  const Call call("decode_boxes", framework, codes.device);
-  const Pairs in = check(call, "codes", codes, anchors, coding, weights, stride, clip, size);
+  const Call call("decode_boxes", framework, deltas.device);
+  const Pairs in = check(call, "deltas", deltas, anchors, coding, weights, stride, clip, size);
   Array boxes = call.empty(in.sizes, in.dtype);
   if (boxes.numel() == 0) return boxes;
   call.run(
@@ -92,7 +93,7 @@ Array decode_boxes(Framework& framework, Array codes, Array anchors, Coding codi
       [&](auto stream) { return cuda::decode_boxes(in.first, in.anchors, in.options, in.size, boxes.data, stream); });
   return boxes;
 }
-BOXOPS_OP(decode_boxes, "codes", "anchors", "coding", "weights", "stride", "clip", "size");
+BOXOPS_OP(decode_boxes, "deltas", "anchors", "coding", "weights", "stride", "clip", "image_size");
 
 std::tuple<Array, Array> encode_boxes_backward(Framework& framework, Array grad, Array boxes, Array anchors,
                                                Coding coding, std::vector<double> weights, std::vector<double> stride,
@@ -117,29 +118,29 @@ std::tuple<Array, Array> encode_boxes_backward(Framework& framework, Array grad,
 }
 BOXOPS_OP(encode_boxes_backward, "grad", "boxes", "anchors", "coding", "weights", "stride", "of_anchors");
 
-std::tuple<Array, Array> decode_boxes_backward(Framework& framework, Array grad, Array codes, Array anchors,
+std::tuple<Array, Array> decode_boxes_backward(Framework& framework, Array grad, Array deltas, Array anchors,
                                                Coding coding, std::vector<double> weights, std::vector<double> stride,
                                                double clip, std::vector<double> size, bool of_anchors) {
-  const Call call("decode_boxes_backward", framework, codes.device);
-  const Pairs in = check(call, "codes", codes, anchors, coding, weights, stride, clip, size);
+  const Call call("decode_boxes_backward", framework, deltas.device);
+  const Pairs in = check(call, "deltas", deltas, anchors, coding, weights, stride, clip, size);
   check_gradient(call, grad, in.sizes, in.dtype);
   const Boxes grads = view(call, grad, in.sizes);
-  Array grad_codes = call.empty(in.sizes, in.dtype);
+  Array grad_deltas = call.empty(in.sizes, in.dtype);
   Array grad_anchors = call.empty(of_anchors ? in.sizes : Dims{0}, in.dtype);
-  if (grad_codes.numel() == 0) return {grad_codes, grad_anchors};
+  if (grad_deltas.numel() == 0) return {grad_deltas, grad_anchors};
   void* to_anchors = of_anchors ? grad_anchors.data : nullptr;
   call.run(
       [&](const Parallel& parallel) {
-        cpu::decode_boxes_backward(in.first, in.anchors, in.options, in.size, grads, grad_codes.data, to_anchors,
+        cpu::decode_boxes_backward(in.first, in.anchors, in.options, in.size, grads, grad_deltas.data, to_anchors,
                                    parallel);
       },
       [&](auto stream) {
-        return cuda::decode_boxes_backward(in.first, in.anchors, in.options, in.size, grads, grad_codes.data,
+        return cuda::decode_boxes_backward(in.first, in.anchors, in.options, in.size, grads, grad_deltas.data,
                                            to_anchors, stream);
       });
-  return {grad_codes, grad_anchors};
+  return {grad_deltas, grad_anchors};
 }
-BOXOPS_OP(decode_boxes_backward, "grad", "codes", "anchors", "coding", "weights", "stride", "clip", "size",
+BOXOPS_OP(decode_boxes_backward, "grad", "deltas", "anchors", "coding", "weights", "stride", "clip", "image_size",
           "of_anchors");
 
 }  // namespace boxops::ops

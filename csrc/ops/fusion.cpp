@@ -10,7 +10,7 @@ namespace boxops::ops {
 std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std::vector<Array> boxes,
                                                       std::vector<Array> scores, std::vector<Array> labels,
                                                       std::vector<double> weights, double iou_threshold,
-                                                      double skip_box_threshold, Confidence confidence,
+                                                      double score_threshold, Confidence confidence,
                                                       bool allows_overflow) {
   const Call call("weighted_boxes_fusion", framework, boxes.empty() ? Device() : boxes[0].device);
   if (boxes.empty()) call.fail("the boxes of one model at least", "none");
@@ -21,8 +21,8 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
   check_length("scores_list", scores.size());
   check_length("labels_list", labels.size());
   check_length("weights", weights.size());
-  if (!(iou_threshold >= 0)) call.fail("iou_thr >= 0", to_string(iou_threshold));
-  check_number(call, "skip_box_thr", skip_box_threshold);
+  check_iou_threshold(call, iou_threshold);
+  check_number(call, "score_threshold", score_threshold);
 
   DType dtype = DType::kFloat32;
   int64_t total = 0;
@@ -54,8 +54,7 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
   if (!(sum > 0)) call.fail("a weight > 0", "none");
 
   const FusionOptions options{
-      iou_threshold, skip_box_threshold, confidence, allows_overflow, static_cast<int64_t>(models.size()), sum,
-      largest};
+      iou_threshold, score_threshold, confidence, allows_overflow, static_cast<int64_t>(models.size()), sum, largest};
   const DType label_type = labels[0].dtype;
   const auto result = [&](const auto& to) { return FusionResult{to[0], to[1], to[2], size_of(label_type)}; };
   auto [out_boxes, out_scores, out_labels] = call.select(
@@ -70,7 +69,7 @@ std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework& framework, std:
       });
   return {out_boxes, out_scores, out_labels};
 }
-BOXOPS_OP(weighted_boxes_fusion, "boxes_list", "scores_list", "labels_list", "weights", "iou_threshold", "skip_box_thr",
-          "conf_type", "allows_overflow");
+BOXOPS_OP(weighted_boxes_fusion, "boxes_list", "scores_list", "labels_list", "weights", "iou_threshold",
+          "score_threshold", "conf_type", "allows_overflow");
 
 }  // namespace boxops::ops

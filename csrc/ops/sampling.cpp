@@ -23,7 +23,7 @@ std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array match
                                                double positive_fraction, Array seed) {
   const Call call("sample_matches", framework, matches.device);
   const Matches in = check(call, matches);
-  check_count(call, "size", size);
+  check_count(call, "batch_size_per_image", size);
   if (!(positive_fraction >= 0 && positive_fraction <= 1))
     call.fail("positive_fraction in 0..1", to_string(positive_fraction));
   check_shape(call, "seed", seed, {1}, "[1]");
@@ -48,7 +48,7 @@ std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array match
       });
   return {indices, positives, sampled};
 }
-BOXOPS_OP(sample_matches, "matches", "size", "positive_fraction", "seed");
+BOXOPS_OP(sample_matches, "matches", "batch_size_per_image", "positive_fraction", "seed");
 
 Array mine_hard_negatives(Framework& framework, Array loss, Array matches, double ratio, int64_t min_negatives) {
   const Call call("mine_hard_negatives", framework, loss.device);

@@ -11,17 +11,22 @@ def like(name, **arguments):
 
 
 def multibox():
-    few, some = {"sizes": (0.5,), "ratios": (1.0,)}, {"sizes": (0.75, 0.5, 0.25), "ratios": (1, 2, 0.5)}
+    few, some = {"sizes": (0.5,), "aspect_ratios": (1.0,)}, {"sizes": (0.75, 0.5, 0.25), "aspect_ratios": (1, 2, 0.5)}
     grids = [(0, 0), (0, 5), (5, 0), (1, 1), (1, 7), (9, 1), (3, 5), (16, 16), (17, 15), (61, 83), (257, 63)]
     for grid in grids:
         for normalized in (True, False):
-            yield like(f"{grid}, normalized={normalized}", size=grid, normalized=normalized, **some)
-    yield like("one box", size=(33, 65), **few)
-    yield like("a list", size=[4, 6], sizes=[0.3, 1.0], ratios=[3.0])
-    yield like("sizes only", size=(7, 9), sizes=tuple(np.linspace(0.01, 1.2, 21)), ratios=(1.7,))
-    yield like("ratios only", size=(7, 9), sizes=(0.3,), ratios=tuple(np.linspace(0.1, 9, 21)))
-    yield like("more anchors than a launch holds", size=(3, 5), sizes=tuple(np.linspace(0.01, 1, 150)), ratios=(2, 1))
-    yield like("huge and tiny", size=(3, 5), sizes=(1e30, 1e-30, 1e300, 1e-300), ratios=(1e20, 1e-20))
+            yield like(f"{grid}, normalized={normalized}", grid_size=grid, normalized=normalized, **some)
+    yield like("one box", grid_size=(33, 65), **few)
+    yield like("a list", grid_size=[4, 6], sizes=[0.3, 1.0], aspect_ratios=[3.0])
+    yield like("sizes only", grid_size=(7, 9), sizes=tuple(np.linspace(0.01, 1.2, 21)), aspect_ratios=(1.7,))
+    yield like("ratios only", grid_size=(7, 9), sizes=(0.3,), aspect_ratios=tuple(np.linspace(0.1, 9, 21)))
+    yield like(
+        "more anchors than a launch holds",
+        grid_size=(3, 5),
+        sizes=tuple(np.linspace(0.01, 1, 150)),
+        aspect_ratios=(2, 1),
+    )
+    yield like("huge and tiny", grid_size=(3, 5), sizes=(1e30, 1e-30, 1e300, 1e-300), aspect_ratios=(1e20, 1e-20))
 
 
 PYRAMID = {
@@ -66,7 +71,7 @@ def cells():
 KEEP_DTYPE = {"multibox_anchors", "grid_anchors", "cell_anchors"}
 CASES = {"multibox_anchors": [*multibox()], "grid_anchors": [*grids()], "cell_anchors": [*cells()]}
 
-BOX, GRID, CELL = {"size": (3, 4), "sizes": (0.5,), "ratios": (1,)}, {**PYRAMID, "strides": (1,) * 5}, \
+BOX, GRID, CELL = {"grid_size": (3, 4), "sizes": (0.5,), "aspect_ratios": (1,)}, {**PYRAMID, "strides": (1,) * 5}, \
     {"grid_size": (3, 4), "priors": ((1, 2),), "stride": 8}  # fmt: skip
 INTEGERS = {"like": np.zeros(3, np.int32)}
 ONE = {"image_size": (8, 8), "grid_sizes": ((2, 2),), "sizes": ((8,),), "aspect_ratios": ((1,),)}
@@ -74,14 +79,14 @@ POSITIVE = "> 0 and finite, got"
 WRONG_VALUES = [
     ("multibox_anchors", {**BOX, **INTEGERS}, "like of a floating type, got int32"),
     ("multibox_anchors", {**BOX, "like": np.zeros(3, bool)}, "like of a real number type, got bool"),
-    ("multibox_anchors", {**BOX, "size": (-1, 4)}, "size = (height, width), both >= 0, got (-1, 4)"),
-    ("multibox_anchors", {**BOX, "size": (2**40, 2**40)}, "fewer than 2^58 anchors, got more"),
+    ("multibox_anchors", {**BOX, "grid_size": (-1, 4)}, "size = (height, width), both >= 0, got (-1, 4)"),
+    ("multibox_anchors", {**BOX, "grid_size": (2**40, 2**40)}, "fewer than 2^58 anchors, got more"),
     ("multibox_anchors", {**BOX, "sizes": ()}, "sizes with at least one number, got none"),
     ("multibox_anchors", {**BOX, "sizes": (0.5, 0)}, f"sizes {POSITIVE} 0"),
     ("multibox_anchors", {**BOX, "sizes": (np.inf,)}, f"sizes {POSITIVE} inf"),
-    ("multibox_anchors", {**BOX, "ratios": []}, "ratios with at least one number, got none"),
-    ("multibox_anchors", {**BOX, "ratios": (-0.5,)}, f"ratios {POSITIVE} -0.5"),
-    ("multibox_anchors", {**BOX, "ratios": (1, np.nan)}, f"ratios {POSITIVE} nan"),
+    ("multibox_anchors", {**BOX, "aspect_ratios": []}, "ratios with at least one number, got none"),
+    ("multibox_anchors", {**BOX, "aspect_ratios": (-0.5,)}, f"aspect_ratios {POSITIVE} -0.5"),
+    ("multibox_anchors", {**BOX, "aspect_ratios": (1, np.nan)}, f"aspect_ratios {POSITIVE} nan"),
     ("grid_anchors", {**GRID, **INTEGERS}, "like of a floating type, got int32"),
     ("grid_anchors", {**GRID, "grid_sizes": []}, "at least one level, got none"),
     ("grid_anchors", {**GRID, "sizes": ((8,),)}, "sizes for 5 levels, as grid_sizes has, got 1"),
@@ -105,10 +110,10 @@ WRONG_VALUES = [
 PAIR = "(height, width)"
 WRONG_TYPES = [
     ("multibox_anchors", {**BOX, "like": [1.0]}, "arrays (NumPy, torch or DLPack), got list"),
-    ("multibox_anchors", {**BOX, "size": 3}, f"size = {PAIR}, got 3"),
-    ("multibox_anchors", {**BOX, "size": (3.0, 4)}, "size as an integer, got float"),
+    ("multibox_anchors", {**BOX, "grid_size": 3}, f"grid_size = {PAIR}, got 3"),
+    ("multibox_anchors", {**BOX, "grid_size": (3.0, 4)}, "grid_size as an integer, got float"),
     ("multibox_anchors", {**BOX, "sizes": 0.5}, "sizes as numbers in a list or tuple, got float"),
-    ("multibox_anchors", {**BOX, "ratios": ("1",)}, "ratios as a number, got str"),
+    ("multibox_anchors", {**BOX, "aspect_ratios": ("1",)}, "aspect_ratios as a number, got str"),
     ("grid_anchors", {**ONE, "image_size": None}, f"image_size = {PAIR}, got None"),
     ("grid_anchors", {**ONE, "grid_sizes": (2, 2)}, f"grid_sizes = {PAIR}, got 2"),
     ("grid_anchors", {**ONE, "grid_sizes": 2}, "grid_sizes as a list or tuple, got int"),

@@ -75,23 +75,25 @@ def encode():
 
 
 def decode():
-    yield from shared("codes", lambda lead: lambda rng: codes(rng, lead))
+    yield from shared("deltas", lambda lead: lambda rng: codes(rng, lead))
     anchors = boxes_of((80,))
     for coding, options in CODINGS.items():
         for size, clip in (((480, 640), 4.0), ((0, 0), 0.5), ((100.5, 31.7), None), (None, None), (None, -1)):
             make = lambda rng: codes(rng, (80,), 5.0)  # noqa: E731
-            yield pairs(f"{coding}, to {size}, clip {clip}", "codes", make, anchors, size=size, clip=clip, **options)
+            yield pairs(
+                f"{coding}, to {size}, clip {clip}", "deltas", make, anchors, image_size=size, clip=clip, **options
+            )
         special = (np.nan, np.inf, -np.inf, 0.0, -0.0, 200.0, -200.0)
         for size in (None, (480, 640)):
             make = lambda rng, special=special: np.where(  # noqa: E731
                 rng.random((80, 4)) < 0.4, rng.choice(special, (80, 4)), codes(rng, (80,))
             )
-            yield pairs(f"{coding}, special, to {size}", "codes", make, anchors, clip=None, size=size, **options)
+            yield pairs(f"{coding}, special, to {size}", "deltas", make, anchors, clip=None, image_size=size, **options)
         for name, boxes in BOXES.items():
 
             def make(rng, dtype, boxes=boxes, options=options):
                 made = boxes(rng, dtype)
-                return {"codes": codes(rng, made.shape[:-1]), "anchors": made, **options}
+                return {"deltas": codes(rng, made.shape[:-1]), "anchors": made, **options}
 
             yield Case(f"{name}, {coding}", make)
 
@@ -99,7 +101,7 @@ def decode():
 CASES = {"encode_boxes": [*encode()], "decode_boxes": [*decode()]}
 
 ZEROS = np.zeros((3, 4), np.float32)
-ENCODE, DECODE = {"boxes": ZEROS, "anchors": ZEROS}, {"codes": ZEROS, "anchors": ZEROS}
+ENCODE, DECODE = {"boxes": ZEROS, "anchors": ZEROS}, {"deltas": ZEROS, "anchors": ZEROS}
 YOLO = {**DECODE, "coding": "yolo_v2", "stride": 8}
 ONE_OF = "coding to be one of 'rcnn', 'yolo_v1', 'yolo_v2', 'yolo_v3'"
 POSITIVE = "> 0 and finite, got"
@@ -119,12 +121,12 @@ WRONG_VALUES = [
     ("encode_boxes", {**ENCODE, "variances": (1,) * 4, "weights": (2, 1, 1, 1)}, "weights or variances, got both"),
     ("encode_boxes", {**ENCODE, "coding": "yolo_v3"}, "a stride for coding 'yolo_v3', got None"),
     ("encode_boxes", {**ENCODE, "stride": 8}, "no stride for coding 'rcnn', got 8"),
-    ("decode_boxes", {**DECODE, "codes": ZEROS[..., 0]}, "codes of shape [..., 4], got [3]"),
-    ("decode_boxes", {**DECODE, "codes": ZEROS.astype(np.int8)}, "codes of a floating type, got int8"),
+    ("decode_boxes", {**DECODE, "deltas": ZEROS[..., 0]}, "codes of shape [..., 4], got [3]"),
+    ("decode_boxes", {**DECODE, "deltas": ZEROS.astype(np.int8)}, "codes of a floating type, got int8"),
     ("decode_boxes", {**DECODE, "anchors": ZEROS[:2]}, "leading dims that broadcast, got [3, 4] and [2, 4]"),
     ("decode_boxes", {**DECODE, "clip": np.nan}, "a number or None for clip, got nan"),
-    ("decode_boxes", {**DECODE, "size": (-1, 5)}, "size = (height, width), both >= 0, got (-1, 5)"),
-    ("decode_boxes", {**DECODE, "size": (1, np.nan)}, "size = (height, width), both >= 0, got (1, nan)"),
+    ("decode_boxes", {**DECODE, "image_size": (-1, 5)}, "size = (height, width), both >= 0, got (-1, 5)"),
+    ("decode_boxes", {**DECODE, "image_size": (1, np.nan)}, "size = (height, width), both >= 0, got (1, nan)"),
     ("decode_boxes", {**YOLO, "stride": 0}, f"stride {POSITIVE} 0"),
     ("decode_boxes", {**YOLO, "stride": (np.inf, 1)}, f"stride {POSITIVE} inf"),
     ("decode_boxes", {**YOLO, "stride": None}, "a stride for coding 'yolo_v2', got None"),
@@ -136,8 +138,8 @@ WRONG_TYPES = [
     ("encode_boxes", {**ENCODE, "weights": 1.0}, "weights as numbers in a list or tuple, got float"),
     ("encode_boxes", {**ENCODE, "variances": ("a",) * 4}, "variances as a number, got str"),
     ("decode_boxes", {**DECODE, "clip": "4"}, "clip as a number, got str"),
-    ("decode_boxes", {**DECODE, "size": 5}, "size = (height, width), got 5"),
-    ("decode_boxes", {**DECODE, "size": (5, None)}, "size as a number, got NoneType"),
+    ("decode_boxes", {**DECODE, "image_size": 5}, "image_size = (height, width), got 5"),
+    ("decode_boxes", {**DECODE, "image_size": (5, None)}, "image_size as a number, got NoneType"),
     ("decode_boxes", {**YOLO, "stride": "8"}, "stride as a number or (y, x), got '8'"),
 ]
 
@@ -181,5 +183,8 @@ def calls(device):
     first, boxes, anchors = tensors(device)
     return {
         "encode_boxes": (lambda b, a: boxops.encode_boxes(b, a, variances=(0.1, 0.1, 0.2, 0.2)), (boxes, anchors)),
-        "decode_boxes": (lambda c, a: boxops.decode_boxes(c, a, (10, 10, 5, 5), size=(400, 500)), (first, anchors)),
+        "decode_boxes": (
+            lambda c, a: boxops.decode_boxes(c, a, (10, 10, 5, 5), image_size=(400, 500)),
+            (first, anchors),
+        ),
     }

@@ -45,7 +45,7 @@ def fusion():
         yield of_models(f"{name}, twice", boxes, boxes, labels="one group")
         for (conf_type, scores, groups), threshold in zip(kinds, (0.0, 0.4), strict=False):
             yield of_models(f"{name}, {conf_type}, {scores} scores, {groups}, {threshold}", boxes, boxes, BOXES["none"],
-                            scores=scores, labels=groups or "one group", conf_type=conf_type, iou_thr=threshold,
+                            scores=scores, labels=groups or "one group", conf_type=conf_type, iou_threshold=threshold,
                             weights=[2, 0.5, 1])  # fmt: skip
     for conf_type, overflow in product(CONF_TYPES, (False, True)):
         for weights in (None, [0.5, 3.0, 1.0], [0.0, 1.0, 0.0]):
@@ -60,9 +60,9 @@ def fusion():
         yield of_models(f"{objects} objects", *seen_by(3, objects), labels="one group")
         yield of_models(f"{objects} objects of one score", *seen_by(2, objects), scores="constant", labels="own groups")
     for skip in (-np.inf, 0.5, 2.0):
-        yield of_models(f"scores from {skip}", *seen_by(3, 50), skip_box_thr=skip)
-    yield of_models("crowd", *seen_by(3, 300, extent=100.0), iou_thr=0.3, labels="one group")
-    yield of_models("integers", integer_boxes, integer_boxes, dtypes=INTEGERS, iou_thr=0.2)
+        yield of_models(f"scores from {skip}", *seen_by(3, 50), score_threshold=skip)
+    yield of_models("crowd", *seen_by(3, 300, extent=100.0), iou_threshold=0.3, labels="one group")
+    yield of_models("integers", integer_boxes, integer_boxes, dtypes=INTEGERS, iou_threshold=0.2)
 
 
 CASES = {"weighted_boxes_fusion": list(fusion())}
@@ -81,9 +81,9 @@ WRONG_VALUES = [
     (_OP, {**_OK, "weights": [1, np.nan]}, "weights >= 0, got nan"),
     (_OP, {**_OK, "weights": [1, np.inf]}, "weights >= 0, got inf"),
     (_OP, {**_OK, "weights": [0, 0]}, "a weight > 0, got none"),
-    (_OP, {**_OK, "iou_thr": -0.5}, "iou_thr >= 0, got -0.5"),
-    (_OP, {**_OK, "iou_thr": np.nan}, "iou_thr >= 0, got nan"),
-    (_OP, {**_OK, "skip_box_thr": np.nan}, "a number for skip_box_thr, got nan"),
+    (_OP, {**_OK, "iou_threshold": -0.5}, "iou_thr >= 0, got -0.5"),
+    (_OP, {**_OK, "iou_threshold": np.nan}, "iou_thr >= 0, got nan"),
+    (_OP, {**_OK, "score_threshold": np.nan}, "a number for skip_box_thr, got nan"),
     (_OP, {**_OK, "conf_type": "mean"}, f"conf_type to be one of {_KNOWN}, got 'mean'"),
     (_OP, {**_OK, "boxes_list": [zeros(3, 4), zeros(2, 5)]}, "boxes_list[1] of shape [N, 4], got [2, 5]"),
     (_OP, {**_OK, "boxes_list": [zeros(3, 4, dtype=bool), zeros(2, 4)]},
@@ -95,8 +95,8 @@ WRONG_VALUES = [
         "labels_list[1] of the dtype of labels_list[0] (int64), got int32"),
 ]  # fmt: skip
 WRONG_TYPES = [
-    (_OP, {**_OK, "iou_thr": "0"}, "iou_thr as a number, got str"),
-    (_OP, {**_OK, "skip_box_thr": None}, "skip_box_thr as a number, got NoneType"),
+    (_OP, {**_OK, "iou_threshold": "0"}, "iou_threshold as a number, got str"),
+    (_OP, {**_OK, "score_threshold": None}, "score_threshold as a number, got NoneType"),
     (_OP, {**_OK, "weights": ["1", 1]}, "weights as a number, got str"),
     (
         _OP,

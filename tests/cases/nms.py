@@ -65,7 +65,7 @@ def nms_padded():
         scores = [*SCORES][i % len(SCORES)]
         name = f"[{batch}, 60] to {max_output}, {scores} scores over {score_threshold}, {groups}"
         yield of_scored(name, shaped(batch, 60, **crowd), scores, max_output=max_output,
-                        score_threshold=score_threshold, labels=GROUPS.get(groups))  # fmt: skip
+                        score_threshold=score_threshold, idxs=GROUPS.get(groups))  # fmt: skip
     for shape, max_output in [*product([(0, 5), (2, 0), (2, 1), (5, 257)], (0, 3, 1000)), ((1, 4097), 1000)]:
         yield of_scored(f"{shape} to {max_output}", shaped(*shape), max_output=max_output)
     for name, boxes in BOXES.items():
@@ -98,8 +98,8 @@ WRONG_VALUES = [
     ("nms_padded", {**PADDED, "boxes": zeros(3, 4)}, "boxes of shape [B, N, 4], got [3, 4]"),
     ("nms_padded", {**PADDED, "scores": zeros(2, 4)}, "scores of shape [2, 3], got [2, 4]"),
     ("nms_padded", {**PADDED, "max_output": -1}, "max_output >= 0, got -1"),
-    ("nms_padded", {**PADDED, "labels": zeros(2, 3, dtype=complex)}, "labels of a real number type, got complex128"),
-    ("nms_padded", {**PADDED, "labels": zeros(3, dtype=np.int64)}, "labels of shape [2, 3], got [3]"),
+    ("nms_padded", {**PADDED, "idxs": zeros(2, 3, dtype=complex)}, "labels of a real number type, got complex128"),
+    ("nms_padded", {**PADDED, "idxs": zeros(3, dtype=np.int64)}, "labels of shape [2, 3], got [3]"),
     ("nms_padded", {**PADDED, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
 ]  # fmt: skip
 WRONG_TYPES = [
@@ -150,7 +150,7 @@ def drawn_padded(d):
         **drawn(d, *lead),
         "max_output": d.one_of(0, 1, 2, 100) if d.often() else d.one_of(-1, 2**70, -(2**63), 2.5, None),
         "score_threshold": d.knob(d.one_of(None, 0.5, 3, -np.inf, np.inf)),
-        **({"labels": d.array(lead, INTEGERS)} if d.either() else {}),
+        **({"idxs": d.array(lead, INTEGERS)} if d.either() else {}),
     }
 
 

@@ -74,11 +74,11 @@ def generate_proposals():
         yield proposals(f"{logits} logits of a large level", 1, [5000, 300], logits, pre_nms_top_n=100)
     for pre, post in product((0, 1, 33, 500), (0, 1, 20, 500)):
         yield proposals(f"{pre} to {post}", 2, [80, 40, 20], pre_nms_top_n=pre, post_nms_top_n=post)
-    yield proposals("thousands", 1, [4097, 2000], "tied", pre_nms_top_n=4000, post_nms_top_n=100, nms_threshold=0.2)
+    yield proposals("thousands", 1, [4097, 2000], "tied", pre_nms_top_n=4000, post_nms_top_n=100, iou_threshold=0.2)
     for threshold in (0.0, 0.3, 0.5, 0.9, 1.0, 2.0):
-        yield proposals(f"over {threshold}", 2, [90, 30], nms_threshold=threshold)
+        yield proposals(f"over {threshold}", 2, [90, 30], iou_threshold=threshold)
     for threshold in (0.05, 0.1, 0.25, 0.5, 0.7, 0.75, 0.95):
-        yield proposals(f"ratios about {threshold}", 1, [40], "constant", columns, no_deltas, nms_threshold=threshold,
+        yield proposals(f"ratios about {threshold}", 1, [40], "constant", columns, no_deltas, iou_threshold=threshold,
                         min_size=0.5)  # fmt: skip
     for min_size in (-1.0, 0.0, 5.0, 7.5, np.inf):
         yield proposals(f"sides of {min_size}", 1, [40, 20], "distinct", columns, no_deltas, min_size=min_size)
@@ -120,7 +120,7 @@ def detect():
         scores = [*SCORES][i % len(SCORES)]
         yield detections(f"{scores} scores, {topk} per class, {agnostic}, to {most}", shaped(2, 60, **dense), 4, scores,
                          score_threshold=(0.0, 0.25, -1.0)[i % 3], topk_per_class=topk, class_agnostic=agnostic,
-                         max_detections=most)  # fmt: skip
+                         max_output=most)  # fmt: skip
     for (name, boxes), agnostic in product(BOXES.items(), (False, True)):
         stacked = lambda rng, dtype, boxes=boxes: np.stack([boxes(rng, dtype), boxes(rng, dtype)[::-1]])  # noqa: E731
         yield detections(f"{name}, {agnostic}", stacked, 2, iou_threshold=0.3, class_agnostic=agnostic,
@@ -160,8 +160,8 @@ WRONG_VALUES = [
     ("generate_proposals", {**RPN, "image_sizes": [(8, 9), (np.nan, 1)]}, f"{SIDES}, got nan"),
     ("generate_proposals", {**RPN, "pre_nms_top_n": -1}, "pre_nms_top_n >= 0, got -1"),
     ("generate_proposals", {**RPN, "post_nms_top_n": -2}, "post_nms_top_n >= 0, got -2"),
-    ("generate_proposals", {**RPN, "nms_threshold": -0.5}, "nms_threshold >= 0, got -0.5"),
-    ("generate_proposals", {**RPN, "nms_threshold": np.nan}, "nms_threshold >= 0, got nan"),
+    ("generate_proposals", {**RPN, "iou_threshold": -0.5}, "nms_threshold >= 0, got -0.5"),
+    ("generate_proposals", {**RPN, "iou_threshold": np.nan}, "nms_threshold >= 0, got nan"),
     ("generate_proposals", {**RPN, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
     ("generate_proposals", {**RPN, "min_size": np.nan}, "a number for min_size, got nan"),
     ("generate_proposals", {**RPN, "weights": (1.0, 1.0)}, "4 weights, got 2"),
@@ -176,7 +176,7 @@ WRONG_VALUES = [
      "fewer than 2^31 scores per image, got 1048576 x 2048"),
     ("detect", {**HEAD, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
     ("detect", {**HEAD, "iou_threshold": -1.0}, "iou_threshold >= 0, got -1"),
-    ("detect", {**HEAD, "max_detections": -1}, "max_detections >= 0, got -1"),
+    ("detect", {**HEAD, "max_output": -1}, "max_detections >= 0, got -1"),
     ("detect", {**HEAD, "topk_per_class": -1}, "topk_per_class >= 0, got -1"),
     ("detect", {**HEAD, "min_size": np.nan}, "a number for min_size, got nan"),
 ]  # fmt: skip
@@ -188,14 +188,14 @@ WRONG_TYPES = [
     ("generate_proposals", {**RPN, "image_sizes": [("8", 9)] * 2}, "image_sizes as a number, got str"),
     ("generate_proposals", {**RPN, "pre_nms_top_n": 1.5}, "pre_nms_top_n as an integer, got float"),
     ("generate_proposals", {**RPN, "post_nms_top_n": None}, "post_nms_top_n as an integer, got NoneType"),
-    ("generate_proposals", {**RPN, "nms_threshold": "0"}, "nms_threshold as a number, got str"),
+    ("generate_proposals", {**RPN, "iou_threshold": "0"}, "iou_threshold as a number, got str"),
     ("generate_proposals", {**RPN, "score_threshold": None}, "score_threshold as a number, got NoneType"),
     ("generate_proposals", {**RPN, "min_size": None}, "min_size as a number, got NoneType"),
     ("generate_proposals", {**RPN, "weights": 1.0}, "weights as numbers in a list or tuple, got float"),
     ("generate_proposals", {**RPN, "clip": "none"}, "clip as a number, got str"),
     ("detect", {**HEAD, "score_threshold": "0"}, "score_threshold as a number, got str"),
     ("detect", {**HEAD, "iou_threshold": None}, "iou_threshold as a number, got NoneType"),
-    ("detect", {**HEAD, "max_detections": 1.5}, "max_detections as an integer, got float"),
+    ("detect", {**HEAD, "max_output": 1.5}, "max_output as an integer, got float"),
     ("detect", {**HEAD, "topk_per_class": 2.5}, "topk_per_class as an integer, got float"),
     ("detect", {**HEAD, "min_size": "1"}, "min_size as a number, got str"),
 ]  # fmt: skip

@@ -29,9 +29,9 @@ def sample_matches():
     options = [*product((0, 1, 8, 256), (0.5, 0.25, 0.0, 1.0))]
     for i, (shape, matches) in enumerate(product(SHAPES, MATCHES)):
         size, fraction = options[(5 * i) % len(options)]
-        yield of_matches(matches, shape, size=size, positive_fraction=fraction, seed=i)
+        yield of_matches(matches, shape, batch_size_per_image=size, positive_fraction=fraction, seed=i)
     for seed in (-1, 2**63 - 1, -(2**63), 2**64 - 1, 2**40 + 3):
-        yield of_matches("few positives", (2, 300), size=64, seed=seed)
+        yield of_matches("few positives", (2, 300), batch_size_per_image=64, seed=seed)
 
 
 def of_losses(loss, matches, shape, **arguments):
@@ -56,13 +56,13 @@ def whole(*shape, dtype=np.int64):
     return np.zeros(shape, dtype)
 
 
-SAMPLE = {"matches": whole(2, 9), "size": 4, "seed": 0}
+SAMPLE = {"matches": whole(2, 9), "batch_size_per_image": 4, "seed": 0}
 MINE = {"loss": np.zeros((2, 9), np.float32), "matches": whole(2, 9)}
 WRONG_VALUES = [
     ("sample_matches", {**SAMPLE, "matches": whole()}, "matches of shape [A] or [B, A], got []"),
     ("sample_matches", {**SAMPLE, "matches": whole(1, 2, 3)}, "matches of shape [A] or [B, A], got [1, 2, 3]"),
     ("sample_matches", {**SAMPLE, "matches": whole(9, dtype=np.float32)}, "matches of an integer type, got float32"),
-    ("sample_matches", {**SAMPLE, "size": -1}, "size >= 0, got -1"),
+    ("sample_matches", {**SAMPLE, "batch_size_per_image": -1}, "size >= 0, got -1"),
     ("sample_matches", {**SAMPLE, "positive_fraction": 1.5}, "positive_fraction in 0..1, got 1.5"),
     ("sample_matches", {**SAMPLE, "positive_fraction": np.nan}, "positive_fraction in 0..1, got nan"),
     ("mine_hard_negatives", {**MINE, "loss": whole(2, 9)}, "loss of a floating type, got int64"),
@@ -77,7 +77,7 @@ WRONG_VALUES = [
     ("mine_hard_negatives", {**MINE, "min_negatives": -3}, "min_negatives >= 0, got -3"),
 ]
 WRONG_TYPES = [
-    ("sample_matches", {**SAMPLE, "size": 2.5}, "size as an integer, got float"),
+    ("sample_matches", {**SAMPLE, "batch_size_per_image": 2.5}, "batch_size_per_image as an integer, got float"),
     ("sample_matches", {**SAMPLE, "positive_fraction": "half"}, "positive_fraction as a number, got str"),
     ("sample_matches", {**SAMPLE, "seed": "7"}, "seed as None, an integer or a generator, got str"),
     ("mine_hard_negatives", {**MINE, "ratio": None}, "ratio as a number, got NoneType"),

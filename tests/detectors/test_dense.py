@@ -150,9 +150,9 @@ def test_equal_scores(name):
     batch, _ = ours.eval().transform(scene()[0][:1])
     with torch.inference_mode():
         result = ours.detections(batch)[0]
-        _, codes, *_, anchors, _ = ours.predict(batch)
+        _, deltas, *_, anchors, _ = ours.predict(batch)
         decode = boxops.decode_boxes if name == "retinanet" else fcos.boxes_of
-        boxes = torchvision.ops.clip_boxes_to_image(decode(codes[0], anchors), batch.image_sizes[0])
+        boxes = torchvision.ops.clip_boxes_to_image(decode(deltas[0], anchors), batch.image_sizes[0])
     kept = torchvision.ops.nms(boxes, torch.ones(len(boxes)), 0.57)  # a stable sort; the same for all three classes
     assert result["labels"].tolist() == [1, 2, 4] * 13 + [1]
     torch.testing.assert_close(result["boxes"], boxes[kept].repeat_interleave(3, dim=0)[:40])

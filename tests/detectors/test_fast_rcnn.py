@@ -68,7 +68,7 @@ def near(boxes, count=20):
 
 
 def caught(model, monkeypatch):
-    """Collects what the head is taught: (logits, codes, sample, boxes, matches, truth)."""
+    """Collects what the head is taught: (logits, deltas, sample, boxes, matches, truth)."""
     seen, losses = [], model.roi_heads.losses
     monkeypatch.setattr(model.roi_heads, "losses", lambda *given: (seen.append(given), losses(*given))[1])
     return seen
@@ -83,7 +83,7 @@ def test_losses_are_torchvisions(monkeypatch, beta):
     seen = caught(model, monkeypatch)
     losses = model(images, targets)
     assert losses.keys() == {"loss_classifier", "loss_box_reg"}
-    logits, codes, sample, boxes, matches, truth = seen[0]
+    logits, deltas, sample, boxes, matches, truth = seen[0]
     assert sample.positive.sum() > 10
     assert (sample.real & ~sample.positive).sum() > 10
     labels, wanted = [], []
@@ -96,7 +96,7 @@ def test_losses_are_torchvisions(monkeypatch, beta):
         wanted.append(coder.encode_single(own, boxes[b])[real])
     smooth = torch.nn.functional.smooth_l1_loss
     monkeypatch.setattr(heads.F, "smooth_l1_loss", lambda *args, **given: smooth(*args, **(given | {"beta": beta})))
-    expected = heads.fastrcnn_loss(logits[sample.real], codes[sample.real].flatten(1), labels, wanted)
+    expected = heads.fastrcnn_loss(logits[sample.real], deltas[sample.real].flatten(1), labels, wanted)
     assert expected[1] > 0
     torch.testing.assert_close(losses["loss_classifier"], expected[0])
     torch.testing.assert_close(losses["loss_box_reg"], expected[1])

@@ -211,8 +211,8 @@ def test_without_opencv(calls, path, monkeypatch, missing):
     ("options", "error", "words"),
     [
         ({"method": "sift"}, ValueError, "proposals: expected a method of selective_search_single, .*, got 'sift'"),
-        ({"most": 0}, ValueError, "max_proposals: expected an integer of 1 or more, got 0"),
-        ({"most": 1.5}, ValueError, "max_proposals: expected an integer of 1 or more, got 1.5"),
+        ({"max_proposals": 0}, ValueError, "max_proposals: expected an integer of 1 or more, got 0"),
+        ({"max_proposals": 1.5}, ValueError, "max_proposals: expected an integer of 1 or more, got 1.5"),
         ({"min_size": 0}, ValueError, "min_size: expected 1 or more pixels, got 0"),
         ({"min_size": float("nan")}, ValueError, "min_size: expected 1 or more pixels, got nan"),
         ({"alpha": 3}, TypeError, "selective_search_fast: expected options of base_k, inc_k, sigma, got alpha"),

@@ -96,7 +96,7 @@ def checkpoint(tmp_path_factory):
 
 def test_files_and_table(tmp_path, capsys, checkpoint):
     out = tmp_path / "out"
-    command = [*COMMAND, "--most", "50", "--out", str(out), "--checkpoint", str(checkpoint), "--device", "cpu"]
+    command = [*COMMAND, "--max-proposals", "50", "--out", str(out), "--checkpoint", str(checkpoint), "--device", "cpu"]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert sorted(file.name for file in out.iterdir()) == [
@@ -120,16 +120,16 @@ def test_files_and_table(tmp_path, capsys, checkpoint):
     assert float(rows[-1]["recall_0.5"]) == pytest.approx(found["methods"]["RPN"]["recall"]["0.5"][-1], abs=1e-4)
     with Image.open(out / "proposals.png") as image:
         assert image.size > (800, 200)
-    assert main([*COMMAND, "--out", str(out), "--most-images", "1"]) == 0  # its own files give way
+    assert main([*COMMAND, "--out", str(out), "--max-images", "1"]) == 0  # its own files give way
     assert json.loads((out / "proposals.json").read_text())["images"] == 1
 
 
 def test_the_rpn_gives_the_best_ones(checkpoint):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 160, 3), np.uint8))
     few, more = (
-        study.of_checkpoint(type("Args", (), {"checkpoint": checkpoint, "device": "cpu", "most": most, "min_size": 1}))[
-            0
-        ](image)
+        study.of_checkpoint(
+            type("Args", (), {"checkpoint": checkpoint, "device": "cpu", "max_proposals": most, "min_size": 1})
+        )[0](image)
         for most in (10, 40)
     )
     assert (len(few), len(more)) == (10, 40)
@@ -140,7 +140,7 @@ def test_the_rpn_gives_the_best_ones(checkpoint):
 
 def test_files_of_others_stay(tmp_path, capsys):
     (tmp_path / "proposals.csv").write_text("mine\n")
-    command = [*COMMAND, "--out", str(tmp_path), "--most-images", "1"]
+    command = [*COMMAND, "--out", str(tmp_path), "--max-images", "1"]
     assert main(command) == 2
     assert "proposals.csv exists and is not boxops' own; --overwrite replaces it" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["proposals.csv"]
@@ -152,8 +152,8 @@ def test_files_of_others_stay(tmp_path, capsys):
     ("words", "text"),
     [
         (["--methods", "sift"], "--methods: proposals: expected a method of selective_search_single, "),
-        (["--most", "0"], "--most: expected 1 or more, got 0"),
-        (["--most-images", "0"], "--most-images: expected 1 or more, got 0"),
+        (["--max-proposals", "0"], "--max-proposals: expected 1 or more, got 0"),
+        (["--max-images", "0"], "--max-images: expected 1 or more, got 0"),
         (["--workers", "-1"], "--workers: expected 0 or more, got -1"),
         (["--min-size", "0"], "--methods: min_size: expected 1 or more pixels, got 0"),
         (["--trained", "bing=x"], "--trained: expected a method of selective_search_single, edge_boxes, got bing"),

@@ -28,7 +28,7 @@ BOXOPS_HD T at_most(T value, T limit) {
   return value > limit ? limit : value;
 }
 
-// What an axis of a code does to an anchor: the centre moves by `shift` units, the size grows by `ratio`.
+// What an axis of a delta does to an anchor: the centre moves by `shift` units, the size grows by `ratio`.
 template <class T>
 struct Step {
   T shift, ratio;
@@ -44,10 +44,10 @@ BOXOPS_HD Step<T> step_of(T position, T extent, T position_weight, T extent_weig
 
 // The arithmetic below is torchvision's BoxCoder, step by step.
 template <class T>
-BOXOPS_HD Box<T> decode_box(const Box<T>& code, const Box<T>& anchor, const CodecOptions& o) {
+BOXOPS_HD Box<T> decode_box(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o) {
   const Span<T> ax = span_of(anchor.x1, anchor.x2), ay = span_of(anchor.y1, anchor.y2);
-  const Step<T> sx = step_of(code.x1, code.x2, static_cast<T>(o.weights[0]), static_cast<T>(o.weights[2]), o);
-  const Step<T> sy = step_of(code.y1, code.y2, static_cast<T>(o.weights[1]), static_cast<T>(o.weights[3]), o);
+  const Step<T> sx = step_of(delta.x1, delta.x2, static_cast<T>(o.weights[0]), static_cast<T>(o.weights[2]), o);
+  const Step<T> sy = step_of(delta.y1, delta.y2, static_cast<T>(o.weights[1]), static_cast<T>(o.weights[3]), o);
   const bool rcnn = o.coding == Coding::kRCNN;
   const T x = sx.shift * (rcnn ? ax.size : static_cast<T>(o.stride_x)) + ax.centre;
   const T y = sy.shift * (rcnn ? ay.size : static_cast<T>(o.stride_y)) + ay.centre;
@@ -55,7 +55,7 @@ BOXOPS_HD Box<T> decode_box(const Box<T>& code, const Box<T>& anchor, const Code
   return {x - half_w, y - half_h, x + half_w, y + half_h};
 }
 
-// A gradient with respect to a code or box, and one with respect to its anchor.
+// A gradient with respect to a delta or box, and one with respect to its anchor.
 template <class T>
 struct CodecGradient {
   Box<T> self, anchor;
@@ -85,10 +85,10 @@ BOXOPS_HD AxisGradient<T> decode_axis_gradient(T position, T extent, T anchor_si
 
 // The gradient of grad * decode_box. A clip passes it strictly inside its limits only, as torch's clamp since 2.14.
 template <class T>
-BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& code, const Box<T>& anchor, const CodecOptions& o,
+BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o,
                                            const ImageSize& size, Box<T> grad) {
   if (size.clips) {
-    const Box<T> b = decode_box(code, anchor, o);
+    const Box<T> b = decode_box(delta, anchor, o);
     const T width = static_cast<T>(size.width), height = static_cast<T>(size.height);
     grad.x1 = b.x1 > T(0) && b.x1 < width ? grad.x1 : T(0);
     grad.y1 = b.y1 > T(0) && b.y1 < height ? grad.y1 : T(0);
@@ -96,10 +96,10 @@ BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& code, const Box<T>& anc
     grad.y2 = b.y2 > T(0) && b.y2 < height ? grad.y2 : T(0);
   }
   const AxisGradient<T> x =
-      decode_axis_gradient(code.x1, code.x2, anchor.x2 - anchor.x1, static_cast<T>(o.weights[0]),
+      decode_axis_gradient(delta.x1, delta.x2, anchor.x2 - anchor.x1, static_cast<T>(o.weights[0]),
                            static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
   const AxisGradient<T> y =
-      decode_axis_gradient(code.y1, code.y2, anchor.y2 - anchor.y1, static_cast<T>(o.weights[1]),
+      decode_axis_gradient(delta.y1, delta.y2, anchor.y2 - anchor.y1, static_cast<T>(o.weights[1]),
                            static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
   return {{x.position, y.position, x.extent, y.extent}, {x.lo, y.lo, x.hi, y.hi}};
 }

@@ -100,23 +100,23 @@ void with_coding(Coding coding, F&& f) {
 
 }  // namespace
 
-void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, void* codes,
+void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, void* deltas,
                   const Parallel& parallel) {
   with_compute_type(compute_type(boxes.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
     with_coding(o.coding, [&](auto coding) {
       const auto kernel = BOXOPS_BY_ISA(encode_rows<coding(), T>);
       const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-        kernel(rows[0], rows[1], n, o, static_cast<T*>(codes) + 4 * at);
+        kernel(rows[0], rows[1], n, o, static_cast<T*>(deltas) + 4 * at);
       };
       for_each_rows<T>(parallel, run, boxes, anchors);
     });
   });
 }
 
-void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
+void decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
                   const Parallel& parallel) {
-  with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+  with_compute_type(compute_type(deltas.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
     with_coding(o.coding, [&](auto coding) {
       const auto kernel =
@@ -124,7 +124,7 @@ void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& 
       const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
         kernel(rows[0], rows[1], n, o, size, static_cast<T*>(boxes) + 4 * at);
       };
-      for_each_rows<T>(parallel, run, codes, anchors);
+      for_each_rows<T>(parallel, run, deltas, anchors);
     });
   });
 }
@@ -145,19 +145,19 @@ void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const Codec
   });
 }
 
-void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
-                           const Boxes& grad, void* grad_codes, void* grad_anchors, const Parallel& parallel) {
-  with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+void decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
+                           const Boxes& grad, void* grad_deltas, void* grad_anchors, const Parallel& parallel) {
+  with_compute_type(compute_type(deltas.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
-    T *to_codes = static_cast<T*>(grad_codes), *to_anchors = static_cast<T*>(grad_anchors);
+    T *to_deltas = static_cast<T*>(grad_deltas), *to_anchors = static_cast<T*>(grad_anchors);
     with_coding(o.coding, [&](auto coding) {
       with_flags(size.clips, to_anchors != nullptr, [&](auto clips, auto of_anchors) {
         const auto kernel = BOXOPS_BY_ISA(decode_gradient_rows<coding(), clips(), of_anchors(), T>);
         const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-          kernel(rows[0], rows[1], n, o, size, rows[2], to_codes + 4 * at,
+          kernel(rows[0], rows[1], n, o, size, rows[2], to_deltas + 4 * at,
                  of_anchors() ? to_anchors + 4 * at : nullptr);
         };
-        for_each_rows<T>(parallel, run, codes, anchors, grad);
+        for_each_rows<T>(parallel, run, deltas, anchors, grad);
       });
     });
   });

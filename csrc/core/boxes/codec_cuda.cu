@@ -37,14 +37,15 @@ __device__ void for_each_box(int64_t count, F f) {
 }
 
 template <class T>
-__global__ void encode_kernel(View<T> boxes, View<T> anchors, int64_t count, CodecOptions o, T* codes) {
-  for_each_box(count, [&](int64_t at) { put(codes, at, encode_box(boxes(at), anchors(at), o)); });
+__global__ void encode_kernel(View<T> boxes, View<T> anchors, int64_t count, CodecOptions o, T* deltas) {
+  for_each_box(count, [&](int64_t at) { put(deltas, at, encode_box(boxes(at), anchors(at), o)); });
 }
 
 template <class T>
-__global__ void decode_kernel(View<T> codes, View<T> anchors, int64_t count, CodecOptions o, ImageSize size, T* boxes) {
+__global__ void decode_kernel(View<T> deltas, View<T> anchors, int64_t count, CodecOptions o, ImageSize size,
+                              T* boxes) {
   for_each_box(count, [&](int64_t at) {
-    const Box<T> b = decode_box(codes(at), anchors(at), o);
+    const Box<T> b = decode_box(deltas(at), anchors(at), o);
     put(boxes, at, size.clips ? clip_box(b, static_cast<T>(size.height), static_cast<T>(size.width)) : b);
   });
 }
@@ -64,10 +65,10 @@ __global__ void encode_backward_kernel(View<T> boxes, View<T> anchors, int64_t c
 }
 
 template <class T>
-__global__ void decode_backward_kernel(View<T> codes, View<T> anchors, int64_t count, CodecOptions o, ImageSize size,
-                                       View<T> grad, T* grad_codes, T* grad_anchors) {
+__global__ void decode_backward_kernel(View<T> deltas, View<T> anchors, int64_t count, CodecOptions o, ImageSize size,
+                                       View<T> grad, T* grad_deltas, T* grad_anchors) {
   for_each_box(count, [&](int64_t at) {
-    put_gradient(grad_codes, grad_anchors, at, decode_gradient(codes(at), anchors(at), o, size, grad(at)));
+    put_gradient(grad_deltas, grad_anchors, at, decode_gradient(deltas(at), anchors(at), o, size, grad(at)));
   });
 }
 
@@ -80,18 +81,18 @@ int launch_pairs(Kernel kernel, const Boxes& first, const Boxes& anchors, void* 
 
 }  // namespace
 
-int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, void* codes, void* stream) {
+int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& o, void* deltas, void* stream) {
   return with_compute_type(compute_type(boxes.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
-    return launch_pairs<T>(encode_kernel<T>, boxes, anchors, stream, o, static_cast<T*>(codes));
+    return launch_pairs<T>(encode_kernel<T>, boxes, anchors, stream, o, static_cast<T*>(deltas));
   });
 }
 
-int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
+int decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
                  void* stream) {
-  return with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+  return with_compute_type(compute_type(deltas.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
-    return launch_pairs<T>(decode_kernel<T>, codes, anchors, stream, o, size, static_cast<T*>(boxes));
+    return launch_pairs<T>(decode_kernel<T>, deltas, anchors, stream, o, size, static_cast<T*>(boxes));
   });
 }
 
@@ -104,12 +105,12 @@ int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecO
   });
 }
 
-int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
-                          const Boxes& grad, void* grad_codes, void* grad_anchors, void* stream) {
-  return with_compute_type(compute_type(codes.dtype, anchors.dtype), [&](auto t) {
+int decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
+                          const Boxes& grad, void* grad_deltas, void* grad_anchors, void* stream) {
+  return with_compute_type(compute_type(deltas.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
-    return launch_pairs<T>(decode_backward_kernel<T>, codes, anchors, stream, o, size, View<T>(grad),
-                           static_cast<T*>(grad_codes), static_cast<T*>(grad_anchors));
+    return launch_pairs<T>(decode_backward_kernel<T>, deltas, anchors, stream, o, size, View<T>(grad),
+                           static_cast<T*>(grad_deltas), static_cast<T*>(grad_anchors));
   });
 }
 

@@ -10,12 +10,12 @@ void encode_rows(const T* __restrict__ boxes, const T* __restrict__ anchors, int
 }
 
 template <Coding coding, bool clips, class T>
-void decode_rows(const T* __restrict__ codes, const T* __restrict__ anchors, int64_t n, CodecOptions o, ImageSize size,
+void decode_rows(const T* __restrict__ deltas, const T* __restrict__ anchors, int64_t n, CodecOptions o, ImageSize size,
                  T* __restrict__ out) {
   o.coding = coding;
   const T height = static_cast<T>(size.height), width = static_cast<T>(size.width);
   for (int64_t i = 0; i < n; ++i) {
-    const Box<T> b = decode_box(row(codes, i), row(anchors, i), o);
+    const Box<T> b = decode_box(row(deltas, i), row(anchors, i), o);
     set_row(out, i, clips ? clip_box(b, height, width) : b);
   }
 }
@@ -32,13 +32,13 @@ void encode_gradient_rows(const T* __restrict__ boxes, const T* __restrict__ anc
 }
 
 template <Coding coding, bool clips, bool of_anchors, class T>
-void decode_gradient_rows(const T* __restrict__ codes, const T* __restrict__ anchors, int64_t n, CodecOptions o,
-                          ImageSize size, const T* __restrict__ grad, T* __restrict__ grad_codes,
+void decode_gradient_rows(const T* __restrict__ deltas, const T* __restrict__ anchors, int64_t n, CodecOptions o,
+                          ImageSize size, const T* __restrict__ grad, T* __restrict__ grad_deltas,
                           T* __restrict__ grad_anchors) {
   o.coding = coding, size.clips = clips;
   for (int64_t i = 0; i < n; ++i) {
-    const CodecGradient<T> g = decode_gradient(row(codes, i), row(anchors, i), o, size, row(grad, i));
-    set_row(grad_codes, i, g.self);
+    const CodecGradient<T> g = decode_gradient(row(deltas, i), row(anchors, i), o, size, row(grad, i));
+    set_row(grad_deltas, i, g.self);
     if (of_anchors) set_row(grad_anchors, i, g.anchor);
   }
 }

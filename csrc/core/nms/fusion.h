@@ -17,7 +17,7 @@ inline DType compute_type(const FusionModel* models, const FusionOptions& option
 // The options of a call, rounded to it.
 template <class T>
 struct FusionRule {
-  T iou_threshold, skip_score;
+  T iou_threshold, score_threshold;
   Confidence confidence;
   bool allows_overflow;
   int64_t models;
@@ -25,7 +25,7 @@ struct FusionRule {
 
   explicit FusionRule(const FusionOptions& o)
       : iou_threshold(static_cast<T>(o.iou_threshold)),
-        skip_score(static_cast<T>(o.skip_score)),
+        score_threshold(static_cast<T>(o.score_threshold)),
         confidence(o.confidence),
         allows_overflow(o.allows_overflow),
         models(o.models),

@@ -26,7 +26,7 @@ int64_t fuse(const FusionModel* models, const FusionRule<T>& options, const Fusi
     for (int64_t i = 0; i < model.boxes.count; ++i, ++place) {
       const T score = load<T>(model.scores.data, model.scores.dtype, i * model.scores.stride);
       const Box<T> box = load_box<T>(model.boxes, 0, i);
-      if (!(score >= options.skip_score && area(box) > T(0))) continue;
+      if (!(score >= options.score_threshold && area(box) > T(0))) continue;
       unsorted.push_back({box, score * weights[m], weights[m], m, place});
       labels.push_back(group_key(model.labels, 0, i));
       keys.push_back(falling_key(unsorted.back().score));

@@ -45,13 +45,13 @@ struct FusionState {
 
 // A thread loads one box of a model whose boxes start at `first`.
 template <class T>
-__global__ void load_kernel(FusionModel model, int64_t number, int64_t first, T skip_score, FusionState<T> s) {
+__global__ void load_kernel(FusionModel model, int64_t number, int64_t first, T score_threshold, FusionState<T> s) {
   const T weight = static_cast<T>(model.weight);
   if (blockIdx.x == 0 && threadIdx.x == 0) s.weights[number] = weight;
   for (const int64_t i : grid_stride(model.boxes.count)) {
     const T score = load<T>(model.scores.data, model.scores.dtype, i * model.scores.stride);
     const Box<T> box = load_box<T>(model.boxes, 0, i);
-    const bool used = score >= skip_score && area(box) > T(0);
+    const bool used = score >= score_threshold && area(box) > T(0);
     s.boxes[first + i] = {box, score * weight, weight, used ? number : -1, first + i};
     s.labels[first + i] = group_key(model.labels, 0, i);
     s.slot[first + i] = -1;
@@ -192,8 +192,8 @@ int fuse(const FusionModel* models, const FusionRule<T>& options, const FusionRe
     int64_t first = 0;
     for (int64_t m = 0; m < options.models; ++m) {
       const int64_t blocks = max_of<int64_t>(blocks_of(models[m].boxes.count, kSegmentThreads), 1);
-      BOXOPS_TRY(
-          launch(load_kernel<T>, grid_x(blocks), kSegmentThreads, stream, models[m], m, first, options.skip_score, s));
+      BOXOPS_TRY(launch(load_kernel<T>, grid_x(blocks), kSegmentThreads, stream, models[m], m, first,
+                        options.score_threshold, s));
       first += models[m].boxes.count;
     }
     BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments, stream));

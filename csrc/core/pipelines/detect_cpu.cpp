@@ -91,9 +91,9 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
   }
   const NmsInput input{Boxes::contiguous(reinterpret_cast<const T*>(boxes.data()), n),
                        Scalars::contiguous(ranks.data(), n), !o.class_agnostic, Scalars::contiguous(labels.data(), n)};
-  std::vector<int64_t> kept(o.max_detections);
-  nms_padded(input, o.iou_threshold, {o.max_detections, false, 0.0}, kept.data(), out.counts + b, Serial());
-  const int64_t box_size = size_of(in.box_dtype), score_size = size_of(in.score_dtype), first = b * o.max_detections;
+  std::vector<int64_t> kept(o.max_output);
+  nms_padded(input, o.iou_threshold, {o.max_output, false, 0.0}, kept.data(), out.counts + b, Serial());
+  const int64_t box_size = size_of(in.box_dtype), score_size = size_of(in.score_dtype), first = b * o.max_output;
   for (int64_t d = 0; d < out.counts[b]; ++d) {
     const int32_t pair = pairs[kept[d]];
     for (int k = 0; k < 4; ++k)
@@ -101,7 +101,7 @@ void detect_image(const DetectInput& in, const DetectOptions& o, const DetectOut
     copy_number(score_size, in.scores, score_at(in, b, pair), out.scores, first + d);
     out.labels[first + d] = pair % in.classes;
   }
-  const int64_t begin = first + out.counts[b], end = first + o.max_detections;
+  const int64_t begin = first + out.counts[b], end = first + o.max_output;
   std::fill(static_cast<char*>(out.boxes) + begin * 4 * box_size, static_cast<char*>(out.boxes) + end * 4 * box_size,
             0);
   std::fill(static_cast<char*>(out.scores) + begin * score_size, static_cast<char*>(out.scores) + end * score_size, 0);

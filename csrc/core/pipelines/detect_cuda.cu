@@ -2,12 +2,12 @@
 // order.
 //   1. collect_kernel   all scores once; candidates are appended to their list
 //   2. cut_kernel       with a limit per class: a block per class finds the k-th best by radix selection
-//   3. suppress_kernel  a block per list: takes the best, strikes what overlaps it, and again, max_detections times at
+//   3. suppress_kernel  a block per list: takes the best, strikes what overlaps it, and again, max_output times at
 //   most
-//   4. merge_kernel     a block per image: takes the best of all lists' heads, max_detections times at most
+//   4. merge_kernel     a block per image: takes the best of all lists' heads, max_output times at most
 // Candidates are compared by (score, index), which no two share, so that the order of a list leaves no trace.
 //
-// Floor: the scores once, at memory bandwidth; then about max_detections rounds of a block, some 1 us each.
+// Floor: the scores once, at memory bandwidth; then about max_output rounds of a block, some 1 us each.
 #include "common/copy.h"
 #include "common/cuda_utils.cuh"
 #include "common/warp.cuh"
@@ -59,7 +59,7 @@ State carve(void* base, const DetectInput& in, const DetectOptions& o, size_t* b
     s.cut =
         take_lists(w, in.batch, o.class_agnostic ? 1 : in.classes, o.per_class * (o.class_agnostic ? in.classes : 1));
   const Lists& last = s.candidates();
-  s.kept = take_lists(w, in.batch, last.per_image, min_of(last.capacity, o.max_detections));
+  s.kept = take_lists(w, in.batch, last.per_image, min_of(last.capacity, o.max_output));
   s.heads = w.take<uint32_t>(in.batch * last.per_image);
   *bytes = w.used();
   return s;
@@ -296,7 +296,7 @@ int detect(const DetectInput& in, const DetectOptions& o, const DetectOutput& ou
     BOXOPS_TRY(launch(suppress_kernel<T>, grid_x(lists), kThreads, stream, in, s.candidates(), s.kept,
                       static_cast<T>(o.iou_threshold)));
     BOXOPS_TRY(launch(clear_kernel, grid_x(blocks_of(lists, kThreads)), kThreads, stream, s.heads, lists));
-    return launch(merge_kernel, grid_x(in.batch), kThreads, stream, in, out, s, o.max_detections, size_of(in.box_dtype),
+    return launch(merge_kernel, grid_x(in.batch), kThreads, stream, in, out, s, o.max_output, size_of(in.box_dtype),
                   size_of(in.score_dtype));
   });
 }

@@ -46,7 +46,7 @@ int64_t suppress(const Candidates<T>* levels, int64_t level_count, const Proposa
                        Scalars::contiguous(all.scores.data(), n), true, Scalars::contiguous(groups.data(), n)};
   std::vector<int64_t> indices(o.post_nms_top_n);
   int64_t count = 0;
-  nms_padded(input, o.nms_threshold, {o.post_nms_top_n, false, 0.0}, indices.data(), &count, Serial());
+  nms_padded(input, o.iou_threshold, {o.post_nms_top_n, false, 0.0}, indices.data(), &count, Serial());
   for (int64_t p = 0; p < count; ++p) {
     const Box<T>& box = all.boxes[indices[p]];
     boxes[4 * p] = box.x1, boxes[4 * p + 1] = box.y1, boxes[4 * p + 2] = box.x2, boxes[4 * p + 3] = box.y2;

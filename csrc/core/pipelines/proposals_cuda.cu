@@ -181,7 +181,7 @@ int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, void
       BOXOPS_TRY(launch(decode_kernel<T>, grid_x(blocks_of(s.batch * s.slots, kThreads)), kThreads, stream, in, o, s));
     }
     BOXOPS_TRY(
-        nms_padded(s.nms_input(), o.nms_threshold, {o.post_nms_top_n, true, -0.5}, s.indices, counts, s.nms, stream));
+        nms_padded(s.nms_input(), o.iou_threshold, {o.post_nms_top_n, true, -0.5}, s.indices, counts, s.nms, stream));
     return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * o.post_nms_top_n, kThreads)), kThreads, stream, s,
                   o.post_nms_top_n, static_cast<T*>(boxes), static_cast<T*>(scores));
   });

@@ -82,14 +82,14 @@ BOXOPS_API boxops_status boxops_box_area(const boxops_tensor* boxes, boxops_form
 BOXOPS_API boxops_status boxops_box_convert(const boxops_tensor* boxes, boxops_format from, boxops_format to,
                                             boxops_tensor** converted, void* stream);
 BOXOPS_API boxops_status boxops_clip_boxes_to_image(const boxops_tensor* boxes, double height, double width,
-                                           boxops_tensor** clipped, void* stream);
+                                                    boxops_tensor** clipped, void* stream);
 BOXOPS_API boxops_status boxops_remove_small_boxes(const boxops_tensor* boxes, double min_size, boxops_tensor** keep,
                                                    void* stream);
 // weights[4], in RCNN coding; stride[2] (y, x) in YOLO codings, else NULL; image_size[2] (height, width) or NULL.
 BOXOPS_API boxops_status boxops_encode_boxes(const boxops_tensor* boxes, const boxops_tensor* anchors,
                                              boxops_coding coding, const double* weights, const double* stride,
-                                             boxops_tensor** codes, void* stream);
-BOXOPS_API boxops_status boxops_decode_boxes(const boxops_tensor* codes, const boxops_tensor* anchors,
+                                             boxops_tensor** deltas, void* stream);
+BOXOPS_API boxops_status boxops_decode_boxes(const boxops_tensor* deltas, const boxops_tensor* anchors,
                                              boxops_coding coding, const double* weights, const double* stride,
                                              double clip, const double* image_size, boxops_tensor** boxes,
                                              void* stream);
@@ -125,7 +125,7 @@ BOXOPS_API boxops_status boxops_batched_rotated_nms(const boxops_tensor* boxes, 
                                                     boxops_tensor** keep, void* stream);
 // topk_per_class and min_size may be NULL.
 BOXOPS_API boxops_status boxops_detect(const boxops_tensor* boxes, const boxops_tensor* scores, double score_threshold,
-                                       double iou_threshold, int64_t max_detections, const int64_t* topk_per_class,
+                                       double iou_threshold, int64_t max_output, const int64_t* topk_per_class,
                                        const double* min_size, int class_agnostic, boxops_tensor** detected_boxes,
                                        boxops_tensor** detected_scores, boxops_tensor** labels, boxops_tensor** counts,
                                        void* stream);

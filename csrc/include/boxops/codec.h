@@ -1,6 +1,6 @@
 // How boxes are written relative to anchors, and read back. xyxy corners in, xyxy corners out.
 //
-// rcnn: codes (wx dx, wy dy, ww dw, wh dh) with dx = (cx - cx_a) / w_a, dw = log(w / w_a); Girshick et al. 2014,
+// rcnn: deltas (wx dx, wy dy, ww dw, wh dh) with dx = (cx - cx_a) / w_a, dw = log(w / w_a); Girshick et al. 2014,
 //       appendix C. The weights are torchvision's; SSD's variances are their inverses. dw and dh are clipped from
 //       above at `clip` before exp.
 // yolo: (x, y, w, h) of the cell the anchor is centred on, of side `stride`.
@@ -41,10 +41,10 @@ struct ImageSize {
 
 namespace cpu {
 
-BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, void* codes,
+BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, void* deltas,
                              const Parallel& parallel);
 
-BOXOPS_API void decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
+BOXOPS_API void decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
                              const ImageSize& size, void* boxes, const Parallel& parallel);
 
 // Gradients of the functions above, given those of their results, [B, N, 4] of the compute type; grad_anchors may be
@@ -53,25 +53,25 @@ BOXOPS_API void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, 
                                       const Boxes& grad, void* grad_boxes, void* grad_anchors,
                                       const Parallel& parallel);
 
-BOXOPS_API void decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                                      const ImageSize& size, const Boxes& grad, void* grad_codes, void* grad_anchors,
+BOXOPS_API void decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
+                                      const ImageSize& size, const Boxes& grad, void* grad_deltas, void* grad_anchors,
                                       const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
-BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, void* codes,
+BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options, void* deltas,
                             void* stream);
 
-BOXOPS_API int decode_boxes(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
+BOXOPS_API int decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
                             const ImageSize& size, void* boxes, void* stream);
 
 BOXOPS_API int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
                                      const Boxes& grad, void* grad_boxes, void* grad_anchors, void* stream);
 
-BOXOPS_API int decode_boxes_backward(const Boxes& codes, const Boxes& anchors, const CodecOptions& options,
-                                     const ImageSize& size, const Boxes& grad, void* grad_codes, void* grad_anchors,
+BOXOPS_API int decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
+                                     const ImageSize& size, const Boxes& grad, void* grad_deltas, void* grad_anchors,
                                      void* stream);
 
 }  // namespace cuda

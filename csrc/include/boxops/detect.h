@@ -3,7 +3,7 @@
 //
 // Candidates are the pairs (n, c) with score > score_threshold, both in the score's compute type (NaN never is), and
 // with both sides of the box >= min_size if that is asked for; of each class the per_class best. NMS (boxops/nms.h) by
-// falling score; the first max_detections kept go out by falling score. All ties go to the lower n * C + c. Boxes and
+// falling score; the first max_output kept go out by falling score. All ties go to the lower n * C + c. Boxes and
 // scores go out as they are, bit by bit; places left over hold 0, and -1 as label. Fewer than 2^31 scores per image.
 //
 // Floor: the scores are read once; boxes of candidates only.
@@ -32,7 +32,7 @@ struct DetectInput {
 
 struct DetectOptions {
   double score_threshold, iou_threshold;
-  int64_t max_detections;
+  int64_t max_output;
   int64_t per_class;  // negative: all
   bool has_min_size;
   double min_size;

@@ -33,7 +33,7 @@ inline constexpr std::array<const char*, 4> kNames<Confidence> = {"avg", "max", 
                                                                   "absent_model_aware_avg"};
 
 struct FusionOptions {
-  double iou_threshold, skip_score;
+  double iou_threshold, score_threshold;
   Confidence confidence;
   bool allows_overflow;
   int64_t models;

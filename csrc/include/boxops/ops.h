@@ -23,7 +23,7 @@ BOXOPS_API Array detr_cost(Framework&, Array logits, Array boxes, Array gt_label
                            double class_weight, double box_weight, double giou_weight, bool focal);
 // `like` gives the device and the floating dtype of the anchors. Sizes and strides are (height, width) or (y, x) pairs.
 BOXOPS_API Array multibox_anchors(Framework&, Array like, int64_t height, int64_t width, std::vector<double> sizes,
-                                  std::vector<double> ratios, bool normalized);
+                                  std::vector<double> aspect_ratios, bool normalized);
 // A pair of `grid_sizes` and of `strides` for each level; the levels' sizes and ratios one after another, with counts.
 BOXOPS_API Array grid_anchors(Framework&, Array like, std::vector<int64_t> grid_sizes, std::vector<int64_t> strides,
                               std::vector<double> sizes, std::vector<int64_t> size_counts, std::vector<double> ratios,
@@ -40,13 +40,13 @@ BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
 // stride: empty, or (y, x) for YOLO. size: empty, or (height, width) to clip to.
 BOXOPS_API Array encode_boxes(Framework&, Array boxes, Array anchors, Coding coding, std::vector<double> weights,
                               std::vector<double> stride);
-BOXOPS_API Array decode_boxes(Framework&, Array codes, Array anchors, Coding coding, std::vector<double> weights,
+BOXOPS_API Array decode_boxes(Framework&, Array deltas, Array anchors, Coding coding, std::vector<double> weights,
                               std::vector<double> stride, double clip, std::vector<double> size);
 // The gradients have the shape of `grad`; without `of_anchors` the second one is empty.
 BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad, Array boxes, Array anchors,
                                                           Coding coding, std::vector<double> weights,
                                                           std::vector<double> stride, bool of_anchors);
-BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad, Array codes, Array anchors,
+BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad, Array deltas, Array anchors,
                                                           Coding coding, std::vector<double> weights,
                                                           std::vector<double> stride, double clip,
                                                           std::vector<double> size, bool of_anchors);
@@ -118,7 +118,7 @@ BOXOPS_API std::tuple<Array, Array> soft_nms(Framework&, Array boxes, Array scor
 BOXOPS_API std::tuple<Array, Array, Array> weighted_boxes_fusion(Framework&, std::vector<Array> boxes,
                                                                  std::vector<Array> scores, std::vector<Array> labels,
                                                                  std::vector<double> weights, double iou_threshold,
-                                                                 double skip_box_threshold, Confidence confidence,
+                                                                 double score_threshold, Confidence confidence,
                                                                  bool allows_overflow);
 
 BOXOPS_API Array paste_masks(Framework&, Array masks, Array boxes, int64_t height, int64_t width, int64_t padding,

@@ -30,7 +30,7 @@ struct ProposalsInput {
 
 struct ProposalsOptions {
   int64_t pre_nms_top_n, post_nms_top_n;
-  double nms_threshold, score_threshold, min_size;
+  double iou_threshold, score_threshold, min_size;
   CodecOptions codec;
 };
 
