@@ -78,14 +78,14 @@ def kernels():
 
 @emulated
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("coding", range(3))
+@pytest.mark.parametrize("coding", ["rcnn", "yolo_v1", "yolo_v2", "yolo_v3"])
 def test_cuda_gives_the_bits_of_the_cpu(kernels, coding, dtype):
     """exp and log too, since they are ours; and the gradients, which no NumPy function reaches."""
     rng = np.random.default_rng(0)
     boxes = np.concatenate([random_boxes(rng, 257), *(make(rng, dtype) for make in BOXES.values())]).astype(dtype)
     anchors, numbers = rng.permutation(boxes), codes(rng, (len(boxes),), 2.0).astype(dtype)
     grad = codes(rng, (len(boxes),)).astype(dtype)
-    options = (coding, [1.0, 2.0, 3.0, 4.0], [8.0, 16.0] if coding else [])
+    options = (coding, [1.0, 2.0, 3.0, 4.0], [8.0, 16.0] if coding != "rcnn" else [])
     for op, arrays, more in (
         ("encode_boxes", (boxes, anchors), ()),
         ("decode_boxes", (numbers, anchors), (4.0, [])),

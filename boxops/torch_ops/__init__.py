@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from boxops import ops
 from boxops.ops.backend import _numpy_ops
 
 # Where CMakeLists.txt installs it.
@@ -19,7 +18,7 @@ from boxops.torch_ops.common import entry  # noqa: E402
 from boxops.torch_ops.sampling import seed_tensor  # noqa: E402, F401
 
 # Each family has a module here of what it registers, and each operator is a function here.
-for _family in pkgutil.iter_modules(ops.__path__):
-    if _family.name != "backend":
+for _family in pkgutil.iter_modules(__path__):
+    if _family.name != "torchvision":  # which others load
         importlib.import_module(f"{__name__}.{_family.name}")
 globals().update((_op, entry(_op)) for _op in _numpy_ops.SIGNATURES)

@@ -98,8 +98,8 @@ WRONG_VALUES = [
     ("nms_padded", {**PADDED, "boxes": zeros(3, 4)}, "boxes of shape [B, N, 4], got [3, 4]"),
     ("nms_padded", {**PADDED, "scores": zeros(2, 4)}, "scores of shape [2, 3], got [2, 4]"),
     ("nms_padded", {**PADDED, "max_output": -1}, "max_output >= 0, got -1"),
-    ("nms_padded", {**PADDED, "idxs": zeros(2, 3, dtype=complex)}, "labels of a real number type, got complex128"),
-    ("nms_padded", {**PADDED, "idxs": zeros(3, dtype=np.int64)}, "labels of shape [2, 3], got [3]"),
+    ("nms_padded", {**PADDED, "idxs": zeros(2, 3, dtype=complex)}, "idxs of a real number type, got complex128"),
+    ("nms_padded", {**PADDED, "idxs": zeros(3, dtype=np.int64)}, "idxs of shape [2, 3], got [3]"),
     ("nms_padded", {**PADDED, "score_threshold": np.nan}, "a number for score_threshold, got nan"),
 ]  # fmt: skip
 WRONG_TYPES = [

@@ -62,7 +62,7 @@ WRONG_VALUES = [
     ("sample_matches", {**SAMPLE, "matches": whole()}, "matches of shape [A] or [B, A], got []"),
     ("sample_matches", {**SAMPLE, "matches": whole(1, 2, 3)}, "matches of shape [A] or [B, A], got [1, 2, 3]"),
     ("sample_matches", {**SAMPLE, "matches": whole(9, dtype=np.float32)}, "matches of an integer type, got float32"),
-    ("sample_matches", {**SAMPLE, "batch_size_per_image": -1}, "size >= 0, got -1"),
+    ("sample_matches", {**SAMPLE, "batch_size_per_image": -1}, "batch_size_per_image >= 0, got -1"),
     ("sample_matches", {**SAMPLE, "positive_fraction": 1.5}, "positive_fraction in 0..1, got 1.5"),
     ("sample_matches", {**SAMPLE, "positive_fraction": np.nan}, "positive_fraction in 0..1, got nan"),
     ("mine_hard_negatives", {**MINE, "loss": whole(2, 9)}, "loss of a floating type, got int64"),
