@@ -178,10 +178,10 @@ class Padded(nn.Module):
         images: a batch ``[B, 3, H, W]``, floating in 0..1.
 
     Returns:
-        ``boxes`` ``[B, D, 4]`` in the images' pixels, ``scores`` and ``labels`` ``[B, D]``, ``counts`` ``[B]``,
-        how many rows of an image are not padding; these come first. Of Mask R-CNN ``masks`` ``[B, D, 1, 28, 28]``, probabilities within
-        the boxes, for :func:`boxops.paste_masks`, and ``keypoint_logits`` ``[B, D, K, 56, 56]``: torchvision's decoding
-        of heatmaps resizes each to its own box, and has no fixed size.
+        ``boxes`` ``[B, D, 4]`` in the images' pixels, ``scores`` and ``labels`` ``[B, D]``, ``counts`` ``[B]``, how
+        many rows of an image are not padding; these come first. Of Mask R-CNN ``masks`` ``[B, D, 1, 28, 28]``,
+        probabilities within the boxes, for :func:`boxops.paste_masks`, and ``keypoint_logits`` ``[B, D, K, 56, 56]``:
+        torchvision's decoding of heatmaps resizes each to its own box, and has no fixed size.
 
     Shapes are part of the graph: export once for each B, H and W.
 
