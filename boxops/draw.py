@@ -59,7 +59,7 @@ def draw_detections(
     kept = {k: v.detach().cpu() for k, v in detections.items() if isinstance(v, Tensor)}
     scores = kept.get("scores")
     if scores is not None:
-        order = torch.argsort(scores)  # the surest on top
+        order = torch.argsort(scores)  # the highest scores on top
         order = order[scores[order] >= threshold]
         kept = {key: kept[key][order] for key in ("boxes", "labels", "scores", "masks", "keypoints") if key in kept}
     height, width = tensor.shape[-2:]

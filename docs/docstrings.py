@@ -1,6 +1,7 @@
 """Makes the house's docstrings what mkdocstrings reads: links for :func:`name`, and results of several lines.
 
-Builders of detectors are shown as they are called, with the arguments that their decorator gives them.
+Builders of detectors are shown as they are called, with the arguments that their decorator gives them; former names
+of arguments are not shown.
 """
 
 import inspect
@@ -21,6 +22,8 @@ class Docstrings(griffe.Extension):
     def on_function(self, *, func: griffe.Function, **_: object) -> None:
         if any(decorator.callable_path == DETECTOR for decorator in func.decorators):
             _as_called(func)
+        if "former" in func.parameters:  # former names of arguments; see boxops.ops.deprecated
+            del func.parameters["former"]
         if func.docstring:
             text = re.sub(r":func:`(\w+)`", _link, func.docstring.value)
             text = re.sub(r":(?:func|class|meth):(`[\w.]+`)", r"\1", text)  # not on these pages

@@ -1,5 +1,5 @@
 """ILSVRC's classification and localization of one object. Russakovsky et al. 2015, "ImageNet Large Scale Visual
-Recognition Challenge", section 4.1 and 4.2, here of the surest answer alone."""
+Recognition Challenge", section 4.1 and 4.2, here of the detection of the highest score alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def localization(
     image_ids: Collection[int] | None = None,
     iou_threshold: float = 0.5,
 ) -> dict[str, float]:
-    """How often the surest detection of an image has the class of its object, and how well it lies.
+    """How often an image's detection of the highest score has the class of its object, and how well it lies.
 
     Args:
         ground_truth: as in COCO's json, one object an image.

@@ -24,7 +24,7 @@ def voc_ap(
 ) -> dict[str, float]:
     """VOC's AP of boxes.
 
-    By falling score, a detection is true if its IoU with the best box of its class reaches the threshold and the box
+    By descending score, a detection is true if its IoU with the best box of its class reaches the threshold and the box
     was not found before. A detection whose best box is difficult (``ignore``, or ``iscrowd``) is not counted.
 
     Args:
@@ -82,7 +82,7 @@ def _class_ap(objects: Images, found: Images, threshold: float, eleven_points: b
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray, eleven_points: bool = False) -> float:
-    """AP of a curve of rising recall, both ``[D]``."""
+    """AP of a curve of ascending recall, both ``[D]``."""
     if eleven_points:
         return float(np.mean([max(precision[recall >= t], default=0.0) for t in np.arange(11) / 10]))
     best_beyond = np.maximum.accumulate(precision[::-1])[::-1]  # the precision at this recall or more

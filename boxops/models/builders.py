@@ -108,17 +108,18 @@ def detector(
 
 
 BUILDER = """    Args:
-        num_classes: with the background.
-        weights: the whole model's: a file, a URL (see :func:`boxops.models.read`), or by torchvision's names "DEFAULT",
-            "COCO_V1" or a member of its enum, where it has the model.
-        backbone_weights: the backbone's of ImageNet, likewise: "DEFAULT", "IMAGENET1K_V1", ...; not read with weights.
-        fine_tune: take from weights what fits, so that heads of another number of classes begin anew.
-        options: the others of the signature, by default as they stand there, or as given weights were trained. norm and
-            freeze are of the backbone, see backbones.py."""
+        num_classes: how many classes there are, with the background.
+        weights: of the whole model: a file, a URL (see :func:`boxops.models.read`) or, where torchvision has the model,
+            its name of them: "DEFAULT", "COCO_V1", a member of its enum.
+        backbone_weights: of the backbone alone, trained on ImageNet, given likewise: "DEFAULT", "IMAGENET1K_V1", ...;
+            ignored where weights are given.
+        fine_tune: load only what fits from weights; heads of another number of classes are initialised anew.
+        options: the other arguments of the signature, which shows their defaults; with weights, the defaults are those
+            of the weights' training. norm and freeze are of the backbone, see backbones.py."""
 
 
 def signature(build: Callable[..., Detector], settings: Any, num_classes: int | None) -> inspect.Signature:
-    """Of the builder: the arguments that all have, the function's own, and each number of the settings."""
+    """Of the builder: the arguments that all have, the function's own, and each field of the settings."""
     types, parameters = get_type_hints(build), [*inspect.signature(build).parameters.values()]
     own = parameters[2 if settings is None else 3 :]
     known: list[tuple[str, Any, Any]] = [("weights", None, Weights), ("backbone_weights", None, Weights)]

@@ -101,7 +101,7 @@ class Detector(nn.Module):
 
     Returns:
         In training, a dict of scalar losses. In evaluation, per image a dict of ``boxes`` ``[D, 4]`` in its own pixels,
-        ``scores`` ``[D]`` falling, ``labels`` ``[D]``, and what the model adds.
+        ``scores`` ``[D]`` descending, ``labels`` ``[D]``, and what the model adds.
     """
 
     metric = "coco"  # what boxops.evaluation measures of it
@@ -163,7 +163,7 @@ class Detector(nn.Module):
         return ImageList(images, [size] * len(images))
 
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
-        """The detections of each image by falling score, filled up to a fixed number: [B, D, ...] by name, and how many
+        """The detections of each image by descending score, padded to a fixed number: [B, D, ...] by name, and how many
         are real [B]. Waits for no device."""
         raise NotImplementedError
 
@@ -178,10 +178,10 @@ class Padded(nn.Module):
         images: a batch ``[B, 3, H, W]``, floating in 0..1.
 
     Returns:
-        ``boxes`` ``[B, D, 4]`` in the images' pixels, ``scores`` and ``labels`` ``[B, D]``, ``counts`` ``[B]``: the
-        real rows, which come first. Of Mask R-CNN ``masks`` ``[B, D, 1, 28, 28]``, probabilities within the boxes, for
-        :func:`boxops.paste_masks`, and ``keypoint_logits`` ``[B, D, K, 56, 56]``: torchvision's decoding of heatmaps
-        resizes each to its own box, and has no fixed size.
+        ``boxes`` ``[B, D, 4]`` in the images' pixels, ``scores`` and ``labels`` ``[B, D]``, ``counts`` ``[B]``, how
+        many rows of an image are not padding; these come first. Of Mask R-CNN ``masks`` ``[B, D, 1, 28, 28]``,
+        probabilities within the boxes, for :func:`boxops.paste_masks`, and ``keypoint_logits`` ``[B, D, K, 56, 56]``:
+        torchvision's decoding of heatmaps resizes each to its own box, and has no fixed size.
 
     Shapes are part of the graph: export once for each B, H and W.
 
@@ -288,7 +288,7 @@ def to_original(result: dict[str, Tensor], size: tuple[int, int], original: tupl
 
 
 def split(found: dict[str, Tensor], counts: Tensor) -> list[dict[str, Tensor]]:
-    """Of each image the rows that are real: the one place where a detector waits for the device."""
+    """Of each image the rows that are not padding: the one place where a detector waits for the device."""
     return [{name: rows[b, :count] for name, rows in found.items()} for b, count in enumerate(counts.tolist())]
 
 

@@ -59,7 +59,7 @@ def candidates(scores: Tensor, levels: Sequence[int], topk: int) -> tuple[Tensor
     """The best pairs of anchor and class on each level, of scores [B, A, C]; section 4.1, "Inference".
 
     Returns:
-        The anchors, the classes and the scores of N pairs, [B, N] each, by rising level, anchor and class.
+        The anchors, the classes and the scores of N pairs, [B, N] each, by ascending level, anchor and class.
     """
     first, found = 0, []
     for level in scores.split(list(levels), dim=1):
@@ -74,7 +74,7 @@ def candidates(scores: Tensor, levels: Sequence[int], topk: int) -> tuple[Tensor
     return at, labels, values
 
 
-def top(values: Tensor, k: int) -> Tensor:  # [B, n] -> the places of the largest, rising
+def top(values: Tensor, k: int) -> Tensor:  # [B, n] -> the indices of the largest, ascending
     return values.topk(min(k, values.shape[1]), sorted=False).indices.sort().values
 
 

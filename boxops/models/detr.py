@@ -1,6 +1,6 @@
 """DETR: a transformer turns learnt queries into the set of an image's objects; no anchors, no suppression.
 
-Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020. Modules and numbers have the names of
+Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020. Modules and settings have the names of
 facebookresearch/detr, whose checkpoints load as they are. Its panoptic head is not here. Shapes: B images, Q queries, L
 layers of the decoder, G objects of the batch, D channels, C classes.
 """
@@ -99,8 +99,8 @@ class DETR(Detector):
         self.bbox_embed = MLP(s.hidden_dim, s.hidden_dim, s.hidden_dim, 4)
 
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor]:
-        """After each layer of the decoder class logits [L, B, Q, C + 1] and boxes [L, B, Q, 4], cxcywh in shares of the
-        image without its padding."""
+        """After each layer of the decoder class logits [L, B, Q, C + 1] and boxes [L, B, Q, 4], cxcywh as fractions
+        of the image without its padding."""
         features = self.input_proj(list(self.backbone(batch.tensors).values())[-1])  # [B, D, H, W]
         (height, width), grid = batch.tensors.shape[-2:], (features.shape[-2], features.shape[-1])
         padding = padding_mask(batch.image_sizes, (height, width), grid, features.device)
@@ -154,7 +154,7 @@ class DETR(Detector):
 
         Args:
             logits, boxes: as of ``predict``.
-            target_boxes: the objects ``[G, 4]``, cxcywh in shares of their images.
+            target_boxes: the objects ``[G, 4]``, cxcywh, as fractions of their images' sides.
         """
         s, (layers, images, queries) = self.settings, logits.shape[:3]
         for i, target in enumerate(truth.images):

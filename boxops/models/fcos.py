@@ -1,7 +1,7 @@
 """FCOS: every point of a feature pyramid that lies in an object says how far off the object's edges are; no anchors.
 
 Tian et al., "FCOS: Fully Convolutional One-Stage Object Detection", ICCV 2019, and what "FCOS: A Simple and Strong
-Anchor-Free Object Detector" of 2020 adds. Modules and numbers have the names of torchvision's ``fcos_resnet50_fpn``,
+Anchor-Free Object Detector" of 2020 adds. Modules and settings have the names of torchvision's ``fcos_resnet50_fpn``,
 whose checkpoint loads as it is. Shapes: B images, A points, G objects of an image, N candidates, C classes with the
 background.
 """
@@ -140,8 +140,8 @@ class FCOS(Detector):
     def padded(self, batch: ImageList) -> tuple[dict[str, Tensor], Tensor]:
         s = self.settings
         logits, distances, centerness, anchors, levels = self.predict(batch)
-        sure = (logits.sigmoid() * centerness.sigmoid()[..., None]).sqrt()  # 3.3; the square root: 2020
-        at, labels, scores = candidates(sure, levels, s.topk_candidates)
+        scores = (logits.sigmoid() * centerness.sigmoid()[..., None]).sqrt()  # 3.3; the square root: 2020
+        at, labels, scores = candidates(scores, levels, s.topk_candidates)
         distances = distances[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
         boxes = map(boxops.clip_boxes_to_image, boxes_of(distances, anchors[at]), batch.image_sizes)
         return suppress(torch.stack([*boxes]), scores, labels, s.score_thresh, s.nms_thresh, s.detections_per_img)

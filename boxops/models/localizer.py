@@ -88,7 +88,7 @@ class Localizer(Detector):
         self.head = Head(backbone.out_channels, num_classes - 1, settings)  # type: ignore[arg-type]
 
     def predict(self, batch: ImageList) -> tuple[Tensor, Tensor]:
-        """Class logits [B, C - 1], and boxes [B, 4] as cx, cy, width, height in shares of the image."""
+        """Class logits [B, C - 1], and boxes [B, 4] as cxcywh, as fractions of the image's sides."""
         (features,) = self.backbone(batch.tensors).values()
         logits, boxes = self.head(features)
         return logits, boxes

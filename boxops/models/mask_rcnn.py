@@ -1,6 +1,6 @@
 """Mask R-CNN: Faster R-CNN with a mask of each object, and keypoints where the data have them.
 
-He et al., "Mask R-CNN", ICCV 2017; section 5 has the keypoints. Modules and numbers have the names of torchvision's,
+He et al., "Mask R-CNN", ICCV 2017; section 5 has the keypoints. Modules and settings have the names of torchvision's,
 whose checkpoints load as they are. Shapes: B images, P positive RoIs of all of them, C classes with the background,
 D detections, K keypoints.
 """
@@ -122,8 +122,8 @@ class MaskRCNN(FasterRCNN):
                 result["masks"] = some
         if self.num_keypoints:
             points, scores = heatmaps_to_keypoints(self.branch("keypoint", pooled, boxes, batch), torch.cat(boxes))
-            for result, some, sure in zip(results, points.split(each), scores.split(each), strict=True):
-                result["keypoints"], result["keypoints_scores"] = some, sure
+            for result, some, score in zip(results, points.split(each), scores.split(each), strict=True):
+                result["keypoints"], result["keypoints_scores"] = some, score
         return results
 
     def padded(self, batch: ImageList) -> tuple[Result, Tensor]:

@@ -1,6 +1,6 @@
 """RetinaNet: all anchors of a feature pyramid classified and refined at once, by a loss that easy ones do not drown.
 
-Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. Modules and numbers have the names of torchvision's,
+Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. Modules and settings have the names of torchvision's,
 whose checkpoints load as they are. Shapes: B images, A anchors, N candidates of them, C classes with the background.
 """
 

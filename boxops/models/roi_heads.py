@@ -39,7 +39,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Settings(Sampling):
-    """The numbers of the head."""
+    """The hyperparameters of the head."""
 
     box_pool: str = "max"  # RoI pooling; or "align", RoIAlign
     box_score_thresh: float = 0.05

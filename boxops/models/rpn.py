@@ -23,7 +23,7 @@ BETA = 1 / 9  # where smooth L1 turns linear; section 3.1.2 with the sigma of th
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of the network, with torchvision's names and values."""
+    """The hyperparameters, with torchvision's names and values."""
 
     anchor_sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0)

@@ -1,6 +1,6 @@
 """SSD: anchors on feature maps from fine to coarse, each classified and refined in one shot.
 
-Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016. Modules and numbers have the names of torchvision's
+Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016. Modules and settings have the names of torchvision's
 ``ssd300_vgg16``, whose checkpoint loads as it is. Shapes: B images, A anchors, C classes with the background.
 """
 

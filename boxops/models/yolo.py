@@ -1,4 +1,4 @@
-"""YOLO: every cell of a coarse grid gives boxes, how sure it is of each, and their classes, in one pass.
+"""YOLO: every cell of a coarse grid predicts boxes, the objectness of each, and classes, in one pass.
 
 v1: Redmon et al., "You Only Look Once", CVPR 2016. v2: Redmon, Farhadi, "YOLO9000", CVPR 2017. v3: Redmon, Farhadi,
 "YOLOv3: An Incremental Improvement", 2018. The networks are darknet's own, with darknet's weights.
