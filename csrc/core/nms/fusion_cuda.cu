@@ -76,79 +76,124 @@ struct ConfidenceKey {
   }
 };
 
+// The boxes and clusters of one label.
+template <class T>
+struct Label {
+  int64_t start, n;  // boxes
+  const FusionBox<T>* boxes;
+  const int64_t* order;
+  Cluster<T>* clusters;
+  Shape<T>* fused;
+  uint64_t* bits;
+  int64_t words;  // of bits, of a cluster
+
+  __device__ Label(const FusionState<T>& s, int64_t segment, int64_t words)
+      : start(s.segments.starts[segment]),
+        n(s.segments.starts[segment + 1] - start),
+        boxes(s.boxes),
+        order(s.segments.order + start),
+        clusters(s.clusters + start),
+        fused(s.fused + start),
+        bits(s.bits + start * words),
+        words(words) {}
+
+  __device__ FusionBox<T> box(int64_t i) const { return boxes[order[i]]; }
+
+  // A thread adds a box to a cluster.
+  __device__ void add(int64_t id, const FusionBox<T>& b, bool is_new) const {
+    if (is_new) {
+      clusters[id] = found(b);
+      for (int64_t word = 0; word < words; ++word) bits[id * words + word] = 0;
+    } else {
+      Cluster<T> c = clusters[id];
+      join(c, b);
+      clusters[id] = c;
+    }
+    bits[id * words + b.model / 64] |= uint64_t(1) << (b.model % 64);
+    fused[id] = shape_of<Measure::kIoU>(clusters[id].box);
+  }
+};
+
+template <class T>
+using Best = Indexed<T>;  // an IoU and the cluster's id; kNone: the box founds one
+
+template <class T>
+struct ClusterShared {
+  Best<T> best[kWarps];  // of the round's boxes, among the clusters as they were before it
+  int64_t next, count;   // the first box and the number of clusters after it
+};
+
+// A warp finds the best cluster of one box.
+template <class T>
+__device__ Best<T> best_cluster(const Label<T>& label, const FusionBox<T>& b, int64_t count, T iou_threshold) {
+  Best<T> own{iou_threshold, Best<T>::kNone};
+  if (b.model >= 0) {
+    const Shape<T> shape = shape_of<Measure::kIoU>(Box<T>(b));
+    for (int64_t c = threadIdx.x % 32; c < count; c += 32) {
+      const T iou = iou_of(label.fused[c], shape);
+      if (iou > own.value) own = {iou, c};
+    }
+  }
+  return warp_first(own);
+}
+
+// A warp takes the round's boxes in order, up to one whose best cluster the round has changed; sets what comes next. A
+// lane holds one changed cluster.
+template <class T>
+__device__ void join_boxes(const Label<T>& label, int64_t next, int64_t count, T iou_threshold,
+                           ClusterShared<T>& shared) {
+  constexpr int64_t kNone = Best<T>::kNone;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  int64_t held = kNone;
+  Shape<T> shape{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
+  int changed = 0, k = 0;
+  for (; k < kWarps && next + k < label.n; ++k) {
+    const FusionBox<T> b = label.box(next + k);
+    if (b.model < 0) continue;
+    const Best<T> before = shared.best[k];
+    if (before.index != kNone && __any_sync(kFullMask, held == before.index)) break;
+    Best<T> best{iou_threshold, kNone};
+    if (held != kNone) {
+      const T iou = iou_of(shape, shape_of<Measure::kIoU>(Box<T>(b)));
+      if (iou > best.value) best = {iou, held};
+    }
+    best = warp_first(best);
+    int64_t id = best.before(before) ? best.index : before.index;
+    const bool is_new = id == kNone;
+    if (is_new) id = count++;
+    int holder = first_lane(held == id);
+    if (holder < 0) holder = changed++;
+    if (lane == holder) {
+      label.add(id, b, is_new);
+      held = id, shape = label.fused[id];
+    }
+    __syncwarp();
+  }
+  if (lane == 0) shared.next = next + k, shared.count = count;
+}
+
 // A block fuses the boxes of one label after another.
 template <class T>
 __global__ void __launch_bounds__(kThreads) cluster_kernel(FusionState<T> s, FusionRule<T> options, int64_t words) {
-  using Best = Indexed<T>;  // an IoU and the cluster's id
-  constexpr int64_t kNone = Best::kNone;
-  __shared__ Best best[kWarps];
-  __shared__ int64_t shared_next, shared_count;
+  __shared__ ClusterShared<T> shared;
   const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
   for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
-    const int64_t start = s.segments.starts[segment], n = s.segments.starts[segment + 1] - start;
-    Cluster<T>* clusters = s.clusters + start;
-    Shape<T>* fused = s.fused + start;
-    uint64_t* bits = s.bits + start * words;
+    const Label<T> label(s, segment, words);
     int64_t next = 0, count = 0;
-    while (next < n) {
-      if (next + warp < n) {
-        const FusionBox<T> b = s.boxes[s.segments.order[start + next + warp]];
-        Best own{options.iou_threshold, kNone};
-        if (b.model >= 0) {
-          const Shape<T> shape = shape_of<Measure::kIoU>(Box<T>(b));
-          for (int64_t c = lane; c < count; c += 32) {
-            const T iou = iou_of(fused[c], shape);
-            if (iou > own.value) own = {iou, c};
-          }
-        }
-        own = warp_first(own);
-        if (lane == 0) best[warp] = own;
+    while (next < label.n) {
+      if (next + warp < label.n) {
+        const Best<T> best = best_cluster(label, label.box(next + warp), count, options.iou_threshold);
+        if (lane == 0) shared.best[warp] = best;
       }
       __syncthreads();
-      if (warp == 0) {
-        int64_t mine = kNone;  // the cluster that this lane holds
-        Shape<T> shape{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
-        int changed = 0, k = 0;
-        for (; k < kWarps && next + k < n; ++k) {
-          const FusionBox<T> b = s.boxes[s.segments.order[start + next + k]];
-          if (b.model < 0) continue;
-          const Best before = best[k];
-          if (before.index != kNone && __any_sync(kFullMask, mine == before.index)) break;
-          Best held{options.iou_threshold, kNone};
-          if (mine != kNone) {
-            const T iou = iou_of(shape, shape_of<Measure::kIoU>(Box<T>(b)));
-            if (iou > held.value) held = {iou, mine};
-          }
-          held = warp_first(held);
-          int64_t id = held.before(before) ? held.index : before.index;
-          const bool founds = id == kNone;
-          if (founds) id = count++;
-          int holder = first_lane(mine == id);
-          if (holder < 0) holder = changed++;
-          if (lane == holder) {
-            mine = id;
-            if (founds) {
-              clusters[id] = found(b);
-              for (int64_t word = 0; word < words; ++word) bits[id * words + word] = 0;
-            } else {
-              Cluster<T> c = clusters[id];
-              join(c, b);
-              clusters[id] = c;
-            }
-            bits[id * words + b.model / 64] |= uint64_t(1) << (b.model % 64);
-            fused[id] = shape = shape_of<Measure::kIoU>(clusters[id].box);
-          }
-          __syncwarp();
-        }
-        if (lane == 0) shared_next = next + k, shared_count = count;
-      }
+      if (warp == 0) join_boxes(label, next, count, options.iou_threshold, shared);
       __syncthreads();
-      next = shared_next, count = shared_count;
+      next = shared.next, count = shared.count;
     }
     for (int64_t c = t; c < count; c += kThreads) {
-      const int64_t first = clusters[c].first;
-      s.slot[first] = start + c;
-      s.confidence[first] = confidence_of(clusters[c], bits + c * words, s.weights, options);
+      const int64_t first = label.clusters[c].first;
+      s.slot[first] = label.start + c;
+      s.confidence[first] = confidence_of(label.clusters[c], label.bits + c * words, s.weights, options);
     }
     __syncthreads();
   }

@@ -83,89 +83,128 @@ __device__ T decayed(T score, const Shape<T>& by, const Shape<T>& box, const Dec
   return s > decay.score_threshold ? s : -std::numeric_limits<T>::infinity();
 }
 
-// A block takes the boxes of one segment after another; thread t owns places t, t + threads, ... of it.
-template <bool gaussian, class T>
-__global__ void __launch_bounds__(kMostThreads)
-    take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
-  constexpr T kGone = -std::numeric_limits<T>::infinity();
-  const Bid<T> nothing = Bid<T>::none();
-  __shared__ Shape<T> taken[kMostWarps];
-  __shared__ Bid<T> named[kMostWarps], second[kMostWarps];
-  __shared__ int64_t named_place[kMostWarps];
-  __shared__ int taken_count;
-  const int threads = static_cast<int>(blockDim.x), warps = threads / 32;
-  const int t = static_cast<int>(threadIdx.x), warp = t / 32, lane = t % 32;
-  for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
-    const int64_t start = s.segments.starts[segment], n = s.segments.starts[segment + 1] - start;
-    Shape<T>* boxes = s.boxes + start;
-    T* scores = s.scores + start;
-    int64_t* indices = s.indices + start;
-    for (int64_t r = t; r < n; r += threads) {
+template <class T>
+constexpr T kGone = -std::numeric_limits<T>::infinity();
+
+template <class T>
+struct TakeShared {
+  Bid<T> named[kMostWarps], second[kMostWarps];  // each warp's best, and second best
+  int64_t named_place[kMostWarps];
+  Shape<T> taken[kMostWarps];  // in the last round
+  int taken_count;
+};
+
+// The boxes of a segment, of which thread t owns places t, t + threads, ...
+template <class T>
+struct Segment {
+  int64_t start, n;
+  Shape<T>* boxes;
+  T* scores;  // kGone: taken, or decayed too far
+  int64_t* indices;
+
+  __device__ Segment(const SoftState<T>& s, int64_t segment)
+      : start(s.segments.starts[segment]),
+        n(s.segments.starts[segment + 1] - start),
+        boxes(s.boxes + start),
+        scores(s.scores + start),
+        indices(s.indices + start) {}
+
+  __device__ void load(const SoftNmsInput& input, T score_threshold, const SoftState<T>& s) const {
+    const int threads = static_cast<int>(blockDim.x);
+    for (int64_t r = threadIdx.x; r < n; r += threads) {
       const int64_t i = s.segments.order[start + r], to = dealt(r, n, threads);
       const T score = load_score<T>(input.scores, i);
       boxes[to] = shape_of<Measure::kIoU>(load_box<T>(input.boxes, 0, i));
-      scores[to] = score > decay.score_threshold ? score : kGone;
+      scores[to] = score > score_threshold ? score : kGone<T>;
       indices[to] = i;
       s.taken[start + r] = -1;
     }
-    if (t == 0) taken_count = 0;
-    __syncthreads();
-    int64_t done = 0;
-    Bid<T> latest{-kGone, -1};
-    while (true) {
-      // Decay what is left, and name the two best of it.
-      const int m = taken_count;
-      Bid<T> best = nothing, next = nothing;
-      int64_t place = 0;
-      for (int64_t i = t; i < n; i += threads) {
-        T score = scores[i];
-        if (!(score > kGone)) continue;
-        if (m > 0) {
-          const Shape<T> box = boxes[i];
-          for (int k = 0; k < m; ++k) score = decayed<gaussian>(score, taken[k], box, decay);
-          scores[i] = score;
-        }
-        const Bid<T> bid{score, score > kGone ? indices[i] : nothing.index};
-        if (bid.before(best)) next = best, best = bid, place = i;
-        else if (bid.before(next)) next = bid;
-      }
-      const Bid<T> first = warp_first(best), then = warp_first(first.index == best.index ? next : best);
-      place = __shfl_sync(kFullMask, place, first_lane(first.index == best.index));
-      if (lane == 0) named[warp] = first, second[warp] = then, named_place[warp] = place;
-      __syncthreads();
-      if (warp == 0) {
-        Bid<T> mine = lane < warps ? named[lane] : nothing;
-        const Bid<T> bound = warp_first(lane < warps ? second[lane] : nothing);
-        const int64_t at = lane < warps ? named_place[lane] : 0;
-        Shape<T> box{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
-        if (mine.value > kGone) box = boxes[at];
-        int k = 0;
-        for (; k < warps; ++k) {
-          const Bid<T> bid = warp_first(mine);
-          if (!(bid.value > kGone) || (k > 0 && !(bid.value > T(0) && bid.before(bound)))) break;
-          const int from = first_lane(mine.index == bid.index);
-          const Shape<T> by{{__shfl_sync(kFullMask, box.x1, from), __shfl_sync(kFullMask, box.y1, from),
-                             __shfl_sync(kFullMask, box.x2, from), __shfl_sync(kFullMask, box.y2, from)},
-                            __shfl_sync(kFullMask, box.area, from),
-                            T(0)};
-          if (latest.before(bid)) latest = bid;
-          if (lane == from) {
-            s.taken[start + done + k] = mine.index, s.taken_scores[start + done + k] = mine.value;
-            s.latest[start + done + k] = latest;
-            taken[k] = by, scores[at] = kGone;
-            mine.value = kGone;
-          } else if (mine.value > kGone) {
-            mine.value = decayed<gaussian>(mine.value, by, box, decay);
-          }
-          if (!(mine.value > kGone)) mine = nothing;
-        }
-        done += k;
-        if (lane == 0) taken_count = k;
-      }
-      __syncthreads();
-      if (taken_count == 0) break;
+  }
+};
+
+// Decays what is left by what the last round took, and names the two best of each warp's boxes.
+template <bool gaussian, class T>
+__device__ void name_best(const Segment<T>& segment, const Decay<T>& decay, TakeShared<T>& shared) {
+  const int t = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = t / 32;
+  const int taken = shared.taken_count;
+  Bid<T> best = Bid<T>::none(), next = Bid<T>::none();
+  int64_t place = 0;
+  for (int64_t i = t; i < segment.n; i += threads) {
+    T score = segment.scores[i];
+    if (!(score > kGone<T>)) continue;
+    if (taken > 0) {
+      const Shape<T> box = segment.boxes[i];
+      for (int k = 0; k < taken; ++k) score = decayed<gaussian>(score, shared.taken[k], box, decay);
+      segment.scores[i] = score;
     }
-    if (t == 0) atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(done));
+    const Bid<T> bid{score, score > kGone<T> ? segment.indices[i] : Bid<T>::kNone};
+    if (bid.before(best)) next = best, best = bid, place = i;
+    else if (bid.before(next)) next = bid;
+  }
+  const Bid<T> first = warp_first(best), second = warp_first(first.index == best.index ? next : best);
+  place = __shfl_sync(kFullMask, place, first_lane(first.index == best.index));
+  if (t % 32 == 0) shared.named[warp] = first, shared.second[warp] = second, shared.named_place[warp] = place;
+}
+
+template <class T>
+__device__ Shape<T> shuffle(const Shape<T>& box, int lane) {
+  return {{__shfl_sync(kFullMask, box.x1, lane), __shfl_sync(kFullMask, box.y1, lane),
+           __shfl_sync(kFullMask, box.x2, lane), __shfl_sync(kFullMask, box.y2, lane)},
+          __shfl_sync(kFullMask, box.area, lane),
+          T(0)};
+}
+
+// The first warp, a lane for each of the named boxes, takes them in order as long as the best comes before the bound.
+// Returns how many; `at` is where the results go, and `latest` the last of the segment's in the order of the scores.
+template <bool gaussian, class T>
+__device__ int take_named(const Segment<T>& segment, const Decay<T>& decay, const SoftState<T>& s, int64_t at,
+                          Bid<T>* latest, TakeShared<T>& shared) {
+  const int warps = static_cast<int>(blockDim.x) / 32, lane = static_cast<int>(threadIdx.x);
+  Bid<T> own = lane < warps ? shared.named[lane] : Bid<T>::none();
+  const Bid<T> bound = warp_first(lane < warps ? shared.second[lane] : Bid<T>::none());
+  const int64_t place = lane < warps ? shared.named_place[lane] : 0;
+  Shape<T> box{{T(0), T(0), T(0), T(0)}, T(0), T(0)};
+  if (own.value > kGone<T>) box = segment.boxes[place];
+  int k = 0;
+  for (; k < warps; ++k) {
+    const Bid<T> bid = warp_first(own);
+    if (!(bid.value > kGone<T>) || (k > 0 && !(bid.value > T(0) && bid.before(bound)))) break;
+    const int from = first_lane(own.index == bid.index);
+    const Shape<T> by = shuffle(box, from);
+    if (latest->before(bid)) *latest = bid;
+    if (lane == from) {
+      s.taken[at + k] = own.index, s.taken_scores[at + k] = own.value, s.latest[at + k] = *latest;
+      shared.taken[k] = by, segment.scores[place] = kGone<T>;
+      own.value = kGone<T>;
+    } else if (own.value > kGone<T>) {
+      own.value = decayed<gaussian>(own.value, by, box, decay);
+    }
+    if (!(own.value > kGone<T>)) own = Bid<T>::none();
+  }
+  if (lane == 0) shared.taken_count = k;
+  return k;
+}
+
+// A block takes the boxes of one segment after another.
+template <bool gaussian, class T>
+__global__ void __launch_bounds__(kMostThreads)
+    take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
+  __shared__ TakeShared<T> shared;
+  for (int64_t index = blockIdx.x; index < *s.segments.count; index += gridDim.x) {
+    const Segment<T> segment(s, index);
+    segment.load(input, decay.score_threshold, s);
+    if (threadIdx.x == 0) shared.taken_count = 0;
+    __syncthreads();
+    int64_t done = 0;  // in the first warp
+    Bid<T> latest{-kGone<T>, -1};
+    do {
+      name_best<gaussian>(segment, decay, shared);
+      __syncthreads();
+      if (threadIdx.x < 32) done += take_named<gaussian>(segment, decay, s, segment.start + done, &latest, shared);
+      __syncthreads();
+    } while (shared.taken_count > 0);
+    if (threadIdx.x == 0)
+      atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(done));
     __syncthreads();
   }
 }

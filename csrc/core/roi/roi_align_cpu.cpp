@@ -1,4 +1,4 @@
-#include "roi/roi_blocks.h"
+#include "roi/roi_loops.h"
 #include "roi/roi_taps.h"
 
 namespace boxops {

@@ -1,12 +1,21 @@
 // The backward kernel of all but roi_pool: deterministic without atomics, because each gradient is gathered by one
 // thread.
 //
-// A block owns a tile of one image's gradient: kTile x kTile pixels of 32 channels. Warp w owns row w, lane c channel
-// c, and a thread keeps its kTile sums in registers. The block walks the RoIs of its level and image in their order,
-// and of those that touch the tile only the bins that touch it: their gradients go through shared memory (read as lines
-// along the bins, used with lanes along the channels), beside the weights that each bin gives the tile's rows and
-// columns. All lanes of a warp share the weights, so nothing diverges and only pixels that a bin touches cost anything.
-// Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
+//             a tile: 8 x 8 pixels                         the bins of a RoI; # touch the tile
+//           +-----------------------+                         .  .  .  .  .  .  .
+//   warp 0  | sum[0] ...     sum[7] |                         .  #  #  #  #  .  .    piece 0: up to kPiece bins
+//        1  |                       |                         .  #  #  #  #  .  .
+//      ...  |                       |                           - - - - - -
+//        7  |                       |                         .  #  #  #  #  .  .    piece 1
+//           +-----------------------+                         .  .  .  .  .  .  .
+//           of channel c, by lane c
+//
+// A block owns a tile of one image's gradient, and a thread keeps its row of sums in registers. The block walks the
+// RoIs of its level and image in their order, a chunk at a time: list_hits finds those that touch the tile. Then, some
+// pieces at a time, load_weights works out what each bin gives the tile's rows and columns, load_pieces brings the
+// bins' gradients to shared memory (read as lines along the bins, used with lanes along the channels), and add_pieces
+// adds them. All lanes of a warp have the same weights, so nothing diverges and only pixels that a bin touches cost
+// anything. Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
 //
 //   RoIs that touch a tile   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
 //   part of a tile           0       | 1       | 2         | 3, 0, 1, ...    a block each, where tiles are few
@@ -27,83 +36,148 @@
 
 #include "common/warp.cuh"
 #include "roi/roi_lists.cuh"
+#include "roi/roi_tiles.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kTile = 8, kLanes = 32, kTileThreads = kTile * kLanes;
+constexpr int kLanes = 32;  // channels of a tile
+constexpr int kTileWarps = kTile, kTileThreads = kTileWarps * kLanes;
 template <class T>
 constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
-constexpr int kSpan = 16;                            // bins of a piece along one axis, at most
-constexpr int kPiece = 49;                           // bins of a piece; odd, so that lanes read from different banks
 constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
 
-// Pieces in shared memory at a time; with position-sensitive pooling a piece is one bin.
-template <Pooling pooling, class T>
-constexpr int kPieces = is_sensitive(pooling) ? 16
-                        : sizeof(T) == 8      ? 2
-                                              : 4;
+// What a block works on: channels of a tile, and a part of the RoIs.
+struct Job {
+  Tile tile;
+  int64_t bin;    // the one that the channels belong to, with position-sensitive pooling
+  int64_t first;  // channel
+  int channels;   // one of a lane each; the other lanes idle
+  int part, parts;
+};
 
-// A superset of the bins that touch pixels [low, low + kTile).
-template <class T>
-__device__ Steps bins_touching(const AlignAxis<T>& axis, int bins, int low) {
-  if (axis.samples == 0) return {0, 0};
-  return steps_within(axis.start, axis.bin, bins, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
-}
-template <class T>
-__device__ Steps bins_touching(const PoolAxis& axis, int bins, int low) {
-  if (axis.length == 0) return {0, 0};
-  return steps_within(static_cast<T>(axis.start), static_cast<T>(axis.length) / static_cast<T>(bins), bins,
-                      static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
+// Pieces are added kAtOnce at a time, one of each RoI; with position-sensitive pooling a piece is one bin.
+template <Pooling pooling, class T>
+struct TileShared {
+  static constexpr int kAtOnce = is_sensitive(pooling) ? 16 : sizeof(T) == 8 ? 2 : 4;
+  static constexpr int kBins = is_sensitive(pooling) ? 1 : kPiece, kAlong = is_sensitive(pooling) ? 1 : kSpan;
+  union {
+    T grad[kAtOnce][kLanes][kBins];
+    T sums[kTile * kTile][kLanes + 1];  // in the end, to be stored
+  };
+  alignas(16) T weights[kAtOnce][2][kAlong][kTile];  // along y and x: what a bin gives the tile's rows or columns
+  uint8_t touched[kAtOnce][2][kAlong];               // a bit for each of these
+  Hit hits[kTileThreads];                            // of a chunk of RoIs, in their order
+  int found[kTileWarps];
+};
+
+// Of the first n RoIs that touch a tile, how many are those of this part.
+__device__ int count_of_part(int n, int part, int parts) {
+  return n / (kTurn * parts) * kTurn + max_of(min_of(n % (kTurn * parts) - part * kTurn, kTurn), 0);
 }
 
-// What bin p gives the pixels [low, low + kTile): sets weight[i] and returns a bit for each that it touches.
+// A thread looks whether one RoI of the chunk [begin, end) touches the tile; those that do, of this part, are listed.
+// Returns how many these are. `before` counts those of all parts and chunks so far.
 template <Pooling pooling, class T>
-__device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64_t extent, int low, T factor,
-                                 T* weight) {
-#pragma unroll
-  for (int i = 0; i < kTile; ++i) weight[i] = T(0);
-  const Steps near = samples_within(axis, p, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
-  unsigned touched = 0;
+__device__ int list_hits(const Job& job, const Bins& bins, const Lists<pooling, T>& lists, int64_t begin, int64_t end,
+                         int* before, TileShared<pooling, T>& shared) {
+  const int t = static_cast<int>(threadIdx.x), warp = t / kLanes, lane = t % kLanes;
+  const int height = static_cast<int>(bins.height), width = static_cast<int>(bins.width);
+  Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
+  if (begin + t < end) {
+    const Place<pooling, T> at = lists.places[begin + t];
+    hit.y = bins_touching<T>(at.y, height, job.tile.y), hit.x = bins_touching<T>(at.x, width, job.tile.x);
+    if constexpr (is_sensitive(pooling)) {
+      const int p = static_cast<int>(job.bin / width), q = static_cast<int>(job.bin % width);
+      hit.y = p >= hit.y.begin && p < hit.y.end ? Steps{p, p + 1} : Steps{0, 0};
+      hit.x = q >= hit.x.begin && q < hit.x.end ? Steps{q, q + 1} : Steps{0, 0};
+    }
+  }
+  const unsigned ballot = __ballot_sync(kFullMask, hit.touches());
+  if (lane == 0) shared.found[warp] = __popc(ballot);
+  __syncthreads();
+  int place = *before + __popc(ballot & ((1u << lane) - 1)), all = *before;
+  for (int w = 0; w < kTileWarps; ++w) {
+    if (w < warp) place += shared.found[w];
+    all += shared.found[w];
+  }
+  const int listed = count_of_part(*before, job.part, job.parts);
+  *before = all;
+  if (hit.touches() && place / kTurn % job.parts == job.part) {
+    hit.roi = lists.order[begin + t];
+    hit.cut();
+    shared.hits[count_of_part(place, job.part, job.parts) - listed] = hit;
+  }
+  __syncthreads();
+  return count_of_part(all, job.part, job.parts) - listed;
+}
+
+// Piece `round` of each of the n hits from h on, a thread per bin and axis: what the bin gives the tile's rows or
+// columns.
+template <Pooling pooling, class T>
+__device__ void load_weights(const Job& job, const Bins& bins, const FeatureMap& map, const Place<pooling, T>* places,
+                             int h, int n, int round, TileShared<pooling, T>& shared) {
+  constexpr int kAlong = TileShared<pooling, T>::kAlong;
+  const int t = static_cast<int>(threadIdx.x), s = t / (2 * kAlong), axis = t / kAlong % 2, b = t % kAlong;
+  if (s >= n) return;
+  const Piece piece = piece_of(shared.hits[h + s], round);
+  const Place<pooling, T> at = places[shared.hits[h + s].offset];
+  const bool is_y = axis == 0;
+  T factor = T(1);
+  if constexpr (is_align(pooling))
+    if (is_y) factor /= static_cast<T>(sample_count(at.y.samples, at.x.samples));
+  if (b < (is_y ? piece.rows : piece.columns))
+    shared.touched[s][axis][b] = static_cast<uint8_t>(tile_weights<pooling, T>(
+        is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
+        is_y ? map.height : map.width, is_y ? job.tile.y : job.tile.x, factor, shared.weights[s][axis][b]));
+}
+
+// The gradients of these pieces. A warp: some channels of one piece, lanes along the bins; all loads before the first
+// use.
+template <DType kType, Pooling pooling, class T>
+__device__ void load_pieces(const Job& job, const Bins& bins, const void* grad, int64_t channels, int h, int n,
+                            int round, TileShared<pooling, T>& shared) {
+  constexpr int kAtOnce = TileShared<pooling, T>::kAtOnce;
+  constexpr int kWarps = kTileWarps / kAtOnce, kLoads = 8;  // of a piece; of a lane
+  const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int s = warp % kAtOnce;
+  if (s >= n) return;
+  const Piece piece = piece_of(shared.hits[h + s], round);
+  const int64_t area = bins.height * bins.width, base = (shared.hits[h + s].roi * channels + job.first) * area;
 #pragma unroll 1
-  for (int i = near.begin; i < near.end; ++i) {
-    Sample<T> s;
-    if (!sample_at(axis, p, i, extent, &s)) continue;
-    const int at = s.low - low, next = s.high - low;
-    if (at >= 0 && at < kTile) weight[at] += s.low_weight * factor, touched |= 1u << at;
-    if (next >= 0 && next < kTile) weight[next] += s.high_weight * factor, touched |= 1u << next;
+  for (int i = lane; i < piece.rows * piece.columns; i += kLanes) {
+    const int p = i / piece.columns, q = i - p * piece.columns;
+    const int64_t at = base + (int64_t(piece.p + p) * static_cast<int>(bins.width) + piece.q + q);
+#pragma unroll 1
+    for (int channel = warp / kAtOnce; channel < job.channels; channel += kWarps * kLoads) {
+      T g[kLoads];
+#pragma unroll
+      for (int c = 0; c < kLoads; ++c)
+        if (channel + c * kWarps < job.channels) g[c] = load<T>(grad, kType, at + (channel + c * kWarps) * area);
+#pragma unroll
+      for (int c = 0; c < kLoads; ++c)
+        if (channel + c * kWarps < job.channels) shared.grad[s][channel + c * kWarps][i] = g[c];
+    }
   }
-  return touched;
-}
-template <Pooling pooling, class T>
-__device__ unsigned tile_weights(const PoolAxis& axis, int p, int64_t bins, int64_t extent, int low, T, T* weight) {
-  const Steps range = range_of<pooling, T>(axis, p, bins, extent);
-  unsigned touched = 0;
-  for (int i = 0; i < kTile; ++i) {
-    const bool inside = low + i >= range.begin && low + i < range.end;
-    weight[i] = static_cast<T>(inside);
-    touched |= static_cast<unsigned>(inside) << i;
-  }
-  return touched;
 }
 
-// The bins of a RoI that touch the tile, and how they are cut into pieces.
-struct Hit {
-  int64_t roi;
-  int offset;                // of its place, from the first of the chunk
-  Steps y, x;                // its bins
-  int rows, across, pieces;  // bins along y in a piece; pieces along x, and in all
-};
-
-struct Piece {
-  int p, q, rows, columns;  // no rows: no piece
-};
-
-__device__ Piece piece_of(const Hit& hit, int i) {
-  if (i >= hit.pieces) return {0, 0, 0, 0};
-  int p = hit.y.begin, q = hit.x.begin;
-  if (i > 0) p += i / hit.across * hit.rows, q += i % hit.across * kSpan;
-  return {p, q, min_of(hit.rows, hit.y.end - p), min_of(kSpan, hit.x.end - q)};
+// The same with position-sensitive pooling. A warp: one bin after another, lanes along the channels.
+template <DType kType, Pooling pooling, class T>
+__device__ void load_bins(const Job& job, const Bins& bins, const FeatureMap& map, const Place<pooling, T>* places,
+                          const void* grad, int64_t channels, int h, int n, TileShared<pooling, T>& shared) {
+  const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
+  for (int s = warp; s < n; s += kTileWarps) {
+    if (lane >= job.channels) continue;
+    const Hit& hit = shared.hits[h + s];
+    T g = load<T>(grad, kType, (hit.roi * channels + job.first + lane) * (bins.height * bins.width) + job.bin);
+    if constexpr (pooling == Pooling::kSensitiveMean) {
+      const Place<pooling, T> at = places[hit.offset];
+      const Steps y = range_of<pooling, T>(at.y, hit.y.begin, bins.height, map.height);
+      const Steps x = range_of<pooling, T>(at.x, hit.x.begin, bins.width, map.width);
+      g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
+    }
+    shared.grad[s][lane][0] = g;
+  }
 }
 
 // Adds a piece to a thread's row of sums: its bins along y first, four at a time, then spread along x. `rows` are those
@@ -115,7 +189,7 @@ __device__ void add_piece(unsigned rows, int columns, int row, const T* grad, co
   constexpr int kRows = 4;
 #pragma unroll 1
   while (rows != 0) {
-    const int some = __popc(rows);
+    const int n = __popc(rows);
     T weight[kRows];
     int at[kRows];
 #pragma unroll
@@ -129,7 +203,7 @@ __device__ void add_piece(unsigned rows, int columns, int row, const T* grad, co
       T g = weight[0] * grad[at[0] + q];
 #pragma unroll
       for (int r = 1; r < kRows; ++r)
-        if (r < some) g = std::fma(weight[r], grad[at[r] + q], g);
+        if (r < n) g = std::fma(weight[r], grad[at[r] + q], g);
       if (std::fabs(g) <= std::numeric_limits<T>::max()) {
 #pragma unroll
         for (int i = 0; i < kTile; ++i) sum[i] = std::fma(x[q][i], g, sum[i]);
@@ -142,189 +216,93 @@ __device__ void add_piece(unsigned rows, int columns, int row, const T* grad, co
   }
 }
 
-struct Tile {
-  int level, y, x;
-  int64_t image;
-};
-
-inline int64_t tiles_of(const FeatureMap& m) { return blocks_of(m.height, kTile) * blocks_of(m.width, kTile); }
-
-__device__ Tile locate(const Features& gradients, int64_t i) {
-  for (int level = 0;; ++level) {
-    const FeatureMap& m = gradients.level[level];
-    const int64_t rows = blocks_of(m.height, kTile), columns = blocks_of(m.width, kTile);
-    const int64_t here = rows * columns * gradients.images;
-    if (i < here || level + 1 == gradients.levels)
-      return {level, static_cast<int>(i / columns % rows) * kTile, static_cast<int>(i % columns) * kTile,
-              i / columns / rows};
-    i -= here;
+// Adds the pieces in shared memory, in order.
+template <Pooling pooling, class T>
+__device__ void add_pieces(const Job& job, int h, int n, int round, const TileShared<pooling, T>& shared,
+                           T (&sum)[kTile]) {
+  const int row = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
+#pragma unroll 1
+  for (int s = 0; s < n; ++s) {
+    const Piece piece = piece_of(shared.hits[h + s], round);
+    const unsigned rows =  // of bins that touch the row of pixels
+        __ballot_sync(kFullMask, lane < piece.rows && (shared.touched[s][0][lane] >> row & 1));
+    if (rows != 0 && lane < job.channels)
+      add_piece(rows, piece.columns, row, shared.grad[s][lane], shared.weights[s][0], shared.weights[s][1],
+                shared.touched[s][1], sum);
   }
 }
 
-// Of the first n RoIs that touch a tile, how many are those of this part.
-__device__ int share_of(int n, int part, int parts) {
-  return n / (kTurn * parts) * kTurn + max_of(min_of(n % (kTurn * parts) - part * kTurn, kTurn), 0);
+// Stores a thread's row of sums, through shared memory, so that neighbouring threads store neighbouring pixels. Where
+// there are parts, parts[job.part] takes the gradients' place.
+template <DType kType, Pooling pooling, class T>
+__device__ void store_sums(const Job& job, const Bins& bins, const Features& gradients, const T (&sum)[kTile], T* parts,
+                           TileShared<pooling, T>& shared) {
+  constexpr int kPixels = kTile * kTile;
+  const int t = static_cast<int>(threadIdx.x), row = t / kLanes, lane = t % kLanes, pixel = t % kPixels;
+  const FeatureMap& map = gradients.level[job.tile.level];
+  for (int x = 0; x < kTile; ++x) shared.sums[row * kTile + x][lane] = sum[x];
+  __syncthreads();
+  const int64_t y = job.tile.y + pixel / kTile, x = job.tile.x + pixel % kTile;
+  const int64_t image = (parts == nullptr ? 0 : job.part * gradients.images) + job.tile.image;
+  const int64_t at = image * map.image_stride + y * map.y_stride + x * map.x_stride;
+  const int64_t area = bins.height * bins.width;
+  for (int c = t / kPixels; c < job.channels && y < map.height && x < map.width; c += kTileThreads / kPixels) {
+    const int64_t channel = is_sensitive(pooling) ? (job.first + c) * area + job.bin : job.first + c;
+    if (parts != nullptr) parts[at + channel * map.channel_stride] = shared.sums[pixel][c];
+    else store(map.data, kType, at + channel * map.channel_stride, shared.sums[pixel][c]);
+  }
+  __syncthreads();
 }
 
-// Block (tile, group, part): see above. `channels` are grad's; with position-sensitive pooling a group belongs to one
-// bin. Where there are parts, sums[part] takes the gradients' place.
+// Block (tile, group of channels, part of the RoIs): see above. `channels` are grad's; with position-sensitive pooling
+// a group belongs to one bin.
 template <Pooling pooling, class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
     backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
-                    const void* grad, T* sums) {
-  constexpr int kAtOnce = kPieces<pooling, T>, kBins = is_sensitive(pooling) ? 1 : kPiece;
-  constexpr int kAlong = is_sensitive(pooling) ? 1 : kSpan;
-  constexpr int kTurned = kTile * kTile * (kLanes + 1), kStaged = kAtOnce * kLanes * kBins;
-  __shared__ T staged[kStaged > kTurned ? kStaged : kTurned];
-  alignas(16) __shared__ T weights[kAtOnce][2][kAlong][kTile];
-  __shared__ uint8_t touched[kAtOnce][2][kAlong];
-  __shared__ Hit hits[kTileThreads];
-  __shared__ int found[kTile];
-  const int t = static_cast<int>(threadIdx.x), warp = t / kLanes, lane = t % kLanes;
-  const int height = static_cast<int>(bins.height), width = static_cast<int>(bins.width);
-  const int64_t area = bins.height * bins.width, across = blocks_of(channels, kLanes);
-  const int64_t groups = is_sensitive(pooling) ? area * across : across;
-  const int part = static_cast<int>(blockIdx.z), parts = static_cast<int>(gridDim.z);
-
+                    const void* grad, T* parts) {
+  __shared__ TileShared<pooling, T> shared;
+  const int64_t across = blocks_of(channels, kLanes);
+  const int64_t groups = is_sensitive(pooling) ? bins.height * bins.width * across : across;
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
     const Tile tile = locate(gradients, index);
     const FeatureMap& map = gradients.level[tile.level];
-    const int64_t segment = tile.level * gradients.images + tile.image;
-    const int64_t begin = lists.begin[segment], end = lists.begin[segment + 1];
+    const int64_t segment = tile.level * gradients.images + tile.image, end = lists.begin[segment + 1];
     for (int64_t group = blockIdx.y; group < groups; group += gridDim.y) {
-      const int64_t only = group / across, first = group % across * kLanes;  // the one bin; the first channel
-      const int live = static_cast<int>(min_of<int64_t>(kLanes, channels - first));
+      Job job;
+      job.tile = tile, job.bin = group / across, job.first = group % across * kLanes;
+      job.channels = static_cast<int>(min_of<int64_t>(kLanes, channels - job.first));
+      job.part = static_cast<int>(blockIdx.z), job.parts = static_cast<int>(gridDim.z);
       T sum[kTile] = {};
-      int before = 0;  // RoIs that touch the tile, in the chunks before
-      for (int64_t chunk = begin; chunk < end; chunk += kTileThreads) {
-        // A thread looks whether one RoI touches the tile; those that do are listed in their order.
-        Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
-        if (chunk + t < end) {
-          const Place<pooling, T> at = lists.places[chunk + t];
-          hit.y = bins_touching<T>(at.y, height, tile.y), hit.x = bins_touching<T>(at.x, width, tile.x);
-          if constexpr (is_sensitive(pooling)) {
-            const int p = static_cast<int>(only / width), q = static_cast<int>(only % width);
-            hit.y = p >= hit.y.begin && p < hit.y.end ? Steps{p, p + 1} : Steps{0, 0};
-            hit.x = q >= hit.x.begin && q < hit.x.end ? Steps{q, q + 1} : Steps{0, 0};
-          }
-        }
-        const bool hits_tile = hit.y.begin < hit.y.end && hit.x.begin < hit.x.end;
-        const unsigned ballot = __ballot_sync(kFullMask, hits_tile);
-        if (lane == 0) found[warp] = __popc(ballot);
-        __syncthreads();
-        int place = before + __popc(ballot & ((1u << lane) - 1)), all = before;
-        for (int w = 0; w < kTile; ++w) {
-          if (w < warp) place += found[w];
-          all += found[w];
-        }
-        const int listed = share_of(before, part, parts), total = share_of(all, part, parts) - listed;
-        before = all;
-        if (hits_tile && place / kTurn % parts == part) {
-          hit.roi = lists.order[chunk + t];
-          hit.rows = min_of(kSpan, kPiece / min_of(kSpan, hit.x.end - hit.x.begin));
-          hit.across = (hit.x.end - hit.x.begin + kSpan - 1) / kSpan;
-          hit.pieces = (hit.y.end - hit.y.begin + hit.rows - 1) / hit.rows * hit.across;
-          hits[share_of(place, part, parts) - listed] = hit;
-        }
-        __syncthreads();
-
-        for (int h = 0; h < total; h += kAtOnce) {
-          const int some = min_of(kAtOnce, total - h);
+      int before = 0;
+      for (int64_t chunk = lists.begin[segment]; chunk < end; chunk += kTileThreads) {
+        const Place<pooling, T>* places = lists.places + chunk;
+        const int hits = list_hits(job, bins, lists, chunk, end, &before, shared);
+        for (int h = 0; h < hits; h += shared.kAtOnce) {
+          const int n = min_of(shared.kAtOnce, hits - h);
           int rounds = 1;
-          for (int s = 0; s < some; ++s) rounds = max_of(rounds, hits[h + s].pieces);
+          for (int s = 0; s < n; ++s) rounds = max_of(rounds, shared.hits[h + s].pieces);
           for (int round = 0; round < rounds; ++round) {
-            // A thread: the weights of one bin of one piece along one axis.
-            if (t < some * 2 * kAlong) {
-              const int s = t / (2 * kAlong), axis = t / kAlong % 2, b = t % kAlong;
-              const Piece piece = piece_of(hits[h + s], round);
-              const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
-              const bool is_y = axis == 0;
-              T factor = T(1);
-              if constexpr (is_align(pooling))
-                if (is_y) factor /= static_cast<T>(sample_count(at.y.samples, at.x.samples));
-              if (b < (is_y ? piece.rows : piece.columns))
-                touched[s][axis][b] = static_cast<uint8_t>(tile_weights<pooling, T>(
-                    is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
-                    is_y ? map.height : map.width, is_y ? tile.y : tile.x, factor, weights[s][axis][b]));
-            }
-            if constexpr (is_sensitive(pooling)) {
-              // A warp: the gradients of one bin, lanes along the channels.
-              for (int s = warp; s < some; s += kTile) {
-                if (lane >= live) continue;
-                T g = load<T>(grad, kType, (hits[h + s].roi * channels + first + lane) * area + only);
-                if constexpr (pooling == Pooling::kSensitiveMean) {
-                  const Place<pooling, T> at = lists.places[chunk + hits[h + s].offset];
-                  const Steps y = range_of<pooling, T>(at.y, hits[h + s].y.begin, bins.height, map.height);
-                  const Steps x = range_of<pooling, T>(at.x, hits[h + s].x.begin, bins.width, map.width);
-                  g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
-                }
-                staged[s * kLanes + lane] = g;
-              }
-            } else if (const int s = warp % kAtOnce; s < some) {
-              // A warp: the gradients of some channels of one piece, lanes along the bins; all loads before the first
-              // use.
-              constexpr int kStep = kTile / kAtOnce, kLoads = 8;
-              const Piece piece = piece_of(hits[h + s], round);
-              const int64_t base = (hits[h + s].roi * channels + first) * area;
-              T* to = staged + s * kLanes * kBins;
-              const int many = piece.rows * piece.columns;
-#pragma unroll 1
-              for (int i = lane; i < many; i += kLanes) {
-                const int p = i / piece.columns, q = i - p * piece.columns;
-                const int64_t at = base + (int64_t(piece.p + p) * width + piece.q + q);
-#pragma unroll 1
-                for (int channel = warp / kAtOnce; channel < live; channel += kStep * kLoads) {
-                  T g[kLoads];
-#pragma unroll
-                  for (int c = 0; c < kLoads; ++c)
-                    if (channel + c * kStep < live) g[c] = load<T>(grad, kType, at + (channel + c * kStep) * area);
-#pragma unroll
-                  for (int c = 0; c < kLoads; ++c)
-                    if (channel + c * kStep < live) to[(channel + c * kStep) * kBins + i] = g[c];
-                }
-              }
-            }
+            load_weights(job, bins, map, places, h, n, round, shared);
+            if constexpr (is_sensitive(pooling)) load_bins<kType>(job, bins, map, places, grad, channels, h, n, shared);
+            else load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
             __syncthreads();
-#pragma unroll 1
-            for (int s = 0; s < some; ++s) {
-              const Piece piece = piece_of(hits[h + s], round);
-              const unsigned rows =  // bins along y that touch its row
-                  __ballot_sync(kFullMask, lane < piece.rows && (touched[s][0][lane] >> warp & 1));
-              if (rows != 0 && lane < live)
-                add_piece(rows, piece.columns, warp, staged + (s * kLanes + lane) * kBins, weights[s][0], weights[s][1],
-                          touched[s][1], sum);
-            }
+            add_pieces(job, h, n, round, shared, sum);
             __syncthreads();
           }
         }
       }
-
-      // Through shared memory, so that neighbouring threads store neighbouring pixels.
-      for (int x = 0; x < kTile; ++x) staged[(warp * kTile + x) * (kLanes + 1) + lane] = sum[x];
-      __syncthreads();
-      for (int i = t; i < live * kTile * kTile; i += kTileThreads) {
-        const int channel = i / (kTile * kTile), cell = i % (kTile * kTile);
-        const int64_t y = tile.y + cell / kTile, x = tile.x + cell % kTile;
-        const int64_t to = is_sensitive(pooling) ? (first + channel) * area + only : first + channel;
-        if (y >= map.height || x >= map.width) continue;
-        const T value = staged[cell * (kLanes + 1) + channel];
-        const int64_t at =
-            tile.image * map.image_stride + to * map.channel_stride + y * map.y_stride + x * map.x_stride;
-        if (sums != nullptr) sums[part * gradients.images * map.image_stride + at] = value;
-        else store(map.data, kType, at, value);
-      }
-      __syncthreads();
+      store_sums<kType>(job, bins, gradients, sum, parts, shared);
     }
   }
 }
 
 // A thread adds the parts of one number.
 template <class T, DType kType>
-__global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* sums, int64_t count, void* out) {
+__global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* parts, int64_t count, void* out) {
   for (const int64_t i : grid_stride<kTileThreads>(count)) {
     T part[kParts];
 #pragma unroll
-    for (int p = 0; p < kParts; ++p) part[p] = sums[p * count + i];
+    for (int p = 0; p < kParts; ++p) part[p] = parts[p * count + i];
     for (int p = 1; p < kParts; ++p) part[0] += part[p];
     store(out, kType, i, part[0]);
   }
@@ -354,27 +332,28 @@ Cut cut_of(const Features& gradients, const Rois& rois, const Bins& bins) {
 template <Pooling pooling, class T>
 int backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
              void* stream) {
-  size_t bytes;
-  const Lists<pooling, T> lists = carve<pooling, T>(workspace, gradients, rois.count, &bytes);
+  Workspace w(workspace);
+  const Lists<pooling, T> lists(w, gradients, rois.count);
   BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
   const Cut cut = cut_of<pooling>(gradients, rois, bins);
-  T* sums = cut.parts > 1 ? reinterpret_cast<T*>(static_cast<char*>(workspace) + bytes) : nullptr;
+  T* parts = cut.parts > 1 ? w.take<T>(cut.parts * cut.count) : nullptr;
   return with_storage<T>(gradients.dtype, [&](auto type) {
     const dim3 grid(grid_x(cut.tiles), grid_yz(cut.groups), static_cast<unsigned>(cut.parts));
     BOXOPS_TRY(launch(backward_kernel<pooling, T, type()>, grid, kTileThreads, stream, gradients, bins, cut.channels,
-                      cut.tiles, lists, grad, sums));
-    if (sums == nullptr) return static_cast<int>(cudaSuccess);
-    return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, sums,
+                      cut.tiles, lists, grad, parts));
+    if (parts == nullptr) return static_cast<int>(cudaSuccess);
+    return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, parts,
                   cut.count, gradients.level[0].data);
   });
 }
 
 template <Pooling pooling, class T>
 size_t backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins) {
-  size_t bytes;
-  carve<pooling, T>(nullptr, gradients, rois.count, &bytes);
+  Workspace w(nullptr);
+  const Lists<pooling, T> lists(w, gradients, rois.count);
   const Cut cut = cut_of<pooling>(gradients, rois, bins);
-  return bytes + (cut.parts > 1 ? cut.parts * cut.count * sizeof(T) : 0);
+  if (cut.parts > 1) w.take<T>(cut.parts * cut.count);
+  return w.used();
 }
 
 }  // namespace

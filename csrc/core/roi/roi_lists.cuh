@@ -24,20 +24,16 @@ struct Lists {
   Place<pooling, T>* places;
   bool ranked;
   SortSpace by_segment;  // where not ranked
-};
 
-template <Pooling pooling, class T>
-Lists<pooling, T> carve(void* base, const Features& gradients, int64_t count, size_t* bytes) {
-  Workspace w(base);
-  Lists<pooling, T> s = {};
-  s.segments = gradients.levels * gradients.images;
-  s.order = w.take<int64_t>(count), s.begin = w.take<int64_t>(s.segments + 1);
-  s.places = w.take<Place<pooling, T>>(count);
-  s.ranked = count <= kRanked && s.segments < (int64_t(1) << 32) / kRanked;
-  if (!s.ranked) s.by_segment = SortSpace(w, count);
-  *bytes = w.used();
-  return s;
-}
+  Lists(Workspace& w, const Features& gradients, int64_t count)
+      : segments(gradients.levels * gradients.images),
+        order(w.take<int64_t>(count)),
+        begin(w.take<int64_t>(segments + 1)),
+        places(w.take<Place<pooling, T>>(count)),
+        ranked(count <= kRanked && segments < (int64_t(1) << 32) / kRanked) {
+    if (!ranked) by_segment = SortSpace(w, count);
+  }
+};
 
 template <class T>
 __device__ int64_t segment_of(const Features& gradients, const Rois& rois, int64_t k) {

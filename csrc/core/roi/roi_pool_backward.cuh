@@ -37,64 +37,86 @@ __device__ void add_in_order(T* sums, int cell, T g) {
   __syncwarp();
 }
 
-// The rows of bins of RoI k that may touch the rows [low, high] of an image.
+struct Run {
+  int64_t image, channel;
+  int64_t first, top, bottom;  // its first pixel; its first and last row
+  int pixels;
+};
+
+// The rows of bins of RoI k that may touch the run.
 template <class T>
-__device__ Steps rows_touching(const Features& gradients, const Rois& rois, const Bins& bins, int64_t k, int64_t image,
-                               int64_t low, int64_t high) {
-  if (image_of(rois, k, gradients.images) != image) return {0, 0};
+__device__ Steps rows_touching(const Features& gradients, const Rois& rois, const Bins& bins, const Run& run,
+                               int64_t k) {
+  if (image_of(rois, k, gradients.images) != run.image) return {0, 0};
   const PoolAxis y = place_of<Pooling::kMax>(gradients.level[0], roi_box<T>(rois, k), bins).y;
   if (y.length == 0) return {0, 0};
   return steps_within(static_cast<T>(y.start), static_cast<T>(y.length) / static_cast<T>(bins.height),
-                      static_cast<int>(bins.height), static_cast<T>(low - 1), static_cast<T>(high + 1));
+                      static_cast<int>(bins.height), static_cast<T>(run.top - 1), static_cast<T>(run.bottom + 1));
 }
 
-// Block: the run of one channel's plane, `cells` pixels or what is left.
+// A warp adds the gradients [begin, end) whose maxima lie in the run.
+template <DType kType, class T>
+__device__ void add_bins(const Run& run, int64_t begin, int64_t end, const void* grad, const int32_t* argmax, T* sums) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int64_t bin = begin; bin < end; bin += 64) {
+    int cell[2] = {-1, -1};
+    T g[2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      if (const int64_t at = bin + 32 * i + lane; at < end) {
+        const unsigned pixel = static_cast<unsigned>(argmax[at]) - static_cast<unsigned>(run.first);
+        if (pixel < static_cast<unsigned>(run.pixels)) cell[i] = static_cast<int>(pixel);
+        g[i] = load<T>(grad, kType, at);
+      }
+    add_in_order(sums, cell[0], g[0]);
+    if (bin + 32 < end) add_in_order(sums, cell[1], g[1]);
+  }
+}
+
+// A warp adds the RoIs [begin, end): each lane finds the bins of one that may touch the run, then one is added after
+// another.
+template <DType kType, class T>
+__device__ void add_rois(const Features& gradients, const Rois& rois, const Bins& bins, const Run& run, int64_t begin,
+                         int64_t end, const void* grad, const int32_t* argmax, T* sums) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int64_t first = begin; first < end; first += 32) {
+    Steps rows = {0, 0};
+    if (first + lane < end) rows = rows_touching<T>(gradients, rois, bins, run, first + lane);
+    for (unsigned left = __ballot_sync(kFullMask, rows.begin < rows.end); left != 0; left &= left - 1) {
+      const int from = __ffs(static_cast<int>(left)) - 1;
+      const int64_t base = ((first + from) * gradients.channels + run.channel) * bins.height * bins.width;
+      add_bins<kType>(run, base + __shfl_sync(kFullMask, rows.begin, from) * bins.width,
+                      base + __shfl_sync(kFullMask, rows.end, from) * bins.width, grad, argmax, sums);
+    }
+  }
+}
+
+// Block: a run of one channel's plane, `pixels` of it or what is left.
 template <class T, DType kType>
 __global__ void __launch_bounds__(kSumThreads, kSumBlocks)
-    pool_backward_kernel(Features gradients, Rois rois, Bins bins, int64_t runs, int cells, const void* grad,
+    pool_backward_kernel(Features gradients, Rois rois, Bins bins, int64_t runs, int pixels, const void* grad,
                          const int32_t* argmax) {
   __shared__ T sums[kSumWarps][kCells<T>];
   const FeatureMap& map = gradients.level[0];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t area = bins.height * bins.width, pixels = map.height * map.width;
-  const int64_t share = max_of<int64_t>(blocks_of(rois.count, kSumWarps), 1);  // RoIs of a warp
-  const int used = static_cast<int>(blocks_of(rois.count, share));             // warps that have some
+  const int64_t size = map.height * map.width, per_warp = max_of<int64_t>(blocks_of(rois.count, kSumWarps), 1);
+  const int busy = static_cast<int>(blocks_of(rois.count, per_warp));  // warps that have RoIs
   for (int64_t index = blockIdx.x; index < runs * gradients.images * gradients.channels; index += gridDim.x) {
-    const int64_t plane = index / runs, image = plane / gradients.channels, channel = plane % gradients.channels;
-    const int64_t first = index % runs * cells;
-    const int here = static_cast<int>(min_of<int64_t>(cells, pixels - first));
-    const int64_t low = first / map.width, high = (first + here - 1) / map.width;
-    if (warp < used)
-      for (int i = lane; i < here; i += 32) sums[warp][i] = T(0);
+    const int64_t plane = index / runs;
+    Run run;
+    run.image = plane / gradients.channels, run.channel = plane % gradients.channels;
+    run.first = index % runs * pixels, run.pixels = static_cast<int>(min_of<int64_t>(pixels, size - run.first));
+    run.top = run.first / map.width, run.bottom = (run.first + run.pixels - 1) / map.width;
+    if (warp < busy)
+      for (int i = lane; i < run.pixels; i += 32) sums[warp][i] = T(0);
     __syncwarp();
-    const int64_t end = min_of((warp + 1) * share, rois.count);
-    for (int64_t some = warp * share; some < end; some += 32) {
-      Steps rows = {0, 0};
-      if (some + lane < end) rows = rows_touching<T>(gradients, rois, bins, some + lane, image, low, high);
-      for (unsigned left = __ballot_sync(kFullMask, rows.begin < rows.end); left != 0; left &= left - 1) {
-        const int from = __ffs(static_cast<int>(left)) - 1;
-        const int64_t base = ((some + from) * gradients.channels + channel) * area;
-        const int64_t stop = base + __shfl_sync(kFullMask, rows.end, from) * bins.width;
-        for (int64_t bin = base + __shfl_sync(kFullMask, rows.begin, from) * bins.width; bin < stop; bin += 64) {
-          int cell[2] = {-1, -1};
-          T g[2] = {};
-#pragma unroll
-          for (int i = 0; i < 2; ++i)
-            if (bin + 32 * i + lane < stop) {
-              const unsigned at = static_cast<unsigned>(argmax[bin + 32 * i + lane]) - static_cast<unsigned>(first);
-              if (at < static_cast<unsigned>(here)) cell[i] = static_cast<int>(at);
-              g[i] = load<T>(grad, kType, bin + 32 * i + lane);
-            }
-          add_in_order(sums[warp], cell[0], g[0]);
-          if (bin + 32 < stop) add_in_order(sums[warp], cell[1], g[1]);
-        }
-      }
-    }
+    add_rois<kType>(gradients, rois, bins, run, warp * per_warp, min_of((warp + 1) * per_warp, rois.count), grad,
+                    argmax, sums[warp]);
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < here; i += kSumThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < run.pixels; i += kSumThreads) {
       T sum = T(0);
-      for (int w = 0; w < used; ++w) sum += sums[w][i];
-      store(map.data, kType, plane * pixels + first + i, sum);
+      for (int w = 0; w < busy; ++w) sum += sums[w][i];
+      store(map.data, kType, plane * size + run.first + i, sum);
     }
     __syncthreads();
   }

@@ -1,4 +1,4 @@
-#include "roi/roi_blocks.h"
+#include "roi/roi_loops.h"
 
 namespace boxops {
 namespace {
