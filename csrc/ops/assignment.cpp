@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include <boxops/detr_cost.h>
+#include <boxops/assignment.h>
 #include <boxops/ops.h>
 #include "common/dtype.h"
 #include "ops/check.h"

@@ -154,6 +154,15 @@ void check_iou_threshold(const Call& call, double iou_threshold) {
   if (!(iou_threshold >= 0)) call.fail("iou_threshold >= 0", to_string(iou_threshold));
 }
 
+NmsInput check_nms(const Call& call, const Array& boxes, const char* shape, const Array& scores,
+                   const std::optional<Array>& idxs, double iou_threshold) {
+  check_boxes(call, "boxes", boxes, shape);
+  check_per_box(call, "scores", scores, boxes);
+  if (idxs) check_ids(call, "idxs", *idxs, boxes);
+  check_iou_threshold(call, iou_threshold);
+  return {boxes_of(boxes), scalars_of(scores), idxs.has_value(), idxs ? scalars_of(*idxs) : Scalars{}};
+}
+
 Dims broadcast(const Call& call, const Array& boxes1, const Array& boxes2, int drop) {
   const Dims a = boxes1.sizes.head(drop), b = boxes2.sizes.head(drop);
   Dims out;

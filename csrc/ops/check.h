@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <boxops/array.h>
+#include <boxops/nms.h>
 #include <boxops/ragged.h>
 #include <boxops/types.h>
 #include "ops/call.h"
@@ -44,6 +45,10 @@ void check_weights(const Call& call, const std::vector<double>& weights);  // fo
 void check_iou_threshold(const Call& call, double iou_threshold);
 // Gradients of a result of these sizes and dtype.
 void check_gradient(const Call& call, const Array& grad, const Dims& sizes, DType dtype);
+
+// The input of an NMS: boxes of this shape, a score for each, and perhaps the group that it competes in.
+NmsInput check_nms(const Call& call, const Array& boxes, const char* shape, const Array& scores,
+                   const std::optional<Array>& idxs, double iou_threshold);
 
 // The leading dims of both arrays, all but the last `drop`, broadcast.
 Dims broadcast(const Call& call, const Array& boxes1, const Array& boxes2, int drop);

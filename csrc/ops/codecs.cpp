@@ -1,7 +1,7 @@
 #include <cmath>
 #include <vector>
 
-#include <boxops/codec.h>
+#include <boxops/codecs.h>
 #include <boxops/ops.h>
 #include "ops/check.h"
 

@@ -6,19 +6,10 @@
 namespace boxops::ops {
 namespace {
 
-NmsInput check(const Call& call, const Array& boxes, const char* shape, const Array& scores,
-               const std::optional<Array>& idxs, double iou_threshold) {
-  check_boxes(call, "boxes", boxes, shape);
-  check_per_box(call, "scores", scores, boxes);
-  if (idxs) check_ids(call, "idxs", *idxs, boxes);
-  check_iou_threshold(call, iou_threshold);
-  return {boxes_of(boxes), scalars_of(scores), idxs.has_value(), idxs ? scalars_of(*idxs) : Scalars{}};
-}
-
 Array nms_in_groups(const char* op, Framework& framework, const Array& boxes, const Array& scores,
                     const std::optional<Array>& idxs, double iou_threshold) {
   const Call call(op, framework, boxes.device);
-  const NmsInput input = check(call, boxes, "[N, 4]", scores, idxs, iou_threshold);
+  const NmsInput input = check_nms(call, boxes, "[N, 4]", scores, idxs, iou_threshold);
   return call.select(
       input.boxes.count, {{DType::kInt64}},
       [&](auto& to, const Parallel& parallel) {
@@ -27,22 +18,6 @@ Array nms_in_groups(const char* op, Framework& framework, const Array& boxes, co
       [&](auto& to, auto count, auto stream) {
         return cuda::nms(input, iou_threshold, static_cast<int64_t*>(to[0]), count,
                          call.workspace(cuda::nms_workspace(input, input.boxes.count)).data, stream);
-      })[0];
-}
-
-// The same on [N, 5].
-Array rotated_nms_in_groups(const char* op, Framework& framework, const Array& boxes, const Array& scores,
-                            const std::optional<Array>& idxs, double iou_threshold) {
-  const Call call(op, framework, boxes.device);
-  const NmsInput input = check(call, boxes, "[N, 5]", scores, idxs, iou_threshold);
-  return call.select(
-      input.boxes.count, {{DType::kInt64}},
-      [&](auto& to, const Parallel& parallel) {
-        return cpu::rotated_nms(input, iou_threshold, static_cast<int64_t*>(to[0]), parallel);
-      },
-      [&](auto& to, auto count, auto stream) {
-        return cuda::rotated_nms(input, iou_threshold, static_cast<int64_t*>(to[0]), count,
-                                 call.workspace(cuda::rotated_nms_workspace(input)).data, stream);
       })[0];
 }
 
@@ -58,21 +33,11 @@ Array batched_nms(Framework& framework, Array boxes, Array scores, Array idxs, d
 }
 BOXOPS_OP(batched_nms, "boxes", "scores", "idxs", "iou_threshold");
 
-Array rotated_nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
-  return rotated_nms_in_groups("rotated_nms", framework, boxes, scores, std::nullopt, iou_threshold);
-}
-BOXOPS_OP(rotated_nms, "boxes", "scores", "iou_threshold");
-
-Array batched_rotated_nms(Framework& framework, Array boxes, Array scores, Array idxs, double iou_threshold) {
-  return rotated_nms_in_groups("batched_rotated_nms", framework, boxes, scores, idxs, iou_threshold);
-}
-BOXOPS_OP(batched_rotated_nms, "boxes", "scores", "idxs", "iou_threshold");
-
 std::tuple<Array, Array> nms_padded(Framework& framework, Array boxes, Array scores, double iou_threshold,
                                     int64_t max_output, std::optional<Array> idxs,
                                     std::optional<double> score_threshold) {
   const Call call("nms_padded", framework, boxes.device);
-  const NmsInput input = check(call, boxes, "[B, N, 4]", scores, idxs, iou_threshold);
+  const NmsInput input = check_nms(call, boxes, "[B, N, 4]", scores, idxs, iou_threshold);
   check_count(call, "max_output", max_output);
   if (score_threshold) check_number(call, "score_threshold", *score_threshold);
   const PaddedOptions options{max_output, score_threshold.has_value(), score_threshold.value_or(0.0)};

@@ -1,8 +1,7 @@
 #include <cmath>
 
-#include <boxops/detect.h>
 #include <boxops/ops.h>
-#include <boxops/proposals.h>
+#include <boxops/pipelines.h>
 #include "ops/check.h"
 
 namespace boxops::ops {

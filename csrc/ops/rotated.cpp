@@ -23,4 +23,33 @@ Array rotated_box_iou(Framework& framework, Array boxes1, Array boxes2, bool pai
 }
 BOXOPS_OP(rotated_box_iou, "boxes1", "boxes2", "paired");
 
+namespace {
+
+Array rotated_nms_in_groups(const char* op, Framework& framework, const Array& boxes, const Array& scores,
+                            const std::optional<Array>& idxs, double iou_threshold) {
+  const Call call(op, framework, boxes.device);
+  const NmsInput input = check_nms(call, boxes, "[N, 5]", scores, idxs, iou_threshold);
+  return call.select(
+      input.boxes.count, {{DType::kInt64}},
+      [&](auto& to, const Parallel& parallel) {
+        return cpu::rotated_nms(input, iou_threshold, static_cast<int64_t*>(to[0]), parallel);
+      },
+      [&](auto& to, auto count, auto stream) {
+        return cuda::rotated_nms(input, iou_threshold, static_cast<int64_t*>(to[0]), count,
+                                 call.workspace(cuda::rotated_nms_workspace(input)).data, stream);
+      })[0];
+}
+
+}  // namespace
+
+Array rotated_nms(Framework& framework, Array boxes, Array scores, double iou_threshold) {
+  return rotated_nms_in_groups("rotated_nms", framework, boxes, scores, std::nullopt, iou_threshold);
+}
+BOXOPS_OP(rotated_nms, "boxes", "scores", "iou_threshold");
+
+Array batched_rotated_nms(Framework& framework, Array boxes, Array scores, Array idxs, double iou_threshold) {
+  return rotated_nms_in_groups("batched_rotated_nms", framework, boxes, scores, idxs, iou_threshold);
+}
+BOXOPS_OP(batched_rotated_nms, "boxes", "scores", "idxs", "iou_threshold");
+
 }  // namespace boxops::ops

@@ -9,13 +9,9 @@ std::tuple<Array, Array> soft_nms(Framework& framework, Array boxes, Array score
                                   SoftNmsMethod method, double sigma, double score_threshold,
                                   std::optional<Array> idxs) {
   const Call call("soft_nms", framework, boxes.device);
-  check_boxes(call, "boxes", boxes, "[N, 4]");
-  check_per_box(call, "scores", scores, boxes);
-  if (idxs) check_ids(call, "idxs", *idxs, boxes);
-  check_iou_threshold(call, iou_threshold);
+  const NmsInput input = check_nms(call, boxes, "[N, 4]", scores, idxs, iou_threshold);
   if (!(sigma > 0)) call.fail("sigma > 0", to_string(sigma));
   check_number(call, "score_threshold", score_threshold);
-  const SoftNmsInput input{boxes_of(boxes), scalars_of(scores), idxs.has_value(), idxs ? scalars_of(*idxs) : Scalars{}};
   const SoftNmsOptions options{iou_threshold, method, sigma, score_threshold};
   auto [kept, kept_scores] = call.select(
       input.boxes.count, {{DType::kInt64}, {compute_type(boxes.dtype, scores.dtype)}},

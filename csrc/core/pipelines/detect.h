@@ -1,7 +1,7 @@
-// The pairs of <boxops/detect.h>: the one copy of where they lie, for every backend.
+// The pairs of <boxops/pipelines.h>: the one copy of where they lie, for every backend.
 #pragma once
 
-#include <boxops/detect.h>
+#include <boxops/pipelines.h>
 #include "boxes/boxes.h"
 #include "common/sort.h"
 

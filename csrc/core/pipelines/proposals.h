@@ -1,8 +1,8 @@
-// The arithmetic of <boxops/proposals.h>: the one copy, for every backend.
+// The arithmetic of <boxops/pipelines.h>: the one copy, for every backend.
 #pragma once
 
-#include <boxops/proposals.h>
-#include "boxes/codec.h"
+#include <boxops/pipelines.h>
+#include "codecs/codecs.h"
 #include "common/sort.h"
 
 namespace boxops {

@@ -8,7 +8,7 @@
 
 #include <boxops/array.h>
 #include <boxops/assignment.h>
-#include <boxops/codec.h>
+#include <boxops/codecs.h>
 #include <boxops/fusion.h>
 #include <boxops/portability.h>
 #include <boxops/registry.h>

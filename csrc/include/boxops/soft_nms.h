@@ -13,17 +13,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <boxops/nms.h>
 #include <boxops/parallel.h>
 #include <boxops/types.h>
 
 namespace boxops {
-
-struct SoftNmsInput {
-  Boxes boxes;      // [1, N, 4]
-  Scalars scores;   // [N], floating or integer
-  bool has_groups;  // false: one group
-  Scalars groups;   // [N], numbers: equal ones are a group, as are all NaN
-};
 
 enum class SoftNmsMethod : uint8_t { kLinear, kGaussian };
 template <>
@@ -39,17 +33,17 @@ struct SoftNmsOptions {
 namespace cpu {
 
 // Writes the taken indices and their scores in the order of taking to kept[N] and kept_scores[N]; returns their number.
-BOXOPS_API int64_t soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
+BOXOPS_API int64_t soft_nms(const NmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
                             const Parallel& parallel);
 
 }  // namespace cpu
 
 namespace cuda {
 
-BOXOPS_API size_t soft_nms_workspace(const SoftNmsInput& input);
+BOXOPS_API size_t soft_nms_workspace(const NmsInput& input);
 
 // The same, with the number left in count[1] on the device. Returns a cudaError_t.
-BOXOPS_API int soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
+BOXOPS_API int soft_nms(const NmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
                         int64_t* count, void* workspace, void* stream);
 
 }  // namespace cuda

@@ -1,4 +1,4 @@
-#include "nms/soft_nms.h"
+#include "soft_nms/soft_nms.h"
 
 #include <algorithm>
 #include <cmath>
@@ -23,7 +23,7 @@ struct SoftBox : Box<T> {
 }  // namespace
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "nms/soft_nms_simd.inl"
+#define BOXOPS_SIMD_SOURCE "soft_nms/soft_nms_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {
@@ -64,7 +64,7 @@ void sort_by_place(SoftBox<T>* boxes, int64_t n) {
 
 // A box that overlaps nothing becomes the empty one without area.
 template <class T>
-SoftBox<T> load_soft_box(const SoftNmsInput& input, int64_t i) {
+SoftBox<T> load_soft_box(const NmsInput& input, int64_t i) {
   constexpr T inf = std::numeric_limits<T>::infinity();
   SoftBox<T> b;
   static_cast<Box<T>&>(b) = load_box<T>(input.boxes, 0, i);
@@ -76,7 +76,7 @@ SoftBox<T> load_soft_box(const SoftNmsInput& input, int64_t i) {
 }
 
 template <class T>
-int64_t take_all(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores,
+int64_t take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores,
                  const Parallel& parallel) {
   std::vector<SoftBox<T>> boxes;
   std::vector<int64_t> starts{0};
@@ -135,7 +135,7 @@ int64_t take_all(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept
 
 }  // namespace
 
-int64_t soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
+int64_t soft_nms(const NmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores,
                  const Parallel& parallel) {
   return with_compute_type(compute_type(input.boxes.dtype, input.scores.dtype), [&](auto t) {
     using T = decltype(t);

@@ -1,5 +1,5 @@
-#include "assign/matching.h"
 #include "common/blocks.h"
+#include "matching/matching.h"
 
 #include <algorithm>
 #include <limits>
@@ -19,7 +19,7 @@ using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;  // an intege
 }  // namespace
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "assign/matching_simd.inl"
+#define BOXOPS_SIMD_SOURCE "matching/matching_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

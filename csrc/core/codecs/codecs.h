@@ -1,9 +1,9 @@
-// The arithmetic of <boxops/codec.h>: the one copy, for every backend.
+// The arithmetic of <boxops/codecs.h>: the one copy, for every backend.
 #pragma once
 
 #include <cmath>
 
-#include <boxops/codec.h>
+#include <boxops/codecs.h>
 #include "boxes/boxes.h"
 #include "common/exp_log.h"
 

@@ -3,8 +3,8 @@
 //   1. scan_kernel, or row_kernel and column_kernel for a given matrix: each anchor's best box, each chunk's peak
 //   2. threshold_kernel, or row_kernel: what an anchor gets that stays free
 //   3. assign_kernel: the greedy matches, a block per image
-#include "assign/matching_scan.cuh"
 #include "common/compact.cuh"
+#include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
 namespace {

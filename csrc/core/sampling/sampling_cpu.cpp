@@ -1,4 +1,4 @@
-#include "assign/sampling.h"
+#include "sampling/sampling.h"
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +14,7 @@ constexpr int kKeys = 256;  // random keys made at a time
 }
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "assign/sampling_simd.inl"
+#define BOXOPS_SIMD_SOURCE "sampling/sampling_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

@@ -1,6 +1,6 @@
 // match_max_iou on the device: scan_kernel finds each anchor's best box, and match_kernel turns it into the match by
 // the thresholds. For allow_low_quality, highest_kernel finds each box's largest IoU in between.
-#include "assign/matching_scan.cuh"
+#include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
 namespace {

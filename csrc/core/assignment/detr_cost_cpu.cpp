@@ -1,4 +1,4 @@
-#include "assign/detr_cost.h"
+#include "assignment/detr_cost.h"
 #include "common/blocks.h"
 
 #include <algorithm>
@@ -25,7 +25,7 @@ struct Numbers {
 }  // namespace
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "assign/detr_cost_simd.inl"
+#define BOXOPS_SIMD_SOURCE "assignment/detr_cost_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

@@ -1,4 +1,4 @@
-#include "boxes/codec.h"
+#include "codecs/codecs.h"
 #include "common/cuda_utils.cuh"
 
 namespace boxops::cuda {

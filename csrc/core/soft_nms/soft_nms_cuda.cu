@@ -10,7 +10,7 @@
 // Floor: the pairs, about 30 operations each, by one multiprocessor per group.
 #include "common/warp.cuh"
 #include "nms/segments.cuh"
-#include "nms/soft_nms.h"
+#include "soft_nms/soft_nms.h"
 
 namespace boxops::cuda {
 namespace {
@@ -45,7 +45,7 @@ struct SoftState {
 
 template <class T>
 struct ScoreKey {
-  SoftNmsInput input;
+  NmsInput input;
   T threshold;
   __device__ uint64_t operator()(int64_t i) const {
     const T score = load_score<T>(input.scores, i);
@@ -109,7 +109,7 @@ struct Segment {
         scores(s.scores + start),
         indices(s.indices + start) {}
 
-  __device__ void load(const SoftNmsInput& input, T score_threshold, const SoftState<T>& s) const {
+  __device__ void load(const NmsInput& input, T score_threshold, const SoftState<T>& s) const {
     const int threads = static_cast<int>(blockDim.x);
     for (int64_t r = threadIdx.x; r < n; r += threads) {
       const int64_t i = s.segments.order[start + r], to = dealt(r, n, threads);
@@ -188,7 +188,7 @@ __device__ int take_named(const Segment<T>& segment, const Decay<T>& decay, cons
 // A block takes the boxes of one segment after another.
 template <bool gaussian, class T>
 __global__ void __launch_bounds__(kMostThreads)
-    take_kernel(SoftNmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
+    take_kernel(NmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
   __shared__ TakeShared<T> shared;
   for (int64_t index = blockIdx.x; index < *s.segments.count; index += gridDim.x) {
     const Segment<T> segment(s, index);
@@ -221,7 +221,7 @@ __global__ void emit_kernel(SoftState<T> s, const int64_t* order, const int64_t*
 }
 
 template <class T>
-int take_all(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
+int take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
              void* workspace, void* stream) {
   const int64_t n = input.boxes.count;
   const int score_bits = static_cast<int>(8 * sizeof(T));
@@ -249,14 +249,14 @@ int take_all(const SoftNmsInput& input, const Decay<T>& decay, int64_t* kept, T*
 
 }  // namespace
 
-size_t soft_nms_workspace(const SoftNmsInput& input) {
+size_t soft_nms_workspace(const NmsInput& input) {
   Workspace w(nullptr);
   with_compute_type(compute_type(input.boxes.dtype, input.scores.dtype),
                     [&](auto t) { SoftState<decltype(t)>(w, input.boxes.count); });
   return w.used();
 }
 
-int soft_nms(const SoftNmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores, int64_t* count,
+int soft_nms(const NmsInput& input, const SoftNmsOptions& options, int64_t* kept, void* kept_scores, int64_t* count,
              void* workspace, void* stream) {
   return with_compute_type(compute_type(input.boxes.dtype, input.scores.dtype), [&](auto t) {
     using T = decltype(t);

@@ -31,7 +31,7 @@ struct RotatedTile {
 }  // namespace
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "iou/rotated_simd.inl"
+#define BOXOPS_SIMD_SOURCE "rotated/rotated_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

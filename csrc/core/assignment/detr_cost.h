@@ -1,9 +1,9 @@
-// The arithmetic of <boxops/detr_cost.h>: the one copy, for every backend.
+// The arithmetic of <boxops/assignment.h>: the one copy, for every backend.
 #pragma once
 
 #include <cmath>
 
-#include <boxops/detr_cost.h>
+#include <boxops/assignment.h>
 #include "common/geometry.h"
 #include "common/sort.h"
 

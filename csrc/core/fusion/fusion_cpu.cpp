@@ -1,4 +1,4 @@
-#include "nms/fusion.h"
+#include "fusion/fusion.h"
 
 #include <algorithm>
 #include <limits>
@@ -7,7 +7,7 @@
 
 #include "common/isa.h"
 
-#define BOXOPS_SIMD_SOURCE "nms/fusion_simd.inl"
+#define BOXOPS_SIMD_SOURCE "fusion/fusion_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

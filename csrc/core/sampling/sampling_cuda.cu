@@ -1,10 +1,10 @@
 // Sampling on the device: the anchors of the batch are sorted by (image, kind, key), and the first of each kind are
 // taken.
-#include "assign/sampling.h"
 #include "common/cuda_utils.cuh"
 #include "common/geometry.h"
 #include "common/random.h"
 #include "common/sort_space.cuh"
+#include "sampling/sampling.h"
 
 namespace boxops::cuda {
 namespace {

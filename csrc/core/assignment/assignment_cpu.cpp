@@ -65,7 +65,7 @@ struct Untyped {
 }  // namespace
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "assign/assignment_simd.inl"
+#define BOXOPS_SIMD_SOURCE "assignment/assignment_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

@@ -7,9 +7,9 @@
 // It leaves each anchor's best box and, where asked for, each box's largest IoU in every chunk: peaks[box, chunk].
 #pragma once
 
-#include "assign/matching.h"
 #include "common/cuda_utils.cuh"
 #include "common/warp.cuh"
+#include "matching/matching.h"
 
 namespace boxops::cuda {
 namespace {

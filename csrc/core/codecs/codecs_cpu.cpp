@@ -1,4 +1,4 @@
-#include "boxes/codec.h"
+#include "codecs/codecs.h"
 
 #include <algorithm>
 
@@ -20,7 +20,7 @@ BOXOPS_HD void set_row(T* rows, int64_t i, const Box<T>& b) {
 }  // namespace
 }  // namespace boxops
 
-#define BOXOPS_SIMD_SOURCE "boxes/codec_simd.inl"
+#define BOXOPS_SIMD_SOURCE "codecs/codecs_simd.inl"
 #include "common/for_each_isa.h"
 
 namespace boxops::cpu {

@@ -1,5 +1,5 @@
 // DETR's matching costs on the device: a warp per query finds the softmax's maximum and sum, then a thread per cost.
-#include "assign/detr_cost.h"
+#include "assignment/detr_cost.h"
 #include "common/cuda_utils.cuh"
 #include "common/warp.cuh"
 

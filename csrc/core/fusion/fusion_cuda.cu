@@ -6,7 +6,7 @@
 //
 // Floor: 10 operations for each box and cluster before it of its label, by one multiprocessor per label.
 #include "common/warp.cuh"
-#include "nms/fusion.h"
+#include "fusion/fusion.h"
 #include "nms/segments.cuh"
 
 namespace boxops::cuda {
