@@ -6,6 +6,7 @@ import warnings
 import cases
 import pytest
 from cases import calls, samples, tensors
+from test_machine import output_of
 
 import boxops
 
@@ -32,6 +33,12 @@ def test_compile(device, op):
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(*arguments), function(*arguments), rtol=0, atol=0)
+
+
+def test_the_first_call_is_compiled():
+    """By which the operators are loaded."""
+    code = "import torch, boxops; f = torch.compile(boxops.box_area, fullgraph=True, backend='eager'); "
+    assert output_of(code + "print(f(torch.ones(1, 4)).tolist())") == "[0.0]"
 
 
 def test_compile_backward_with_dynamic_shapes(device):

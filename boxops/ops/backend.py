@@ -73,7 +73,9 @@ def backend(op: str, first: Any, second: Any = None, *more: Any) -> Any:
         for other in others:
             if not isinstance(other, torch.Tensor):
                 raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
-        if (torch_ops := sys.modules.get("boxops.torch_ops")) is None:  # a look that is sooner than an import
+        # A look is sooner than an import; but torch.compile would hold on to what it saw there before the import.
+        torch_ops = None if torch.compiler.is_dynamo_compiling() else sys.modules.get("boxops.torch_ops")
+        if torch_ops is None:
             from boxops import torch_ops
 
         return torch_ops
