@@ -11,6 +11,11 @@ def random_boxes(rng, shape, extent=640.0, sides=(8.0, 200.0)):
     return np.concatenate([corner, corner + rng.uniform(*sides, corner.shape)], axis=-1)
 
 
+def far_boxes(rng, *shape):
+    """Small boxes at whole numbers around 2^25, where float32 knows multiples of 4 only."""
+    return np.round(random_boxes(rng, shape, 60.0, (10.0, 40.0))) + 2.0**25
+
+
 def grid(side):
     """Squares of 10 px that share their edges."""
     corner = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2) * 10.0

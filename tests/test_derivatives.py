@@ -5,22 +5,12 @@ import pytest
 import boxops
 
 torch = pytest.importorskip("torch")
-from cases import PAIRWISE, calls, samples, tensors  # noqa: E402
+from cases import calls, gathered, samples, tensors  # noqa: E402
 from test_torch_integration import registered  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.func import jacfwd, jvp  # noqa: E402
 
-ROI = ("roi_align", "multiscale_roi_align", "ps_roi_align", "roi_pool", "roi_pool_with_argmax", "ps_roi_pool")
-DIFFERENTIABLE = {
-    "box_area",
-    "box_convert",
-    "clip_boxes_to_image",
-    "encode_boxes",
-    "decode_boxes",
-    *PAIRWISE,
-    "iou_of_loss",
-    *ROI,
-}
+DIFFERENTIABLE = gathered("DIFFERENTIABLE")
 ANCHORS = {"multibox_anchors", "grid_anchors", "cell_anchors"}  # their derivative by `like` is 0
 REFUSED = "expected (tensors without tangents|boxes without tangents|one derivative at most)"
 
@@ -91,8 +81,7 @@ def test_forward_mode_of_every_operator(device, op):
 
 
 FLOATING = [op for op, (function, arguments) in calls("cpu").items() if flat(arguments) and flat(function(*arguments))]
-CONSTANT = {"detect", "generate_proposals", "soft_nms", "weighted_boxes_fusion", "detr_cost", "match_max_iou"}
-CONSTANT |= {"match_greedy", "match_greedy_matrix", *ANCHORS}
+CONSTANT = gathered("CONSTANT") | ANCHORS
 SMOOTH = sorted({*FLOATING} - CONSTANT - {"rotated_box_iou"})
 
 

@@ -41,57 +41,13 @@ def as_arrays(backend, arguments, *dtypes):
 # Integers of 32 bits and more
 
 
-def far(rng, *shape):
-    """Small boxes at whole numbers around 2^25, where float32 knows multiples of 4 only."""
-    return np.round(random_boxes(rng, shape, 60.0, (10.0, 40.0))) + 2.0**25
-
-
-def far_rotated(rng, *shape):
-    boxes = far(rng, *shape)
-    size, angle = boxes[..., 2:] - boxes[..., :2], rng.integers(0, 90, (*shape, 1))
-    return np.concatenate([boxes[..., :2], size, angle], axis=-1)
-
-
-def calls_on_boxes(rng):
-    """For every op that takes boxes of integers: its arguments."""
-    boxes, others, scores, ids = far(rng, 40), far(rng, 7), rng.random(40), rng.integers(0, 3, 40)
-    scored, pair = {"boxes": boxes, "scores": scores, "iou_threshold": 0.3}, {"boxes1": boxes, "boxes2": others}
-    turned = {**scored, "boxes": far_rotated(rng, 40)}
-    deltas, logits = rng.normal(0, 0.1, (1, 40, 4)), rng.random((1, 40))
-    masks = np.stack([np.eye(5), 1 - np.eye(5)]).astype(np.float64)
-    long = np.array([[1, 0, 2.0**25 + 2, 8], [3, 2, 2**25 + 1, 7]])
-    return {
-        "box_area": {"boxes": boxes},
-        "box_convert": {"boxes": boxes, "in_fmt": "xyxy", "out_fmt": "cxcywh"},
-        "clip_boxes_to_image": {"boxes": boxes, "size": (2**25 + 41, 2**25 + 31)},
-        "remove_small_boxes": {"boxes": boxes, "min_size": 25},
-        **{op: pair for op in cases.PAIRWISE},
-        **{op: {"boxes1": boxes, "boxes2": boxes[::-1].copy()} for op in cases.LOSSES},
-        "nms": scored,
-        "batched_nms": {**scored, "idxs": ids},
-        "nms_padded": {**scored, "boxes": boxes[None], "scores": scores[None], "max_output": 30},
-        "soft_nms": scored,
-        "weighted_boxes_fusion": {"boxes_list": [boxes], "scores_list": [scores], "labels_list": [ids]},
-        "rotated_box_iou": {"boxes1": turned["boxes"], "boxes2": far_rotated(rng, 7)},
-        "rotated_nms": turned,
-        "batched_rotated_nms": {**turned, "idxs": ids},
-        "match_max_iou": {"anchors": boxes, "gt_boxes": others, "high": 0.3, "ignore_boxes": others[:2]},
-        "match_greedy": {"anchors": boxes, "gt_boxes": others},
-        "detect": {"boxes": boxes[None], "scores": scores[None, :, None], "score_threshold": 0.1},
-        "generate_proposals": {"objectness": logits, "deltas": deltas, "anchors": boxes,
-                               "num_anchors_per_level": [40], "image_sizes": [(2**26, 2**26)]},
-        "paste_masks": {"masks": masks, "boxes": long, "image_size": (9, 20), "padding": 0},
-        "linear_sum_assignment": {"cost": 2.0**25 + rng.integers(0, 9, (20, 20))},
-    }  # fmt: skip
-
-
 TAKES_INTEGERS = sorted(op for op, some in cases.CASES.items() if any("int64" in case.dtypes for case in some))
 
 
 @pytest.mark.parametrize("op", TAKES_INTEGERS)
 def test_large_integers_are_exact(backend, op):
     """As float64 boxes of the same values, which float32 ones are not."""
-    arguments = calls_on_boxes(np.random.default_rng(0))[op]
+    arguments = cases.gathered("far", np.random.default_rng(0))[op]
     want, float32 = (results_of(backend, op, as_arrays(backend, arguments, dtype)) for dtype in ("float64", "float32"))
     for dtype in WIDE:
         got = results_of(backend, op, as_arrays(backend, arguments, dtype))

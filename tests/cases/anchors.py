@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cases.case import Case
+from cases.case import Case, zeros
 
 
 def like(name, **arguments):
@@ -125,6 +125,25 @@ WRONG_TYPES = [
     ("cell_anchors", {**CELL, "stride": (1, 2, 3)}, "stride as a number or (y, x), got (1, 2, 3)"),
     ("cell_anchors", {**CELL, "stride": None}, "stride as a number or (y, x), got None"),
 ]
+
+
+_LIKE = {"like": zeros(3, 4)}
+NUMBERS = {
+    "multibox_anchors": [(_LIKE, {"grid_size": (2, 3), "sizes": [0.5, 0.2], "aspect_ratios": [1.0, 2.0]})],
+    "grid_anchors": [
+        (
+            _LIKE,
+            {
+                "image_size": (8, 8),
+                "grid_sizes": [(2, 2)],
+                "sizes": [[8.0]],
+                "aspect_ratios": [[1.0]],
+                "strides": [(4, 4)],
+            },
+        )
+    ],
+    "cell_anchors": [(_LIKE, {"grid_size": (2, 2), "priors": [(3.0, 4.0)], "stride": (8.0, 8.0)})],
+}
 
 
 def samples(device):

@@ -214,6 +214,27 @@ WRONG_TYPES = [
 ]
 
 
+NUMBERS = {
+    "detr_cost": [
+        (
+            {
+                "logits": zeros(1, 3, 2),
+                "boxes": zeros(1, 3, 4),
+                "gt_labels": zeros(3, dtype=np.int64),
+                "gt_boxes": zeros(3, 4),
+                "offsets": np.array([0, 3]),
+            },
+            {"class_weight": 1.0, "box_weight": 1.0, "giou_weight": 1.0},
+        )
+    ]
+}
+CONSTANT = {"detr_cost"}
+
+
+def far(rng):
+    return {LSA: {"cost": 2.0**25 + rng.integers(0, 9, (20, 20))}}
+
+
 def tensors(device):
     import torch
 

@@ -3,7 +3,7 @@
 from itertools import product
 
 import numpy as np
-from box_sets import BOXES, integer_boxes
+from box_sets import BOXES, far_boxes, integer_boxes
 
 from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 
@@ -61,6 +61,25 @@ WRONG_TYPES = [
     ("clip_boxes_to_image", {"boxes": BOX, "size": (1, 2, 3)}, "size = (height, width), got (1, 2, 3)"),
     ("remove_small_boxes", {"boxes": BOX, "min_size": None}, "min_size as a number, got NoneType"),
 ]  # fmt: skip
+
+
+# What each op takes of numbers (test_numbers.py): calls, as their other arguments and the numbers, good as they are.
+NUMBERS = {
+    "clip_boxes_to_image": [({"boxes": zeros(3, 4)}, {"size": (5.0, 6.0)})],
+    "remove_small_boxes": [({"boxes": zeros(3, 4)}, {"min_size": 1.0})],
+}
+DIFFERENTIABLE = {"box_area", "box_convert", "clip_boxes_to_image"}  # operators
+
+
+def far(rng):
+    """Calls on boxes of large integers (test_dtypes.py)."""
+    boxes = far_boxes(rng, 40)
+    return {
+        "box_area": {"boxes": boxes},
+        "box_convert": {"boxes": boxes, "in_fmt": "xyxy", "out_fmt": "cxcywh"},
+        "clip_boxes_to_image": {"boxes": boxes, "size": (2**25 + 41, 2**25 + 31)},
+        "remove_small_boxes": {"boxes": boxes, "min_size": 25},
+    }
 
 
 def samples(device):

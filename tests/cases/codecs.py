@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import BOXES, random_boxes
 
-from cases.case import FLOATS, SIZES, Case
+from cases.case import FLOATS, SIZES, Case, zeros
 
 CODINGS = {
     "rcnn": {},
@@ -142,6 +142,23 @@ WRONG_TYPES = [
     ("decode_boxes", {**DECODE, "image_size": (5, None)}, "image_size as a number, got NoneType"),
     ("decode_boxes", {**YOLO, "stride": "8"}, "stride as a number or (y, x), got '8'"),
 ]
+
+
+_PAIR = {"boxes": zeros(3, 4), "anchors": zeros(3, 4)}
+_DELTAS = {"deltas": zeros(3, 4), "anchors": zeros(3, 4)}
+NUMBERS = {
+    "encode_boxes": [
+        (_PAIR, {"weights": (1.0, 1.0, 1.0, 1.0)}),
+        (_PAIR, {"variances": (0.1, 0.1, 0.2, 0.2)}),
+        ({**_PAIR, "coding": "yolo_v2"}, {"stride": 8.0}),
+    ],
+    "decode_boxes": [
+        (_DELTAS, {"weights": (1.0, 1.0, 1.0, 1.0), "clip": 4.0, "image_size": (5.0, 6.0)}),
+        (_DELTAS, {"variances": (0.1, 0.1, 0.2, 0.2)}),
+        ({**_DELTAS, "coding": "yolo_v2"}, {"stride": (8.0, 8.0)}),
+    ],
+}
+DIFFERENTIABLE = {"encode_boxes", "decode_boxes"}
 
 
 def tensors(device, lead=(40,), anchors=(40,)):

@@ -3,7 +3,7 @@
 from itertools import cycle, product
 
 import numpy as np
-from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes
+from box_sets import BOXES, GROUPS, SCORES, far_boxes, integer_boxes, random_boxes
 
 from cases.case import FLOATS, INTEGERS, Case, zeros
 
@@ -104,6 +104,22 @@ WRONG_TYPES = [
         "boxes_list as a list of arrays or lists, got int",
     ),
 ]
+
+
+NUMBERS = {
+    _OP: [
+        (
+            {"boxes_list": [zeros(3, 4)], "scores_list": [zeros(3)], "labels_list": [zeros(3, dtype=np.int64)]},
+            {"weights": [2.0], "iou_threshold": 0.5, "score_threshold": 0.1},
+        )
+    ]
+}
+CONSTANT = {_OP}
+
+
+def far(rng):
+    parts = {"boxes_list": far_boxes(rng, 40), "scores_list": rng.random(40), "labels_list": rng.integers(0, 3, 40)}
+    return {_OP: {name: [part] for name, part in parts.items()}}
 
 
 def _tensors(device):

@@ -1,7 +1,7 @@
 """Cases of the ops on two sets of boxes."""
 
 import numpy as np
-from box_sets import BOXES, integer_boxes, random_boxes
+from box_sets import BOXES, far_boxes, integer_boxes, random_boxes
 
 from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 
@@ -79,6 +79,19 @@ WRONG_TYPES = [
     ("box_iou", {"boxes1": None, "boxes2": None}, "arrays (NumPy, torch or DLPack), got NoneType"),
     ("distance_box_iou", {**PAIR, "eps": "small"}, "eps as a number, got str"),
 ]  # fmt: skip
+
+
+WITH_EPS = ("complete_box_iou", "distance_box_iou", *LOSSES)
+NUMBERS = {op: [({"boxes1": zeros(3, 4), "boxes2": zeros(3, 4)}, {"eps": 1e-7})] for op in WITH_EPS}
+DIFFERENTIABLE = {*PAIRWISE, "iou_of_loss"}
+
+
+def far(rng):
+    boxes = far_boxes(rng, 40)
+    return {
+        **{op: {"boxes1": boxes, "boxes2": far_boxes(rng, 7)} for op in PAIRWISE},
+        **{op: {"boxes1": boxes, "boxes2": boxes[::-1].copy()} for op in LOSSES},
+    }
 
 
 def samples(device):

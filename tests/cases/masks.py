@@ -106,6 +106,19 @@ WRONG_TYPES = [
 ]
 
 
+NUMBERS = {
+    "paste_masks": [
+        ({"masks": zeros(3, 2, 2), "boxes": zeros(3, 4)}, {"image_size": (4, 5), "padding": 1, "threshold": 0.5})
+    ]
+}
+
+
+def far(rng):
+    masks = np.stack([np.eye(5), 1 - np.eye(5)]).astype(np.float64)
+    long = np.array([[1, 0, 2.0**25 + 2, 8], [3, 2, 2**25 + 1, 7]])
+    return {"paste_masks": {"masks": masks, "boxes": long, "image_size": (9, 20), "padding": 0}}
+
+
 def _tensors(device):
     import torch
 

@@ -3,7 +3,7 @@
 from itertools import product
 
 import numpy as np
-from box_sets import BOXES, integer_boxes, random_boxes
+from box_sets import BOXES, far_boxes, integer_boxes, random_boxes
 
 from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, zeros
 
@@ -59,7 +59,7 @@ def repeated(count):
     return lambda rng, anchors: np.repeat(anchors[:1], count, axis=0)
 
 
-def far(count):
+def far_away(count):
     return lambda rng, _: random_boxes(rng, count) + 3000.0
 
 
@@ -72,8 +72,8 @@ def both(**options):
     yield of_anchors("grid", lambda rng, _: grid_anchors(7), on_the_grid, **options)
     yield of_anchors("equal boxes", shaped(300, **CROWD), repeated(40), **options)
     yield of_anchors("equal anchors and boxes", BOXES["identical"], repeated(40), **options)
-    yield of_anchors("nothing meets", shaped(300), far(20), **options)
-    yield of_anchors("nothing meets, more boxes", shaped(30), far(50), **options)
+    yield of_anchors("nothing meets", shaped(300), far_away(20), **options)
+    yield of_anchors("nothing meets, more boxes", shaped(30), far_away(50), **options)
     yield of_anchors("more boxes than anchors", shaped(17, **CROWD), some(60, **CROWD), **options)
     yield of_anchors("shared anchors", shaped(300), **truths_of(3, 0, 40, 1), **options)
     yield of_anchors("own anchors", shaped(4, 300), **truths_of(3, 0, 40, 1), **options)
@@ -242,6 +242,23 @@ WRONG_TYPES = [
     ("match_greedy_matrix", {"iou": [[0.5]]}, NO_ARRAY),
     ("match_greedy_matrix", {"iou": zeros(1, 1), "iou_threshold": "0"}, "iou_threshold as a number, got str"),
 ]
+
+
+_PAIR = {"anchors": zeros(3, 4), "gt_boxes": zeros(3, 4)}
+NUMBERS = {
+    "match_max_iou": [(_PAIR, {"high": 0.7, "low": 0.3, "ignore_threshold": 0.5})],
+    "match_greedy": [(_PAIR, {"iou_threshold": 0.5})],
+    "match_greedy_matrix": [({"iou": zeros(3, 3)}, {"iou_threshold": 0.5})],
+}
+CONSTANT = {*NUMBERS}
+
+
+def far(rng):
+    boxes, others = far_boxes(rng, 40), far_boxes(rng, 7)
+    return {
+        "match_max_iou": {"anchors": boxes, "gt_boxes": others, "high": 0.3, "ignore_boxes": others[:2]},
+        "match_greedy": {"anchors": boxes, "gt_boxes": others},
+    }
 
 
 def tensors(device):

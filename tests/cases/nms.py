@@ -3,7 +3,7 @@
 from itertools import product
 
 import numpy as np
-from box_sets import BOXES, GROUPS, SCORES, integer_boxes, random_boxes, threshold_pairs
+from box_sets import BOXES, GROUPS, SCORES, far_boxes, integer_boxes, random_boxes, threshold_pairs
 
 from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 
@@ -109,6 +109,29 @@ WRONG_TYPES = [
     ("nms_padded", {**PADDED, "max_output": 2.5}, "max_output as an integer, got float"),
     ("nms_padded", {**PADDED, "score_threshold": "0"}, "score_threshold as a number, got str"),
 ]  # fmt: skip
+
+
+SCORED = {"boxes": zeros(3, 4), "scores": zeros(3)}
+NUMBERS = {
+    "nms": [(SCORED, {"iou_threshold": 0.5})],
+    "batched_nms": [({**SCORED, "idxs": zeros(3, dtype=np.int64)}, {"iou_threshold": 0.5})],
+    "nms_padded": [
+        (
+            {"boxes": zeros(1, 3, 4), "scores": zeros(1, 3)},
+            {"iou_threshold": 0.5, "max_output": 2, "score_threshold": 0.5},
+        )
+    ],
+}
+
+
+def far(rng):
+    boxes, scores = far_boxes(rng, 40), rng.random(40)
+    scored = {"boxes": boxes, "scores": scores, "iou_threshold": 0.3}
+    return {
+        "nms": scored,
+        "batched_nms": {**scored, "idxs": rng.integers(0, 3, 40)},
+        "nms_padded": {**scored, "boxes": boxes[None], "scores": scores[None], "max_output": 30},
+    }
 
 
 def samples(device):

@@ -3,7 +3,7 @@
 from itertools import product
 
 import numpy as np
-from box_sets import BOXES, SCORES, integer_boxes, random_boxes
+from box_sets import BOXES, SCORES, far_boxes, integer_boxes, random_boxes
 
 from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, zeros
 
@@ -199,6 +199,47 @@ WRONG_TYPES = [
     ("detect", {**HEAD, "topk_per_class": 2.5}, "topk_per_class as an integer, got float"),
     ("detect", {**HEAD, "min_size": "1"}, "min_size as a number, got str"),
 ]  # fmt: skip
+
+
+NUMBERS = {
+    "generate_proposals": [
+        (
+            {"objectness": zeros(1, 3), "deltas": zeros(1, 3, 4), "anchors": zeros(3, 4)},
+            {
+                "num_anchors_per_level": [3],
+                "image_sizes": [(8.0, 9.0)],
+                "pre_nms_top_n": 3,
+                "post_nms_top_n": 3,
+                "iou_threshold": 0.5,
+                "score_threshold": 0.1,
+                "min_size": 1.0,
+                "weights": (1.0, 1.0, 1.0, 1.0),
+                "clip": 4.0,
+            },
+        )
+    ],
+    "detect": [
+        (
+            {"boxes": zeros(1, 3, 4), "scores": zeros(1, 3, 2)},
+            {"score_threshold": 0.1, "iou_threshold": 0.5, "max_output": 3, "topk_per_class": 2, "min_size": 1.0},
+        )
+    ],
+}
+CONSTANT = {"detect", "generate_proposals"}
+
+
+def far(rng):
+    boxes, deltas = far_boxes(rng, 40), rng.normal(0, 0.1, (1, 40, 4))
+    return {
+        "detect": {"boxes": boxes[None], "scores": rng.random((1, 40, 1)), "score_threshold": 0.1},
+        "generate_proposals": {
+            "objectness": rng.random((1, 40)),
+            "deltas": deltas,
+            "anchors": boxes,
+            "num_anchors_per_level": [40],
+            "image_sizes": [(2**26, 2**26)],
+        },
+    }
 
 
 def tensors(op, device):

@@ -278,6 +278,29 @@ WRONG_TYPES = list(wrong_types())
 # For torch's own tools
 
 
+_FEATURES = {"input": zeros(1, 4, 5, 5), "boxes": zeros(2, 5)}
+_BINS = {"output_size": (2, 2), "spatial_scale": 0.5}
+NUMBERS = {
+    "roi_align": [(_FEATURES, {**_BINS, "sampling_ratio": 2})],
+    "ps_roi_align": [(_FEATURES, {**_BINS, "sampling_ratio": 2})],
+    "roi_pool": [(_FEATURES, _BINS)],
+    "ps_roi_pool": [(_FEATURES, _BINS)],
+    "multiscale_roi_align": [
+        (
+            {"features": [zeros(1, 4, 8, 8), zeros(1, 4, 4, 4)], "boxes": zeros(2, 5)},
+            {
+                "output_size": 2,
+                "scales": [0.5, 0.25],
+                "sampling_ratio": 2,
+                "canonical_scale": 224.0,
+                "canonical_level": 4,
+            },
+        )
+    ],
+}
+DIFFERENTIABLE = {*NUMBERS, "roi_pool_with_argmax"}
+
+
 def _tensors(device):
     import torch
 

@@ -3,7 +3,7 @@
 from itertools import pairwise, product
 
 import numpy as np
-from box_sets import GROUPS, SCORES, grid
+from box_sets import GROUPS, SCORES, far_boxes, grid
 
 from cases.case import FLOATS, INTEGERS, SIZES, Case, zeros
 
@@ -240,6 +240,28 @@ WRONG_TYPES = [
     ("rotated_nms", {**NMS, "iou_threshold": "0.5"}, "iou_threshold as a number, got str"),
     (GROUPED, {**BATCHED, "iou_threshold": None}, "iou_threshold as a number, got NoneType"),
 ]
+
+
+SCORED = {"boxes": zeros(3, 5), "scores": zeros(3)}
+NUMBERS = {
+    "rotated_nms": [(SCORED, {"iou_threshold": 0.5})],
+    "batched_rotated_nms": [({**SCORED, "idxs": zeros(3, dtype=np.int64)}, {"iou_threshold": 0.5})],
+}
+
+
+def far_turned(rng, *shape):
+    boxes = far_boxes(rng, *shape)
+    size, angle = boxes[..., 2:] - boxes[..., :2], rng.integers(0, 90, (*shape, 1))
+    return np.concatenate([boxes[..., :2], size, angle], axis=-1)
+
+
+def far(rng):
+    turned = {"boxes": far_turned(rng, 40), "scores": rng.random(40), "iou_threshold": 0.3}
+    return {
+        "rotated_box_iou": {"boxes1": turned["boxes"], "boxes2": far_turned(rng, 7)},
+        "rotated_nms": turned,
+        "batched_rotated_nms": {**turned, "idxs": rng.integers(0, 3, 40)},
+    }
 
 
 def tensors(device, count=40, lead=()):

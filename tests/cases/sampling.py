@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from box_sets import SCORES
 
-from cases.case import Case
+from cases.case import Case, zeros
 
 MATCHES = {
     "few positives": lambda rng, shape: rng.choice([-1, -2, 0, 7], shape, p=[0.8, 0.1, 0.05, 0.05]),
@@ -83,6 +83,13 @@ WRONG_TYPES = [
     ("mine_hard_negatives", {**MINE, "ratio": None}, "ratio as a number, got NoneType"),
     ("mine_hard_negatives", {**MINE, "min_negatives": 1.0}, "min_negatives as an integer, got float"),
 ]
+
+
+_MATCHES = zeros(3, dtype=np.int64)
+NUMBERS = {
+    "sample_matches": [({"matches": _MATCHES}, {"batch_size_per_image": 2, "positive_fraction": 0.5})],
+    "mine_hard_negatives": [({"loss": zeros(3), "matches": _MATCHES}, {"ratio": 3.0, "min_negatives": 1})],
+}
 
 
 def tensors(device):

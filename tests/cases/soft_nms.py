@@ -3,7 +3,7 @@
 from itertools import product
 
 import numpy as np
-from box_sets import BOXES, GROUPS, SCORES, integer_boxes
+from box_sets import BOXES, GROUPS, SCORES, far_boxes, integer_boxes
 
 from cases.case import FLOATS, INTEGERS, SIZES, Case, shaped, tensors, zeros
 from cases.nms import DECISIVE, THRESHOLDS, about
@@ -74,6 +74,21 @@ WRONG_TYPES = [
     ("soft_nms", {**_OK, "score_threshold": "low"}, "score_threshold as a number, got str"),
     ("soft_nms", {"boxes": [[0, 0, 1, 1]], "scores": [1.0]}, "arrays (NumPy, torch or DLPack), got list"),
 ]
+
+
+NUMBERS = {
+    "soft_nms": [
+        (
+            {"boxes": zeros(3, 4), "scores": zeros(3)},
+            {"iou_threshold": 0.5, "sigma": 0.5, "score_threshold": 0.1},
+        )
+    ]
+}
+CONSTANT = {"soft_nms"}  # floating results without a derivative
+
+
+def far(rng):
+    return {"soft_nms": {"boxes": far_boxes(rng, 40), "scores": rng.random(40), "iou_threshold": 0.3}}
 
 
 def samples(device):
