@@ -5,10 +5,10 @@
 
 namespace boxops::ops {
 
-Array box_area(Framework& framework, Array boxes, Format format) {
+Array box_area(Framework& framework, Array boxes, Format fmt) {
   const Call call("box_area", framework, boxes.device);
   check_boxes(call, "boxes", boxes, "[..., 4]");
-  const Boxes view = view_boxes(call, boxes, boxes.sizes.head(1), true, format);
+  const Boxes view = view_boxes(call, boxes, boxes.sizes.head(1), true, fmt);
   Array out = call.empty(boxes.sizes.head(1), compute_type(boxes.dtype));
   call.run([&](const Parallel& parallel) { cpu::box_area(view, out.data, parallel); },
            [&](auto stream) { return cuda::box_area(view, out.data, stream); });
@@ -16,14 +16,14 @@ Array box_area(Framework& framework, Array boxes, Format format) {
 }
 BOXOPS_OP(box_area, "boxes", "fmt");
 
-Array box_convert(Framework& framework, Array boxes, Format in_format, Format out_format) {
+Array box_convert(Framework& framework, Array boxes, Format in_fmt, Format out_fmt) {
   const Call call("box_convert", framework, boxes.device);
   check_boxes(call, "boxes", boxes, "[..., 4]");
-  const Boxes view = view_boxes(call, boxes, boxes.sizes.head(1), true, in_format);
+  const Boxes view = view_boxes(call, boxes, boxes.sizes.head(1), true, in_fmt);
   const DType dtype = is_integer(boxes.dtype) ? compute_type(boxes.dtype) : boxes.dtype;
   Array out = call.empty(boxes.sizes, dtype);
-  call.run([&](const Parallel& parallel) { cpu::box_convert(view, out_format, out.data, dtype, parallel); },
-           [&](auto stream) { return cuda::box_convert(view, out_format, out.data, dtype, stream); });
+  call.run([&](const Parallel& parallel) { cpu::box_convert(view, out_fmt, out.data, dtype, parallel); },
+           [&](auto stream) { return cuda::box_convert(view, out_fmt, out.data, dtype, stream); });
   return out;
 }
 BOXOPS_OP(box_convert, "boxes", "in_fmt", "out_fmt");

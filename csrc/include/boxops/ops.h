@@ -33,7 +33,7 @@ BOXOPS_API Array cell_anchors(Framework&, Array like, int64_t height, int64_t wi
                               double stride_y, double stride_x);
 
 BOXOPS_API Array box_area(Framework&, Array boxes, Format format);
-BOXOPS_API Array box_convert(Framework&, Array boxes, Format in_format, Format out_format);
+BOXOPS_API Array box_convert(Framework&, Array boxes, Format in_fmt, Format out_fmt);
 BOXOPS_API Array clip_boxes_to_image(Framework&, Array boxes, double height, double width);
 BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
 
