@@ -238,6 +238,10 @@ Array DLPack::empty(const Dims& sizes, DType dtype, Device device) {
   return allocate(sizes, dtype, device, stream_, keeps_stream_);
 }
 
+Numpy::~Numpy() {
+  for (int i = 0; i < count_; ++i) Py_DECREF(held_[i]);
+}
+
 Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
   if (device.type == DeviceType::kCUDA) return DLPack::empty(sizes, dtype, device);
   bytes_of(sizes, dtype, device);
@@ -245,6 +249,10 @@ Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
   const auto& api = py::detail::npy_api::get();
   PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, numpy_dtype(dtype).release().ptr(), sizes.count,
                                               sizes.values, nullptr, nullptr, 0, nullptr);
+  if (array != nullptr && count_ < kHeld) {
+    held_[count_++] = array;
+    return from_numpy(py::reinterpret_borrow<py::array>(array), false);
+  }
   if (array != nullptr) return from_numpy(py::reinterpret_steal<py::array>(array), true);
   if (const py::error_already_set error; !error.matches(PyExc_MemoryError)) throw error;
   throw NoMemory(sizes, dtype, device);

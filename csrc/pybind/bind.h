@@ -33,11 +33,18 @@ class DLPack : public Framework {
   std::shared_ptr<void> keeps_stream_;
 };
 
-// Results on the CPU are NumPy arrays.
+// Results on the CPU are NumPy arrays. It holds what it has made itself, so it outlives the Arrays.
 class Numpy final : public DLPack {
  public:
+  ~Numpy() override;
   Array empty(const Dims& sizes, DType dtype, Device device) override;
   py::object to_object(const Array& array) override;
+
+ private:
+  // Without an owner for each, which takes longer than a small op: letting it go asks for the GIL.
+  static constexpr int kHeld = 8;
+  PyObject* held_[kHeld];
+  int count_ = 0;
 };
 
 // The classes DLPack and DLPackArray.
