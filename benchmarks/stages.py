@@ -41,8 +41,8 @@ def places() -> list[tuple[Any, str, str]]:
     theirs = [
         (d.anchor_utils.AnchorGenerator, "forward", "anchors"),
         (d.anchor_utils.DefaultBoxGenerator, "forward", "anchors"),
-        (d._utils.BoxCoder, "encode", "codes"),
-        (d._utils.BoxCoder, "encode_single", "codes"),
+        (d._utils.BoxCoder, "encode", "deltas"),
+        (d._utils.BoxCoder, "encode_single", "deltas"),
         (d._utils.BoxCoder, "decode", "proposals"),
         (d.rpn.RegionProposalNetwork, "filter_proposals", "proposals"),
         (boxops.swap.detectors, "propose", "proposals"),

@@ -51,7 +51,7 @@ def draw_detections(
             none: all is drawn), ``masks`` ``[D, 1, H, W]`` or ``[D, H, W]``, ``keypoints`` ``[D, K, 3]``.
         classes: label i is called classes[i - 1]. A name in a script that no font of this system has is drawn as the
             label, with one warning.
-        threshold: the least score.
+        threshold: the smallest score to draw.
         title: written above.
     """
     tensor = image if isinstance(image, Tensor) else F.pil_to_tensor(image.convert("RGB"))

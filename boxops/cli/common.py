@@ -91,8 +91,10 @@ def add_format_arguments(group: Any) -> None:
     """What the files are and where, without the root."""
     group.add_argument("--data", metavar="KIND", help="coco, voc, yolo or csv, by default what the files look like; or "
                        "shapes (generated)")  # fmt: skip
-    group.add_argument("--images", metavar="DIR", help="the folder of the images, where it is elsewhere")
-    group.add_argument("--annotations", metavar="PATH", help="their file, or the folder of the xml or label files")
+    group.add_argument("--images", metavar="DIR", help="the folder of the images, if it is not in --root")
+    group.add_argument(
+        "--annotations", metavar="PATH", help="the annotations' file, or the folder of the xml or label files"
+    )
     group.add_argument("--data-option", type=key_value, action="append", default=[], metavar="KEY=VALUE",
                        help="of the kind: masks=true, one_based=true, length=500, ...; "
                        "only=cat,dog: these classes alone")  # fmt: skip

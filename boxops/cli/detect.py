@@ -19,15 +19,15 @@ from boxops.cli.outputs import place, protect, save_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="*", help="images, videos, folders of images, patterns such as "
-                        "'photos/**/*.jpg', addresses (http, https, file)")  # fmt: skip
+                        "'photos/**/*.jpg', URLs (http, https, file)")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="PATH", help="the picture, or the .mp4 of a video; or the folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the detections: boxes are x1, y1, x2, y2")
     parser.add_argument("--overwrite", action="store_true", help="replace files that boxops did not make; never inputs")
-    parser.add_argument("--threshold", type=float, default=0.5, help="the least score (0.5)")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="of videos each Nth frame (1)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="the smallest score to report (0.5)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth frame of a video (1)")
     parser.add_argument("--compare", nargs="+", action="extend", metavar="FILE",
-                        help="checkpoints of several detectors, in place of a model: what each sees, side by side, "
-                        "with its time for the image (proposals included, a first call not)")  # fmt: skip
+                        help="checkpoints of several detectors, in place of a model: their detections side by side, "
+                        "with the time of each for the image (with proposals, without the first call)")  # fmt: skip
     add_model_arguments(parser)
 
 

@@ -50,7 +50,9 @@ with the same command and --resume."""
                         "name as faster_rcnn_resnet50_fpn; an unknown one lists all")  # fmt: skip
     add_data_arguments(parser)
     text = ", ".join(f"{kind} {'/'.join(splits)}" for kind, splits in SPLITS.items())
-    parser.add_argument("--train-split", metavar="NAME", help=f"by default, with the next: {text}")
+    parser.add_argument(
+        "--train-split", metavar="NAME", help=f"images to learn from; this and --eval-split are by default: {text}"
+    )
     parser.add_argument("--eval-split", metavar="NAME", help="held-out images; none: no evaluation")
     parser.add_argument("--split", metavar="SHARE", help="learn from this share of the images and hold the others out; "
                         "0.8 where the files hold none out")  # fmt: skip
@@ -64,11 +66,11 @@ with the same command and --resume."""
     group = parser.add_argument_group("model")
     group.add_argument("--size", type=int, help="pixels of the images' side, of the shorter one where they keep their "
                        "proportions")  # fmt: skip
-    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet; "
-                       "YOLO's first layers'")  # fmt: skip
-    group.add_argument("--weights", metavar="FILE_OR_URL", help="the whole model's, or DEFAULT: torchvision's")
+    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="weights of the backbone (YOLO: of "
+                       "the first layers), or DEFAULT: ImageNet's")  # fmt: skip
+    group.add_argument("--weights", metavar="FILE_OR_URL", help="weights of the whole model, or DEFAULT: torchvision's")
     add_cfg_argument(group)
-    group.add_argument("--fine-tune", action="store_true", help="of --weights take what fits: other classes")
+    group.add_argument("--fine-tune", action="store_true", help="load only what fits from --weights: other classes")
     group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
                        help="any option of the model, as norm=frozen, freeze=2, score_thresh=0.1")  # fmt: skip
     group = parser.add_argument_group("training")

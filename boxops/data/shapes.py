@@ -31,7 +31,7 @@ class Shapes(DetectionDataset):
         length: how many images, by default 1000 for the split ``train`` and 100 for any other.
         size: side of the images in pixels, 48 or more, or (least, greatest): each side is drawn from these.
         max_objects: 1 to this many objects an image.
-        visible: the least part of an object that later ones leave visible, in 0..1.
+        visible: the smallest fraction of an object that later ones leave visible, in 0..1.
         masks, keypoints: whether samples and ``coco()`` have them.
     """
 

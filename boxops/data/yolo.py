@@ -21,8 +21,8 @@ SLACK = 0.01  # what a number may leave 0..1 by, as in ultralytics: rounding
 
 
 class Yolo(DetectionDataset):
-    """Rows ``class x y width height``, of the centre, or ``class x1 y1 x2 y2 x3 y3 ...`` of a polygon, as parts of the
-    image's sides (ultralytics, darknet; LabelImg's and CVAT's YOLO).
+    """Rows ``class x y width height``, of the centre, or ``class x1 y1 x2 y2 x3 y3 ...`` of a polygon, as fractions
+    of the image's sides (ultralytics, darknet; LabelImg's and CVAT's YOLO).
 
     ``data.yaml`` (docs.ultralytics.com, datasets/detect) or darknet's ``*.data`` says where the images of a split are,
     a folder, a list of folders or a file of names, and what the classes are called. Without one, a split is

@@ -1,4 +1,4 @@
-"""What a detector, or a result file, is worth: COCO's and Pascal VOC's average precision, ILSVRC's localization."""
+"""Evaluation of a detector or a result file: COCO's and Pascal VOC's average precision, ILSVRC's localization."""
 
 from __future__ import annotations
 

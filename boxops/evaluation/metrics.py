@@ -32,7 +32,7 @@ def measure(
     image_ids: Collection[int] | None,
     sigmas: Sequence[float] | None,
 ) -> dict[str, float]:
-    """The numbers of a metric; see :func:`coco_ap` for the arguments."""
+    """The values of a metric; see :func:`coco_ap` for the arguments."""
     if metric == "coco":
         return coco_ap(ground_truth, rows, iou_types, image_ids=image_ids, sigmas=sigmas)
     return OF_BOXES[metric](ground_truth, rows, image_ids=image_ids)

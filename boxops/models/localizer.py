@@ -30,7 +30,7 @@ class Settings:
     grid: int = 4  # S: the backbone's map is pooled to so many cells a side, as AlexNet's to 6; of 128 pixels it has 4
     channels: int = 64  # M
     hidden: int = 512
-    box_weight: float = 20.0  # of the L2 loss: squares of shares of the image are small beside a softmax loss
+    box_weight: float = 20.0  # of the L2 loss: squares of fractions of the image are small beside a softmax loss
 
 
 class Head(nn.Module):
@@ -71,7 +71,7 @@ class Localizer(Detector):
         settings: the hyperparameters.
 
     The losses are ``classification`` (softmax) and ``bbox_regression``, the squared error of (x, y, width, height) in
-    shares of the image, x and y of the middle, summed over the four: means over the images.
+    fractions of the image, x and y of the centre, summed over the four: means over the images.
 
     Every image gives one detection; its score is the class's probability, and says nothing of the box.
 

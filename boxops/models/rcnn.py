@@ -29,7 +29,7 @@ from .roi_heads import Result, Sampling, TwoMLPHead, classifier_head, sample
 
 @dataclass(frozen=True)
 class Shared(linear.Settings, Sampling):
-    """The numbers that SPP-net has too; those of the SVMs and the regressors: see linear.py."""
+    """The hyperparameters that SPP-net has too; those of the SVMs and the regressors: see linear.py."""
 
     box_fg_iou_thresh: float = 0.5  # section 2.3, as the next three
     box_bg_iou_low: float = 0.0

@@ -34,7 +34,7 @@ class Settings:
     size: int = 300
     # Pixels from a cell to the next of each map, of SSD300; None: the size over the map's side
     steps: Sequence[float] | None = (8, 16, 32, 64, 100, 300)
-    # Of each map and one beyond: shares of the size
+    # Of each map and one beyond: fractions of the size
     scales: Sequence[float] = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
     aspect_ratios: Sequence[Sequence[float]] = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
     iou_thresh: float = 0.5
@@ -57,7 +57,7 @@ class Settings:
         for k, grid in enumerate(grids):
             step = self.size / grid[0] if self.steps is None else self.steps[k]
             scale, following = self.scales[k], self.scales[k + 1]
-            cells = self.size / (step * grid[0])  # multibox_anchors takes sizes as shares of the map's height
+            cells = self.size / (step * grid[0])  # multibox_anchors takes sizes as fractions of the map's height
             ratios = [ratio for r in self.aspect_ratios[k] for ratio in (1 / r, r)]
             sizes = [scale * cells, (scale * following) ** 0.5 * cells]
             levels.append(boxops.multibox_anchors(grid, sizes, [1, *ratios], normalized=False, like=like) * step)

@@ -256,7 +256,7 @@ def darknet_yolo(cfg: str | Path, weights: Weights = None, **settings: Any) -> D
     Args:
         cfg: of YOLO v1, v2 or v3.
         weights: a .weights file of it; without one, the weights are those before training.
-        settings: numbers of :class:`Settings`.
+        settings: fields of :class:`Settings`.
 
     Raises:
         ValueError: see :class:`Darknet`, :meth:`Darknet.load` and :class:`YOLO`.

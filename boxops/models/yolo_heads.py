@@ -182,7 +182,7 @@ class Head:
         return at, winners(at, here.any(dim=1), boxes.shape[0] * boxes.shape[1], "amax")
 
     def targets(self, boxes: Tensor, anchors: Tensor, stride: tuple[float, float]) -> Tensor:
-        """[G, 4]: the centre as a share of its cell, and what the raw sides should be."""
+        """[G, 4]: the targets: the centre as a fraction of its cell, and the raw sides."""
         deltas = boxops.encode_boxes(boxes, anchors, coding=self.coding, stride=stride)
         return torch.cat([deltas[:, :2].sigmoid(), deltas[:, 2:]], dim=1)
 
@@ -233,7 +233,7 @@ class Region(Head):
 
 
 class Detection(Head):
-    """v1's: sides as shares of the image, and one set of classes for all boxes of a cell; detection_layer.c.
+    """v1's: sides as fractions of the image's, and one set of classes for all boxes of a cell; detection_layer.c.
 
     The losses are half of equation 3 of its paper."""
 

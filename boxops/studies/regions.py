@@ -64,7 +64,9 @@ the same command and --resume."""
     parser.add_argument("--test-images", type=int, metavar="N", help="held-out images to time (20)")
     group = parser.add_argument_group("model")
     group.add_argument("--backbone", default="mobilenet_v2", metavar="NAME", help="mobilenet_v2, alexnet or vgg16")
-    group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="the backbone's, or DEFAULT: of ImageNet")
+    group.add_argument(
+        "--backbone-weights", metavar="FILE_OR_URL", help="weights of the backbone, or DEFAULT: ImageNet's"
+    )
     group.add_argument("--size", type=int, help="the images' shorter side (by model)")
     group.add_argument("--proposals", metavar="METHOD", help="selective_search_fast, or another one of boxops study "
                        "proposals; not Faster R-CNN's")  # fmt: skip

@@ -76,7 +76,7 @@ command and --resume."""
     group.add_argument("--size", type=int, help="side of the input (by model)")
     group.add_argument("--cfg", metavar="FILE", help="darknet's network of a YOLO")
     group.add_argument("--weights", metavar="FILE_OR_URL", help="begin with these, as in boxops train")
-    group.add_argument("--fine-tune", action="store_true", help="of --weights take what fits: other classes")
+    group.add_argument("--fine-tune", action="store_true", help="load only what fits from --weights: other classes")
     group.add_argument("--backbone-weights", metavar="FILE_OR_URL", help="as in boxops train")
     group.add_argument("--set", type=key_value, action="append", default=[], metavar="KEY=VALUE",
                        help="any option of the model, as in boxops train")  # fmt: skip

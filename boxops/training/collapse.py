@@ -44,7 +44,7 @@ class Collapse:
     @contextmanager
     def watch(self, model: nn.Module) -> Iterator[None]:
         """Looks at all that the model, called inside, detects."""
-        tops: list[list[float]] = []  # the surest box of each image that has one, in shares of its width and height
+        tops: list[list[float]] = []  # of each image with detections the highest-scoring box, over its width and height
         images = 0
 
         def look(_: nn.Module, inputs: tuple[Any, ...], detections: Any) -> None:

@@ -26,7 +26,7 @@ def test_stages_of_torchvisions_detectors(monkeypatch):
     seen = {(row["job"], row["stage"]) for row in rows if row["torchvision"] > 0 and row["patched"] > 0}
     both = {"anchors", "proposals", "RoI pooling", "all"}
     assert {stage for job, stage in seen if job == "inference"} >= both | {"postprocessing", "mask pasting"}
-    assert {stage for job, stage in seen if job == "training, forward"} >= both | {"matching", "codes", "mask targets"}
+    assert {stage for job, stage in seen if job == "training, forward"} >= both | {"matching", "deltas", "mask targets"}
 
 
 @pytest.mark.slow
