@@ -79,10 +79,9 @@ ON_THE_CPU = [backends.NUMPY, backends.TORCH]
 @pytest.mark.parametrize("op", IDS)
 def test_ids_that_are_not_whole_are_refused_on_the_cpu(op, value):
     name = calls_with_ids(np.random.default_rng(0))[op][0]
-    name = "labels" if op == "nms_padded" else name  # as the kernels call them yet
     place = {"labels_list": "[0]"}.get(name, "")
     words = f"{op}: expected {name}{place} that are whole numbers, got {value if value == value else 'nan'} at "
-    words += "[0, 3]" if name == "labels" else "3"
+    words += "[0, 3]" if op == "nms_padded" else "3"
 
     def spoilt(ids, dtype):
         ids = ids.astype(dtype)
