@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from boxops.ops.backend import backend
+from numpy import ndarray
+
+from boxops.ops.backend import backend, numpy_ops
 
 Array = TypeVar("Array")
 
@@ -43,8 +45,8 @@ def linear_sum_assignment(
     Source: Jonker, Volgenant, A shortest augmenting path algorithm for dense and sparse linear assignment problems,
     Computing 1987; Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II.
     """
-    op = "linear_sum_assignment"
-    ops = backend(op, cost) if offsets is None else backend(op, cost, offsets)
+    plain = offsets is None and type(cost) is ndarray
+    ops = numpy_ops if plain else backend("linear_sum_assignment", cost, offsets)
     return ops.linear_sum_assignment(cost, maximize, offsets, on_invalid)
 
 

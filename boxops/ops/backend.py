@@ -19,6 +19,11 @@ except ImportError as error:
     ) from error
 
 
+# Where a call takes less than a microsecond the op itself looks whether its first array is NumPy's, since `backend` takes
+# as long as a kernel.
+numpy_ops = _numpy_ops
+
+
 class _DLPackOps:
     """The ops over DLPack, with results handed back to the framework that the input came from."""
 
@@ -83,6 +88,13 @@ def backend(op: str, first: Any, second: Any = None, *more: Any) -> Any:
         if torch is not None and isinstance(other, torch.Tensor):
             raise TypeError(f"{op}: expected arrays of one kind, got {type(first).__name__} and Tensor")
     return _numpy_ops if isinstance(first, ndarray) else _DLPackOps(op, first)
+
+
+def check_kind(op: str, name: str, value: Any) -> None:
+    """An array that comes to the binding for NumPy beside NumPy arrays."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        raise TypeError(f"{op}: expected arrays of one kind, got ndarray and Tensor")
 
 
 # Plain arguments. Numbers may also come as an array or tensor of one element, lists and pairs as an array.

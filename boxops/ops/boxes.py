@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_pair
+from numpy import ndarray
+
+from boxops.ops.backend import backend, check_pair, numpy_ops
 
 Array = TypeVar("Array")
 
@@ -25,7 +27,8 @@ def box_area(boxes: Array, fmt: str = "xyxy") -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or ``fmt`` is unknown.
     """
-    return backend("box_area", boxes).box_area(boxes, fmt)
+    ops = numpy_ops if type(boxes) is ndarray else backend("box_area", boxes)
+    return ops.box_area(boxes, fmt)
 
 
 def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
@@ -43,7 +46,8 @@ def box_convert(boxes: Array, in_fmt: str, out_fmt: str) -> Array:
     Raises:
         ValueError: the last dim is not 4, the dtype is not real, or a format is unknown.
     """
-    return backend("box_convert", boxes).box_convert(boxes, in_fmt, out_fmt)
+    ops = numpy_ops if type(boxes) is ndarray else backend("box_convert", boxes)
+    return ops.box_convert(boxes, in_fmt, out_fmt)
 
 
 def clip_boxes_to_image(boxes: Array, size: tuple[int, int]) -> Array:
@@ -81,4 +85,5 @@ def remove_small_boxes(boxes: Array, min_size: float) -> Any:
     Raises:
         ValueError: boxes are not ``[N, 4]``, the dtype is not real, or ``min_size`` is NaN.
     """
-    return backend("remove_small_boxes", boxes).remove_small_boxes(boxes, min_size)
+    ops = numpy_ops if type(boxes) is ndarray else backend("remove_small_boxes", boxes)
+    return ops.remove_small_boxes(boxes, min_size)

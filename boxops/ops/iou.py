@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_number
+from numpy import ndarray
+
+from boxops.ops.backend import backend, check_choice, check_number, numpy_ops
 
 Array = TypeVar("Array")
 
@@ -30,7 +32,8 @@ def box_iou(boxes1: Array, boxes2: Array, fmt: str = "xyxy", *, paired: bool = F
         ValueError: shapes do not fit, a dtype is not real, devices differ, or ``fmt`` is unknown.
         TypeError: the two are not arrays of one kind.
     """
-    return backend("box_iou", boxes1, boxes2).box_iou(boxes1, boxes2, fmt, paired)
+    ops = numpy_ops if type(boxes1) is ndarray else backend("box_iou", boxes1, boxes2)
+    return ops.box_iou(boxes1, boxes2, fmt, paired)
 
 
 def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
@@ -39,7 +42,8 @@ def box_ioa(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = F
     This is detectron2's ``pairwise_ioa``; for COCO's crowd rule pass the crowd boxes first.
     Arguments, result and errors as for :func:`box_iou`; 0 where the second box has no area.
     """
-    return backend("box_ioa", boxes1, boxes2).box_ioa(boxes1, boxes2, fmt, paired)
+    ops = numpy_ops if type(boxes1) is ndarray else backend("box_ioa", boxes1, boxes2)
+    return ops.box_ioa(boxes1, boxes2, fmt, paired)
 
 
 def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", paired: bool = False) -> Array:
@@ -48,7 +52,8 @@ def generalized_box_iou(boxes1: Array, boxes2: Array, *, fmt: str = "xyxy", pair
     Arguments and errors as for :func:`box_iou`. A NaN box gives NaN, so that a diverged regression shows.
     Source: Rezatofighi et al., CVPR 2019, section 3.
     """
-    return backend("generalized_box_iou", boxes1, boxes2).generalized_box_iou(boxes1, boxes2, fmt, paired)
+    ops = numpy_ops if type(boxes1) is ndarray else backend("generalized_box_iou", boxes1, boxes2)
+    return ops.generalized_box_iou(boxes1, boxes2, fmt, paired)
 
 
 def distance_box_iou(
@@ -59,7 +64,8 @@ def distance_box_iou(
     ``eps``, >= 0 and finite, is added to that diagonal. Other arguments and errors as for :func:`box_iou`; a NaN box
     gives NaN. Source: Zheng et al., AAAI 2020, equation 7.
     """
-    return backend("distance_box_iou", boxes1, boxes2).distance_box_iou(boxes1, boxes2, eps, fmt, paired)
+    ops = numpy_ops if type(boxes1) is ndarray else backend("distance_box_iou", boxes1, boxes2)
+    return ops.distance_box_iou(boxes1, boxes2, eps, fmt, paired)
 
 
 def complete_box_iou(
@@ -72,7 +78,8 @@ def complete_box_iou(
     torchvision.
     Source: Zheng et al., AAAI 2020, equations 9 to 11.
     """
-    return backend("complete_box_iou", boxes1, boxes2).complete_box_iou(boxes1, boxes2, eps, fmt, paired)
+    ops = numpy_ops if type(boxes1) is ndarray else backend("complete_box_iou", boxes1, boxes2)
+    return ops.complete_box_iou(boxes1, boxes2, eps, fmt, paired)
 
 
 def _loss(measure: str, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn, TypeVar
 
-from boxops.ops.backend import backend
+from numpy import ndarray
+
+from boxops.ops.backend import backend, numpy_ops
 from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
@@ -30,7 +32,8 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> Array:
         ValueError: shapes do not fit, a dtype is not real, devices differ, or the threshold is negative or NaN.
         TypeError: boxes and scores are not arrays of one kind.
     """
-    return backend("nms", boxes, scores).nms(boxes, scores, iou_threshold)
+    ops = numpy_ops if type(boxes) is ndarray else backend("nms", boxes, scores)
+    return ops.nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) -> Array:
@@ -51,7 +54,8 @@ def batched_nms(boxes: Array, scores: Array, idxs: Array, iou_threshold: float) 
         ValueError, TypeError: as :func:`nms`. On the CPU also for ``idxs`` that are fractions, NaN or infinite; on
             CUDA, where a check would have to wait, these are ids like others, and all NaN are one group.
     """
-    return backend("batched_nms", boxes, scores, idxs).batched_nms(boxes, scores, idxs, iou_threshold)
+    ops = numpy_ops if type(boxes) is ndarray else backend("batched_nms", boxes, scores, idxs)
+    return ops.batched_nms(boxes, scores, idxs, iou_threshold)
 
 
 @renamed(labels="idxs")

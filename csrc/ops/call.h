@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <array>
-#include <memory>
+#include <cstddef>
 #include <string>
 
 #include <boxops/array.h>
 #include <boxops/types.h>
+#include "common/scratch.h"
 #include "ops/cuda_runtime.h"
 
 namespace boxops {
@@ -77,10 +78,11 @@ class Call {
       }
     };
     if (this->on_cpu()) {
-      const std::unique_ptr<char[]> memory(new char[offsets[n]]);
-      for (size_t i = 0; i < n; ++i) to[i] = memory.get() + offsets[i];
+      Scratch<std::max_align_t, 2048> memory(offsets[n] / static_cast<int64_t>(sizeof(std::max_align_t)));
+      char* const begin = reinterpret_cast<char*>(memory.data());
+      for (size_t i = 0; i < n; ++i) to[i] = begin + offsets[i];
       count = on_cpu(to, framework_.parallel());
-      take(memory.get(),
+      take(begin,
            [](void* out, const char* from, int64_t bytes) { std::copy_n(from, bytes, static_cast<char*>(out)); });
       return outputs;
     }

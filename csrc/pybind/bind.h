@@ -21,6 +21,7 @@ class DLPack : public Framework {
   const Parallel& parallel() override;
   void* stream(Device) override { return stream_; }
   virtual py::object to_object(const Array& array);
+  virtual bool is_numpy() const { return false; }
 
   // A view of a NumPy array, or of what an object's __dlpack__ gives; TypeError for anything else.
   // What it shows lives as long as the object; with `keep`, as long as the Array.
@@ -39,6 +40,7 @@ class Numpy final : public DLPack {
   ~Numpy() override;
   Array empty(const Dims& sizes, DType dtype, Device device) override;
   py::object to_object(const Array& array) override;
+  bool is_numpy() const override { return true; }
 
  private:
   // Without an owner for each, which takes longer than a small op: letting it go asks for the GIL.

@@ -62,7 +62,9 @@ Value take(const Op& op, const Argument& argument, const DLPack& framework, py::
   if (argument.optional && value.is_none()) return {};
   switch (argument.kind) {
     case Kind::kNone: break;
-    case Kind::kArray: return framework.to_array(op.name, value);
+    case Kind::kArray:
+      if (framework.is_numpy() && !py::isinstance<py::array>(value)) checked("check_kind", op, argument, value);
+      return framework.to_array(op.name, value);
     case Kind::kArrays: {
       std::vector<Array> arrays;
       // Kept, since nobody else may hold an item while the op runs: another thread can change the list.

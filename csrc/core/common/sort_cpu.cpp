@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/isa.h"
+#include "common/scratch.h"
 
 namespace boxops {
 constexpr int64_t kFew = 128;  // up to so many, comparing all with all is faster than digits
@@ -70,7 +71,8 @@ void order_of(const uint64_t* keys, int64_t n, int64_t* order) {
   const int digits = n < 20000 ? 2 : 3;
   const int width = width_of(differing), dropped = std::max(0, width - std::min(32, digits * digit_bits(n)));
   const uint64_t mask = differing >> dropped;
-  std::vector<uint32_t> narrow(std::max(n, kFew), std::numeric_limits<uint32_t>::max());
+  Scratch<uint32_t> narrow(std::max(n, kFew));
+  std::fill(narrow.data() + n, narrow.data() + std::max(n, kFew), std::numeric_limits<uint32_t>::max());
   for (int64_t i = 0; i < n; ++i) narrow[i] = static_cast<uint32_t>(keys[i] >> dropped & mask);
   const bool equal = n <= kFew ? BOXOPS_BY_ISA(order_of_few)(narrow.data(), n, order)
                      : n <= std::numeric_limits<uint32_t>::max()

@@ -19,6 +19,46 @@ struct alignas(64) Shelf {
   T x1[kLanes] = {}, y1[kLanes] = {}, x2[kLanes] = {}, y2[kLanes] = {}, area[kLanes] = {};
 };
 
+// A std::vector of them, but for the first few, which lie in the object: an allocation takes as long as a small NMS.
+template <class T>
+class Shelves {
+ public:
+  Shelves() { emplace_back(); }
+  Shelves(const Shelves&) = delete;
+  Shelves& operator=(const Shelves&) = delete;
+
+  int64_t size() const { return size_; }
+  const Shelf<T>& operator[](int64_t i) const { return data_[i]; }
+  Shelf<T>& operator[](int64_t i) { return data_[i]; }
+  void emplace_back() {
+    if (!grown_ && size_ < kFew) new (few() + size_) Shelf<T>();
+    else grow(0), many_.emplace_back(), data_ = many_.data();
+    ++size_;
+  }
+  // Empty, with room for so many.
+  void reset(int64_t room) {
+    grow(room);
+    many_.clear();
+    data_ = many_.data(), size_ = 0;
+  }
+
+ private:
+  static constexpr int64_t kFew = 2;
+
+  Shelf<T>* few() { return reinterpret_cast<Shelf<T>*>(few_); }
+  void grow(int64_t room) {
+    many_.reserve(std::max<int64_t>(room, 8));
+    if (!grown_) many_.assign(few(), few() + size_);
+    grown_ = true;
+  }
+
+  alignas(64) unsigned char few_[kFew * sizeof(Shelf<T>)];
+  std::vector<Shelf<T>> many_;
+  Shelf<T>* data_ = few();
+  int64_t size_ = 0;
+  bool grown_ = false;  // they are in many_
+};
+
 }  // namespace boxops::BOXOPS_ISA
 
 #include "nms/kept_grid.inl"
@@ -30,14 +70,10 @@ class KeptBoxes {
   using T = typename R::Scalar;
 
  public:
-  // Of n candidates.
-  KeptBoxes(T threshold, int64_t n)
+  explicit KeptBoxes(T threshold)
       : threshold_(threshold),
         lower_(threshold * (T(1) - 8 * std::numeric_limits<T>::epsilon())),
-        grid_(R::side_ratio(static_cast<double>(threshold)), sizeof(T) == 4 ? 1e-5 : 1e-12) {
-    shelves_.reserve(std::min<int64_t>(blocks_of(n, kLanes), 8));
-    shelves_.emplace_back();
-  }
+        grid_(R::side_ratio(static_cast<double>(threshold)), sizeof(T) == 4 ? 1e-5 : 1e-12) {}
 
   int64_t count() const { return count_; }
 
@@ -45,8 +81,7 @@ class KeptBoxes {
   int64_t find(const R& box, int64_t since = 0) const {
     int64_t found = -1;
     if (!gridded() || is_tiny(box)) {
-      const int64_t shelves = static_cast<int64_t>(shelves_.size());
-      for (int64_t s = gridded() ? 0 : since / kLanes; s < shelves; ++s)
+      for (int64_t s = gridded() ? 0 : since / kLanes; s < shelves_.size(); ++s)
         if ((found = find_on(s, box)) >= 0) break;
     } else {
       grid_.search(as_double(box), static_cast<double>(box.area), static_cast<double>(threshold_), since,
@@ -64,7 +99,7 @@ class KeptBoxes {
 
   // Whether one suppresses this box, the measures of which overflow.
   bool any_suppresses_huge(const R& box) const {
-    for (int64_t place = 0; place < static_cast<int64_t>(shelves_.size()) * kLanes; ++place) {
+    for (int64_t place = 0; place < shelves_.size() * kLanes; ++place) {
       const Shelf<T>& s = shelves_[place / kLanes];
       const int i = static_cast<int>(place % kLanes);
       if (s.area[i] > T(0) && s.x1[i] < box.x2 && box.x1 < s.x2[i] && s.y1[i] < box.y2 && box.y1 < s.y2[i] &&
@@ -124,7 +159,7 @@ class KeptBoxes {
     };
     std::vector<Filed> filed;
     filed.reserve(count_);
-    for (int64_t place = 0; place < static_cast<int64_t>(shelves_.size()) * kLanes; ++place) {
+    for (int64_t place = 0; place < shelves_.size() * kLanes; ++place) {
       const Shelf<T>& s = shelves_[place / kLanes];
       const int64_t i = place % kLanes;
       if (!(s.area[i] > T(0))) continue;
@@ -139,14 +174,13 @@ class KeptBoxes {
     std::vector<int64_t> order(count_);
     for (int64_t i = 0; i < count_; ++i) buckets[i] = grid_.bucket_of(as_double(filed[i].box));
     cpu::order_of(buckets.data(), count_, order.data());
-    shelves_.clear(), owners_.clear();
-    shelves_.reserve(room / 8);
+    shelves_.reset(room / 8), owners_.clear();
     for (const int64_t i : order) put(filed[i].box, filed[i].owner, stamp);
   }
 
   void put(const R& box, int64_t owner, int64_t stamp) {
     const int64_t place = gridded() ? grid_.file(as_double(box), stamp, is_tiny(box)) : count_;
-    if (place / kLanes == static_cast<int64_t>(shelves_.size())) shelves_.emplace_back();
+    if (place / kLanes == shelves_.size()) shelves_.emplace_back();
     Shelf<T>& s = shelves_[place / kLanes];
     const int64_t i = place % kLanes;
     s.x1[i] = box.x1, s.y1[i] = box.y1, s.x2[i] = box.x2, s.y2[i] = box.y2, s.area[i] = box.area;
@@ -198,7 +232,7 @@ class KeptBoxes {
 
   T threshold_, lower_;
   int64_t count_ = 0;
-  std::vector<Shelf<T>> shelves_;
+  Shelves<T> shelves_;
   KeptGrid grid_;
   std::vector<int64_t> owners_;  // by place: which box of `whole_`, if corners say too little
   std::vector<R> whole_;         // as they were kept

@@ -9,6 +9,7 @@
 
 #include "common/blocks.h"
 #include "common/isa.h"
+#include "common/scratch.h"
 #include "common/sort.h"
 #include "nms/candidates.h"
 
@@ -18,28 +19,21 @@
 namespace boxops::cpu {
 namespace {
 
-// The n candidates of one image by falling score; candidate(i), rising: the index of the i-th.
+// Writes the n candidates of one image by falling score; candidate(i), rising: the index of the i-th.
 template <class Candidate>
-std::vector<int64_t> rank(const NmsInput& input, int64_t batch, int64_t n, Candidate candidate) {
-  std::vector<uint64_t> keys(n);
-  std::vector<int64_t> order(n);
+void rank(const NmsInput& input, int64_t batch, int64_t n, Candidate candidate, int64_t* ranked) {
+  Scratch<uint64_t> keys(n);
   for (int64_t i = 0; i < n; ++i) keys[i] = score_key(input.scores, batch, candidate(i));
-  order_of(keys.data(), n, order.data());
-  for (int64_t& i : order) i = candidate(i);
-  return order;
-}
-
-std::vector<int64_t> rank_all(const NmsInput& input, int64_t batch) {
-  return rank(input, batch, input.boxes.count, [](int64_t i) { return i; });
+  order_of(keys.data(), n, ranked);
+  for (int64_t i = 0; i < n; ++i) ranked[i] = candidate(ranked[i]);
 }
 
 // Reads which of the ranked boxes are kept, at most `limit` of each group.
 template <class R>
-void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked, typename R::Scalar threshold,
+void suppress(const NmsInput& input, int64_t batch, const int64_t* ranked, int64_t n, typename R::Scalar threshold,
               int64_t limit, bool* keep, const Parallel& parallel) {
-  const int64_t n = static_cast<int64_t>(ranked.size());
   const auto greedy = BOXOPS_BY_ISA(greedy<R>);
-  if (!input.has_groups) return greedy({input.boxes, batch, ranked.data()}, n, threshold, limit, keep, parallel);
+  if (!input.has_groups) return greedy({input.boxes, batch, ranked}, n, threshold, limit, keep, parallel);
 
   // Groups one after another, each by falling score; place[i]: the rank of the i-th box there.
   std::vector<uint64_t> keys(n);
@@ -64,22 +58,25 @@ void suppress(const NmsInput& input, int64_t batch, const std::vector<int64_t>& 
   for (int64_t i = 0; i < n; ++i) keep[place[i]] = kept[i];
 }
 
-// Suppresses the ranked candidates and writes the first `limit` kept to `out`.
-template <class R>
-int64_t keep_first(const NmsInput& input, int64_t batch, const std::vector<int64_t>& ranked,
-                   typename R::Scalar threshold, int64_t limit, int64_t* out, const Parallel& parallel) {
-  std::vector<uint8_t> flags(ranked.size(), 0);
-  bool* keep = reinterpret_cast<bool*>(flags.data());
-  suppress<R>(input, batch, ranked, threshold, limit, keep, parallel);
+// Suppresses n candidates and writes the first `limit` kept to `out`.
+template <class R, class Candidate>
+int64_t keep_first(const NmsInput& input, int64_t batch, int64_t n, Candidate candidate, typename R::Scalar threshold,
+                   int64_t limit, int64_t* out, const Parallel& parallel) {
+  Scratch<int64_t> ranked(n);
+  Scratch<bool> keep(n);
+  std::fill_n(keep.data(), n, false);
+  rank(input, batch, n, candidate, ranked.data());
+  suppress<R>(input, batch, ranked.data(), n, threshold, limit, keep.data(), parallel);
   int64_t count = 0;
-  for (size_t i = 0; i < ranked.size() && count < limit; ++i)
+  for (int64_t i = 0; i < n && count < limit; ++i)
     if (keep[i]) out[count++] = ranked[i];
   return count;
 }
 
 template <class R>
 int64_t keep_all(const NmsInput& input, typename R::Scalar threshold, int64_t* out, const Parallel& parallel) {
-  return keep_first<R>(input, 0, rank_all(input, 0), threshold, input.boxes.count, out, parallel);
+  const int64_t n = input.boxes.count;
+  return keep_first<R>(input, 0, n, [](int64_t i) { return i; }, threshold, n, out, parallel);
 }
 
 }  // namespace
@@ -107,12 +104,12 @@ void nms_padded(const NmsInput& input, double iou_threshold, const PaddedOptions
         std::vector<int64_t> candidates;
         for (int64_t i = 0; options.has_score_threshold && i < input.boxes.count; ++i)
           if (score_exceeds(input.scores, b, i, options.score_threshold)) candidates.push_back(i);
-        const auto ranked = options.has_score_threshold ? rank(input, b, static_cast<int64_t>(candidates.size()),
-                                                               [&](int64_t i) { return candidates[i]; })
-                                                        : rank_all(input, b);
+        const bool all = !options.has_score_threshold;
+        const auto candidate = [&](int64_t i) { return all ? i : candidates[i]; };
+        const int64_t n = all ? input.boxes.count : static_cast<int64_t>(candidates.size());
         int64_t* out = indices + b * options.max_output;
-        counts[b] =
-            keep_first<Ranked<T>>(input, b, ranked, static_cast<T>(iou_threshold), options.max_output, out, Serial());
+        counts[b] = keep_first<Ranked<T>>(input, b, n, candidate, static_cast<T>(iou_threshold), options.max_output,
+                                          out, Serial());
         std::fill(out + counts[b], out + options.max_output, -1);
       }
     });

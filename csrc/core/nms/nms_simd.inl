@@ -17,7 +17,7 @@ class Greedy {
 
  public:
   Greedy(const RankedBoxes<R>& boxes, int64_t n, T threshold, int64_t limit, bool* keep)
-      : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold, n) {}
+      : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
 
   void run(const Parallel& parallel) {
     constexpr int64_t kStretch = 1 << 14, kVeryMany = 1 << 19;
