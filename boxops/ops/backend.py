@@ -19,8 +19,8 @@ except ImportError as error:
     ) from error
 
 
-# Where a call takes less than a microsecond the op itself looks whether its first array is NumPy's, since `backend` takes
-# as long as a kernel.
+# Where a call takes less than a microsecond the op itself looks whether its first array is NumPy's: `backend` takes as
+# long as a kernel.
 numpy_ops = _numpy_ops
 
 
