@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import boxops
 
 HERE = pathlib.Path(__file__).parent / "cpp"
 CSRC = HERE.parent.parent / "csrc"
+PAGE = (CSRC.parent / "docs" / "cpp.md").read_text()
 # Of the core, what the programs call: the rest would be compiled three times to be left out when it is linked.
 CALLED = ("boxes/boxes", "common/copy", "common/isa", "common/sort", "iou/iou", "nms/nms")
 SANITIZERS = {"tsan": ["-fsanitize=thread"], "asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]}
@@ -65,6 +67,36 @@ def test_without_python_and_past_32_bits(program):
     if done.returncode == 77:
         pytest.skip(done.stdout)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+def test_ops_by_name(tmp_path):
+    """On the package's library; what it keeps to itself of ops/ is compiled for the program's own op."""
+    library = pathlib.Path(boxops.__file__).parent / "lib"
+    if not (library / "libboxops.so").exists():
+        pytest.skip("the emulator has no libboxops")
+    own = [CSRC / source for source in ("ops/call.cpp", "ops/check.cpp", "core/common/isa_cpu.cpp")]
+    objects = compile_all([HERE / "registry_test.cpp", *own], tmp_path, ["-O0", f"-I{CSRC}"])
+    link = ["-L", library, "-lboxops", f"-Wl,-rpath,{library}", "-o", tmp_path / "registry_test"]
+    subprocess.run(["g++", *objects, *link], check=True, timeout=120)
+    done = run(tmp_path / "registry_test")
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
+
+
+def test_page_shows_what_is_tried():
+    code = re.search(r"bind all ops at once.*?```cpp\n(.*?)```", PAGE, re.DOTALL)[1]
+    assert code in (HERE / "registry_test.cpp").read_text()
+
+
+@pytest.mark.parametrize(("language", "standard"), [("c++", "c++17"), ("c", "c99")])
+def test_first_code_of_the_page_compiles(language, standard, tmp_path):
+    code = re.search(rf"```{language.replace('+', 'p')}\n(.*?)```", PAGE, re.DOTALL)[1]
+    includes = "".join(line for line in code.splitlines(True) if line.startswith("#"))
+    arguments = "int64_t n, float* corners, float* scores, float* confidences, int64_t* keep"
+    source = tmp_path / "page"
+    source.write_text(f"{includes}\nvoid page({arguments}) {{ {{\n{code.removeprefix(includes)}}} }}")
+    command = ["g++", "-x", language, f"-std={standard}", "-fsyntax-only", f"-I{CSRC / 'include'}"]
+    headers = ["-include", "stdio.h", "-include", "boxops/boxops_c.h"]
+    subprocess.run([*command, *headers, source], check=True, timeout=120)
 
 
 def sanitized(program, variant, *arguments):

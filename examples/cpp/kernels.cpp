@@ -15,7 +15,7 @@ int main() {
 
   int64_t keep[3];
   const boxops::NmsInput input{boxes, boxops::Scalars::contiguous(scores, 3), false, {}};
-  const int64_t kept = boxops::cpu::nms<float>(input, 0.4f, keep, boxops::own_threads());
+  const int64_t kept = boxops::cpu::nms(input, 0.4, keep, boxops::own_threads());
 
   std::printf("boxops %s: iou %g, kept %d: %d %d\n", BOXOPS_VERSION, iou[1], int(kept), int(keep[0]), int(keep[1]));
 }

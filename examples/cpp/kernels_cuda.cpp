@@ -18,8 +18,8 @@ int main() {
   const boxops::NmsInput input{
       boxops::Boxes::contiguous(device, 3), boxops::Scalars::contiguous(device + 12, 3), false, {}};
   void* workspace;
-  cudaMalloc(&workspace, boxops::cuda::nms_workspace(input, 3, false));
-  const int error = boxops::cuda::nms<float>(input, 0.4f, keep, keep + 3, workspace, nullptr);
+  cudaMalloc(&workspace, boxops::cuda::nms_workspace(input, 3));
+  const int error = boxops::cuda::nms(input, 0.4, keep, keep + 3, workspace, nullptr);
 
   int64_t kept[4];
   cudaMemcpy(kept, keep, sizeof(kept), cudaMemcpyDeviceToHost);

@@ -1,6 +1,7 @@
 // All ops on fixed pseudo-random inputs: prints a digest of each result's bits. Every compiler, processor and
 // instruction set (BOXOPS_ISA) prints the same lines, but for those that say libm, whose exp and log are the
 // platform's.
+#include <array>
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
@@ -40,10 +41,7 @@ static int64_t integer(int64_t below) { return static_cast<int64_t>(random_bits(
 
 template <class T>
 Array filled(const Dims& sizes, const std::function<double(int64_t)>& value) {
-  constexpr DType dtype = std::is_same_v<T, float>    ? DType::kFloat32
-                          : std::is_same_v<T, double> ? DType::kFloat64
-                                                      : DType::kInt64;
-  Array a = host.empty(sizes, dtype, {});
+  Array a = host.empty(sizes, dtype_of<T>(), {});
   for (int64_t i = 0; i < a.numel(); ++i) a.as<T>()[i] = static_cast<T>(value(i));
   return a;
 }
@@ -65,7 +63,7 @@ static Array image_of(Array a) {
 
 // Boxes of many sizes in a square of 400; one in 32 is degenerate, not finite or huge.
 template <class T>
-Array boxes_of(const Dims& sizes) {
+Array random_boxes(const Dims& sizes) {
   double box[4] = {};
   return filled<T>(sizes, [&](int64_t i) {
     if (i % 4 == 0) {
@@ -79,7 +77,7 @@ Array boxes_of(const Dims& sizes) {
   });
 }
 template <class T>
-Array rotated_of(int64_t n) {
+Array random_rotated(int64_t n) {
   return filled<T>({n, 5}, [](int64_t i) {
     return i % 5 < 2 ? uniform(0, 200) : i % 5 < 4 ? uniform(2, 60) : integer(4) ? uniform(-180, 180) : 90;
   });
@@ -107,6 +105,13 @@ uint64_t digest(uint64_t hash, const std::tuple<A...>& all) {
   return hash;
 }
 
+template <class Enum>
+std::array<Enum, kNames<Enum>.size()> all() {
+  std::array<Enum, kNames<Enum>.size()> values;
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<Enum>(i);
+  return values;
+}
+
 static const char* type;
 template <class R>
 void print(const char* name, const R& result) {
@@ -115,14 +120,14 @@ void print(const char* name, const R& result) {
 
 template <class T>
 void overlaps() {
-  const Array a = boxes_of<T>({150, 4}), b = boxes_of<T>({333, 4}), grad = uniforms<T>({150, 333}, -1, 1);
-  const char* names[] = {"iou", "ioa", "giou", "diou", "ciou"};
-  for (int64_t measure = 0; measure < 5; ++measure) {
-    print(names[measure], ops::iou(host, a, b, measure, false, 0, 0, 1e-7));
-    print(names[measure], ops::iou(host, a, a, measure, true, 1, 1e-7, 0));
-    print(names[measure], ops::iou_backward(host, grad, a, b, measure, false, 2, 0, 1e-7));
+  const Array a = random_boxes<T>({150, 4}), b = random_boxes<T>({333, 4}), grad = uniforms<T>({150, 333}, -1, 1);
+  for (const Measure measure : all<Measure>()) {
+    const char* name = kNames<Measure>[static_cast<size_t>(measure)];
+    print(name, ops::iou(host, a, b, measure, false, Format::kXYXY, 1e-7, false));
+    print(name, ops::iou(host, a, a, measure, true, Format::kXYWH, 1e-7, true));
+    print(name, ops::iou_backward(host, grad, a, b, measure, false, Format::kCXCYWH, 1e-7, false));
   }
-  const Array r = rotated_of<T>(200), s = rotated_of<T>(300), scores = uniforms<T>({300}, 0, 1);
+  const Array r = random_rotated<T>(200), s = random_rotated<T>(300), scores = uniforms<T>({300}, 0, 1);
   print("rotated_box_iou", ops::rotated_box_iou(host, r, s, false));
   print("rotated_nms", ops::rotated_nms(host, s, scores, 0.2));
 }
@@ -130,40 +135,41 @@ void overlaps() {
 template <class T>
 void suppression() {
   const int64_t n = 4000;
-  const Array boxes = boxes_of<T>({n, 4}), labels = integers({n}, 5);
+  const Array boxes = random_boxes<T>({n, 4}), labels = integers({n}, 5);
   const Array scores = filled<T>({n}, [](int64_t) { return static_cast<double>(integer(1500)) / 1500; });
   for (const double t : {0.0, 0.3, 0.5, 0.9}) {
     print("nms", ops::nms(host, boxes, scores, t));
     print("batched_nms", ops::batched_nms(host, boxes, scores, labels, t));
     print("nms_padded", ops::nms_padded(host, image_of(boxes), image_of(scores), t, 100, image_of(labels), 0.1));
   }
-  for (const int64_t method : {0, 1})
+  for (const SoftNmsMethod method : all<SoftNmsMethod>())
     print("soft_nms", ops::soft_nms(host, boxes, scores, 0.3, method, 0.5, 0.01, labels));
-  const std::vector<Array> all{boxes_of<T>({300, 4}), boxes_of<T>({200, 4})};
+  const std::vector<Array> both{random_boxes<T>({300, 4}), random_boxes<T>({200, 4})};
   const std::vector<Array> their_scores{uniforms<T>({300}, 0, 1), uniforms<T>({200}, 0, 1)};
   const std::vector<Array> their_labels{integers({300}, 3), integers({200}, 3)};
-  for (int64_t kind = 0; kind < 4; ++kind)
+  for (const Confidence confidence : all<Confidence>())
     print("weighted_boxes_fusion",
-          ops::weighted_boxes_fusion(host, all, their_scores, their_labels, {1, 2}, 0.5, 0.05, kind, false));
-  const Array of_two = boxes_of<T>({2, 500, 4}), class_scores = uniforms<T>({2, 500, 7}, 0, 1);
+          ops::weighted_boxes_fusion(host, both, their_scores, their_labels, {1, 2}, 0.5, 0.05, confidence, false));
+  const Array of_two = random_boxes<T>({2, 500, 4}), class_scores = uniforms<T>({2, 500, 7}, 0, 1);
   print("detect", ops::detect(host, of_two, class_scores, 0.3, 0.5, 100, 50, 2.0, false));
   const Array logits = uniforms<T>({2, 700}, -6, 6), deltas = uniforms<T>({2, 700, 4}, -1, 1);
   print("generate_proposals",
-        ops::generate_proposals(host, logits, deltas, boxes_of<T>({700, 4}), {500, 200}, {300, 400, 400, 300}, 300, 100,
-                                0.7, 0.1, 1, {1, 1, 1, 1}, 4.135));
+        ops::generate_proposals(host, logits, deltas, random_boxes<T>({700, 4}), {500, 200}, {300, 400, 400, 300}, 300,
+                                100, 0.7, 0.1, 1, {1, 1, 1, 1}, 4.135));
 }
 
 template <class T>
 void assignment() {
-  const Array anchors = boxes_of<T>({3000, 4}), gt = boxes_of<T>({40, 4});
-  print("match_max_iou",
-        ops::match_max_iou(host, anchors, gt, 0.5, 0.3, true, std::nullopt, boxes_of<T>({5, 4}), std::nullopt, 0.5));
+  const Array anchors = random_boxes<T>({3000, 4}), gt = random_boxes<T>({40, 4});
+  print("match_max_iou", ops::match_max_iou(host, anchors, gt, 0.5, 0.3, true, std::nullopt, random_boxes<T>({5, 4}),
+                                            std::nullopt, 0.5));
   print("match_greedy", ops::match_greedy(host, anchors, gt, 0.4, std::nullopt));
   print("match_greedy_matrix", ops::match_greedy_matrix(host, uniforms<T>({300, 20}, 0, 1), 0.4));
   const Array matches = integers({2, 3000}, 6, -4), seed = filled<int64_t>({1}, [](int64_t) { return 7; });
   print("sample_matches", ops::sample_matches(host, matches, 256, 0.5, seed));
   print("mine_hard_negatives", ops::mine_hard_negatives(host, uniforms<T>({2, 3000}, 0, 5), matches, 0.1, 3));
-  print("linear_sum_assignment", ops::linear_sum_assignment(host, uniforms<T>({3, 60, 90}, 0, 1), false, {}, 0));
+  print("linear_sum_assignment",
+        ops::linear_sum_assignment(host, uniforms<T>({3, 60, 90}, 0, 1), false, {}, OnInvalid::kRaise));
   const Array logits = uniforms<T>({2, 50, 30}, -5, 5), queries = uniforms<T>({2, 50, 4}, 0.1, 0.6);
   const Array targets = uniforms<T>({9, 4}, 0.1, 0.6), labels = integers({9}, 30);
   const Array offsets = filled<int64_t>({3}, [](int64_t i) { return static_cast<double>(i * i + 5 * (i == 2)); });
@@ -198,15 +204,16 @@ void pooling() {
 
 template <class T>
 void elementwise() {
-  const Array boxes = boxes_of<T>({500, 4}), anchors = boxes_of<T>({500, 4}), codes = uniforms<T>({500, 4}, -3, 3);
+  const Array boxes = random_boxes<T>({500, 4}), anchors = random_boxes<T>({500, 4}),
+              codes = uniforms<T>({500, 4}, -3, 3);
   const Array grad = uniforms<T>({500, 4}, -1, 1);
-  print("box_area", ops::box_area(host, boxes, 0));
-  for (int64_t from = 0; from < 3; ++from)
-    for (int64_t to = 0; to < 3; ++to) print("box_convert", ops::box_convert(host, boxes, from, to));
-  print("clip_boxes", ops::clip_boxes(host, boxes, 300, 200));
+  print("box_area", ops::box_area(host, boxes, Format::kXYXY));
+  for (const Format from : all<Format>())
+    for (const Format to : all<Format>()) print("box_convert", ops::box_convert(host, boxes, from, to));
+  print("clip_boxes_to_image", ops::clip_boxes_to_image(host, boxes, 300, 200));
   print("remove_small_boxes", ops::remove_small_boxes(host, boxes, 4));
-  for (int64_t coding = 0; coding < 3; ++coding) {
-    const std::vector<double> weights{10, 10, 5, 5}, stride(coding > 0 ? 2 : 0, 16.0);
+  for (const Coding coding : all<Coding>()) {
+    const std::vector<double> weights{10, 10, 5, 5}, stride(coding == Coding::kRCNN ? 0 : 2, 16.0);
     print("encode_boxes", ops::encode_boxes(host, boxes, anchors, coding, weights, stride));
     print("decode_boxes", ops::decode_boxes(host, codes, anchors, coding, weights, stride, 4, {300, 200}));
     print("encode_boxes_backward",
@@ -217,7 +224,7 @@ void elementwise() {
   print("multibox_anchors", ops::multibox_anchors(host, boxes, 7, 9, {0.2, 0.5}, {1, 2, 0.5}, true));
   print("grid_anchors", ops::grid_anchors(host, boxes, {7, 9}, {16, 16}, {32, 64}, {2}, {0.5, 1, 2}, {3}));
   print("cell_anchors", ops::cell_anchors(host, boxes, 7, 9, {10, 13, 33, 23}, 16, 16));
-  const Array masks = uniforms<T>({20, 28, 28}, 0, 1), around = boxes_of<T>({20, 4});
+  const Array masks = uniforms<T>({20, 28, 28}, 0, 1), around = random_boxes<T>({20, 4});
   const Array pasted = ops::paste_masks(host, masks, around, 200, 300, 1, std::nullopt);
   print("paste_masks", pasted);
   print("paste_masks", ops::paste_masks(host, masks, around, 200, 300, 1, 0.5));
@@ -225,15 +232,15 @@ void elementwise() {
 }
 
 template <class T>
-void all(const char* name) {
-  type = name;
+void run() {
+  type = name_of(dtype_of<T>());
   overlaps<T>(), suppression<T>(), assignment<T>(), pooling<T>(), elementwise<T>();
 }
 
 int main() {
   try {
-    all<float>("float32");
-    all<double>("float64");
+    run<float>();
+    run<double>();
   } catch (const std::exception& error) {
     std::printf("%s\n", error.what());
     return 1;

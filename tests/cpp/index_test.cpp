@@ -85,15 +85,16 @@ constexpr MeasureOptions kPairwise{Measure::kIoU, false, 0, 0}, kPaired{Measure:
 
 static void without_python() {
   const float boxes[] = {0, 0, 10, 10, 0, 0, 10, 5, 20, 20, 30, 30}, scores[] = {0.5f, 0.9f, 0.7f};
-  const Boxes view{boxes, DType::kFloat32, Format::kXYXY, 1, 3, 0, 4, 1};
+  const Boxes view = Boxes::contiguous(boxes, 3);
   float out[9];
   cpu::iou(view, view, kPairwise, out, Serial());
   const float want[] = {1, 0.5f, 0, 0.5f, 1, 0, 0, 0, 1};
   for (int i = 0; i < 9; ++i) CHECK(out[i] == want[i]);
   int64_t keep[3];
-  CHECK(cpu::nms<float>({view, {scores, DType::kFloat32, 0, 1}, false, {}}, 0.4f, keep, Serial()) == 2);
+  const NmsInput input{view, Scalars::contiguous(scores, 3), false, {}};
+  CHECK(cpu::nms(input, 0.4, keep, Serial()) == 2);
   CHECK(keep[0] == 1 && keep[1] == 2);
-  CHECK(cpu::nms<float>({view, {scores, DType::kFloat32, 0, 1}, false, {}}, 0.5f, keep, Serial()) == 3);
+  CHECK(cpu::nms(input, 0.5, keep, Serial()) == 3);
 }
 
 // N x M = 2^34, boxes 2^15 elements apart: both output and input offsets pass 2^32.
@@ -101,7 +102,8 @@ static void pairwise() {
   constexpr int64_t n = int64_t(1) << 17, stride = 1 << 15;
   Sparse<float> boxes(n * stride), out(n * n);
   for (int64_t i = n - 256; i < n; ++i) boxes[i * stride + 2] = 1, boxes[i * stride + 3] = static_cast<float>(n - i);
-  const Boxes view{boxes.data, DType::kFloat32, Format::kXYXY, 1, n, 0, stride, 1};
+  Boxes view = Boxes::contiguous(boxes.data, n);
+  view.box_stride = stride;
   const LastRange last;
   cpu::iou(view, view, kPairwise, out.data, last);
   CHECK(last.tasks == (n / 64) * (n / 256));
@@ -120,7 +122,8 @@ static void batches() {
     float* b = &boxes[(batch - 1) * k16 + 4 * i];
     b[2] = 1, b[3] = static_cast<float>(i + 1);
   }
-  const Boxes view{boxes.data, DType::kFloat32, Format::kXYXY, batch, n, k16, 4, 1};
+  Boxes view = Boxes::contiguous(boxes.data, n, Format::kXYXY, batch);
+  view.batch_stride = k16;
   CHECK(load_box<float>(view, batch - 1, n - 1).y2 == 256);
   const LastRange last;
   cpu::iou(view, view, kPairwise, out.data, last);
@@ -132,7 +135,8 @@ static void batches() {
 static void paired() {
   Sparse<float> numbers(k32 + 4), out(k32);
   for (int i = 0; i < 4; ++i) numbers[k32 - 1 + i] = static_cast<float>(i >= 2 ? i : 0);  // the last box: 0, 0, 2, 3
-  const Boxes view{numbers.data, DType::kFloat32, Format::kXYXY, 1, k32, 0, 1, 1};        // boxes overlap in memory
+  Boxes view = Boxes::contiguous(numbers.data, k32);
+  view.box_stride = 1;  // boxes overlap in memory
   const LastRange last;
   cpu::iou(view, view, kPaired, out.data, last);
   CHECK(last.tasks == k32 / 256);
@@ -145,12 +149,13 @@ static void gradients() {
   constexpr int64_t batch = k20 + 1, n = 64;
   Sparse<float> grad(batch * n * n), grad1(batch * n * 4), grad2(batch * n * 4);
   const float box[] = {0, 0, 2, 2};
-  const Boxes view{box, DType::kFloat32, Format::kXYXY, batch, n, 0, 0, 1};  // the same box everywhere
+  Boxes view = Boxes::contiguous(box, n, Format::kXYXY, batch);
+  view.batch_stride = view.box_stride = 0;  // the same box everywhere
   grad[batch * n * n - 1] = 1;
   const LastRange last;
   cpu::iou_backward(view, view, kPairwise, grad.data, grad1.data, grad2.data, last);
   float want[4], alone = 1;
-  const Boxes one{box, DType::kFloat32, Format::kXYXY, 1, 1, 0, 0, 1};
+  const Boxes one = Boxes::contiguous(box, 1);
   float other[4];
   cpu::iou_backward(one, one, kPairwise, &alone, want, other, Serial());
   for (int i = 0; i < 4; ++i)
@@ -167,18 +172,20 @@ static void elementwise() {
     Sparse<float> out(n);
     Sparse<float> numbers(n + 3);
     numbers[n + 1] = 5, numbers[n + 2] = 7;
-    cpu::box_area<float>({numbers.data, DType::kFloat32, Format::kXYXY, 1, n, 0, 1, 1}, out.data, last);
+    Boxes view = Boxes::contiguous(numbers.data, n);
+    view.box_stride = 1;
+    cpu::box_area(view, out.data, last);
     CHECK(out[n - 1] == 35 && out[0] == 0);
   }
   Sparse<uint8_t> numbers(4 * n);
   for (int i = 0; i < 4; ++i) numbers[4 * n - 4 + i] = static_cast<uint8_t>(50 + 50 * i);
-  const Boxes view{numbers.data, DType::kUInt8, Format::kXYXY, 1, n, 0, 4, 1};
+  const Boxes view = Boxes::contiguous(numbers.data, n);
   Sparse<uint8_t> clipped(4 * n);
   cpu::clip_boxes(view, 180, 120, clipped.data, last);
   CHECK(clipped[4 * n - 4] == 50 && clipped[4 * n - 3] == 100 && clipped[4 * n - 2] == 120);
   CHECK(clipped[4 * n - 1] == 180 && clipped[4 * n - 5] == 0);
   Sparse<uint16_t> half(4 * n);
-  cpu::box_convert<float>(view, Format::kXYWH, half.data, DType::kFloat16, last);
+  cpu::box_convert(view, Format::kXYWH, half.data, DType::kFloat16, last);
   CHECK(half[4 * n - 2] == detail::float_to_half(100) && half[4 * n - 5] == 0);
 }
 
@@ -190,16 +197,15 @@ static void padded() {
   float* b = &boxes[(batch - 1) * room];
   b[2] = b[3] = b[6] = b[7] = 1;
   scores[(batch - 1) * room + 1] = 1;
-  const NmsInput input{{boxes.data, DType::kFloat32, Format::kXYXY, batch, n, room, 4, 1},
-                       {scores.data, DType::kFloat32, room, 1},
-                       true,
-                       {labels.data, DType::kInt64, room, 1}};
+  NmsInput input{Boxes::contiguous(boxes.data, n, Format::kXYXY, batch), Scalars::contiguous(scores.data, n), true,
+                 Scalars::contiguous(labels.data, n)};
+  input.boxes.batch_stride = input.scores.batch_stride = input.groups.batch_stride = room;
   const LastRange last;
-  cpu::nms_padded<float>(input, 0.5f, {room, false, 0}, indices.data, counts.data, last);
+  cpu::nms_padded(input, 0.5, {room, false, 0}, indices.data, counts.data, last);
   CHECK(counts[batch - 1] == 1 && indices[(batch - 1) * room] == 1 && indices[(batch - 1) * room + 1] == -1);
   CHECK(indices[batch * room - 1] == -1 && indices[(batch - 1) * room - 1] == 0 && counts[0] == 0);
   scores[(batch - 1) * room] = 1, labels[(batch - 1) * room] = 9;  // a tie, another group: both stay
-  cpu::nms_padded<float>(input, 0.5f, {room, false, 0}, indices.data, counts.data, last);
+  cpu::nms_padded(input, 0.5, {room, false, 0}, indices.data, counts.data, last);
   CHECK(counts[batch - 1] == 2 && indices[(batch - 1) * room] == 0);
 }
 
@@ -210,12 +216,11 @@ static void far_boxes() {
   for (int64_t i = 0; i < n; ++i) boxes[i * stride + 2] = boxes[i * stride + 3] = 1;
   groups[2 * stride] = 1;
   const float scores[] = {1, 2, 3};
-  const NmsInput input{{&boxes[2 * stride], DType::kInt8, Format::kXYXY, 1, n, 0, -stride, 1},
-                       {scores, DType::kFloat32, 0, 1},
-                       true,
-                       {&groups[2 * stride], DType::kInt8, 0, -stride}};
+  NmsInput input{Boxes::contiguous(&boxes[2 * stride], n), Scalars::contiguous(scores, n), true,
+                 Scalars::contiguous(&groups[2 * stride], n)};
+  input.boxes.box_stride = input.groups.stride = -stride;
   int64_t keep[n];
-  CHECK(cpu::nms<float>(input, 0.5f, keep, Serial()) == 2);
+  CHECK(cpu::nms(input, 0.5, keep, Serial()) == 2);
   CHECK(keep[0] == 2 && keep[1] == 0);
 }
 

@@ -77,17 +77,16 @@ std::unique_ptr<T[]> random_boxes(int64_t n, double extent, bool wild) {
 }
 
 template <class T>
-constexpr DType kType = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
-
-template <class T>
 void pairs(bool wild) {
   constexpr int64_t batch = 2, n = 150, m = 300, many = 20'000;
   const auto a = random_boxes<T>(batch * n, 100, wild), b = random_boxes<T>(m, 100, wild);
-  const Boxes boxes1{a.get(), kType<T>, Format::kXYXY, batch, n, 4 * n, 4, 1};
-  const Boxes boxes2{b.get(), kType<T>, Format::kCXCYWH, batch, m, 0, 4, 1};  // broadcast over the batch
+  const Boxes boxes1 = Boxes::contiguous(a.get(), n, Format::kXYXY, batch);
+  Boxes boxes2 = Boxes::contiguous(b.get(), m, Format::kCXCYWH, batch);
+  boxes2.batch_stride = 0;
   const auto c = random_boxes<T>(many, 100, wild);
-  const Boxes long1{c.get(), kType<T>, Format::kXYXY, 1, many, 0, 4, 1};
-  const Boxes long2{c.get() + 4 * (many - 1), kType<T>, Format::kXYXY, 1, many, 0, -4, 1};  // backwards
+  const Boxes long1 = Boxes::contiguous(c.get(), many);
+  Boxes long2 = Boxes::contiguous(c.get() + 4 * (many - 1), many);
+  long2.box_stride = -4;  // backwards
   for (const Measure measure : {Measure::kIoU, Measure::kIoA, Measure::kGIoU, Measure::kDIoU, Measure::kCIoU}) {
     for (const bool paired : {false, true}) {
       const MeasureOptions options{measure, paired, 0, 1e-7};
@@ -118,26 +117,22 @@ void suppression(const char* what, const T* boxes, int64_t n) {
   for (int16_t& g : groups) g = static_cast<int16_t>(generator() % 7 - 3);
   for (const bool grouped : {false, true})
     for (const double threshold : {0.0, 0.3, 0.7, 1.0}) {
-      const NmsInput input{{boxes, kType<T>, Format::kXYXY, 1, n, 0, 4, 1},
-                           {scores.data(), DType::kFloat32, 0, 1},
-                           grouped,
-                           {groups.data(), DType::kInt16, 0, 1}};
+      const NmsInput input{Boxes::contiguous(boxes, n), Scalars::contiguous(scores.data(), n), grouped,
+                           Scalars::contiguous(groups.data(), n)};
       same(what, grouped, [&](const Parallel& parallel) {
         std::vector<int64_t> keep(n);
-        keep.resize(cpu::nms<T>(input, T(threshold), keep.data(), parallel));
+        keep.resize(cpu::nms(input, threshold, keep.data(), parallel));
         return keep;
       });
     }
   for (const bool grouped : {false, true}) {
     constexpr int64_t images = 6, most = 30;
     const int64_t each = n / images;
-    const NmsInput input{{boxes, kType<T>, Format::kXYXY, images, each, 4 * each, 4, 1},
-                         {scores.data(), DType::kFloat32, each, 1},
-                         grouped,
-                         {groups.data(), DType::kInt16, each, 1}};
+    const NmsInput input{Boxes::contiguous(boxes, each, Format::kXYXY, images),
+                         Scalars::contiguous(scores.data(), each), grouped, Scalars::contiguous(groups.data(), each)};
     same("nms_padded", true, [&](const Parallel& parallel) {
       std::vector<int64_t> out(images * (most + 1));
-      cpu::nms_padded<T>(input, T(0.3), {most, true, 100.0}, out.data(), out.data() + images * most, parallel);
+      cpu::nms_padded(input, 0.3, {most, true, 100.0}, out.data(), out.data() + images * most, parallel);
       return out;
     });
   }
@@ -147,16 +142,16 @@ template <class T>
 void elementwise(bool wild) {
   constexpr int64_t n = 20'000;
   const auto boxes = random_boxes<T>(n, 1000, wild);
-  const Boxes view{boxes.get(), kType<T>, Format::kXYWH, 1, n, 0, 4, 1};
+  const Boxes view = Boxes::contiguous(boxes.get(), n, Format::kXYWH);
   same("box_area", true, [&](const Parallel& parallel) {
     std::vector<T> out(n);
-    cpu::box_area<T>(view, out.data(), parallel);
+    cpu::box_area(view, out.data(), parallel);
     return out;
   });
-  for (const DType type : {DType::kFloat16, DType::kBFloat16, kType<T>})
+  for (const DType type : {DType::kFloat16, DType::kBFloat16, dtype_of<T>()})
     same("box_convert", true, [&](const Parallel& parallel) {
       std::vector<char> out(4 * n * size_of(type));
-      cpu::box_convert<T>(view, Format::kCXCYWH, out.data(), type, parallel);
+      cpu::box_convert(view, Format::kCXCYWH, out.data(), type, parallel);
       return out;
     });
   same("clip_boxes", true, [&](const Parallel& parallel) {
@@ -171,7 +166,7 @@ void elementwise(bool wild) {
     return out;
   });
   std::vector<int64_t> indices(n);
-  if (cpu::large_boxes<T>(view, T(30), indices.data()) <= 0) ++failures;
+  if (cpu::large_boxes(view, 30, indices.data()) <= 0) ++failures;
 }
 
 int main(int argc, char** argv) {
@@ -187,13 +182,14 @@ int main(int argc, char** argv) {
   if (planted == "overflow") {
     const auto boxes = random_boxes<float>(10, 100, false);
     std::vector<float> areas(11);
-    cpu::box_area<float>({boxes.get(), DType::kFloat32, Format::kXYXY, 1, 11, 0, 4, 1}, areas.data(), Serial());
+    cpu::box_area(Boxes::contiguous(boxes.get(), 11), areas.data(), Serial());
     return areas[10] == -1;
   }
   if (planted == "signed") {
     const int64_t far = int64_t(1) << 62;
     const float box[4] = {};
-    const Boxes boxes{box, DType::kFloat32, Format::kXYXY, 1, 1, far, 4, 1};
+    Boxes boxes = Boxes::contiguous(box, 1);
+    boxes.batch_stride = far;
     volatile int64_t batch = 4;
     return static_cast<int>(load_box<float>(boxes, batch, 0).x1);
   }
@@ -213,7 +209,7 @@ int main(int argc, char** argv) {
   const NmsInput input{Boxes::contiguous(many.get(), most), Scalars::contiguous(ranks.data(), most), false, {}};
   same("nms of very many", true, [&](const Parallel& parallel) {
     std::vector<int64_t> keep(most);
-    keep.resize(cpu::nms<float>(input, 0.3f, keep.data(), parallel));
+    keep.resize(cpu::nms(input, 0.3, keep.data(), parallel));
     return keep;
   });
   // Far from the origin for their size, where the cells' numbers are as large as they get.

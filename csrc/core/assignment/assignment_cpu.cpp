@@ -1,4 +1,4 @@
-#include <boxops/assignment.h>
+#include "assignment/assignment.h"
 
 #include <algorithm>
 #include <atomic>
@@ -19,7 +19,6 @@ namespace boxops {
 namespace {
 
 constexpr int64_t kPadding = 16, kAlignment = 64;  // two vectors of doubles of AVX-512
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // A row's two nearest columns, and how far they are.
 struct Nearest {
@@ -40,9 +39,6 @@ struct AssignmentProblem {
   Nearest* nearest;  // of the rows, while all duals are 0
   const S* row(int64_t i) const { return cost + i * row_stride; }
 };
-
-constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
-constexpr double kHuge = 0x1p1000, kScale = 0x1p-64;
 
 struct Found {
   bool wrong = false;  // a NaN or -inf

@@ -2,9 +2,8 @@
 //
 // Everything but the costs lies in shared memory where it fits, else in the workspace. A step is one pass over the
 // columns and one barrier or two; its length is that of the memory's latency, so many problems at once are what pays.
-#include <limits>
+#include "assignment/assignment.h"
 
-#include <boxops/assignment.h>
 #include "common/cuda_utils.cuh"
 #include "common/dtype.h"
 #include "common/dynamic_shared.cuh"
@@ -13,8 +12,6 @@
 namespace boxops::cuda {
 namespace {
 
-constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
-constexpr double kInfinity = std::numeric_limits<double>::infinity(), kHuge = 0x1p1000, kScale = 0x1p-64;
 constexpr int kMaxThreads = 512;
 constexpr int64_t kSharedWords = 48 * 1024 / 8 - 3 * kMaxThreads / 32 * 2;  // what the static arrays leave
 

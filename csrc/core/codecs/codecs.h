@@ -9,7 +9,7 @@
 
 namespace boxops {
 
-constexpr double kCellMargin = 1e-6;
+constexpr double kCellMargin = 1e-6;  // from the cell's border, in cells: <boxops/codecs.h>
 
 // An axis of a box as its centre and its size.
 template <class T>

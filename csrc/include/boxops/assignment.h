@@ -28,8 +28,6 @@ namespace boxops {
 // O(k + l) beyond the costs; the CPU copies those that are not float32 or float64, or whose longer side does not lie in
 // a row: as float32 where it holds them.
 
-constexpr int kTiedMoves = 16;
-
 // What becomes of a faulty problem: an error (on the CPU; a device is not waited for), or no matches.
 enum class OnInvalid : uint8_t { kRaise, kUnmatched };
 template <>

@@ -7,7 +7,7 @@
 //       v1 (Redmon et al. 2016, section 2): x, y in cells from the cell's corner; w, h the square roots of the sizes
 //       in units of the anchor, which is the whole image.
 //       v2, v3 (Redmon, Farhadi 2017, section 2; 2018, section 2.1): x, y before the sigmoid, w, h logs over the prior.
-//       A centre on the cell's border or beyond has no finite logit: encoding holds it kCellMargin cells inside.
+//       A centre on the cell's border or beyond has no finite logit: encoding holds it 1e-6 cells inside.
 //
 // Inputs are two views [B, N, 4] of one B and N, of any floating dtype; outputs are [B, N, 4] of the compute type,
 // contiguous. A box is read and written alone: NaN, inf and anchors without width or height give what the formulas

@@ -3,8 +3,8 @@
 // Again and again the box of largest current score is taken (ties: lower index), and every box of its group that is
 // left is decayed by its IoU with it; boxes whose score is not above score_threshold, NaN ones included, go. All is
 // rounded to the compute type of boxes and scores at each step, in the order of taking, and exp is our own, so
-// every backend // takes the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have
-// IoU 0 with everything.
+// every backend takes the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have IoU
+// 0 with everything.
 //
 // Floor: 30 operations or so per pair of boxes that overlap. CPU: boxes lie in tiles by place, and
 // only tiles whose hull meets the box taken are looked at. CUDA: a block per group; workspace O(N).
