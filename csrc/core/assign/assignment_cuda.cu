@@ -67,14 +67,26 @@ struct Nearest {
 
 constexpr Nearest kNone{kInfinity, kInfinity, kNoRank};
 
+// What lanes exchange: the second nearest only where `two`.
+template <bool two>
+struct Exchanged : Nearest {};
+template <bool two>
+__device__ Exchanged<two> shuffle_xor(const Exchanged<two>& own, int bits) {
+  return {{cuda::shuffle_xor(own.distance, bits), two ? cuda::shuffle_xor(own.second, bits) : kInfinity,
+           cuda::shuffle_xor(own.rank, bits)}};
+}
+template <bool two>
+__device__ Nearest nearest_of_warp(const Nearest& own) {
+  return warp_reduce(Exchanged<two>{own}, [](Exchanged<two> a, const Exchanged<two>& b) {
+    a.take(b.distance, b.second, b.rank);
+    return a;
+  });
+}
+
 // Of all threads, to all threads, which meet once. The second nearest only where `two`.
 __device__ Nearest nearest_of_block(Nearest own, bool two, int& buffer) {
   __shared__ Nearest of_warp[2][kMaxThreads / 32];
-  for (int step = 16; step > 0; step /= 2) {
-    const double distance = __shfl_xor_sync(kFullMask, own.distance, step);
-    const int64_t rank = __shfl_xor_sync(kFullMask, own.rank, step);
-    own.take(distance, two ? __shfl_xor_sync(kFullMask, own.second, step) : kInfinity, rank);
-  }
+  own = two ? nearest_of_warp<true>(own) : nearest_of_warp<false>(own);
   if (threadIdx.x % 32 == 0) of_warp[buffer][threadIdx.x / 32] = own;
   __syncthreads();
   own = of_warp[buffer][0];

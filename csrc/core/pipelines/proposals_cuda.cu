@@ -91,13 +91,7 @@ int upload(V* to, int64_t n, void* stream, F value) {
 
 // The level that holds place i: the last whose offset is not above i.
 __device__ int64_t level_of(const int64_t* offsets, int64_t levels, int64_t i) {
-  int64_t low = 0, high = levels - 1;
-  while (low < high) {
-    const int64_t middle = (low + high + 1) / 2;
-    if (offsets[middle] <= i) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  return partition_point(levels - 1, [&](int64_t level) { return offsets[level + 1] <= i; });
 }
 
 // A thread writes the sort key of one anchor: its logit's, or where that leaves room, (image, level) above it; or, with
