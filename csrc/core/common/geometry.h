@@ -208,12 +208,14 @@ BOXOPS_HD bool overflows(const Shape<T>& a, const Shape<T>& b) {
   return !(sum < std::numeric_limits<T>::infinity());
 }
 
+namespace detail {
 template <class T>
 constexpr T kShrink = sizeof(T) == 4 ? T(0x1p-66) : T(0x1p-514);
+}
 
 template <Measure measure, class T>
 BOXOPS_HD Shape<T> shrunk(const Shape<T>& s) {
-  constexpr T by = kShrink<T>;
+  constexpr T by = detail::kShrink<T>;
   return shape_of<measure>(Box<T>{s.x1 * by, s.y1 * by, s.x2 * by, s.y2 * by});
 }
 
@@ -339,7 +341,7 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
 template <Measure measure, bool second, class T>
 BOXOPS_HD_RARE Box<T> gradient_of_huge(Shape<T> a, Shape<T> b, T iou_eps, T eps, T grad) {
   if (!both_finite(a, b)) return measure_gradient<measure, second>(a, b, iou_eps, eps, T(1), grad);
-  constexpr T by = kShrink<T>;
+  constexpr T by = detail::kShrink<T>;
   return measure_gradient<measure, second>(shrunk<measure>(a), shrunk<measure>(b), iou_eps, eps, by * by, grad * by);
 }
 

@@ -166,7 +166,7 @@ BOXOPS_HD bool is_huge(const RotatedBox<T>& b) {
 
 template <class T>
 BOXOPS_HD RotatedBox<T> shrunk(const RotatedBox<T>& s) {
-  constexpr T by = kShrink<T>;
+  constexpr T by = detail::kShrink<T>;
   const T a = s.a * by, b = s.b * by;
   return {s.cx * by, s.cy * by, a, b, s.angle, s.cos, s.sin, s.hull_x * by, s.hull_y * by, (T(2) * a) * (T(2) * b)};
 }

@@ -13,8 +13,6 @@
 
 namespace boxops {
 
-constexpr int kBlock = 64;
-
 // One box: corners, by which it is found, and area.
 template <class T>
 struct Ranked : Box<T> {
@@ -75,6 +73,7 @@ struct RankedRotated : Ranked<T> {
 template <class R>
 struct Candidates {
   using T = typename R::Scalar;
+  static constexpr int kBlock = 64;
   static constexpr int kWhole = R::kCornersAreAll ? 1 : kBlock;
   int count;
   alignas(64) T x1[kBlock], y1[kBlock], x2[kBlock], y2[kBlock], area[kBlock];
@@ -100,6 +99,7 @@ struct RankedBoxes {
 
   // The next kBlock of the candidates [first, last), or as many as there are.
   void load(int64_t first, int64_t last, Candidates<R>& block) const {
+    constexpr int kBlock = Candidates<R>::kBlock;
     block.count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
     const int64_t* at = order + first;

@@ -38,7 +38,7 @@ class Greedy {
   }
 
  private:
-  static constexpr int kHintBits = 10, kHints = 1 << kHintBits;
+  static constexpr int kBlock = Candidates<R>::kBlock, kHintBits = 10, kHints = 1 << kHintBits;
 
   // Takes candidates [first, last) of `boxes` in turn until `limit` are kept; rank(i) is the place of i among all.
   // `since`: the first so many kept boxes suppress none of them.
