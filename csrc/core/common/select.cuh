@@ -34,10 +34,10 @@ inline Selection selection_of(int64_t count, Workspace& w) {
 
 // The sum over the block, for all its threads.
 template <class Count>
-__device__ Count sum_over_block(Count mine) {
+__device__ Count sum_over_block(Count own) {
   __shared__ Count sums[kSelectWarps];
-  mine = warp_sum(mine);
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = mine;
+  own = warp_sum(own);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = own;
   __syncthreads();
   Count sum = 0;
   for (int w = 0; w < kSelectWarps; ++w) sum += sums[w];

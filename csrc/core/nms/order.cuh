@@ -20,7 +20,7 @@ namespace boxops::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostCounted = int64_t(1) << 27;  // pairs, some 30 us
+constexpr int64_t kMaxCounted = int64_t(1) << 27;  // pairs, some 30 us
 
 struct Span {
   int64_t start, end;
@@ -28,7 +28,7 @@ struct Span {
 
 inline bool by_counting(const NmsInput& input) {
   const int64_t count = input.boxes.count;
-  return count < (1 << 14) && input.boxes.batch <= kMostCounted / max_of<int64_t>(count * count, 1);
+  return count < (1 << 14) && input.boxes.batch <= kMaxCounted / max_of<int64_t>(count * count, 1);
 }
 
 template <class S>
