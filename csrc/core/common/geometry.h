@@ -193,8 +193,8 @@ BOXOPS_HD T farthest(const Box<T>& b) {
 template <Measure measure, class T>
 BOXOPS_HD bool is_huge(const Shape<T>& s) {
   if (measure == Measure::kIoU || measure == Measure::kIoA) return s.area > std::numeric_limits<T>::max() / 2;
-  const T most = farthest(s);
-  return (most >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509))) & (most < std::numeric_limits<T>::infinity());
+  const T far = farthest(s);
+  return (far >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509))) & (far < std::numeric_limits<T>::infinity());
 }
 
 // Whether what the measure sums overflows.
