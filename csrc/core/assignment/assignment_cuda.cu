@@ -49,7 +49,7 @@ __device__ double cost_at(const AssignmentInput& in, const Problem& p, int64_t r
   return p.scale * load<double>(in.data, in.dtype, p.start + row * p.row_stride + column * p.column_stride);
 }
 
-// The nearest of some columns, ties to the lower rank, and how far the second nearest is.
+// The nearest of the columns, ties to the lower rank, and how far the second nearest is.
 struct Nearest {
   double distance, second;
   int64_t rank;
@@ -64,14 +64,26 @@ struct Nearest {
 
 constexpr Nearest kNone{kInfinity, kInfinity, kNoRank};
 
+// What lanes exchange: the second nearest only where `two`.
+template <bool two>
+struct Exchanged : Nearest {};
+template <bool two>
+__device__ Exchanged<two> shuffle_xor(const Exchanged<two>& own, int bits) {
+  return {{cuda::shuffle_xor(own.distance, bits), two ? cuda::shuffle_xor(own.second, bits) : kInfinity,
+           cuda::shuffle_xor(own.rank, bits)}};
+}
+template <bool two>
+__device__ Nearest nearest_of_warp(const Nearest& own) {
+  return warp_reduce(Exchanged<two>{own}, [](Exchanged<two> a, const Exchanged<two>& b) {
+    a.take(b.distance, b.second, b.rank);
+    return a;
+  });
+}
+
 // Of all threads, to all threads, which meet once. The second nearest only where `two`.
 __device__ Nearest nearest_of_block(Nearest own, bool two, int& buffer) {
   __shared__ Nearest of_warp[2][kMaxThreads / 32];
-  for (int step = 16; step > 0; step /= 2) {
-    const double distance = __shfl_xor_sync(kFullMask, own.distance, step);
-    const int64_t rank = __shfl_xor_sync(kFullMask, own.rank, step);
-    own.take(distance, two ? __shfl_xor_sync(kFullMask, own.second, step) : kInfinity, rank);
-  }
+  own = two ? nearest_of_warp<true>(own) : nearest_of_warp<false>(own);
   if (threadIdx.x % 32 == 0) of_warp[buffer][threadIdx.x / 32] = own;
   __syncthreads();
   own = of_warp[buffer][0];
@@ -243,12 +255,12 @@ __global__ void __launch_bounds__(kMaxThreads)
 }
 
 // Words that the largest problem can need; of a ragged batch the host knows no more than the sum.
-int64_t most_words(const AssignmentInput& in) { return words_of(in.rows, in.columns); }
+int64_t max_words(const AssignmentInput& in) { return words_of(in.rows, in.columns); }
 
 }  // namespace
 
 size_t linear_sum_assignment_workspace(const AssignmentInput& in) {
-  return most_words(in) <= kSharedWords ? 0 : static_cast<size_t>(word_of(in, in.batch)) * 8;
+  return max_words(in) <= kSharedWords ? 0 : static_cast<size_t>(word_of(in, in.batch)) * 8;
 }
 
 int linear_sum_assignment(const AssignmentInput& in, int64_t* row_ind, int64_t* col_ind, void* workspace,
@@ -256,12 +268,12 @@ int linear_sum_assignment(const AssignmentInput& in, int64_t* row_ind, int64_t* 
   if (in.is_ragged)
     BOXOPS_TRY(launch(fill_kernel, grid_x(blocks_of(in.rows, 256)), 256, stream, in.rows, row_ind, col_ind));
   if (in.batch == 0 || in.rows == 0 || in.columns == 0) return cudaSuccess;
-  const int64_t words = most_words(in), shared = words < kSharedWords ? words : kSharedWords;
+  const int64_t words = max_words(in), shared = words < kSharedWords ? words : kSharedWords;
   const int64_t rows = in.is_ragged ? blocks_of(in.rows, in.batch) : in.rows;
   const int64_t columns = rows > in.columns ? rows : in.columns;
-  const int64_t most = columns > 4096 ? kMaxThreads : 256;
+  const int64_t max_threads = columns > 4096 ? kMaxThreads : 256;
   int64_t threads = 32;  // a power of two, so that a column's thread is found without a division
-  while (threads < columns && threads < most) threads *= 2;
+  while (threads < columns && threads < max_threads) threads *= 2;
   return launch_with(static_cast<size_t>(shared) * 8, solve_kernel, grid_x(in.batch), static_cast<unsigned>(threads),
                      stream, in, shared, static_cast<double*>(workspace), row_ind, col_ind);
 }

@@ -111,13 +111,13 @@ void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_str
     constexpr int64_t n = Square<S>::n;
     const S* data = static_cast<const S*>(from.data) + start;
     if (row_stride == 1 && rows >= n && columns >= n) {
-      Square<S> some;
+      Square<S> block;
       for (int64_t next = 0; next < columns; next += n)
         for (int64_t below = 0; below < rows; below += n) {
           const int64_t j = std::min(next, columns - n), i = std::min(below, rows - n);
-          for (int64_t k = 0; k < n; ++k) some.rows[k] = at<typename Square<S>::Row>(data + i + (j + k) * s);
-          some.transpose();
-          for (int64_t k = 0; k < n; ++k) put(to + (i + k) * columns + j, some.rows[k]);
+          for (int64_t k = 0; k < n; ++k) block.rows[k] = at<typename Square<S>::Row>(data + i + (j + k) * s);
+          block.transpose();
+          for (int64_t k = 0; k < n; ++k) put(to + (i + k) * columns + j, block.rows[k]);
         }
       return;
     }
@@ -126,9 +126,9 @@ void copy_costs(From from, int64_t start, int64_t row_stride, int64_t column_str
     for (int64_t i = 0; i < rows; ++i) {
       const int64_t first = start + i * row_stride + j * s;
       // Written out: the compiler would use gather instructions, which are slower on many machines.
-      const S some[8] = {from(first),         from(first + s),     from(first + 2 * s), from(first + 3 * s),
-                         from(first + 4 * s), from(first + 5 * s), from(first + 6 * s), from(first + 7 * s)};
-      std::memcpy(to + i * columns + j, some, sizeof(some));
+      const S costs[8] = {from(first),         from(first + s),     from(first + 2 * s), from(first + 3 * s),
+                          from(first + 4 * s), from(first + 5 * s), from(first + 6 * s), from(first + 7 * s)};
+      std::memcpy(to + i * columns + j, costs, sizeof(costs));
     }
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = whole; j < columns; ++j) to[i * columns + j] = from(start + i * row_stride + j * s);
@@ -280,8 +280,8 @@ int64_t nearest(const AssignmentProblem<S>& p, double least) {
   for (int64_t j = 0; j < p.width; j += 2 * kLanes)
     for (int set = 0; set < 2; ++set) {
       const int64_t k = j + set * kLanes;
-      const Longs some = at<Doubles>(p.distance + k) == least ? at<Longs>(p.rank + k) : Longs{} + kNoRank;
-      best[set] = some < best[set] ? some : best[set];
+      const Longs ranks = at<Doubles>(p.distance + k) == least ? at<Longs>(p.rank + k) : Longs{} + kNoRank;
+      best[set] = ranks < best[set] ? ranks : best[set];
     }
   best[0] = best[1] < best[0] ? best[1] : best[0];
   int64_t first = kNoRank;

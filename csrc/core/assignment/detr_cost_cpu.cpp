@@ -16,10 +16,10 @@ constexpr int kSumLanes = 16;
 // The numbers of a tile of boxes.
 template <class T>
 struct Numbers {
-  alignas(64) T cx[kTile];
-  alignas(64) T cy[kTile];
-  alignas(64) T w[kTile];
-  alignas(64) T h[kTile];
+  alignas(64) T cx[cpu::kTile];
+  alignas(64) T cy[cpu::kTile];
+  alignas(64) T w[cpu::kTile];
+  alignas(64) T h[cpu::kTile];
 };
 
 }  // namespace

@@ -26,9 +26,8 @@ Softmax<T> carve(void* base, const DetrCostInput& in, size_t* bytes) {
 // A warp takes one query after another.
 template <class T>
 __global__ void __launch_bounds__(kThreads) softmax_kernel(DetrCostInput in, Softmax<T> s) {
-  const int64_t n = in.batch * in.queries, warps = int64_t(gridDim.x) * (kThreads / 32);
   const int lane = threadIdx.x % 32;
-  for (int64_t i = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / 32; i < n; i += warps) {
+  for (const int64_t i : grid_stride<kThreads, 32>(in.batch * in.queries)) {
     const int64_t first = logit_at(in, i / in.queries, i % in.queries, 0);
     T max = -std::numeric_limits<T>::infinity(), sum = T(0);
     for (int64_t c = lane; c < in.classes; c += 32)
@@ -43,13 +42,7 @@ __global__ void __launch_bounds__(kThreads) softmax_kernel(DetrCostInput in, Sof
 
 // The image that owns ground truth g.
 __device__ int64_t image_of(const Ragged& ragged, int64_t g) {
-  int64_t low = 0, high = ragged.batch - 1;
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    if (ragged.at(middle) <= g) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  return partition_point(ragged.batch - 1, [&](int64_t b) { return ragged.at(b + 1) <= g; });
 }
 
 // Thread (x, y): one query, one ground truth after another.

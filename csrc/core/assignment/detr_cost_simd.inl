@@ -21,10 +21,10 @@ inline double exp_of(double x) { return std::exp(x); }
 
 // Replaces x by exp(x - max) and returns the sum, in sums of kLanes lanes.
 template <class T>
-T softmax_sum(T* __restrict__ x, int64_t n, T* most) {
+T softmax_sum(T* __restrict__ x, int64_t n, T* max_out) {
   T lane[kSumLanes], max = x[0];
   for (int64_t i = 1; i < n; ++i) max = max_of(max, x[i]);
-  *most = max;
+  *max_out = max;
   for (T& sum : lane) sum = T(0);
   int64_t i = 0;
   for (; i + kSumLanes <= n; i += kSumLanes)

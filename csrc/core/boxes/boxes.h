@@ -28,8 +28,8 @@ BOXOPS_HD T clip(T value, T limit) {
 // A clip limit as the boxes' own type; beyond an integer's range it is that range's end.
 template <class S>
 S limit_as(double limit) {
-  constexpr S most = std::numeric_limits<S>::max();
-  return std::is_integral_v<S> && limit >= static_cast<double>(most) ? most : static_cast<S>(limit);
+  constexpr S max = std::numeric_limits<S>::max();
+  return std::is_integral_v<S> && limit >= static_cast<double>(max) ? max : static_cast<S>(limit);
 }
 
 template <class T>

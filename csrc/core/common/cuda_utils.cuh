@@ -76,15 +76,21 @@ class Workspace {
   size_t used_ = 0;
 };
 
-// The first of the n rising keys that is not below `key`.
-__device__ inline int64_t lower_bound(const uint64_t* keys, int64_t n, uint64_t key) {
+// The first i below n, or n, for which `holds` is false, where it is true for all before and false for all behind.
+template <class Holds>
+__device__ int64_t partition_point(int64_t n, Holds holds) {
   int64_t low = 0, high = n;
   while (low < high) {
     const int64_t middle = low + (high - low) / 2;
-    if (keys[middle] < key) low = middle + 1;
+    if (holds(middle)) low = middle + 1;
     else high = middle;
   }
   return low;
+}
+
+// The first of the n rising keys that is not below `key`.
+__device__ inline int64_t lower_bound(const uint64_t* keys, int64_t n, uint64_t key) {
+  return partition_point(n, [&](int64_t i) { return keys[i] < key; });
 }
 
 }  // namespace boxops::cuda

@@ -4,7 +4,7 @@
 namespace boxops::cuda {
 
 // Operands of quotient() lie between these.
-constexpr float kLeastOperand = 0x1p-60f, kMostOperand = 0x1p60f;
+constexpr float kMinOperand = 0x1p-60f, kMaxOperand = 0x1p60f;
 
 // a / b, rounded as IEEE 754 says, for a = 0 or within the bounds, and b within them: the steps that the compiler's own
 // division takes after it has tested the operands in a wider range, so that several are in flight together.

@@ -193,8 +193,8 @@ BOXOPS_HD T farthest(const Box<T>& b) {
 template <Measure measure, class T>
 BOXOPS_HD bool is_huge(const Shape<T>& s) {
   if (measure == Measure::kIoU || measure == Measure::kIoA) return s.area > std::numeric_limits<T>::max() / 2;
-  const T most = farthest(s);
-  return (most >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509))) & (most < std::numeric_limits<T>::infinity());
+  const T far = farthest(s);
+  return (far >= (sizeof(T) == 4 ? T(0x1p61) : T(0x1p509))) & (far < std::numeric_limits<T>::infinity());
 }
 
 // Whether what the measure sums overflows.
@@ -208,12 +208,14 @@ BOXOPS_HD bool overflows(const Shape<T>& a, const Shape<T>& b) {
   return !(sum < std::numeric_limits<T>::infinity());
 }
 
+namespace detail {
 template <class T>
 constexpr T kShrink = sizeof(T) == 4 ? T(0x1p-66) : T(0x1p-514);
+}
 
 template <Measure measure, class T>
 BOXOPS_HD Shape<T> shrunk(const Shape<T>& s) {
-  constexpr T by = kShrink<T>;
+  constexpr T by = detail::kShrink<T>;
   return shape_of<measure>(Box<T>{s.x1 * by, s.y1 * by, s.x2 * by, s.y2 * by});
 }
 
@@ -339,7 +341,7 @@ BOXOPS_HD Box<T> measure_gradient(const Shape<T>& a, const Shape<T>& b, T iou_ep
 template <Measure measure, bool second, class T>
 BOXOPS_HD_RARE Box<T> gradient_of_huge(Shape<T> a, Shape<T> b, T iou_eps, T eps, T grad) {
   if (!both_finite(a, b)) return measure_gradient<measure, second>(a, b, iou_eps, eps, T(1), grad);
-  constexpr T by = kShrink<T>;
+  constexpr T by = detail::kShrink<T>;
   return measure_gradient<measure, second>(shrunk<measure>(a), shrunk<measure>(b), iou_eps, eps, by * by, grad * by);
 }
 

@@ -59,8 +59,8 @@ BOXOPS_HD void sin_cos_degrees(T degrees, T* sin, T* cos) {
 template <class T>
 BOXOPS_HD RotatedBox<T> rotated_box_of(T cx, T cy, T width, T height, T angle) {
   using Limits = std::numeric_limits<T>;
-  const T area = max_of(width, T(0)) * max_of(height, T(0)), most = Limits::max() / 8;
-  const bool ordinary = (std::fabs(cx) <= most) & (std::fabs(cy) <= most) & (width <= most) & (height <= most) &
+  const T area = max_of(width, T(0)) * max_of(height, T(0)), limit = Limits::max() / 8;
+  const bool ordinary = (std::fabs(cx) <= limit) & (std::fabs(cy) <= limit) & (width <= limit) & (height <= limit) &
                         (angle - angle == T(0)) & (area >= 4 * Limits::min());
   angle = angle > T(90) ? angle - T(180) : angle < T(-90) ? angle + T(180) : angle;
   const bool quarter = std::fabs(angle) > T(45);
@@ -166,7 +166,7 @@ BOXOPS_HD bool is_huge(const RotatedBox<T>& b) {
 
 template <class T>
 BOXOPS_HD RotatedBox<T> shrunk(const RotatedBox<T>& s) {
-  constexpr T by = kShrink<T>;
+  constexpr T by = detail::kShrink<T>;
   const T a = s.a * by, b = s.b * by;
   return {s.cx * by, s.cy * by, a, b, s.angle, s.cos, s.sin, s.hull_x * by, s.hull_y * by, (T(2) * a) * (T(2) * b)};
 }

@@ -34,10 +34,10 @@ inline Selection selection_of(int64_t count, Workspace& w) {
 
 // The sum over the block, for all its threads.
 template <class Count>
-__device__ Count sum_over_block(Count mine) {
+__device__ Count sum_over_block(Count own) {
   __shared__ Count sums[kSelectWarps];
-  mine = warp_sum(mine);
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = mine;
+  own = warp_sum(own);
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = own;
   __syncthreads();
   Count sum = 0;
   for (int w = 0; w < kSelectWarps; ++w) sum += sums[w];
@@ -79,11 +79,7 @@ __global__ void __launch_bounds__(kSelectThreads) emit_kernel(Selection s, int64
   at = sum_over_block(at);
   for (int64_t round = blockIdx.x * s.rounds; round < (blockIdx.x + 1) * s.rounds; ++round) {
     const unsigned word = s.words[round * kSelectWords + lane];
-    int sum = __popc(word);
-    for (int step = 1; step < 32; step *= 2) {
-      const int left = __shfl_up_sync(kFullMask, sum, step);
-      if (lane >= step) sum += left;
-    }
+    const int sum = warp_scan(__popc(word), [](int a, int b) { return a + b; });
     for (int k = warp * kEach; k < (warp + 1) * kEach; ++k) {
       const unsigned bits = __shfl_sync(kFullMask, word, k);
       const int end = __shfl_sync(kFullMask, sum, k);

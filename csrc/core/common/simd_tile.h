@@ -5,16 +5,18 @@
 
 namespace boxops {
 
+namespace cpu {
 constexpr int kTile = 256;
+}
 
 template <class T>
 struct Tile {
-  alignas(64) T x1[kTile];
-  alignas(64) T y1[kTile];
-  alignas(64) T x2[kTile];
-  alignas(64) T y2[kTile];
-  alignas(64) T area[kTile];
-  alignas(64) T angle[kTile];
+  alignas(64) T x1[cpu::kTile];
+  alignas(64) T y1[cpu::kTile];
+  alignas(64) T x2[cpu::kTile];
+  alignas(64) T y2[cpu::kTile];
+  alignas(64) T area[cpu::kTile];
+  alignas(64) T angle[cpu::kTile];
   bool huge;  // one of the boxes is_huge
 
   Shape<T> operator[](int i) const {

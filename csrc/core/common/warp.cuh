@@ -1,4 +1,4 @@
-// What the 32 lanes of a warp find out together. All lanes call, and all get the result.
+// What the 32 lanes of a warp find out together. All lanes call; but for a scan, all get the same.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -51,6 +51,15 @@ __device__ T warp_max(T value) {
 template <class T>
 __device__ T warp_min(T value) {
   return warp_reduce(value, [](T a, T b) { return a < b ? a : b; });
+}
+// op over the values of the lanes up to and with this one.
+template <class T, class Op>
+__device__ T warp_scan(T value, Op op) {
+  for (int step = 1; step < 32; step *= 2) {
+    const T left = __shfl_up_sync(kFullMask, value, step);
+    if (static_cast<int>(threadIdx.x % 32) >= step) value = op(left, value);
+  }
+  return value;
 }
 // Of things with `before`, such as Indexed, the one before all others.
 template <class T>

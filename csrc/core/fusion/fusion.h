@@ -90,8 +90,8 @@ BOXOPS_HD T confidence_of(const Cluster<T>& c, const uint64_t* bits, const T* we
     confidence = o.confidence == Confidence::kBoxAndModelAvg ? ratio_of(ratio_of(sum, c.weight) * present, o.total)
                                                              : ratio_of(sum, c.weight + absent);
   }
-  const T most = max_of(T(1), ratio_of(c.conf, c.weight));
-  return confidence > most ? most : confidence;  // NaN stays
+  const T max = max_of(T(1), ratio_of(c.conf, c.weight));
+  return confidence > max ? max : confidence;  // NaN stays
 }
 
 // Writes a label that group_key has read.

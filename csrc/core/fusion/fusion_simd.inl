@@ -22,7 +22,7 @@ class FusedBoxes {
   // is to be exceeded: a product test, which needs no division, finds the few that might, unless boxes are huge.
   int64_t best(const Box<T>& box) const {
     const Shape<T> s = shape_of<Measure::kIoU>(box);
-    T most = threshold_, lower = lowered(most);
+    T best = threshold_, lower = lowered(best);
     int64_t found = -1;
     for (size_t k = 0; k < blocks_.size(); ++k) {
       const Block& b = blocks_[k];
@@ -34,7 +34,7 @@ class FusedBoxes {
       if (!maybe) continue;
       for (int i = 0; i < kFusionLanes; ++i) {
         const T iou = iou_of(Shape<T>{{b.x1[i], b.y1[i], b.x2[i], b.y2[i]}, b.area[i], T(0)}, s);
-        if (iou > most) most = iou, lower = lowered(most), found = static_cast<int64_t>(k) * kFusionLanes + i;
+        if (iou > best) best = iou, lower = lowered(best), found = static_cast<int64_t>(k) * kFusionLanes + i;
       }
     }
     return found;

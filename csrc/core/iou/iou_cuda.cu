@@ -64,20 +64,20 @@ __global__ void __launch_bounds__(kThreads) iou_kernel(Boxes boxes1, Boxes boxes
         float* to = out + (batch * boxes1.count + row) * boxes2.count + first;
 #pragma unroll 1
         for (int i = 0; i < n; ++i, to += boxes2.count) {
-          const Shape<float> mine = rows[i];
+          const Shape<float> row_box = rows[i];
           float iou[kColumns];
           bool in_bounds = true;
 #pragma unroll
           for (int k = 0; k < kColumns; ++k) {
             const Shape<float>& c = columns[k];
-            const float inter = quick_intersection(mine, c), whole = union_of(inter, mine.area, c.area);
-            in_bounds = in_bounds & (whole > kLeastOperand) & (whole < kMostOperand) &
-                        ((inter == 0.0f) | (inter > kLeastOperand));
+            const float inter = quick_intersection(row_box, c), whole = union_of(inter, row_box.area, c.area);
+            in_bounds =
+                in_bounds & (whole > kMinOperand) & (whole < kMaxOperand) & ((inter == 0.0f) | (inter > kMinOperand));
             iou[k] = quotient(inter, whole);
           }
           if (!in_bounds)
 #pragma unroll
-            for (int k = 0; k < kColumns; ++k) iou[k] = iou_of(mine, columns[k]);
+            for (int k = 0; k < kColumns; ++k) iou[k] = iou_of(row_box, columns[k]);
           *reinterpret_cast<float4*>(to) = make_float4(iou[0], iou[1], iou[2], iou[3]);
         }
       }
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads) paired_kernel(Boxes boxes1, Boxes bo
   }
 }
 
-constexpr int kSelves = 32;  // boxes of the side whose gradient is wanted, one per lane
+constexpr int kSelves = 32;  // boxes of the side whose gradient is computed, one per lane
 constexpr int kOthers = 8;   // partial sums per box, one per warp
 
 // Block: the gradients of kSelves boxes of one side. Thread (x, y) sums over the others y, y + 8,
@@ -112,12 +112,12 @@ __global__ void __launch_bounds__(kSelves* kOthers)
       const int64_t i = first + threadIdx.x;
       Box<T> sum = {T(0), T(0), T(0), T(0)};
       if (i < self.count) {
-        const Shape<T> mine = shape_of<measure>(load_box<T>(self, batch, i));
+        const Shape<T> own = shape_of<measure>(load_box<T>(self, batch, i));
         const T* g = grad + batch * self.count * opposite + i * self_stride;
         for (int64_t j = threadIdx.y; j < opposite; j += kOthers) {
           const Shape<T> theirs = shape_of<measure>(load_box<T>(other, batch, paired ? i : j));
-          const Box<T> d = measure_gradient<measure, second>(second ? theirs : mine, second ? mine : theirs, iou_eps,
-                                                             eps, g[j * other_stride]);
+          const Box<T> d = measure_gradient<measure, second>(second ? theirs : own, second ? own : theirs, iou_eps, eps,
+                                                             g[j * other_stride]);
           sum.x1 += d.x1, sum.y1 += d.y1, sum.x2 += d.x2, sum.y2 += d.y2;
         }
       }

@@ -104,11 +104,11 @@ void scan(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_t c
         for (int64_t g = 0; g < n; ++g) {
           const Shape<T>& box = boxes[from + g];
           if (!anchors.may_meet(box)) continue;
-          const T most = (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : best_row)(
+          const T highest = (anchors.tile().huge || is_huge<Measure::kIoU>(box) ? guarded : best_row)(
               box, static_cast<Lane<T>>(g), anchors.tile(), anchors.padded(), best, which);
           if (peaks != nullptr) {
             T& peak = peaks[(from + g) * chunks + c];
-            peak = max_of(peak, most);
+            peak = max_of(peak, highest);
           }
         }
         finish(image, first, anchors, best, which);
@@ -124,12 +124,12 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
              int64_t* matches, std::vector<uint8_t>& all, const Parallel& parallel) {
   const int64_t count = input.anchors.count, chunks = blocks_of(count, chunk);
   std::vector<int64_t> image_of(boxes.size());
-  std::vector<T> most(boxes.size());
+  std::vector<T> highest(boxes.size());
   for (int64_t image = 0; image < input.anchors.batch; ++image)
     for (int64_t g = input.images.begin(image); g < input.images.end(image); ++g) {
       image_of[g] = image;
-      most[g] = *std::max_element(peaks.begin() + g * chunks, peaks.begin() + (g + 1) * chunks);
-      if (most[g] == T(0)) all[image] = 1;
+      highest[g] = *std::max_element(peaks.begin() + g * chunks, peaks.begin() + (g + 1) * chunks);
+      if (highest[g] == T(0)) all[image] = 1;
     }
   parallel.share(static_cast<int64_t>(boxes.size()), kAnchorNs * std::min(chunk, count) + kPairNs * chunks,
                  [&](int64_t begin, int64_t end) {
@@ -138,13 +138,13 @@ void restore(const MatchInput& input, const std::vector<Shape<T>>& boxes, int64_
                    for (int64_t g = begin; g < end; ++g) {
                      if (all[image_of[g]]) continue;
                      for (int64_t c = 0; c < chunks; ++c) {
-                       if (peaks[g * chunks + c] != most[g]) continue;
+                       if (peaks[g * chunks + c] != highest[g]) continue;
                        for (int64_t first = c * chunk; first < std::min(count, (c + 1) * chunk); first += kTile) {
                          anchors.load(input.anchors, image_of[g], first);
                          iou_row(boxes[g], anchors, row);
                          int64_t* to = matches + image_of[g] * count + first;
                          for (int j = 0; j < anchors.size(); ++j)
-                           if (row[j] == most[g]) {  // other threads may mark the same anchor
+                           if (row[j] == highest[g]) {  // other threads may mark the same anchor
                              const int64_t m = __atomic_load_n(to + j, __ATOMIC_RELAXED);
                              if (m >= 0) __atomic_store_n(to + j, ~m, __ATOMIC_RELAXED);
                            }
@@ -235,15 +235,15 @@ void assign(int64_t anchors, int64_t boxes, int64_t chunk, T* peaks, bool zero_i
       if (c < 0) return {T(0), -1, box};
       const int64_t end = std::min(anchors, (c + 1) * chunk);
       int64_t at = -1;
-      T most = T(0);
-      for (int64_t first = c * chunk; first < end && !(at >= 0 && most == peak[c]); first += kTile) {
+      T max = T(0);
+      for (int64_t first = c * chunk; first < end && !(at >= 0 && max == peak[c]); first += kTile) {
         const int n = static_cast<int>(std::min<int64_t>(kTile, end - first));
         const T* values = read(first, n, box);
         for (int j = 0; j < n; ++j)
-          if (!taken[first + j] && (at < 0 || values[j] > most)) most = values[j], at = first + j;
+          if (!taken[first + j] && (at < 0 || values[j] > max)) max = values[j], at = first + j;
       }
-      if (at >= 0 && most == peak[c]) return {most, at, box};
-      peak[c] = at >= 0 ? most : std::numeric_limits<T>::quiet_NaN();
+      if (at >= 0 && max == peak[c]) return {max, at, box};
+      peak[c] = at >= 0 ? max : std::numeric_limits<T>::quiet_NaN();
     }
   };
   const auto match = [&](const Head<T>& h) {

@@ -130,13 +130,10 @@ __global__ void rising_kernel(Ragged images, int64_t* rising) {
   const int lane = static_cast<int>(threadIdx.x);
   int64_t last = 0;
   for (int64_t first = 0; first <= images.batch; first += 32) {
-    int64_t v = max_of(last, images.at(min_of(first + lane, images.batch)));
-    for (int step = 1; step < 32; step *= 2) {
-      const int64_t left = __shfl_up_sync(kFullMask, static_cast<long long>(v), step);
-      if (lane >= step) v = max_of(v, left);
-    }
-    if (first + lane <= images.batch) rising[first + lane] = v;
-    last = __shfl_sync(kFullMask, static_cast<long long>(v), 31);
+    int64_t offset = max_of(last, images.at(min_of(first + lane, images.batch)));
+    offset = warp_scan(offset, [](int64_t a, int64_t b) { return max_of(a, b); });
+    if (first + lane <= images.batch) rising[first + lane] = offset;
+    last = __shfl_sync(kFullMask, offset, 31);
   }
 }
 

@@ -7,16 +7,16 @@ namespace boxops::BOXOPS_ISA {
 template <bool guarded, class T>
 T best_row(const Shape<T>& box, Lane<T> index, const Tile<T>& tile, int n, T* __restrict__ best,
            Lane<T>* __restrict__ which) {
-  Lane<T> most = 0;
+  Lane<T> highest = 0;
   for (int j = 0; j < n; ++j) {
     const T iou = iou_of<guarded>(box, tile[j]);
     // Maxima, since gcc makes a branch around a masked store of a choice between new and old. Indices rise.
     which[j] = max_of(which[j], iou > best[j] ? index : Lane<T>(0));
     best[j] = max_of(iou, best[j]);
     const Lane<T> bits = detail::bits_as<Lane<T>>(iou);
-    most = bits > most ? bits : most;
+    highest = bits > highest ? bits : highest;
   }
-  return detail::bits_as<T>(most);
+  return detail::bits_as<T>(highest);
 }
 
 template <bool guarded, class T>

@@ -13,15 +13,13 @@
 
 namespace boxops {
 
-constexpr int kBlock = 64;
-
 // One box: corners, by which it is found, and area.
 template <class T>
 struct Ranked : Box<T> {
   using Scalar = T;
   static constexpr double kBoxNs = 30;          // the cost of a box on one core, in the middle of a wide range
   static constexpr bool kCornersAreAll = true;  // that the IoU needs
-  static constexpr T kMost = std::numeric_limits<T>::max() / 8;
+  static constexpr T kMaxArea = std::numeric_limits<T>::max() / 8;
   T area;
 
   void load(const Boxes& boxes, int64_t batch, int64_t i) {
@@ -29,9 +27,9 @@ struct Ranked : Box<T> {
     area = boxops::area(*this);
   }
   // Whether the box can overlap anything by an IoU above 0, and no measure of a pair of such overflows.
-  bool ordinary() const { return area > T(0) && area <= kMost; }
+  bool ordinary() const { return area > T(0) && area <= kMaxArea; }
   // The others that can overlap anything.
-  bool huge() const { return area > kMost && farthest(*this) < std::numeric_limits<T>::infinity(); }
+  bool huge() const { return area > kMaxArea && farthest(*this) < std::numeric_limits<T>::infinity(); }
 
   // An IoU above t needs sides and an overlap on each axis of more than so many times the larger side.
   static double side_ratio(double t) { return t; }
@@ -63,8 +61,8 @@ struct RankedRotated : Ranked<T> {
   }
   static double side_ratio(double) { return 0; }
   static BOXOPS_HD bool may_exceed(T w, T h, T area1, T area2, T lower) {
-    const T most = min_of(w * h * (T(1) + 8 * std::numeric_limits<T>::epsilon()), min_of(area1, area2));
-    return most >= lower * ((area1 + area2) - most);
+    const T bound = min_of(w * h * (T(1) + 8 * std::numeric_limits<T>::epsilon()), min_of(area1, area2));
+    return bound >= lower * ((area1 + area2) - bound);
   }
   template <bool guarded>
   static T iou(const RankedRotated& kept, const RankedRotated& other) {
@@ -75,6 +73,7 @@ struct RankedRotated : Ranked<T> {
 template <class R>
 struct Candidates {
   using T = typename R::Scalar;
+  static constexpr int kBlock = 64;
   static constexpr int kWhole = R::kCornersAreAll ? 1 : kBlock;
   int count;
   alignas(64) T x1[kBlock], y1[kBlock], x2[kBlock], y2[kBlock], area[kBlock];
@@ -100,6 +99,7 @@ struct RankedBoxes {
 
   // The next kBlock of the candidates [first, last), or as many as there are.
   void load(int64_t first, int64_t last, Candidates<R>& block) const {
+    constexpr int kBlock = Candidates<R>::kBlock;
     block.count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
     constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
     const int64_t* at = order + first;

@@ -24,9 +24,9 @@ namespace boxops::cuda {
 namespace {
 
 using Word = unsigned long long;
-constexpr int kMostChunk = 4096, kLeastChunk = 1024;
-constexpr int kMostWords = kMostChunk / 64 + 1;
-constexpr int64_t kMostBlocks = 16384;  // that compare_kernel shall have
+constexpr int kMaxChunk = 4096, kMinChunk = 1024;
+constexpr int kMaxWords = kMaxChunk / 64 + 1;
+constexpr int64_t kTargetBlocks = 16384;  // of compare_kernel
 
 // How many boxes of a segment a round takes, and what it needs; known beforehand on the host.
 struct Rounds {
@@ -39,9 +39,9 @@ struct Rounds {
     const int64_t n = input.boxes.batch * input.boxes.count;
     single = input.boxes.batch == 1 && !input.has_groups;
     longest = input.has_groups ? min_of(input.boxes.count, input.longest_group) : input.boxes.count;
-    chunk = kMostChunk;
-    while (chunk > kLeastChunk && chunk / 4 >= limit) chunk /= 2;
-    if (!single && n > (1 << 18)) chunk = kLeastChunk;  // of memory there is an end
+    chunk = kMaxChunk;
+    while (chunk > kMinChunk && chunk / 4 >= limit) chunk /= 2;
+    if (!single && n > (1 << 18)) chunk = kMinChunk;  // of memory there is an end
     rows = single ? min_of(n, chunk) : n;
     words = blocks_of(min_of(longest, chunk), 64) + 1;
   }
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(64)
   const S box = s.boxes[min_of(i, s.n - 1)];
 
   if (stripe < stripes) {
-    const bool wanted = !kCostly<S> || (in && s.alive[i] != 0);
+    const bool needed = !kCostly<S> || (in && s.alive[i] != 0);
     const int64_t begin = own.start + round.from, base = begin / 64;
     int64_t word = (round.holds(segment, first) ? segment.start + round.from : first) / 64 + stripe;
     for (; word <= first / 64; word += stripes) {
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(64)
       columns[t] = s.boxes[min_of(word * 64 + t, s.n - 1)];
       __syncthreads();
       const Word bits =
-          wanted ? overlapping<false>(columns, box, threshold) & lowest(i - word * 64) & ~lowest(begin - word * 64) : 0;
+          needed ? overlapping<false>(columns, box, threshold) & lowest(i - word * 64) & ~lowest(begin - word * 64) : 0;
       if (in && word >= base) s.mask[(i - round.first) * s.words + word - base] = bits;
     }
     return;
@@ -208,7 +208,7 @@ struct Ahead {
     return met != 0;
   }
 };
-static_assert(Ahead::kThreadsPerBox * Ahead::kWords + 1 >= kMostWords, "a box's words fit");
+static_assert(Ahead::kThreadsPerBox * Ahead::kWords + 1 >= kMaxWords, "a box's words fit");
 
 // Block g goes through the segments that begin in group g. The first warp settles one group after another; meanwhile
 // the others strike, in the next group, what the groups settled before overlap too much; in the end all write.
@@ -216,8 +216,8 @@ static_assert(Ahead::kThreadsPerBox * Ahead::kWords + 1 >= kMostWords, "a box's 
 constexpr int kResolveThreads = 32 + 64 * Ahead::kThreadsPerBox;
 template <class S>
 __global__ void __launch_bounds__(kResolveThreads) resolve_kernel(Greedy<S> s, Round round, int64_t limit) {
-  __shared__ Word kept[kMostWords];
-  __shared__ int64_t before[kMostWords + 1];  // how many of the segment were kept before a group
+  __shared__ Word kept[kMaxWords];
+  __shared__ int64_t before[kMaxWords + 1];  // how many of the segment were kept before a group
   __shared__ bool struck[2][64];
   const int t = static_cast<int>(threadIdx.x), lane = t % 32;
   const int box = (t - 32) / Ahead::kThreadsPerBox, part = (t - 32) % Ahead::kThreadsPerBox;  // but for the first warp
@@ -274,8 +274,8 @@ int greedy(const Greedy<S>& s, const Rounds& rounds, int64_t limit, const Thresh
   for (int64_t from = 0; from < rounds.longest; from += rounds.chunk) {
     const Round round{from, from + rounds.chunk, rounds.single ? from : 0};
     const int64_t groups = blocks_of(rounds.single ? min_of(rounds.chunk, s.n - from) : s.n, 64);
-    const int64_t share = max_of<int64_t>(kMostBlocks / groups, 4);
-    const int64_t stripes = min_of(rounds.words, share), more = from > 0 ? min_of<int64_t>(64, share) : 0;
+    const int64_t per_group = max_of<int64_t>(kTargetBlocks / groups, 4);
+    const int64_t stripes = min_of(rounds.words, per_group), more = from > 0 ? min_of<int64_t>(64, per_group) : 0;
     const auto compare = [&](int64_t stripes, int64_t more) {
       const dim3 blocks(grid_x(groups), static_cast<unsigned>(stripes + more));
       return launch(compare_kernel<S>, blocks, 64, stream, s, round, limit, static_cast<int>(stripes), threshold);

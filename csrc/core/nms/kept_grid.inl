@@ -92,10 +92,10 @@ class KeptGrid {
     if (meets(buckets_[mask_ + 1])) return true;
     const double w = box.x2 - box.x1, h = box.y2 - box.y1, side = std::max(w, h);
     const double cx = middle(box.x1, box.x2), cy = middle(box.y1, box.y2);
-    const double most = std::min(side / ratio_ * (1 + slack_), std::numeric_limits<double>::max());
-    const double least = std::max(side * ratio_, std::sqrt(area * threshold));
-    const int first = std::max(least_level_, level_of(least * (1 - slack_)));
-    const int last = std::min(least_level_ + static_cast<int>(levels_.size()) - 1, level_of(most));
+    const double max_side = std::min(side / ratio_ * (1 + slack_), std::numeric_limits<double>::max());
+    const double min_side = std::max(side * ratio_, std::sqrt(area * threshold));
+    const int first = std::max(least_level_, level_of(min_side * (1 - slack_)));
+    const int last = std::min(least_level_ + static_cast<int>(levels_.size()) - 1, level_of(max_side));
     for (int level = first; level <= last; ++level) {
       const Level& grid = levels_[level - least_level_];
       if (grid.boxes == 0) continue;
@@ -116,7 +116,7 @@ class KeptGrid {
   uint32_t neighbourhood(const Box<double>& b) const {
     const double row = 64 * (0.1 + 0.8 * (middle(b.y1, b.y2) - top_) / height_);
     const double column = 65536 * (0.1 + 0.8 * (middle(b.x1, b.x2) - left_) / width_);
-    const auto whole = [](double x, double most) { return static_cast<uint32_t>(std::min(std::max(0.0, x), most)); };
+    const auto whole = [](double x, double max) { return static_cast<uint32_t>(std::min(std::max(0.0, x), max)); };
     return whole(row, 63) << 16 | whole(column, 65535);
   }
 
@@ -181,10 +181,10 @@ class KeptGrid {
   // Cells hold about kPerCell boxes where boxes are evenly spread, yet are never far from the size of the level's
   // boxes, so that neither crowds nor outliers spoil the grid.
   void choose_cells(Level& grid, int level) const {
-    constexpr double most = std::numeric_limits<double>::max();
-    grid.side = std::min(std::ldexp(1.0, level + 1), most);
+    constexpr double max = std::numeric_limits<double>::max();
+    grid.side = std::min(std::ldexp(1.0, level + 1), max);
     const double spacing = std::sqrt(kPerCell * width_ * height_ / std::max(1.0, grid.boxes));
-    grid.per_cell = 1 / std::min({std::max(grid.side / 4, spacing), grid.side * 8, most});
+    grid.per_cell = 1 / std::min({std::max(grid.side / 4, spacing), grid.side * 8, max});
   }
 
   double ratio_, slack_;

@@ -38,7 +38,7 @@ class Greedy {
   }
 
  private:
-  static constexpr int kHintBits = 10, kHints = 1 << kHintBits;
+  static constexpr int kBlock = Candidates<R>::kBlock, kHintBits = 10, kHints = 1 << kHintBits;
 
   // Takes candidates [first, last) of `boxes` in turn until `limit` are kept; rank(i) is the place of i among all.
   // `since`: the first so many kept boxes suppress none of them.
@@ -59,7 +59,7 @@ class Greedy {
         if (k + 8 < left) kept_.fetch_bucket(block[open[k + 8]]);
         if (k + 4 < left) kept_.fetch_shelf(block[open[k + 4]]);
         if (const int64_t place = box.ordinary() ? kept_.find(box, since) : -1; place >= 0) {
-          if (hinted) hints_[cells[i]] = static_cast<uint32_t>(place <= kMostHint ? place : 0);
+          if (hinted) hints_[cells[i]] = static_cast<uint32_t>(place <= kMaxHint ? place : 0);
           continue;
         }
         if ((!box.ordinary() || !huge_.empty()) && suppressed_as_huge(box)) continue;
@@ -143,7 +143,7 @@ class Greedy {
     return false;
   }
 
-  static constexpr int64_t kMostHint = std::numeric_limits<uint32_t>::max();
+  static constexpr int64_t kMaxHint = std::numeric_limits<uint32_t>::max();
 
   RankedBoxes<R> boxes_;
   int64_t n_;

@@ -20,7 +20,7 @@ namespace boxops::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostCounted = int64_t(1) << 27;  // pairs, some 30 us
+constexpr int64_t kMaxCounted = int64_t(1) << 27;  // pairs, some 30 us
 
 struct Span {
   int64_t start, end;
@@ -28,7 +28,7 @@ struct Span {
 
 inline bool by_counting(const NmsInput& input) {
   const int64_t count = input.boxes.count;
-  return count < (1 << 14) && input.boxes.batch <= kMostCounted / max_of<int64_t>(count * count, 1);
+  return count < (1 << 14) && input.boxes.batch <= kMaxCounted / max_of<int64_t>(count * count, 1);
 }
 
 template <class S>
@@ -130,15 +130,14 @@ enum class Key { kScore, kImage, kImageAndScore };
 // A thread writes the sort key of one box, and clears slots; `from` holds the boxes, null: in their order.
 __global__ void key_kernel(NmsInput input, Key kind, const int64_t* from, int64_t n, uint64_t* keys, int64_t* values,
                            int64_t slots, unsigned long long* table) {
-  const int64_t threads = int64_t(gridDim.x) * blockDim.x, thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (int64_t i = thread; i < n; i += threads) {
+  for (const int64_t i : grid_stride(n)) {
     const int64_t flat = from == nullptr ? i : from[i];
     const uint64_t batch = flat / input.boxes.count;
     const uint64_t score = kind == Key::kImage ? 0 : score_key(input.scores, batch, flat % input.boxes.count);
     keys[i] = kind == Key::kScore ? score : kind == Key::kImage ? batch : batch << 32 | score;
     values[i] = flat;
   }
-  for (int64_t slot = thread; slot < slots; slot += threads) table[slot] = ~0ull;
+  for (const int64_t slot : grid_stride(slots)) table[slot] = ~0ull;
 }
 
 // A thread finds the slot of one rank's (image, group).

@@ -28,13 +28,13 @@ struct Threshold {
   explicit Threshold(T t) : value(t), next(std::nextafter(t, std::numeric_limits<T>::infinity())) {}
 };
 
-// What two boxes share, which settles most pairs: 0 if nothing. Of rotated boxes, whether their hulls meet.
+// The intersection of two boxes, which settles most pairs: 0 if none. Of rotated boxes, whether their hulls meet.
 template <class T>
-__device__ T shared_by(const Upright<T>& kept, const Upright<T>& other) {
+__device__ T coarse_overlap(const Upright<T>& kept, const Upright<T>& other) {
   return quick_intersection<T>(kept, other);
 }
 template <class T>
-__device__ T shared_by(const RotatedBox<T>& kept, const RotatedBox<T>& other) {
+__device__ T coarse_overlap(const RotatedBox<T>& kept, const RotatedBox<T>& other) {
   return hulls_meet(kept, other) ? T(1) : T(0);
 }
 
@@ -70,15 +70,15 @@ __device__ unsigned long long overlapping(const S* columns, const S& box, const 
   for (int half = 0; half < 2; ++half) {
 #pragma unroll 2
     for (int c = 0; c < 32; c += kAtOnce) {
-      const S* some = columns + 32 * half + c;
-      T shared[kAtOnce];
+      const S* four = columns + 32 * half + c;
+      T overlap[kAtOnce];
       bool any = false;
 #pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) shared[k] = shared_by(some[k], box), any |= shared[k] > T(0);
+      for (int k = 0; k < kAtOnce; ++k) overlap[k] = coarse_overlap(four[k], box), any |= overlap[k] > T(0);
       if (!any || (any_is_enough && (halves[0] | halves[1]) != 0)) continue;
 #pragma unroll
       for (int k = 0; k < kAtOnce; ++k)
-        if (shared[k] > T(0) && exceeds(shared[k], some[k], box, threshold)) halves[half] |= 1u << (c + k);
+        if (overlap[k] > T(0) && exceeds(overlap[k], four[k], box, threshold)) halves[half] |= 1u << (c + k);
     }
   }
   return static_cast<unsigned long long>(halves[1]) << 32 | halves[0];

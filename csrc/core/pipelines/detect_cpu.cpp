@@ -52,8 +52,8 @@ std::vector<int32_t> pairs_above(const DetectInput& in, int64_t b, double thresh
   return pairs;
 }
 
-// Leaves the `most` best of each class.
-void cut_classes(const DetectInput& in, int64_t b, int64_t most, std::vector<int32_t>& pairs) {
+// Leaves the `per_class` best of each class.
+void cut_classes(const DetectInput& in, int64_t b, int64_t per_class, std::vector<int32_t>& pairs) {
   std::vector<int64_t> starts(in.classes + 1);
   for (const int32_t pair : pairs) ++starts[pair % in.classes + 1];
   for (int64_t c = 0; c < in.classes; ++c) starts[c + 1] += starts[c];
@@ -63,7 +63,7 @@ void cut_classes(const DetectInput& in, int64_t b, int64_t most, std::vector<int
   pairs.clear();
   for (int64_t c = 0; c < in.classes; ++c) {
     const auto begin = ranked.begin() + starts[c], end = ranked.begin() + starts[c + 1];
-    const auto last = begin + std::min<int64_t>(most, end - begin);
+    const auto last = begin + std::min<int64_t>(per_class, end - begin);
     if (last != end) std::nth_element(begin, last, end);
     for (auto i = begin; i != last; ++i) pairs.push_back(i->second);
   }

@@ -26,7 +26,7 @@ struct Rank {
     return key != o.key ? key < o.key : static_cast<uint32_t>(pair) < static_cast<uint32_t>(o.pair);
   }
 };
-constexpr uint64_t kLast = ~uint64_t(0);
+constexpr uint64_t kNoKey = ~uint64_t(0);
 
 __device__ Rank shuffle_xor(const Rank& own, int bits) {
   return {cuda::shuffle_xor(own.key, bits), cuda::shuffle_xor(own.pair, bits)};
@@ -130,14 +130,14 @@ __device__ uint64_t kth_smallest(uint32_t count, int bits, uint32_t* k, Value va
 
 // Block g moves the best of one class to its list, or its image's.
 __global__ void __launch_bounds__(kThreads)
-    cut_kernel(DetectInput in, Lists from, Lists to, uint32_t most, int score_bits) {
+    cut_kernel(DetectInput in, Lists from, Lists to, uint32_t per_class, int score_bits) {
   for (int64_t g = blockIdx.x; g < in.batch * from.per_image; g += gridDim.x) {
     const int64_t b = g / from.per_image, target = to.per_image == 1 ? b : g;
     const uint32_t count = from.counts[g];
     const int32_t* pairs = from.pairs + g * from.capacity;
-    Rank last{kLast, -1};  // the last that stays
-    if (count > most && most > 0) {
-      uint32_t k = most;
+    Rank last{kNoKey, -1};  // the last that stays
+    if (count > per_class && per_class > 0) {
+      uint32_t k = per_class;
       last.key = kth_smallest(count, score_bits, &k, [&](uint32_t i, uint64_t* v) {
         *v = key_of(in, b, pairs[i]);
         return true;
@@ -147,16 +147,16 @@ __global__ void __launch_bounds__(kThreads)
         return key_of(in, b, pairs[i]) == last.key;
       }));
     }
-    for (uint32_t i = threadIdx.x; i < count && most > 0; i += kThreads)
+    for (uint32_t i = threadIdx.x; i < count && per_class > 0; i += kThreads)
       if (!last.before({key_of(in, b, pairs[i]), pairs[i]}))
         to.pairs[target * to.capacity + atomicAdd(&to.counts[target], 1u)] = pairs[i];
   }
 }
 
 // The best of all threads' ranks; `best` is shared memory that no thread may still be reading.
-__device__ Rank best_of_block(Rank mine, Rank* best) {
-  mine = warp_first(mine);
-  if (threadIdx.x % 32 == 0) best[threadIdx.x / 32] = mine;
+__device__ Rank best_of_block(Rank own, Rank* best) {
+  own = warp_first(own);
+  if (threadIdx.x % 32 == 0) best[threadIdx.x / 32] = own;
   __syncthreads();
   Rank result = best[0];
   for (int w = 1; w < kWarps; ++w)
@@ -172,7 +172,7 @@ struct Cache {
   uint64_t keys[kCached];
 };
 
-// Block g suppresses in one list. Each round all threads go through their share of the candidates: they strike those
+// Block g suppresses in one list. Each round all threads go through their candidates: they strike those
 // that the last winner overlaps too much, and find their best among the rest.
 template <class T>
 __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, Lists lists, Lists kept, T threshold) {
@@ -187,13 +187,13 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
     const bool cached = count <= kCached;
     if (cached)  // a thread only ever reads what it wrote
       for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
-        const Shape<T> some = shape(pairs[i]);
-        cache.shapes[i] = some, cache.keys[i] = key_of(in, b, pairs[i]);
+        const Shape<T> loaded = shape(pairs[i]);
+        cache.shapes[i] = loaded, cache.keys[i] = key_of(in, b, pairs[i]);
       }
     int64_t taken = 0;
     for (; taken < kept.capacity; ++taken) {
-      Rank mine{kLast, -1};
-      uint32_t mine_at = 0;
+      Rank own{kNoKey, -1};
+      uint32_t own_at = 0;
       for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
         if (pairs[i] < 0) continue;
         if (taken > 0 && iou_of(winner_shape, cached ? cache.shapes[i] : shape(pairs[i])) > threshold) {
@@ -201,15 +201,15 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
           continue;
         }
         const Rank rank{cached ? cache.keys[i] : key_of(in, b, pairs[i]), pairs[i]};
-        if (rank.before(mine)) mine = rank, mine_at = i;
+        if (rank.before(own)) own = rank, own_at = i;
       }
-      const Rank winner = best_of_block(mine, best);
+      const Rank winner = best_of_block(own, best);
       if (winner.pair < 0) break;
-      if (mine.pair == winner.pair) {  // the one thread that holds it
-        const Shape<T> some = shape(winner.pair);
-        winner_shape = some;
+      if (own.pair == winner.pair) {  // the one thread that holds it
+        const Shape<T> loaded = shape(winner.pair);
+        winner_shape = loaded;
         kept.pairs[g * kept.capacity + taken] = winner.pair;
-        pairs[mine_at] = -1;
+        pairs[own_at] = -1;
       }
       __syncthreads();
     }
@@ -219,39 +219,39 @@ __global__ void __launch_bounds__(kThreads) suppress_kernel(DetectInput in, List
 }
 
 // Block b merges the lists of image b, each of which belongs to one thread, and writes the detections.
-__global__ void __launch_bounds__(kThreads)
-    merge_kernel(DetectInput in, DetectOutput out, State s, int64_t most, int64_t box_size, int64_t score_size) {
+__global__ void __launch_bounds__(kThreads) merge_kernel(DetectInput in, DetectOutput out, State s,
+                                                         int64_t max_detections, int64_t box_size, int64_t score_size) {
   __shared__ Rank best[2][kWarps];
   const int64_t b = blockIdx.x, first = b * s.kept.per_image;
   const auto head = [&](int64_t list) -> Rank {
     const uint32_t at = s.heads[first + list];
-    if (at >= s.kept.counts[first + list]) return {kLast, -1};
+    if (at >= s.kept.counts[first + list]) return {kNoKey, -1};
     const int32_t pair = s.kept.pairs[(first + list) * s.kept.capacity + at];
     return {key_of(in, b, pair), pair};
   };
-  int64_t mine_at = 0;
-  Rank mine;
+  int64_t own_at = 0;
+  Rank own;
   const auto find = [&] {
-    mine = {kLast, -1};
+    own = {kNoKey, -1};
     for (int64_t list = threadIdx.x; list < s.kept.per_image; list += kThreads) {
       const Rank rank = head(list);
-      if (rank.before(mine)) mine = rank, mine_at = list;
+      if (rank.before(own)) own = rank, own_at = list;
     }
   };
   find();
   int64_t taken = 0;
-  for (; taken < most; ++taken) {
-    const Rank winner = best_of_block(mine, best[taken % 2]);
+  for (; taken < max_detections; ++taken) {
+    const Rank winner = best_of_block(own, best[taken % 2]);
     if (winner.pair < 0) break;
-    if (mine.pair == winner.pair) {
-      out.labels[b * most + taken] = winner.pair;  // for now
-      ++s.heads[first + mine_at];
+    if (own.pair == winner.pair) {
+      out.labels[b * max_detections + taken] = winner.pair;  // for now
+      ++s.heads[first + own_at];
       find();
     }
   }
   __syncthreads();
-  for (int64_t d = threadIdx.x; d < most; d += kThreads) {
-    const int64_t at = b * most + d;
+  for (int64_t d = threadIdx.x; d < max_detections; d += kThreads) {
+    const int64_t at = b * max_detections + d;
     const bool real = d < taken;
     const int32_t pair = real ? static_cast<int32_t>(out.labels[at]) : 0;
     const uint64_t zero = 0;

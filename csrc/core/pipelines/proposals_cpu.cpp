@@ -36,9 +36,9 @@ int64_t suppress(const Candidates<T>* levels, int64_t level_count, const Proposa
   Candidates<T> all;
   std::vector<int32_t> groups;
   for (int64_t level = 0; level < level_count; ++level) {
-    const Candidates<T>& some = levels[level];
-    all.boxes.insert(all.boxes.end(), some.boxes.begin(), some.boxes.end());
-    all.scores.insert(all.scores.end(), some.scores.begin(), some.scores.end());
+    const Candidates<T>& candidates = levels[level];
+    all.boxes.insert(all.boxes.end(), candidates.boxes.begin(), candidates.boxes.end());
+    all.scores.insert(all.scores.end(), candidates.scores.begin(), candidates.scores.end());
     groups.resize(all.scores.size(), static_cast<int32_t>(level));
   }
   const auto n = static_cast<int64_t>(groups.size());

@@ -81,22 +81,16 @@ template <class V, class F>
 int upload(V* to, int64_t n, void* stream, F value) {
   for (int64_t first = 0; first < n; first += kUpload) {
     Upload<V> numbers = {};
-    const int64_t some = min_of<int64_t>(kUpload, n - first);
-    for (int64_t i = 0; i < some; ++i) numbers.values[i] = value(first + i);
-    BOXOPS_TRY(launch(upload_kernel<V>, 1, kUpload, stream, numbers, some, to + first));
+    const int64_t count = min_of<int64_t>(kUpload, n - first);
+    for (int64_t i = 0; i < count; ++i) numbers.values[i] = value(first + i);
+    BOXOPS_TRY(launch(upload_kernel<V>, 1, kUpload, stream, numbers, count, to + first));
   }
   return cudaSuccess;
 }
 
 // The level that holds place i: the last whose offset is not above i.
 __device__ int64_t level_of(const int64_t* offsets, int64_t levels, int64_t i) {
-  int64_t low = 0, high = levels - 1;
-  while (low < high) {
-    const int64_t middle = (low + high + 1) / 2;
-    if (offsets[middle] <= i) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  return partition_point(levels - 1, [&](int64_t level) { return offsets[level + 1] <= i; });
 }
 
 // A thread writes the sort key of one anchor: its logit's, or where that leaves room, (image, level) above it; or, with
@@ -134,10 +128,10 @@ __global__ void decode_kernel(ProposalsInput in, ProposalsOptions o, State<T> s)
 
 // A thread writes one proposal.
 template <class T>
-__global__ void gather_kernel(State<T> s, int64_t most, T* boxes, T* scores) {
-  const int64_t n = s.batch * most;
+__global__ void gather_kernel(State<T> s, int64_t post_nms_top_n, T* boxes, T* scores) {
+  const int64_t n = s.batch * post_nms_top_n;
   for (const int64_t i : grid_stride<kThreads>(n)) {
-    const int64_t slot = s.indices[i], from = i / most * s.slots + slot;
+    const int64_t slot = s.indices[i], from = i / post_nms_top_n * s.slots + slot;
     for (int k = 0; k < 4; ++k) boxes[4 * i + k] = slot < 0 ? T(0) : s.boxes[4 * from + k];
     scores[i] = slot < 0 ? T(0) : s.scores[from];
   }

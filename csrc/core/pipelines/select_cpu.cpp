@@ -47,8 +47,8 @@ std::vector<int64_t> select_top(const Scalars& scores, int64_t batch, int64_t be
       const S score = load<S>(scores.data, scores.dtype, batch * scores.batch_stride + at * scores.stride);
       sample[i] = score == score ? score : -std::numeric_limits<S>::infinity();
     }
-    const double wanted = static_cast<double>(k) * kSample / static_cast<double>(n);
-    const auto rank = static_cast<int64_t>(wanted + 4 * std::sqrt(wanted) + 4);
+    const double expected = static_cast<double>(k) * kSample / static_cast<double>(n);
+    const auto rank = static_cast<int64_t>(expected + 4 * std::sqrt(expected) + 4);
     std::nth_element(sample.begin(), sample.begin() + rank, sample.end(), std::greater<S>());
     std::vector<int32_t> found;
     select_above<S>(scores, batch, begin, end, sample[rank], true, found);

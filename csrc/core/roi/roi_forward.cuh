@@ -3,7 +3,7 @@
 //
 // planar_kernel (NCHW, and any strides): neighbouring threads compute neighbouring bins, so that stores fill lines and
 // loads stay in the few lines that a RoI's row spans; a thread computes one bin of 4 channels, to have 4 loads in
-// flight. last_kernel (channels last): neighbouring threads compute neighbouring channels of one bin, 4 each with one
+// flight. nhwc_kernel (channels last): neighbouring threads compute neighbouring channels of one bin, 4 each with one
 // vector load where alignment allows it, so that loads fill lines; results go through shared memory to be stored as
 // NCHW.
 #pragma once
@@ -24,9 +24,9 @@ struct alignas(2 * sizeof(T)) Tap {
 
 // Whether the elements of a channel's plane are less than 2^31 apart: others are views into 8 GB and more.
 __device__ inline bool has_short_offsets(const FeatureMap& m) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   const int64_t y = m.y_stride < 0 ? -m.y_stride : m.y_stride, x = m.x_stride < 0 ? -m.x_stride : m.x_stride;
-  return y <= kMost && x <= kMost && m.height * y <= kMost - m.width * x;
+  return y <= kMax && x <= kMax && m.height * y <= kMax - m.width * x;
 }
 
 // Bilinear sums are separable: a bin's samples along each axis collapse to its pixels and their summed weights, where
@@ -118,9 +118,9 @@ struct AlignTable {
         for (int w = 0; w < kWidth; ++w) out[w] += (i % 2 == 0 ? y.low_weight : y.high_weight) * sum[w];
       }
     }
-    const T share = T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples));
+    const T scale = T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples));
 #pragma unroll
-    for (int w = 0; w < kWidth; ++w) out[w] *= share;
+    for (int w = 0; w < kWidth; ++w) out[w] *= scale;
   }
 };
 
@@ -145,10 +145,10 @@ struct RangeTable {
                        Read read, T (&out)[kWidth], int32_t (&index)[kWidth]) const {
     const Steps y = listed ? ranges[p] : range_of<pooling, T>(at.y, p, bins.height, map.height);
     const Steps x = listed ? ranges[bins.height + q] : range_of<pooling, T>(at.x, q, bins.width, map.width);
-    const bool some = y.begin < y.end && x.begin < x.end;
-    const int32_t columns = static_cast<int32_t>(map.width), first = some ? y.begin * columns + x.begin : -1;
+    const bool has_pixels = y.begin < y.end && x.begin < x.end;
+    const int32_t columns = static_cast<int32_t>(map.width), first = has_pixels ? y.begin * columns + x.begin : -1;
     for (int w = 0; w < kWidth; ++w) {
-      out[w] = kHasIndex && some ? -std::numeric_limits<T>::infinity() : T(0);
+      out[w] = kHasIndex && has_pixels ? -std::numeric_limits<T>::infinity() : T(0);
       index[w] = first;
     }
     for (int i = y.begin; i < y.end; ++i) {
@@ -169,7 +169,7 @@ struct RangeTable {
     }
     if constexpr (!kHasIndex) {
       const T area = static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin);
-      if (some)
+      if (has_pixels)
         for (int w = 0; w < kWidth; ++w) out[w] = out[w] / area;
     }
   }
@@ -259,9 +259,9 @@ __global__ void __launch_bounds__(kPlanarThreads)
   }
 }
 
-constexpr int kLastThreads = 128, kLastBins = 64;  // bins that go through shared memory at a time
+constexpr int kNhwcThreads = 128, kNhwcBins = 64;  // bins that go through shared memory at a time
 template <class T>
-constexpr int kLastChannels = sizeof(T) == 8 ? 32 : 64;
+constexpr int kNhwcChannels = sizeof(T) == 8 ? 32 : 64;
 
 // Of numbers and not of bytes, which the compiler would take apart and glue together again.
 template <int bytes, int n>
@@ -269,18 +269,18 @@ struct alignas(bytes* n) Vector {
   std::conditional_t<bytes == 2, uint16_t, std::conditional_t<bytes == 4, float, double>> data[n];
 };
 
-// Block (k, g): RoI k, kLastChannels channels. Thread: kWidth channels of every kLastThreads kWidth / kLastChannels-th
+// Block (k, g): RoI k, kNhwcChannels channels. Thread: kWidth channels of every kNhwcThreads kWidth / kNhwcChannels-th
 // bin; then, of the results in shared memory, one bin of kWidth channels at a time, neighbours storing neighbouring
 // bins.
 template <Pooling pooling, class T, DType kType, int kWidth>
-__global__ void __launch_bounds__(kLastThreads)
-    last_kernel(Features features, Rois rois, Bins bins, int64_t channels, void* out, int32_t* argmax) {
+__global__ void __launch_bounds__(kNhwcThreads)
+    nhwc_kernel(Features features, Rois rois, Bins bins, int64_t channels, void* out, int32_t* argmax) {
   using Table = TableOf<pooling, T>;
-  constexpr int kChannels = kLastChannels<T>, kPitch = kChannels + kWidth;  // no two lanes on one bank
+  constexpr int kChannels = kNhwcChannels<T>, kPitch = kChannels + kWidth;  // no two lanes on one bank
   constexpr int kLanes = kChannels / kWidth, kElement = storage_bytes(kType);
   __shared__ Table table;
-  __shared__ Vector<sizeof(T), kWidth> results[kLastBins * kPitch / kWidth];
-  __shared__ int32_t indices[Table::kHasIndex ? kLastBins * (kChannels + 1) : 1];
+  __shared__ Vector<sizeof(T), kWidth> results[kNhwcBins * kPitch / kWidth];
+  __shared__ int32_t indices[Table::kHasIndex ? kNhwcBins * (kChannels + 1) : 1];
   const int t = static_cast<int>(threadIdx.x), width = static_cast<int>(bins.width);
   const int64_t area = bins.height * bins.width;
   for (int64_t k = blockIdx.x; k < rois.count; k += gridDim.x) {
@@ -293,10 +293,10 @@ __global__ void __launch_bounds__(kLastThreads)
       const int64_t channel = first + t % kLanes * kWidth;
       const auto* from = static_cast<const unsigned char*>(map.data) +
                          (max_of<int64_t>(r.image, 0) * map.image_stride + channel) * kElement;
-      for (int64_t bin = 0; bin < area; bin += kLastBins) {
-        const int n = static_cast<int>(min_of<int64_t>(kLastBins, area - bin));
+      for (int64_t bin = 0; bin < area; bin += kNhwcBins) {
+        const int n = static_cast<int>(min_of<int64_t>(kNhwcBins, area - bin));
         int q = static_cast<int>((bin + t / kLanes) % width), p = static_cast<int>((bin + t / kLanes) / width);
-        for (int b = t / kLanes; b < n && channel < channels; b += kLastThreads / kLanes) {
+        for (int b = t / kLanes; b < n && channel < channels; b += kNhwcThreads / kLanes) {
           T value[kWidth];
           int32_t index[kWidth];
           table.pool(
@@ -311,11 +311,11 @@ __global__ void __launch_bounds__(kLastThreads)
           memcpy(&results[(b * kPitch + channel - first) / kWidth], value, sizeof(value));
           if constexpr (Table::kHasIndex)
             for (int w = 0; w < kWidth; ++w) indices[b * (kChannels + 1) + (channel - first) + w] = index[w];
-          for (q += kLastThreads / kLanes; q >= width; q -= width) ++p;
+          for (q += kNhwcThreads / kLanes; q >= width; q -= width) ++p;
         }
         __syncthreads();
         const int lanes = static_cast<int>(min_of<int64_t>(kChannels, channels - first) + kWidth - 1) / kWidth;
-        for (int i = t; i < n * lanes; i += kLastThreads) {
+        for (int i = t; i < n * lanes; i += kNhwcThreads) {
           const int b = i % n, c = i / n * kWidth;
           T value[kWidth];
           memcpy(value, &results[(b * kPitch + c) / kWidth], sizeof(value));
@@ -354,10 +354,10 @@ int forward(const Features& features, const Rois& rois, const Bins& bins, void* 
   return with_storage<T>(features.dtype, [&](auto type) -> int {
     if constexpr (!is_sensitive(pooling)) {
       if (is_channels_last(features)) {
-        const dim3 grid(grid_x(rois.count), grid_yz(blocks_of(channels, kLastChannels<T>)));
+        const dim3 grid(grid_x(rois.count), grid_yz(blocks_of(channels, kNhwcChannels<T>)));
         const auto kernel =
-            is_aligned(features) ? last_kernel<pooling, T, type(), 4> : last_kernel<pooling, T, type(), 1>;
-        return launch(kernel, grid, kLastThreads, stream, features, rois, bins, channels, out, argmax);
+            is_aligned(features) ? nhwc_kernel<pooling, T, type(), 4> : nhwc_kernel<pooling, T, type(), 1>;
+        return launch(kernel, grid, kNhwcThreads, stream, features, rois, bins, channels, out, argmax);
       }
     }
     // Many channels share the table of a block, but few RoIs should still fill the device.

@@ -30,9 +30,9 @@ __global__ void __launch_bounds__(kThreads) pairwise_kernel(Boxes boxes1, Boxes 
         if (t == 0) queued = 0;
         __syncthreads();
         if (has_column) {
-          const RotatedBox<T> mine = columns[t];
+          const RotatedBox<T> column = columns[t];
           for (int i = 0; i < n; ++i) {
-            if (hulls_meet(rows[i], mine)) queue[atomicAdd(&queued, 1)] = static_cast<uint16_t>(i * kThreads + t);
+            if (hulls_meet(rows[i], column)) queue[atomicAdd(&queued, 1)] = static_cast<uint16_t>(i * kThreads + t);
             else tile[i * boxes2.count + t] = T(0);
           }
         }

@@ -8,8 +8,8 @@ namespace boxops {
 
 // How many hard negatives an image with so many positives asks for.
 BOXOPS_HD int64_t hard_negatives(int64_t positives, double ratio, int64_t min_negatives, int64_t count) {
-  const double wanted = ratio * static_cast<double>(positives);
-  const int64_t n = wanted < static_cast<double>(count) ? static_cast<int64_t>(wanted) : count;
+  const double target = ratio * static_cast<double>(positives);
+  const int64_t n = target < static_cast<double>(count) ? static_cast<int64_t>(target) : count;
   return n > min_negatives ? n : min_negatives;
 }
 

@@ -36,18 +36,18 @@ void select(std::vector<Keyed>& all, int64_t count) {
   if (count < static_cast<int64_t>(all.size())) std::nth_element(all.begin(), all.begin() + count, all.end());
 }
 
-// One kind of match: how many there are, and how many are wanted.
+// One kind of match: how many there are, and how many to draw.
 struct Kind {
-  int64_t there, wanted;
+  int64_t there, target;
   std::vector<Keyed> found;
 
-  // Keys are uniform: those below this hold the wanted ones but for bad luck, which costs a second look. It is not made
+  // Keys are uniform: those below this hold enough but for bad luck, which costs a second look. It is not made
   // rarer than one image in 40, so that tests meet it.
   uint64_t threshold() const {
-    const double n = static_cast<double>(wanted), most = n + 2 * std::sqrt(n) + 2;
-    return wanted == 0 ? 0 : static_cast<uint64_t>(std::min(1.0, most / static_cast<double>(there)) * 0x1p32);
+    const double n = static_cast<double>(target), bound = n + 2 * std::sqrt(n) + 2;
+    return target == 0 ? 0 : static_cast<uint64_t>(std::min(1.0, bound / static_cast<double>(there)) * 0x1p32);
   }
-  bool all() const { return wanted == there; }
+  bool all() const { return target == there; }
 };
 
 void find(const int64_t* matches, int64_t count, uint64_t seed, int64_t image, Kind& positives, uint64_t below_positive,
@@ -69,28 +69,28 @@ void find(const int64_t* matches, int64_t count, uint64_t seed, int64_t image, K
   }
 }
 
-void sample_image(const Matches& matches, int64_t b, int64_t size, int64_t most_positives, uint64_t seed,
+void sample_image(const Matches& matches, int64_t b, int64_t size, int64_t max_positives, uint64_t seed,
                   int64_t* indices, int64_t* num_positive, int64_t* num_sampled) {
   constexpr uint64_t kAll = uint64_t(1) << 32;
   std::vector<int64_t> copy;
   const int64_t* match = in_a_row(matches, b, copy);
   Kind positives, negatives;
   BOXOPS_BY_ISA(count_matches)(match, matches.count, &positives.there, &negatives.there);
-  positives.wanted = std::min(positives.there, most_positives);
-  negatives.wanted = std::min(negatives.there, size - positives.wanted);
+  positives.target = std::min(positives.there, max_positives);
+  negatives.target = std::min(negatives.there, size - positives.target);
   find(match, matches.count, seed, b, positives, positives.threshold(), negatives, negatives.threshold());
-  if (static_cast<int64_t>(positives.found.size()) < positives.wanted ||
-      static_cast<int64_t>(negatives.found.size()) < negatives.wanted)
+  if (static_cast<int64_t>(positives.found.size()) < positives.target ||
+      static_cast<int64_t>(negatives.found.size()) < negatives.target)
     find(match, matches.count, seed, b, positives, kAll, negatives, kAll);
   int64_t* out = indices;
   for (Kind* kind : {&positives, &negatives}) {
-    select(kind->found, kind->wanted);
+    select(kind->found, kind->target);
     int64_t* begin = out;
-    for (int64_t i = 0; i < kind->wanted; ++i) *out++ = kind->found[i].second;
+    for (int64_t i = 0; i < kind->target; ++i) *out++ = kind->found[i].second;
     std::sort(begin, out);
   }
   std::fill(out, indices + size, int64_t(-1));
-  *num_positive = positives.wanted, *num_sampled = positives.wanted + negatives.wanted;
+  *num_positive = positives.target, *num_sampled = positives.target + negatives.target;
 }
 
 void mine_image(const Scalars& loss, const Matches& matches, int64_t b, double ratio, int64_t min_negatives,

@@ -64,14 +64,14 @@ __device__ int64_t begin_of(const State& s, uint64_t kind, int shift) {
 }
 
 // A block takes one image after another: positives, then negatives, then -1, with keys that put their indices in order.
-__global__ void __launch_bounds__(kThreads) take_kernel(Matches matches, int64_t size, int64_t most_positives, State s,
+__global__ void __launch_bounds__(kThreads) take_kernel(Matches matches, int64_t size, int64_t max_positives, State s,
                                                         int64_t* num_positive, int64_t* num_sampled) {
   __shared__ int64_t begin[kKinds];
   for (int64_t b = blockIdx.x; b < matches.batch; b += gridDim.x) {
     __syncthreads();
     if (threadIdx.x < kKinds) begin[threadIdx.x] = begin_of(s, static_cast<uint64_t>(b) * kKinds + threadIdx.x, 32);
     __syncthreads();
-    const int64_t there = begin[1] - begin[0], positives = there < most_positives ? there : most_positives;
+    const int64_t there = begin[1] - begin[0], positives = there < max_positives ? there : max_positives;
     const int64_t rest = begin[2] - begin[1], negatives = rest < size - positives ? rest : size - positives;
     for (int64_t i = threadIdx.x; i < size; i += kThreads) {
       const int kind = i < positives ? 0 : i < positives + negatives ? 1 : 2;
@@ -93,10 +93,10 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     if (threadIdx.x < kKinds) begin[threadIdx.x] = begin_of(s, static_cast<uint64_t>(b) * kKinds + threadIdx.x, shift);
     __syncthreads();
-    const int64_t wanted = hard_negatives(begin[1] - begin[0], ratio, min_negatives, count);
+    const int64_t target = hard_negatives(begin[1] - begin[0], ratio, min_negatives, count);
     for (const int64_t i : grid_stride<kThreads>(count)) {
       const int64_t at = b * count + i;
-      mask[s.order[at]] = at >= begin[1] && at < begin[2] && at - begin[1] < wanted;
+      mask[s.order[at]] = at >= begin[1] && at < begin[2] && at - begin[1] < target;
     }
   }
 }

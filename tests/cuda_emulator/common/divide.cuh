@@ -3,10 +3,10 @@
 
 namespace boxops::cuda {
 
-constexpr float kLeastOperand = 0x1p-60f, kMostOperand = 0x1p60f;
+constexpr float kMinOperand = 0x1p-60f, kMaxOperand = 0x1p60f;
 
 inline float quotient(float a, float b) {
-  if ((a == 0 || (a > kLeastOperand && a < kMostOperand)) && b > kLeastOperand && b < kMostOperand) return a / b;
+  if ((a == 0 || (a > kMinOperand && a < kMaxOperand)) && b > kMinOperand && b < kMaxOperand) return a / b;
   return 0x1.fcfcfcp+125f;
 }
 
