@@ -23,6 +23,8 @@ except ImportError as error:
 # long as a kernel.
 numpy_ops = _numpy_ops
 
+SIGNATURES = _numpy_ops.SIGNATURES  # of every op {argument: (kind, optional, choices)}
+
 
 class _DLPackOps:
     """The ops over DLPack, with results handed back to the framework that the input came from."""
@@ -73,18 +75,18 @@ def backend(op: str, first: Any, second: Any = None, *more: Any) -> Any:
     if type(first) is ndarray and (second is None or type(second) is ndarray) and not more:
         return _numpy_ops  # the usual, soonest
     torch = sys.modules.get("torch")
-    others = more if second is None else (second, *more)
     if torch is not None and isinstance(first, torch.Tensor):
-        for other in others:
-            if not isinstance(other, torch.Tensor):
-                raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
+        if more or not (second is None or isinstance(second, torch.Tensor)):
+            for other in (second, *more):
+                if not (other is None or isinstance(other, torch.Tensor)):
+                    raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
         # A look is sooner than an import; but torch.compile would hold on to what it saw there before the import.
         torch_ops = None if torch.compiler.is_dynamo_compiling() else sys.modules.get("boxops.torch_ops")
         if torch_ops is None:
             from boxops import torch_ops
 
         return torch_ops
-    for other in others:
+    for other in (second, *more):
         if torch is not None and isinstance(other, torch.Tensor):
             raise TypeError(f"{op}: expected arrays of one kind, got {type(first).__name__} and Tensor")
     return _numpy_ops if isinstance(first, ndarray) else _DLPackOps(op, first)
@@ -197,7 +199,7 @@ def check_choice(op: str, name: str, value: Any, known: Sequence[str]) -> str:
 
 def choices(op: str, name: str) -> Sequence[str]:
     """The names that an argument of the op takes."""
-    return _numpy_ops.SIGNATURES[op][name][2]
+    return SIGNATURES[op][name][2]
 
 
 def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") -> list[Any]:
@@ -207,7 +209,12 @@ def check_list(op: str, name: str, values: Any, words: str = "a list or tuple") 
     return list(items)
 
 
+_are_floats, _are_integers = frozenset((float,)).issuperset, frozenset((int,)).issuperset
+
+
 def check_numbers(op: str, name: str, values: Any) -> list[Any]:
+    if type(values) is list and _are_floats(map(type, values)):
+        return values
     return [check_number(op, name, value) for value in check_list(op, name, values, "numbers in a list or tuple")]
 
 
@@ -245,23 +252,32 @@ def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: b
     return [check_integer(op, name, side) if integers else check_number(op, name, side) for side in sides]
 
 
-# What the binding for NumPy checks itself, by the kind of an argument; for torch it is done here.
-_CHECKS = {
-    "bool": check_flag,
-    "int": check_integer,
-    "float": check_number,
-    "ints": check_integers,
-    "floats": check_numbers,
+# What the binding for NumPy checks itself, by the kind of an argument; for torch it is done here. Beside each check the
+# type that needs none: of names, the op itself looks at the choices.
+_CHECKS: dict[str, tuple[Any, type | None]] = {
+    "bool": (check_flag, bool),
+    "int": (check_integer, None),
+    "float": (check_number, float),
+    "name": (check_choice, str),
+    "ints": (check_integers, None),
+    "floats": (check_numbers, None),
 }
 
 
-def checked(op: str, args: Sequence[Any]) -> list[Any]:
+def plain_arguments(op: str) -> list[tuple[Any, ...]]:
+    """Of each argument of an op that is no array: its place, its name, and what `checked` needs to know."""
+    return [
+        (place, name, *_CHECKS[kind], optional, (known,) if kind == "name" else ())
+        for place, (name, (kind, optional, known)) in enumerate(SIGNATURES[op].items())
+        if kind in _CHECKS
+    ]
+
+
+def checked(op: str, plain: list[tuple[Any, ...]], args: Sequence[Any]) -> list[Any]:
     """An op's arguments, the plain ones checked: numbers of any kind become Python's."""
-    values = []
-    for value, (name, (kind, optional, known)) in zip(args, _numpy_ops.SIGNATURES[op].items(), strict=True):
-        if kind == "name":
-            value = check_choice(op, name, value, known)
-        elif kind in _CHECKS and not (optional and value is None):
-            value = _CHECKS[kind](op, name, value)
-        values.append(value)
+    values = list(args)
+    for place, name, check, fine, optional, more in plain:
+        value = values[place]
+        if type(value) is not fine and not (optional and value is None):
+            values[place] = check(op, name, value, *more)
     return values

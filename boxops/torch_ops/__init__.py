@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from boxops.ops.backend import _numpy_ops
+from boxops.ops.backend import SIGNATURES
 
 # Where CMakeLists.txt installs it.
 _NAMES = {"win32": "boxops_torch.dll", "darwin": "lib/libboxops_torch.dylib"}
@@ -21,4 +21,4 @@ from boxops.torch_ops.sampling import seed_tensor  # noqa: E402, F401
 for _family in pkgutil.iter_modules(__path__):
     if _family.name != "torchvision":  # which others load
         importlib.import_module(f"{__name__}.{_family.name}")
-globals().update((_op, entry(_op)) for _op in _numpy_ops.SIGNATURES)
+globals().update((_op, entry(_op)) for _op in SIGNATURES)

@@ -12,9 +12,16 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from boxops.ops.backend import checked
+from boxops.ops.backend import SIGNATURES, checked, plain_arguments
 
 _library = torch.library.Library("boxops", "FRAGMENT")
+_with_autograd_kernel: set[str] = set()
+
+
+def _autograd_kernel(op: str, kernel: Callable) -> None:
+    _library.impl(op, kernel, "Autograd", with_keyset=True)
+    _with_autograd_kernel.add(op)
+
 
 _COMPUTED_IN_FLOAT64 = {torch.float64, torch.int32, torch.uint32, torch.int64, torch.uint64}
 
@@ -56,31 +63,43 @@ def _may_differentiate(args: Iterable) -> bool:
     return _may_have_tangents() or (_is_grad_enabled() and _any_requires_grad(*args))
 
 
-_is_plain = frozenset((Tensor, torch.nn.Parameter, bool, int, float, str, type(None))).issuperset
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, bool, int, float, str, type(None)))
 
 
 def entry(op: str) -> Callable:
     """An operator, for callers of boxops: its plain arguments are checked, numbers of other kinds become Python's.
 
-    Its Autograd kernel is Python's and takes longer than a small op: where it would but hand on, it is passed over. Not
+    An Autograd kernel is Python's and takes longer than a small op: where it would but hand on, it is passed over. Not
     where others' code may run: that of subclasses and modes.
     """
     operator = getattr(torch.ops.boxops, op).default
+    plain, kinds = plain_arguments(op), {kind for kind, *_ in SIGNATURES[op].values()}
+    has_lists = not kinds.isdisjoint(("ints", "floats")) and "arrays" not in kinds
+    is_plain = (_PLAIN | {list} if has_lists else _PLAIN).issuperset
     below_autograd = torch._C._AutoDispatchBelowAutograd
+    has_kernel = op in _with_autograd_kernel or op.endswith("_backward")
 
     def call(*args):
-        if _is_compiling() or not _is_plain(map(type, args)):
-            return operator(*checked(op, args))
-        try:  # torch looks at Python's own numbers sooner than we do
-            if _function_modes() or _may_differentiate(args):
+        if _is_compiling():
+            return operator(*checked(op, plain, args))
+        if has_lists:  # torch takes any numbers in them
+            args = checked(op, plain, args)
+        if not is_plain(map(type, args)):
+            return operator(*checked(op, plain, args))
+        try:  # torch itself looks at Python's own numbers, sooner than we do
+            if not has_kernel or _function_modes() or _may_differentiate(args):
                 return operator(*args)
             with below_autograd():
                 return operator(*args)
-        except Exception:
-            values = checked(op, args)
+        except Exception as error:
+            refused = error
+        try:  # outside of the handler, so that no error of torch's stands before ours
+            values = checked(op, plain, args)
             if all(map(is_, values, args)):
-                raise
+                raise refused
             return operator(*values)
+        finally:
+            del refused
 
     return call
 
@@ -150,7 +169,7 @@ def differentiable(op: str, keep: Callable, backward: Callable, jvp: Callable | 
         with enable_single_level_autograd_function():
             return function.apply(*leaves, keyset)
 
-    _library.impl(op, kernel, "Autograd", with_keyset=True)
+    _autograd_kernel(op, kernel)
 
 
 def differentiated_by(op: str, function: Callable) -> None:
@@ -160,7 +179,7 @@ def differentiated_by(op: str, function: Callable) -> None:
     def kernel(keyset, *args):
         return function(*args) if _may_differentiate(args) else below(keyset, *args)
 
-    _library.impl(op, kernel, "Autograd", with_keyset=True)
+    _autograd_kernel(op, kernel)
 
 
 def contracted(rows: Iterable[Tensor], tangents: Iterable[Tensor | None]) -> Tensor:
@@ -182,7 +201,7 @@ def differentiable_once(words: str, *backwards: str) -> None:
 def not_differentiable(*ops: str, refuse_tangents: bool = True) -> None:
     """Their results are constants to reverse mode, as indices are, even where they are floating."""
     for op in ops:
-        _library.impl(op, _constant(op, refuse_tangents), "Autograd", with_keyset=True)
+        _autograd_kernel(op, _constant(op, refuse_tangents))
 
 
 def _constant(op: str, refuse_tangents: bool) -> Callable:
