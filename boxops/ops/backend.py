@@ -70,14 +70,17 @@ class _DLPackOps:
         return array
 
 
-def backend(op: str, first: Any, second: Any = None, *more: Any) -> Any:
+def backend(op: str, first: Any, second: Any = None, third: Any = None, *more: Any) -> Any:
     """The ops for these arrays, which are all tensors or none is."""
-    if type(first) is ndarray and (second is None or type(second) is ndarray) and not more:
+    if type(first) is ndarray and (second is None or type(second) is ndarray) and third is None:
         return _numpy_ops  # the usual, soonest
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(first, torch.Tensor):
-        if more or not (second is None or isinstance(second, torch.Tensor)):
-            for other in (second, *more):
+        same = (second is None or isinstance(second, torch.Tensor)) and (
+            third is None or isinstance(third, torch.Tensor)
+        )
+        if more or not same:  # a loop takes longer
+            for other in (second, third, *more):
                 if not (other is None or isinstance(other, torch.Tensor)):
                     raise TypeError(f"{op}: expected arrays of one kind, got Tensor and {type(other).__name__}")
         # A look is sooner than an import; but torch.compile would hold on to what it saw there before the import.
@@ -86,7 +89,7 @@ def backend(op: str, first: Any, second: Any = None, *more: Any) -> Any:
             from boxops import torch_ops
 
         return torch_ops
-    for other in (second, *more):
+    for other in (second, third, *more):
         if torch is not None and isinstance(other, torch.Tensor):
             raise TypeError(f"{op}: expected arrays of one kind, got {type(first).__name__} and Tensor")
     return _numpy_ops if isinstance(first, ndarray) else _DLPackOps(op, first)
