@@ -10,9 +10,9 @@ import boxops
 
 CALLS = cases.gathered("NUMBERS")
 
-# Infinite: no limit, or nothing passes. Below 0, and -inf: everything passes, or as the formula has it. Here are the words
-# that several families share, in tests/cases those of one.
-THRESHOLDS = {"score_threshold", "high", "low", *cases.gathered("ANY_NUMBER")}
+# Infinite: no limit, or nothing passes. Below 0, and -inf: everything passes, or as the formula has it. These are the
+# words that several families share; tests/cases has those of one.
+THRESHOLDS = {"score_threshold", "min_size", "high", "low", *cases.gathered("ANY_NUMBER")}
 INFINITE = {*THRESHOLDS, "iou_threshold", "size", "image_size", "image_sizes", "clip", *cases.gathered("INFINITE")}
 DOWNWARDS = {*THRESHOLDS, "clip"}
 NEGATIVE = {*DOWNWARDS, *cases.gathered("NEGATIVE")}

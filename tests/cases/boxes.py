@@ -68,7 +68,6 @@ NUMBERS = {
     "clip_boxes_to_image": [({"boxes": zeros(3, 4)}, {"size": (5.0, 6.0)})],
     "remove_small_boxes": [({"boxes": zeros(3, 4)}, {"min_size": 1.0})],
 }
-ANY_NUMBER = {"min_size"}  # numbers that may be infinite and below 0
 DIFFERENTIABLE = {"box_area", "box_convert", "clip_boxes_to_image"}  # operators
 
 
