@@ -1,6 +1,7 @@
 """What keeps the house in order: who may include what, and that no op lacks its parts."""
 
 import ast
+import functools
 import inspect
 import pathlib
 import re
@@ -10,6 +11,7 @@ from graphlib import TopologicalSorter
 
 import backends
 import cases
+import numpy as np
 import pytest
 from test_machine import output_of
 
@@ -109,6 +111,23 @@ def test_op_has_cases(op):
     assert dtypes in ({*cases.FLOATS, *cases.INTEGERS}, {*cases.FLOATS})
 
 
+@functools.cache
+def given_in_the_cases(name, *arguments):
+    """The ops that a list of (op, ...) or a dict by op is about."""
+    return {entry if isinstance(entry, str) else entry[0] for entry in cases.gathered(name, *arguments)}
+
+
+@pytest.mark.parametrize("op", PUBLIC)
+def test_op_has_its_parts_in_the_cases(op):
+    """Tests of all ops would pass it over, or know no arguments."""
+    backends.TORCH.require()
+    parts = {"WRONG_VALUES": given_in_the_cases("WRONG_VALUES"), "calls": given_in_the_cases("calls", "cpu")}
+    if any(dtype in cases.INTEGERS for case in cases.CASES[op] for dtype in case.dtypes):
+        parts["far"] = given_in_the_cases("far", np.random.default_rng(0))
+    lacking = [name for name, ops in parts.items() if op not in ops]
+    assert not lacking, f"expected {op} in {lacking} of its module in tests/cases"
+
+
 @pytest.mark.parametrize("op", PUBLIC)
 def test_op_has_a_docstring(op):
     """With its own arguments, result and errors, or a link to the op that has the same."""
@@ -126,7 +145,7 @@ def test_every_torch_operator_has_a_fake_kernel():
     names = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names() if name.startswith("boxops::")}
     assert names
     without = [name for name in names if not torch._library.simple_registry.singleton.find(name).fake_impl.kernel]
-    assert not without
+    assert not without, f"expected boxops/torch_ops to register_fake {without}"
 
 
 def test_typed():

@@ -3,9 +3,9 @@
 `CASES[op]` is a list of `Case`; `case.arguments(dtype)` gives the keyword arguments of the op as NumPy
 arrays, the same at every call. bfloat16 values come as float32 arrays that bfloat16 holds exactly.
 Every module of this package contributes its `CASES`, `WRONG_VALUES` and `WRONG_TYPES`
-(test_errors.py), `NUMBERS` (test_numbers.py), `DIFFERENTIABLE` operators and `CONSTANT` ops, whose floating results
-have no derivative (test_derivatives.py), `KEEP_DTYPE`, `DRAWN`, random arguments by op (test_fuzz.py), and functions
-`samples(device)`, `calls(device)` and `far(rng)` (test_dtypes.py).
+(test_errors.py), `NUMBERS`, and of these `ANY_NUMBER`, `INFINITE` and `NEGATIVE` (test_numbers.py), `DIFFERENTIABLE`
+operators and `CONSTANT` ops, whose floating results have no derivative (test_derivatives.py), `KEEP_DTYPE`, `DRAWN`,
+random arguments by op (test_fuzz.py), and functions `samples(device)`, `calls(device)` and `far(rng)` (test_dtypes.py).
 """
 
 import importlib

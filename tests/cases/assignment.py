@@ -228,6 +228,7 @@ NUMBERS = {
         )
     ]
 }
+NEGATIVE = {"class_weight", "box_weight", "giou_weight"}  # numbers that may be below 0
 CONSTANT = {"detr_cost"}
 
 

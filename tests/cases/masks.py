@@ -111,6 +111,7 @@ NUMBERS = {
         ({"masks": zeros(3, 2, 2), "boxes": zeros(3, 4)}, {"image_size": (4, 5), "padding": 1, "threshold": 0.5})
     ]
 }
+ANY_NUMBER = {"threshold"}  # numbers that may be infinite and below 0
 
 
 def far(rng):

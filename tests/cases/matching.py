@@ -250,6 +250,7 @@ NUMBERS = {
     "match_greedy": [(_PAIR, {"iou_threshold": 0.5})],
     "match_greedy_matrix": [({"iou": zeros(3, 3)}, {"iou_threshold": 0.5})],
 }
+INFINITE = {"ignore_threshold"}  # numbers that may be infinite
 CONSTANT = {*NUMBERS}
 
 

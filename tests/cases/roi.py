@@ -298,6 +298,7 @@ NUMBERS = {
         )
     ],
 }
+NEGATIVE = {"sampling_ratio", "canonical_level"}  # numbers that may be below 0
 DIFFERENTIABLE = {*NUMBERS, "roi_pool_with_argmax"}
 
 

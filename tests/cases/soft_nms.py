@@ -84,6 +84,7 @@ NUMBERS = {
         )
     ]
 }
+INFINITE = {"sigma"}  # numbers that may be infinite
 CONSTANT = {"soft_nms"}  # floating results without a derivative
 
 
