@@ -160,8 +160,8 @@ void assignment() {
         ops::match_max_iou(host, anchors, gt, 0.5, 0.3, true, std::nullopt, boxes_of<T>({5, 4}), std::nullopt, 0.5));
   print("match_greedy", ops::match_greedy(host, anchors, gt, 0.4, std::nullopt));
   print("match_greedy_matrix", ops::match_greedy_matrix(host, uniforms<T>({300, 20}, 0, 1), 0.4));
-  const Array matches = integers({2, 3000}, 6, -4), seed = filled<int64_t>({1}, [](int64_t) { return 7; });
-  print("sample_matches", ops::sample_matches(host, matches, 256, 0.5, seed));
+  const Array matches = integers({2, 3000}, 6, -4);
+  print("sample_matches", ops::sample_matches(host, matches, 256, 0.5, 7, {}));
   print("mine_hard_negatives", ops::mine_hard_negatives(host, uniforms<T>({2, 3000}, 0, 5), matches, 0.1, 3));
   print("linear_sum_assignment", ops::linear_sum_assignment(host, uniforms<T>({3, 60, 90}, 0, 1), false, {}, 0));
   const Array logits = uniforms<T>({2, 50, 30}, -5, 5), queries = uniforms<T>({2, 50, 4}, 0.1, 0.6);

@@ -79,8 +79,10 @@ BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array sc
                                                int64_t max_output, std::optional<Array> idxs,
                                                std::optional<double> score_threshold);
 
+// The seed is a number or, so that none is waited for, an array [1] on the device of the matches; else one is drawn.
 BOXOPS_API std::tuple<Array, Array, Array> sample_matches(Framework&, Array matches, int64_t size,
-                                                          double positive_fraction, Array seed);
+                                                          double positive_fraction, std::optional<int64_t> seed,
+                                                          std::optional<Array> device_seed);
 BOXOPS_API Array mine_hard_negatives(Framework&, Array loss, Array matches, double ratio, int64_t min_negatives);
 // Boxes [K, 5] with the image in front, or [K, 4] and `images` [K]; see boxops/roi.h. Gradients have the dtype of
 // grad.
