@@ -180,20 +180,22 @@ void pooling() {
                 return i % 5 == 0 ? static_cast<double>(integer(2)) : uniform(-20, 200) + 100.0 * (i % 5 > 2);
               });
   const Array grad = uniforms<T>({k, 49 * 3, 7, 7}, -1, 1), narrow = uniforms<T>({k, 3, 7, 7}, -1, 1);
-  print("roi_align", ops::roi_align(host, maps, rois, {}, 7, 7, 0.125, 2, true));
-  print("roi_align", ops::roi_align(host, maps, rois, {}, 7, 7, 0.125, -1, false));
-  print("roi_align_backward", ops::roi_align_backward(host, grad, rois, {}, 2, 25, 34, 0.125, 2, true));
-  print("ps_roi_align", ops::ps_roi_align(host, maps, rois, {}, 7, 7, 0.125, 2));
-  print("ps_roi_align_backward", ops::ps_roi_align_backward(host, narrow, rois, {}, 2, 25, 34, 0.125, 2));
-  const auto pooled = ops::roi_pool_with_argmax(host, maps, rois, {}, 7, 7, 0.125);
-  print("roi_pool", ops::roi_pool(host, maps, rois, {}, 7, 7, 0.125));
+  print("boxes_to_rois", ops::boxes_to_rois(host, maps, {uniforms<T>({20, 4}, -20, 200), uniforms<T>({9, 4}, -20, 200)},
+                                            Pooling::kRoiAlign));
+  print("roi_align", ops::roi_align(host, maps, rois, 7, 7, 0.125, 2, true));
+  print("roi_align", ops::roi_align(host, maps, rois, 7, 7, 0.125, -1, false));
+  print("roi_align_backward", ops::roi_align_backward(host, grad, rois, 2, 25, 34, 0.125, 2, true));
+  print("ps_roi_align", ops::ps_roi_align(host, maps, rois, 7, 7, 0.125, 2));
+  print("ps_roi_align_backward", ops::ps_roi_align_backward(host, narrow, rois, 2, 25, 34, 0.125, 2));
+  const auto pooled = ops::roi_pool_with_argmax(host, maps, rois, 7, 7, 0.125);
+  print("roi_pool", ops::roi_pool(host, maps, rois, 7, 7, 0.125));
   print("roi_pool_with_argmax", pooled);
-  print("roi_pool_backward", ops::roi_pool_backward(host, grad, std::get<1>(pooled), rois, {}, 2, 25, 34, 0.125));
-  print("ps_roi_pool", ops::ps_roi_pool(host, maps, rois, {}, 7, 7, 0.125));
-  print("ps_roi_pool_backward", ops::ps_roi_pool_backward(host, narrow, rois, {}, 2, 25, 34, 0.125));
+  print("roi_pool_backward", ops::roi_pool_backward(host, grad, std::get<1>(pooled), rois, 2, 25, 34, 0.125));
+  print("ps_roi_pool", ops::ps_roi_pool(host, maps, rois, 7, 7, 0.125));
+  print("ps_roi_pool_backward", ops::ps_roi_pool_backward(host, narrow, rois, 2, 25, 34, 0.125));
   print("multiscale_roi_align",
         ops::multiscale_roi_align(host, {uniforms<T>({2, 16, 50, 68}, -1, 1), uniforms<T>({2, 16, 25, 34}, -1, 1)},
-                                  rois, {}, 7, 7, {0.25, 0.125}, 2, false, 224, 4));
+                                  rois, 7, 7, {0.25, 0.125}, 2, false, 224, 4));
 }
 
 template <class T>
