@@ -217,6 +217,16 @@ def check_pairs(op: str, name: str, pairs: Any, words: str = "(height, width)", 
     ]
 
 
+def check_pair_or_pairs(op: str, name: str, value: Any, words: str = "(height, width)") -> list[Any]:
+    """The numbers of a pair, or of the pairs of a list, one after another."""
+    values = value if isinstance(value, (tuple, list)) else _as_lists(op, name, value)
+    first = values[0] if isinstance(values, (tuple, list)) and values else None
+    if isinstance(first, (int, float)):  # in this order: torch.compile knows these
+        return check_pair(op, name, value, words)
+    many = isinstance(first, (tuple, list)) or [*getattr(first, "shape", ())] == [2]
+    return check_pairs(op, name, values, words) if many else check_pair(op, name, value, words)
+
+
 def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: bool = False) -> list[Any]:
     """The two numbers of a pair, or one number twice."""
     if integers and type(value) is int:

@@ -38,11 +38,12 @@ BOXOPS_API Array box_convert(Framework&, Array boxes, Format in_format, Format o
 BOXOPS_API Array clip_boxes_to_image(Framework&, Array boxes, double height, double width);
 BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
 
-// stride: empty, or (y, x) for YOLO. size: empty, or (height, width) to clip to.
+// stride: empty, or (y, x) for YOLO. image_size: empty, or (height, width) to clip to, of one image or of each along
+// the first dim.
 BOXOPS_API Array encode_boxes(Framework&, Array boxes, Array anchors, Coding coding, std::vector<double> weights,
                               std::vector<double> stride);
 BOXOPS_API Array decode_boxes(Framework&, Array deltas, Array anchors, Coding coding, std::vector<double> weights,
-                              std::vector<double> stride, double clip, std::vector<double> size);
+                              std::vector<double> stride, double clip, std::vector<double> image_size);
 // The gradients have the shape of `grad`; without `of_anchors` the second one is empty.
 BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad, Array boxes, Array anchors,
                                                           Coding coding, std::vector<double> weights,
@@ -50,7 +51,7 @@ BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad
 BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad, Array deltas, Array anchors,
                                                           Coding coding, std::vector<double> weights,
                                                           std::vector<double> stride, double clip,
-                                                          std::vector<double> size, bool of_anchors);
+                                                          std::vector<double> image_size, bool of_anchors);
 
 BOXOPS_API Array box_iou(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
 BOXOPS_API Array box_ioa(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
