@@ -90,9 +90,11 @@ def test_cuda_gives_the_bits_of_the_cpu(kernels, coding, dtype):
         ("encode_boxes", (boxes, anchors), ()),
         ("decode_boxes", (numbers, anchors), (4.0, [])),
         ("decode_boxes", (numbers[:, None], anchors[:99]), (np.inf, [480.0, 640.0])),
+        ("decode_boxes", (numbers[:70, None], anchors[:99]), (4.0, [*range(140)])),
         ("encode_boxes_backward", (grad, boxes, anchors), (True,)),
         ("encode_boxes_backward", (grad, boxes, anchors[7]), (False,)),
         ("decode_boxes_backward", (grad, numbers, anchors), (4.0, [480.0, 640.0], True)),
+        ("decode_boxes_backward", (grad[:99], numbers[:99], anchors[:99]), (4.0, [*range(198)], True)),
         ("decode_boxes_backward", (np.broadcast_to(grad[:1], grad.shape).copy(), numbers, anchors), (4.0, [], False)),
     ):
         want = getattr(kernels, op)(*arrays, *options, *more)
@@ -270,6 +272,11 @@ def test_gradcheck(device, coding, shapes):
     for more in ({}, {"image_size": (9.0, 12.0)}, {"clip": 0.3}):
         decode = partial(boxops.decode_boxes, **options, **more)
         assert gradcheck(decode, leaves(device, codes(rng, shapes[0]), make(shapes[1])))
+    if len(shapes[0]) == 2:
+        sizes = [(4.0 + i, 12.0 - i) for i in range(shapes[0][0])]
+        points = leaves(device, codes(rng, shapes[0]), make(shapes[1]))
+        decode = partial(boxops.decode_boxes, **options, image_size=sizes)
+        assert gradcheck(decode, points, check_forward_ad=True, check_batched_grad=True)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
@@ -344,6 +351,36 @@ def test_second_derivative_raises(device):
     (grad,) = torch.autograd.grad(boxops.decode_boxes(*inputs).sum(), inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="expected one derivative at most"):
         grad.sum().backward()
+
+
+def test_vmap_with_several_sizes(device):
+    """The mapped dim is not that of the images."""
+    import torch
+    from torch.func import grad, vmap
+
+    rng, sizes = np.random.default_rng(3), [(9.0, 12.0), (5.0, 30.0), (31.0, 7.0)]
+    deltas, anchors = leaves(device, codes(rng, (2, 3, 8)), random_boxes(rng, (2, 8), extent=20.0))
+    decode = partial(boxops.decode_boxes, image_size=sizes)
+    loss = lambda d, a: decode(d, a).square().sum()  # noqa: E731
+    for function in (decode, grad(loss), grad(loss, 1)):
+        want = torch.stack([function(d, a) for d, a in zip(deltas, anchors, strict=True)])
+        assert torch.equal(vmap(function)(deltas, anchors), want)
+        want = torch.stack([function(d, anchors[0]) for d in deltas])
+        assert torch.equal(vmap(function, (0, None))(deltas, anchors[0]), want)
+
+
+@pytest.mark.parametrize("convert", [list, tuple, np.array, "tensor", "tensors"])
+def test_sizes_of_images_in_any_form(device, convert):
+    import torch
+
+    rng, sizes = np.random.default_rng(3), [(9, 12), (5, 30)]
+    deltas, anchors = leaves(device, codes(rng, (2, 8)), random_boxes(rng, (8,), extent=20.0))
+    want = torch.stack([boxops.decode_boxes(d, anchors, image_size=s) for d, s in zip(deltas, sizes, strict=True)])
+    forms = {"tensor": torch.tensor, "tensors": lambda some: [*map(torch.tensor, some)]}
+    got = boxops.decode_boxes(deltas, anchors, image_size=forms.get(convert, convert)(sizes))
+    assert torch.equal(got, want) and not torch.equal(got[:1], boxops.decode_boxes(deltas, anchors)[:1])
+    for one in ([sizes[1]], torch.tensor(sizes[1]), [torch.tensor([5]), np.array([30])]):
+        assert torch.equal(boxops.decode_boxes(deltas, anchors, image_size=one)[1], want[1])
 
 
 def test_autocast(device):

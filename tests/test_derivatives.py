@@ -67,13 +67,13 @@ def check_tangents(op, call, points, smooth=True):
 
 @pytest.mark.parametrize("op", registered())
 def test_forward_mode_of_every_operator(device, op):
-    """It is computed, raises, or there is nothing floating to derive."""
+    """It is computed, raises, or there is nothing floating to derive; RoIs are constants to the features."""
     for arguments in samples(device)[op]:
         ciou = op == "complete_box_iou" or "complete_box_iou" in arguments  # its alpha counts as a constant
         call, points = of_floats(getattr(torch.ops.boxops, op).default, arguments, not_boxes_of(op))
         if not points or not call(*points):
             continue
-        if op in DIFFERENTIABLE | ANCHORS:
+        if op in DIFFERENTIABLE | ANCHORS | {"boxes_to_rois"}:
             check_tangents(op, call, points, smooth=not ciou)
         else:
             with pytest.raises(RuntimeError, match=REFUSED):

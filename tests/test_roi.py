@@ -264,9 +264,9 @@ def backward_of(op, made, out_shape, grad, binding):
     scale = made["spatial_scale"]
     rest = {"roi_align": (2, False), "ps_roi_align": (2,)}.get(op, ())
     if op == "roi_pool":
-        _, argmax = binding.roi_pool_with_argmax(made["input"], made["boxes"], None, *out_shape[2:], scale)
-        return binding.roi_pool_backward(grad, argmax, made["boxes"], None, n, h, w, scale)
-    return getattr(binding, f"{op}_backward")(grad, made["boxes"], None, n, h, w, scale, *rest)
+        _, argmax = binding.roi_pool_with_argmax(made["input"], made["boxes"], *out_shape[2:], scale)
+        return binding.roi_pool_backward(grad, argmax, made["boxes"], n, h, w, scale)
+    return getattr(binding, f"{op}_backward")(grad, made["boxes"], n, h, w, scale, *rest)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])

@@ -153,9 +153,9 @@ def test_roi_align(kernels, name, layout, dtype):
     rois = random_rois(rng, count, shape[0], *shape[2:], scale)
     grad = rng.standard_normal((count, shape[1], *size)).astype(dtype)
     out, gradients = linear(matrices, rois, size, features, grad, (scale, ratio, aligned), False)
-    close(kernels("roi_align", features, rois, None, *size, scale, ratio, aligned), out, dtype)
+    close(kernels("roi_align", features, rois, *size, scale, ratio, aligned), out, dtype)
     if layout is np.ascontiguousarray:
-        got = kernels("roi_align_backward", grad, rois, None, shape[0], *shape[2:], scale, ratio, aligned)
+        got = kernels("roi_align_backward", grad, rois, shape[0], *shape[2:], scale, ratio, aligned)
         close(got, gradients, dtype, 4)
 
 
@@ -175,11 +175,11 @@ def test_position_sensitive(kernels, shape, count, size, ratio, dtype):
     rois = random_rois(rng, count, shape[0], *shape[2:], 0.5)
     grad = rng.standard_normal((count, shape[1] // (size[0] * size[1]), *size)).astype(dtype)
     out, gradients = linear(matrices, rois, size, features, grad, (0.5, ratio, True), True)
-    close(kernels("ps_roi_align", features, rois, None, *size, 0.5, ratio), out, dtype)
-    close(kernels("ps_roi_align_backward", grad, rois, None, shape[0], *shape[2:], 0.5, ratio), gradients, dtype, 4)
+    close(kernels("ps_roi_align", features, rois, *size, 0.5, ratio), out, dtype)
+    close(kernels("ps_roi_align_backward", grad, rois, shape[0], *shape[2:], 0.5, ratio), gradients, dtype, 4)
     out, gradients = linear(mean_matrices, rois, size, features, grad, (0.5,), True)
-    close(kernels("ps_roi_pool", features, rois, None, *size, 0.5), out, dtype)
-    close(kernels("ps_roi_pool_backward", grad, rois, None, shape[0], *shape[2:], 0.5), gradients, dtype, 4)
+    close(kernels("ps_roi_pool", features, rois, *size, 0.5), out, dtype)
+    close(kernels("ps_roi_pool_backward", grad, rois, shape[0], *shape[2:], 0.5), gradients, dtype, 4)
 
 
 @pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last], ids=["NCHW", "channels_last"])
@@ -190,10 +190,10 @@ def test_roi_pool(kernels, name, layout, dtype):
     features = layout(rng.integers(0, 9, shape).astype(dtype))  # with ties
     features[:, :, ::5] = np.nan
     rois = random_rois(rng, count, shape[0], *shape[2:], scale)
-    got, argmax = kernels("roi_pool_with_argmax", features, rois, None, *size, scale)
+    got, argmax = kernels("roi_pool_with_argmax", features, rois, *size, scale)
     want = reference.roi_pool(features, rois, size, scale)
     np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(kernels("roi_pool", features, rois, None, *size, scale), want)
+    np.testing.assert_array_equal(kernels("roi_pool", features, rois, *size, scale), want)
 
     flat = features.reshape(*shape[:2], -1)
     gradients, grad = np.zeros(flat.shape), rng.standard_normal(want.shape).astype(dtype)
@@ -202,7 +202,7 @@ def test_roi_pool(kernels, name, layout, dtype):
         if at >= 0:
             np.testing.assert_array_equal(flat[image, c, at], want[k, c, p, q])
             gradients[image, c, at] += grad[k, c, p, q]
-    got = kernels("roi_pool_backward", grad, argmax, rois, None, shape[0], *shape[2:], scale)
+    got = kernels("roi_pool_backward", grad, argmax, rois, shape[0], *shape[2:], scale)
     close(got, gradients.reshape(shape), dtype, 4)
 
 
@@ -213,7 +213,7 @@ def test_argmax_is_the_first_maximum(kernels):
     features[0, 3] = -np.inf
     for layout in (np.ascontiguousarray, channels_last):
         rois = np.array([[0, 0, 0, 6, 5], [0, 20, 20, 30, 30]], np.float32)
-        _, argmax = kernels("roi_pool_with_argmax", layout(features), rois, None, 1, 1, 1.0)
+        _, argmax = kernels("roi_pool_with_argmax", layout(features), rois, 1, 1, 1.0)
         np.testing.assert_array_equal(argmax.reshape(2, 5), [[0, 2 * 7 + 3, 4 * 7 + 2, 0, 0], [-1] * 5])
 
 
@@ -233,8 +233,8 @@ def test_levels(kernels, layout):
         out, g = linear(matrices, rois[level == i], size, f, grad[level == i], (scale, 2, False), False)
         want[level == i] = out
         gradients.append(g.ravel())
-    close(kernels("multiscale_roi_align", features, rois, None, *size, scales, 2, False, 224.0, 4), want, np.float32)
-    got = kernels("multiscale_roi_align_backward", grad, rois, None, 2, [h for h, _ in sizes], [w for _, w in sizes],
+    close(kernels("multiscale_roi_align", features, rois, *size, scales, 2, False, 224.0, 4), want, np.float32)
+    got = kernels("multiscale_roi_align_backward", grad, rois, 2, [h for h, _ in sizes], [w for _, w in sizes],
                   scales, 2, False, 224.0, 4)  # fmt: skip
     close(got, np.concatenate(gradients), np.float32, 4)
 
@@ -260,24 +260,24 @@ def test_nonsense(kernels, ratio, aligned):
     for size, channels in (((3, 3), 9), ((2, 2), 8)):
         features = rng.standard_normal((1, channels, 11, 12)).astype(np.float32)
         grad = rng.standard_normal((len(rois), channels, *size)).astype(np.float32)
-        out = kernels("roi_align", features, rois, None, *size, 1.0, ratio, aligned)
+        out = kernels("roi_align", features, rois, *size, 1.0, ratio, aligned)
         np.testing.assert_array_equal(out[~real], 0)
         with np.errstate(all="ignore"):
             want, gradients = linear(matrices, rois, size, features, grad, (1.0, ratio, aligned), False)
         close(out, want, np.float32)
         np.testing.assert_array_equal(
-            out, kernels("roi_align", channels_last(features), rois, None, *size, 1.0, ratio, aligned)
+            out, kernels("roi_align", channels_last(features), rois, *size, 1.0, ratio, aligned)
         )
-        close(kernels("roi_align_backward", grad, rois, None, 1, 11, 12, 1.0, ratio, aligned), gradients, np.float32, 4)
-        got, argmax = kernels("roi_pool_with_argmax", features, rois, None, *size, 1.0)
+        close(kernels("roi_align_backward", grad, rois, 1, 11, 12, 1.0, ratio, aligned), gradients, np.float32, 4)
+        got, argmax = kernels("roi_pool_with_argmax", features, rois, *size, 1.0)
         np.testing.assert_array_equal(got[~real], 0)
         np.testing.assert_array_equal(argmax[~real], -1)
         argmax[0] = 2**31 - 1  # not from roi_pool: must not be followed
         argmax[-1] = -(2**31)
-        kernels("roi_pool_backward", grad, argmax, rois, None, 1, 11, 12, 1.0)
-        pooled = kernels("ps_roi_pool", features, rois, None, *size, 1.0)
+        kernels("roi_pool_backward", grad, argmax, rois, 1, 11, 12, 1.0)
+        pooled = kernels("ps_roi_pool", features, rois, *size, 1.0)
         np.testing.assert_array_equal(pooled[~real], 0)
-        kernels("ps_roi_pool_backward", np.ones_like(pooled), rois, None, 1, 11, 12, 1.0)
+        kernels("ps_roi_pool_backward", np.ones_like(pooled), rois, 1, 11, 12, 1.0)
 
 
 @pytest.mark.parametrize("op", ["roi_align", "ps_roi_align", "ps_roi_pool"])
@@ -287,10 +287,10 @@ def test_nothing_there(kernels, op):
     some, none = np.array([[0, 1, 1, 4, 4]], np.float32), np.zeros((0, 5), np.float32)
     for shape, rois in (((1, 4, 5, 5), none), ((0, 4, 5, 5), none), ((1, 0, 5, 5), some), ((1, 4, 0, 5), some),
                         ((0, 4, 5, 5), some)):  # fmt: skip
-        out = kernels(op, np.ones(shape, np.float32), rois, None, 2, 2, *options)
+        out = kernels(op, np.ones(shape, np.float32), rois, 2, 2, *options)
         assert out.shape == (len(rois), shape[1] if op == "roi_align" else shape[1] // 4, 2, 2)
         np.testing.assert_array_equal(out, 0)
-        got = kernels(f"{op}_backward", out, rois, None, shape[0], *shape[2:], *options)
+        got = kernels(f"{op}_backward", out, rois, shape[0], *shape[2:], *options)
         assert got.shape == shape
         np.testing.assert_array_equal(got, 0)
 
@@ -301,7 +301,7 @@ def test_more_rois_than_are_ranked(kernels):
     features = np.zeros((2, 1, 5, 9), np.float32)
     rois, grad = random_rois(rng, 2100, 2, 5, 9), rng.standard_normal((2100, 1, 1, 1)).astype(np.float32)
     _, gradients = linear(matrices, rois, (1, 1), features, grad, (1.0, 1, True), False)
-    close(kernels("roi_align_backward", grad, rois, None, 2, 5, 9, 1.0, 1, True), gradients, np.float32, 4)
+    close(kernels("roi_align_backward", grad, rois, 2, 5, 9, 1.0, 1, True), gradients, np.float32, 4)
 
 
 def test_infinite_features(kernels):
@@ -310,7 +310,7 @@ def test_infinite_features(kernels):
     features[0, :, 6, 6] = np.inf
     rois = np.array([[0, 0, 0, 11.7, 11.7], [0, 5.2, 5.2, 5.9, 5.9], [0, 0, 0, 5.5, 5.5]], np.float32)
     for layout in (np.ascontiguousarray, channels_last):
-        out = kernels("roi_align", layout(features), rois, None, 3, 3, 1.0, 2, True)
+        out = kernels("roi_align", layout(features), rois, 3, 3, 1.0, 2, True)
         np.testing.assert_array_equal(out, reference.roi_align(features, rois, 3, 1.0, 2, True))
 
 
@@ -319,8 +319,8 @@ def test_equal_bits(kernels):
     rng = np.random.default_rng(6)
     rois, grad = random_rois(rng, 50, 1, 20, 20), rng.standard_normal((50, 40, 7, 7)).astype(np.float32)
     args = (1, 20, 20, 1.0, 2, True)
-    first = kernels("roi_align_backward", grad, rois, None, *args)
-    np.testing.assert_array_equal(first, kernels("roi_align_backward", grad, rois, None, *args))
+    first = kernels("roi_align_backward", grad, rois, *args)
+    np.testing.assert_array_equal(first, kernels("roi_align_backward", grad, rois, *args))
     elsewhere = np.concatenate([np.tile(np.array([[0, 500, 500, 510, 510]], np.float32), (50, 1)), rois])
     grads = np.concatenate([np.ones_like(grad), grad])
-    np.testing.assert_array_equal(first, kernels("roi_align_backward", grads, elsewhere, None, *args))
+    np.testing.assert_array_equal(first, kernels("roi_align_backward", grads, elsewhere, *args))

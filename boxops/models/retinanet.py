@@ -127,12 +127,9 @@ class RetinaNet(Detector):
         logits, deltas, anchors, levels = self.predict(batch)
         at, labels, best = candidates(logits, levels, s.topk_candidates)
         deltas = deltas[torch.arange(len(at), device=at.device)[:, None], at]  # [B, N, 4]
-        boxes = [
-            boxops.decode_boxes(*some, image_size=size)
-            for *some, size in zip(deltas, anchors[at], batch.image_sizes, strict=True)
-        ]
+        boxes = boxops.decode_boxes(deltas, anchors[at], image_size=batch.image_sizes)
         scores = best.sigmoid()
-        return suppress(torch.stack(boxes), scores, labels, s.score_thresh, s.nms_thresh, s.detections_per_img)
+        return suppress(boxes, scores, labels, s.score_thresh, s.nms_thresh, s.detections_per_img)
 
 
 @detector(Settings(), pretrained={"norm": "frozen", "freeze": 5})

@@ -208,12 +208,11 @@ class RoIHeads(nn.Module):
         s = self.settings
         places = torch.arange(boxes.shape[1], device=boxes.device)
         scores = logits.softmax(dim=-1) * (places < counts[:, None])[..., None]  # [B, P, C], padding 0
-        decoded = [
-            boxops.decode_boxes(some[:, 1:], box[:, None], s.bbox_reg_weights, image_size=size)
-            for some, box, size in zip(deltas, boxes, batch.image_sizes, strict=True)
-        ]
+        decoded = boxops.decode_boxes(
+            deltas[:, :, 1:], boxes[:, :, None], s.bbox_reg_weights, image_size=batch.image_sizes
+        )  # [B, P, C - 1, 4]
         found, scores, labels, counts = boxops.detect(
-            torch.stack(decoded),  # [B, P, C - 1, 4]
+            decoded,
             scores[..., 1:],
             s.box_score_thresh,
             s.box_nms_thresh,

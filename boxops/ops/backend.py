@@ -71,7 +71,7 @@ class _DLPackOps:
 
 
 def backend(op: str, first: Any, second: Any = None, third: Any = None, *more: Any) -> Any:
-    """The ops for these arrays, which are all tensors or none is."""
+    """The ops for these arrays, which are all tensors or none is; None where one is not given."""
     if type(first) is ndarray and (second is None or type(second) is ndarray) and third is None:
         return _numpy_ops  # the usual, soonest
     torch = sys.modules.get("torch")
@@ -239,6 +239,16 @@ def check_pairs(op: str, name: str, pairs: Any, words: str = "(height, width)", 
     return [
         side for pair in check_list(op, name, pairs) for side in check_pair(op, name, pair, words, integers=integers)
     ]
+
+
+def check_pair_or_pairs(op: str, name: str, value: Any, words: str = "(height, width)") -> list[Any]:
+    """The numbers of a pair, or of the pairs of a list, one after another."""
+    values = value if isinstance(value, (tuple, list)) else _as_lists(op, name, value)
+    first = values[0] if isinstance(values, (tuple, list)) and values else None
+    if isinstance(first, (int, float)):  # in this order: torch.compile knows these
+        return check_pair(op, name, value, words)
+    many = isinstance(first, (tuple, list)) or [*getattr(first, "shape", ())] == [2]
+    return check_pairs(op, name, values, words) if many else check_pair(op, name, value, words)
 
 
 def check_one_or_pair(op: str, name: str, value: Any, words: str, *, integers: bool = False) -> list[Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-from boxops.ops.backend import backend, check_choice, check_numbers, check_one_or_pair, check_pair, choices
+from boxops.ops.backend import backend, check_choice, check_numbers, check_one_or_pair, check_pair_or_pairs, choices
 from boxops.ops.deprecated import by_new_names, renamed
 
 Array = TypeVar("Array")
@@ -90,7 +90,7 @@ def decode_boxes(
     coding: str = "rcnn",
     stride: float | tuple[float, float] | None = None,
     clip: float | None = LARGEST_LOG,
-    image_size: tuple[int, int] | None = None,
+    image_size: tuple[float, float] | Sequence[tuple[float, float]] | None = None,
     **former: NoReturn,
 ) -> Array:
     """Boxes from the deltas that a detector predicts: the inverse of :func:`encode_boxes`.
@@ -104,7 +104,8 @@ def decode_boxes(
             keeps exp from overflowing; log(1000 / 16), as torchvision's ``bbox_xform_clip``. Not for ``"yolo_v1"``.
             None: no bound.
         image_size: ``(height, width)`` of the image, both >= 0: the boxes are clipped to it, as by
-            :func:`clip_boxes_to_image`, in the same pass.
+            :func:`clip_boxes_to_image`, in the same pass. A list ``[B, 2]`` has the size of each image along the first
+            dim of the result, ``[B, ..., 4]``; with one size it serves all.
 
     Returns:
         ``[..., 4]`` corners of the broadcast shape in float32, or float64 if either is: torchvision's
@@ -113,7 +114,7 @@ def decode_boxes(
 
     Raises:
         ValueError, TypeError: as :func:`encode_boxes`; also for a NaN ``clip``, or an ``image_size`` that is negative
-            or NaN.
+            or NaN, or sizes of another number of images.
 
     Source: as :func:`encode_boxes`.
     """
@@ -122,5 +123,5 @@ def decode_boxes(
     op = "decode_boxes"
     weights, side = _check(op, weights, variances, coding, stride)
     limit = math.inf if clip is None else clip
-    limits = [] if image_size is None else check_pair(op, "image_size", image_size)
+    limits = [] if image_size is None else check_pair_or_pairs(op, "image_size", image_size)
     return backend(op, deltas, anchors).decode_boxes(deltas, anchors, coding, weights, side, limit, limits)

@@ -58,7 +58,7 @@ def match_max_iou(
     Source: Ren et al., Faster R-CNN, NeurIPS 2015, section 3.1.2.
     """
     more = (offsets, ignore_boxes, ignore_offsets)
-    ops = backend("match_max_iou", anchors, gt_boxes, *(array for array in more if array is not None))
+    ops = backend("match_max_iou", anchors, gt_boxes, *more)
     low = high if low is None else low
     return ops.match_max_iou(anchors, gt_boxes, high, low, allow_low_quality, *more, ignore_threshold)
 
@@ -87,8 +87,7 @@ def match_greedy(
 
     Source: Liu et al., SSD, ECCV 2016, section 2.2.
     """
-    arrays: tuple[Any, ...] = (anchors, gt_boxes) if offsets is None else (anchors, gt_boxes, offsets)
-    return backend("match_greedy", *arrays).match_greedy(anchors, gt_boxes, iou_threshold, offsets)
+    return backend("match_greedy", anchors, gt_boxes, offsets).match_greedy(anchors, gt_boxes, iou_threshold, offsets)
 
 
 def match_greedy_matrix(iou: Array, iou_threshold: float | None = None) -> tuple[Array, Array]:

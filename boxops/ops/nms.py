@@ -91,5 +91,5 @@ def nms_padded(
     """
     if former:
         return by_new_names(nms_padded, locals())
-    arrays: tuple[Any, ...] = (boxes, scores) if idxs is None else (boxes, scores, idxs)
-    return backend("nms_padded", *arrays).nms_padded(boxes, scores, iou_threshold, max_output, idxs, score_threshold)
+    ops = backend("nms_padded", boxes, scores, idxs)
+    return ops.nms_padded(boxes, scores, iou_threshold, max_output, idxs, score_threshold)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
-
-import numpy as np
 
 from boxops.ops.backend import backend, check_one_or_pair
 
@@ -45,9 +42,9 @@ def roi_align(
         TypeError: arrays of different kinds, or other arguments that are not numbers.
     """
     op = "roi_align"
-    boxes, images, ops = _prepared(op, input, boxes)
+    boxes, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    return ops.roi_align(input, boxes, images, height, width, spatial_scale, sampling_ratio, aligned)
+    return ops.roi_align(input, boxes, height, width, spatial_scale, sampling_ratio, aligned)
 
 
 def roi_pool(
@@ -69,9 +66,9 @@ def roi_pool(
         ValueError, TypeError: as :func:`roi_align`.
     """
     op = "roi_pool"
-    boxes, images, ops = _prepared(op, input, boxes)
+    boxes, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    return ops.roi_pool(input, boxes, images, height, width, spatial_scale)
+    return ops.roi_pool(input, boxes, height, width, spatial_scale)
 
 
 def ps_roi_align(
@@ -96,9 +93,9 @@ def ps_roi_align(
         ValueError, TypeError: as :func:`roi_align`; also where the channels cannot be divided so.
     """
     op = "ps_roi_align"
-    boxes, images, ops = _prepared(op, input, boxes)
+    boxes, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    return ops.ps_roi_align(input, boxes, images, height, width, spatial_scale, sampling_ratio)
+    return ops.ps_roi_align(input, boxes, height, width, spatial_scale, sampling_ratio)
 
 
 def ps_roi_pool(
@@ -120,9 +117,9 @@ def ps_roi_pool(
         ValueError, TypeError: as :func:`ps_roi_align`.
     """
     op = "ps_roi_pool"
-    boxes, images, ops = _prepared(op, input, boxes)
+    boxes, ops = _prepared(op, input, boxes)
     height, width = _size(op, output_size)
-    return ops.ps_roi_pool(input, boxes, images, height, width, spatial_scale)
+    return ops.ps_roi_pool(input, boxes, height, width, spatial_scale)
 
 
 def multiscale_roi_align(
@@ -158,12 +155,11 @@ def multiscale_roi_align(
     op = "multiscale_roi_align"
     if not isinstance(features, list | tuple) or not features:
         raise TypeError(f"{op}: expected features as a list of arrays, got {_kind(features)}")
-    boxes, images, ops = _prepared(op, features[0], boxes, *features[1:])
+    boxes, ops = _prepared(op, features[0], boxes, *features[1:])
     height, width = _size(op, output_size)
     return ops.multiscale_roi_align(
         list(features),
         boxes,
-        images,
         height,
         width,
         scales,
@@ -182,28 +178,12 @@ def _size(op: str, output_size: Any) -> list[Any]:
     return check_one_or_pair(op, "output_size", output_size, "(height, width)", integers=True)
 
 
-def _prepared(op: str, input: Any, boxes: Any, *more: Any) -> tuple[Any, Any, Any]:
-    """Boxes in one array, the image of each where they came as a list, and the ops that serve."""
+def _prepared(op: str, input: Any, boxes: Any, *more: Any) -> tuple[Any, Any]:
+    """RoIs [K, 5], and the ops that serve."""
     if not isinstance(boxes, list | tuple):
-        return boxes, None, backend(op, input, boxes, *more)
+        return boxes, backend(op, input, boxes, *more)
     ops = backend(op, input, *boxes, *more)
-    if len(input.shape) == 4 and len(boxes) != input.shape[0]:
-        raise ValueError(f"{op}: expected boxes of {input.shape[0]} images, got {len(boxes)}")
-    for image, some in enumerate(boxes):
+    for some in boxes:
         if not hasattr(some, "shape"):
             raise TypeError(f"{op}: expected boxes of each image as an array, got {type(some).__name__}")
-        if len(some.shape) != 2 or some.shape[1] != 4:
-            raise ValueError(f"{op}: expected boxes of shape [L, 4], got {[*some.shape]} for image {image}")
-    counts = [some.shape[0] for some in boxes]
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(input, torch.Tensor):
-        images = [torch.full((n,), i, device=input.device) for i, n in enumerate(counts)]
-        if boxes:
-            return torch.cat([*boxes]), torch.cat(images), ops
-        return input.new_zeros(0, 4), torch.zeros(0, dtype=torch.int64, device=input.device), ops
-    which, none = np.repeat(np.arange(len(boxes), dtype=np.int32), counts), np.zeros((0, 4), np.float32)
-    if isinstance(input, np.ndarray):
-        return np.concatenate(boxes) if boxes else none, which, ops
-    xp = input.__array_namespace__()
-    flat = xp.concat([*boxes]) if boxes else xp.asarray(none, device=input.device)
-    return flat, xp.asarray(which, device=input.device), ops
+    return ops.boxes_to_rois(input, list(boxes), op), ops

@@ -13,19 +13,15 @@ from boxops.ops.deprecated import by_new_names, renamed
 Array = TypeVar("Array")
 
 
-def _seed(op: str, ops: Any, matches: Any, seed: Any) -> Any:
-    """The seed as an array of one int64."""
+def _seed(op: str, seed: Any) -> Any:
+    """An integer that int64 holds. None stays, and so does a generator of a framework, which knows what to draw."""
     if isinstance(seed, np.random.Generator):
-        seed = int(seed.integers(2**63))
-    elif is_integer(number := as_number(op, "seed", seed)):
-        seed = (operator.index(number) + 2**63) % 2**64 - 2**63  # any integer: its 64 lowest bits
-    if hasattr(ops, "seed_tensor") and (seed is None or isinstance(seed, int) or hasattr(seed, "initial_seed")):
-        return ops.seed_tensor(op, matches, seed)
-    if seed is None:
-        seed = int(np.random.default_rng().integers(2**63))
-    if not isinstance(seed, int):
-        raise TypeError(f"{op}: expected seed as None, an integer or a generator, got {type(seed).__name__}")
-    return np.array([seed])
+        return int(seed.integers(2**63))
+    if is_integer(number := as_number(op, "seed", seed)):
+        return (operator.index(number) + 2**63) % 2**64 - 2**63  # any integer: its 64 lowest bits
+    if seed is None or hasattr(seed, "initial_seed"):
+        return seed
+    raise TypeError(f"{op}: expected seed as None, an integer or a generator, got {type(seed).__name__}")
 
 
 @renamed(size="batch_size_per_image")
@@ -67,7 +63,7 @@ def sample_matches(
         return by_new_names(sample_matches, locals())
     op = "sample_matches"
     ops = backend(op, matches)
-    return ops.sample_matches(matches, batch_size_per_image, positive_fraction, _seed(op, ops, matches, seed))
+    return ops.sample_matches(matches, batch_size_per_image, positive_fraction, _seed(op, seed), None)
 
 
 def mine_hard_negatives(loss: Array, matches: Array, ratio: float = 3.0, *, min_negatives: int = 0) -> Array:

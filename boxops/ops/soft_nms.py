@@ -49,5 +49,5 @@ def soft_nms(
 
     Source: Bodla et al. 2017, Soft-NMS: Improving Object Detection With One Line of Code, section 3.
     """
-    arrays = (boxes, scores) if idxs is None else (boxes, scores, idxs)
-    return backend("soft_nms", *arrays).soft_nms(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs)
+    ops = backend("soft_nms", boxes, scores, idxs)
+    return ops.soft_nms(boxes, scores, iou_threshold, method, sigma, score_threshold, idxs)

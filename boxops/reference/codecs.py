@@ -49,8 +49,9 @@ def decode_boxes(deltas, anchors, weights=(1, 1, 1, 1), *, variances=None, codin
         half = t(0.5) * (exp_of(np.minimum(extent, limit)) * anchor_size)
     boxes = np.concatenate([centre - half, centre + half], axis=-1)
     if image_size is not None:
-        height, width = image_size
-        boxes = np.clip(boxes, t(0), np.array([width, height, width, height], t))
+        sizes = np.asarray(image_size, t)[..., [1, 0, 1, 0]]  # of one image, or [B, 4]
+        sizes = sizes.reshape(*sizes.shape[:-1], *[1] * (boxes.ndim - sizes.ndim), 4)
+        boxes = np.clip(boxes, t(0), sizes)
     return boxes
 
 

@@ -15,10 +15,11 @@ LIBRARY = Path(__file__).parent.parent / _NAMES.get(sys.platform, "lib/libboxops
 torch.ops.load_library(LIBRARY)
 
 from boxops.torch_ops.common import entry  # noqa: E402
-from boxops.torch_ops.sampling import seed_tensor  # noqa: E402, F401
 
 # Each family has a module here of what it registers, and each operator is a function here.
 for _family in pkgutil.iter_modules(__path__):
     if _family.name != "torchvision":  # which others load
         importlib.import_module(f"{__name__}.{_family.name}")
 globals().update((_op, entry(_op)) for _op in SIGNATURES)
+
+from boxops.torch_ops.sampling import sample_matches  # noqa: E402, F401

@@ -15,6 +15,8 @@ from boxops.torch_ops.common import (
     entry,
 )
 
+_ops = torch.ops.boxops
+
 encode_boxes_backward = entry("encode_boxes_backward")
 decode_boxes_backward = entry("decode_boxes_backward")
 
@@ -30,7 +32,7 @@ def _(boxes, anchors, coding, weights, stride):
 
 
 @torch.library.register_fake("boxops::decode_boxes")
-def _(deltas, anchors, coding, weights, stride, clip, size):
+def _(deltas, anchors, coding, weights, stride, clip, image_size):
     return _coded(deltas, anchors)
 
 
@@ -44,7 +46,7 @@ def _(grad, boxes, anchors, coding, weights, stride, of_anchors):
 
 
 @torch.library.register_fake("boxops::decode_boxes_backward")
-def _(grad, deltas, anchors, coding, weights, stride, clip, size, of_anchors):
+def _(grad, deltas, anchors, coding, weights, stride, clip, image_size, of_anchors):
     return _gradients(grad, of_anchors)
 
 
@@ -69,13 +71,12 @@ def _backward_by(operator):
 
 def _jvp_by(operator):
     def jvp(ctx, *tangents):
-        first, anchors = torch.broadcast_tensors(*ctx.saved_tensors)
+        both = torch.broadcast_tensors(*(tensor.unsqueeze(-2) for tensor in ctx.saved_tensors))
+        first, anchors = (tensor.expand(*tensor.shape[:-2], 4, 4) for tensor in both)
         # The gradients of each of the four numbers are the rows of the Jacobian.
-        ones = torch.eye(4, dtype=compute_type(anchors.dtype), device=anchors.device)
-        ones = ones.view(4, *[1] * (anchors.dim() - 1), 4).expand(4, *anchors.shape)
-        both = [tensor.expand(4, *tensor.shape) for tensor in (first, anchors)]
-        rows = operator(ones, *both, *ctx.rest, tangents[1] is not None)
-        return contracted(rows, tangents).movedim(0, -1)
+        ones = torch.eye(4, dtype=compute_type(anchors.dtype), device=anchors.device).expand(anchors.shape)
+        rows = operator(ones, first, anchors, *ctx.rest, tangents[1] is not None)
+        return contracted(rows, [t if t is None else t.unsqueeze(-2) for t in tangents])
 
     return jvp
 
@@ -86,17 +87,32 @@ for _op, _backward in (("encode_boxes", encode_boxes_backward), ("decode_boxes",
         torch.library.register_autocast(f"boxops::{_op}", _device, torch.float32)
 
 differentiable_once("encode_boxes, decode_boxes", "encode_boxes_backward", "decode_boxes_backward")
-broadcast_over_batch(2, "encode_boxes", "decode_boxes")
+broadcast_over_batch(2, "encode_boxes")
 
 
-def _vmap_by(operator):
+def _mapped_dim(image_size: list[float]) -> int:
+    """Where it goes: the sizes of several images are those along the first dim."""
+    return 1 if len(image_size) > 2 else 0
+
+
+def _vmap_decode(info, in_dims, *args):
+    dim = _mapped_dim(args[-1])
+    tensors = (t.movedim(0, dim) for t in batch_first(args[:2], in_dims[:2]))
+    return _ops.decode_boxes.default(*tensors, *args[2:]), dim
+
+
+torch.library.register_vmap("boxops::decode_boxes", _vmap_decode)
+
+
+def _vmap_by(operator, takes_size: bool):
     def rule(info, in_dims, *args):
-        tensors = (t.expand(info.batch_size, *t.shape[1:]) for t in batch_first(args[:3], in_dims[:3]))
+        dim = _mapped_dim(args[-2]) if takes_size else 0
+        tensors = (t.expand(info.batch_size, *t.shape[1:]).movedim(0, dim) for t in batch_first(args[:3], in_dims[:3]))
         of_anchors = args[-1]
-        return operator(*tensors, *args[3:]), (0, 0 if of_anchors else None)
+        return operator(*tensors, *args[3:]), (dim, dim if of_anchors else None)
 
     return rule
 
 
-for _op, _backward in (("encode_boxes", encode_boxes_backward), ("decode_boxes", decode_boxes_backward)):
-    torch.library.register_vmap(f"boxops::{_op}_backward", _vmap_by(_backward))
+torch.library.register_vmap("boxops::encode_boxes_backward", _vmap_by(encode_boxes_backward, False))
+torch.library.register_vmap("boxops::decode_boxes_backward", _vmap_by(decode_boxes_backward, True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import is_
 from typing import Any, NoReturn
 
@@ -201,23 +202,28 @@ def differentiable_once(words: str, *backwards: str) -> None:
 def not_differentiable(*ops: str, refuse_tangents: bool = True) -> None:
     """Their results are constants to reverse mode, as indices are, even where they are floating."""
     for op in ops:
-        _autograd_kernel(op, _constant(op, refuse_tangents))
+        constant(op, partial(_check_tangents, op) if refuse_tangents else None)
 
 
-def _constant(op: str, refuse_tangents: bool) -> Callable:
+def constant(op: str, check_tangents: Callable | None = None) -> None:
+    """The same for one operator; check_tangents(output, *args) is called where there may be some."""
     below = _below_autograd(getattr(torch.ops.boxops, op).default)
 
     def kernel(keyset, *args):
         output = below(keyset, *args)
-        if refuse_tangents and _may_have_tangents():
-            results = output if isinstance(output, tuple) else (output,)
-            if any(result.is_floating_point() for result in results) and any(
-                _unpacked(t).tangent is not None for t in _tensors(args)
-            ):
-                _refuse_tangents(op)
+        if check_tangents is not None and _may_have_tangents():
+            check_tangents(output, *args)
         return output
 
-    return kernel
+    _autograd_kernel(op, kernel)
+
+
+def _check_tangents(op: str, output: Tensor | tuple[Tensor, ...], *args) -> None:
+    results = output if isinstance(output, tuple) else (output,)
+    if any(result.is_floating_point() for result in results) and any(
+        tangent_of(tensor) is not None for tensor in _tensors(args)
+    ):
+        _refuse_tangents(op)
 
 
 def _tensors(args: Iterable) -> Iterable[Tensor]:
@@ -230,6 +236,10 @@ def _tensors(args: Iterable) -> Iterable[Tensor]:
 
 def _unpacked(tensor: Tensor) -> forward_ad.UnpackedDualTensor:
     return forward_ad.unpack_dual(tensor, level=0)
+
+
+def tangent_of(tensor: Tensor) -> Tensor | None:
+    return _unpacked(tensor).tangent
 
 
 # Rules for torch.vmap

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from boxops.torch_ops.common import (
+    compute_type,
+    constant,
     differentiable,
     differentiable_once,
     differentiated_by,
     entry,
     loop_over_batch,
+    tangent_of,
 )
 
 _ops = torch.ops.boxops
@@ -24,6 +27,11 @@ _roi_pool_backward = entry("roi_pool_backward")
 # Fake kernels
 
 
+@torch.library.register_fake("boxops::boxes_to_rois")
+def _(input, boxes, op):
+    return input.new_empty(sum(some.shape[0] for some in boxes), 5, dtype=compute_type(*(some.dtype for some in boxes)))
+
+
 def _pooled(op: str, input: Tensor, boxes: Tensor, height, width, per_bin: bool = False) -> Tensor:
     if input.dim() != 4:
         raise ValueError(f"{op}: expected input of shape [N, C, H, W], got {[*input.shape]}")
@@ -32,58 +40,58 @@ def _pooled(op: str, input: Tensor, boxes: Tensor, height, width, per_bin: bool 
 
 
 @torch.library.register_fake("boxops::roi_align")
-def _(input, boxes, images, height, width, spatial_scale, sampling_ratio, aligned):
+def _(input, boxes, height, width, spatial_scale, sampling_ratio, aligned):
     return _pooled("roi_align", input, boxes, height, width)
 
 
 @torch.library.register_fake("boxops::multiscale_roi_align")
-def _(features, boxes, images, height, width, *rest):
+def _(features, boxes, height, width, *rest):
     return _pooled("multiscale_roi_align", features[0], boxes, height, width)
 
 
 @torch.library.register_fake("boxops::ps_roi_align")
-def _(input, boxes, images, height, width, spatial_scale, sampling_ratio):
+def _(input, boxes, height, width, spatial_scale, sampling_ratio):
     return _pooled("ps_roi_align", input, boxes, height, width, per_bin=True)
 
 
 @torch.library.register_fake("boxops::ps_roi_pool")
-def _(input, boxes, images, height, width, spatial_scale):
+def _(input, boxes, height, width, spatial_scale):
     return _pooled("ps_roi_pool", input, boxes, height, width, per_bin=True)
 
 
 @torch.library.register_fake("boxops::roi_pool")
-def _(input, boxes, images, height, width, spatial_scale):
+def _(input, boxes, height, width, spatial_scale):
     return _pooled("roi_pool", input, boxes, height, width)
 
 
 @torch.library.register_fake("boxops::roi_pool_with_argmax")
-def _(input, boxes, images, height, width, spatial_scale):
+def _(input, boxes, height, width, spatial_scale):
     pooled = _pooled("roi_pool", input, boxes, height, width)
     return pooled, pooled.new_empty(pooled.shape, dtype=torch.int32)
 
 
 @torch.library.register_fake("boxops::roi_align_backward")
-def _(grad, boxes, images, count, height, width, *rest):
+def _(grad, boxes, count, height, width, *rest):
     return grad.new_empty(count, grad.shape[1], height, width)
 
 
 @torch.library.register_fake("boxops::multiscale_roi_align_backward")
-def _(grad, boxes, images, count, heights, widths, *rest):
+def _(grad, boxes, count, heights, widths, *rest):
     return grad.new_empty(count * grad.shape[1] * sum(h * w for h, w in zip(heights, widths, strict=True)))
 
 
 @torch.library.register_fake("boxops::ps_roi_align_backward")
-def _(grad, boxes, images, count, height, width, *rest):
+def _(grad, boxes, count, height, width, *rest):
     return grad.new_empty(count, grad.shape[1] * grad.shape[2] * grad.shape[3], height, width)
 
 
 @torch.library.register_fake("boxops::ps_roi_pool_backward")
-def _(grad, boxes, images, count, height, width, spatial_scale):
+def _(grad, boxes, count, height, width, spatial_scale):
     return grad.new_empty(count, grad.shape[1] * grad.shape[2] * grad.shape[3], height, width)
 
 
 @torch.library.register_fake("boxops::roi_pool_backward")
-def _(grad, argmax, boxes, images, count, height, width, spatial_scale):
+def _(grad, argmax, boxes, count, height, width, spatial_scale):
     return grad.new_empty(count, grad.shape[1], height, width)
 
 
@@ -98,10 +106,13 @@ def _check_tangents(op: str, *tangents) -> None:
         )
 
 
+constant("boxes_to_rois", lambda output, input, boxes, op: _check_tangents(op, *map(tangent_of, boxes)))
+
+
 def _keep(ctx, inputs, output):
-    input, boxes, images, *ctx.rest = inputs
+    input, boxes, *ctx.rest = inputs
     ctx.shape = input.shape
-    return boxes, images
+    return (boxes,)
 
 
 def _derivatives(op: str):
@@ -129,19 +140,17 @@ def _keep_maxima(ctx, inputs, output):
 
 
 def _pool_backward(ctx, grad: Tensor, _):
-    boxes, images, argmax = ctx.saved_tensors
+    boxes, argmax = ctx.saved_tensors
     count, _, height, width = ctx.shape
-    return (_roi_pool_backward(grad, argmax, boxes, images, count, height, width, *ctx.rest[2:]),)
+    return (_roi_pool_backward(grad, argmax, boxes, count, height, width, *ctx.rest[2:]),)
 
 
 def _pool_jvp(ctx, tangent: Tensor, *others):
     """The tangent where the maxima lie; bins without pixels, and RoIs of no image, have the maximum -1."""
     _check_tangents("roi_pool", *others)
-    boxes, images, argmax = ctx.saved_tensors
+    boxes, argmax = ctx.saved_tensors
     _, channels, height, width = ctx.shape
-    if images is None:
-        images = boxes[:, 0].long()
-    maps = images[:, None] * channels + torch.arange(channels, device=argmax.device)
+    maps = boxes[:, :1].long() * channels + torch.arange(channels, device=argmax.device)
     place = torch.where(argmax >= 0, maps[..., None, None] * (height * width) + argmax, 0)
     values = tangent.reshape(-1)[place] if tangent.numel() else tangent.new_zeros(argmax.shape)
     return torch.where(argmax >= 0, values, 0), None
@@ -159,9 +168,9 @@ differentiated_by("roi_pool", _pool_and_forget)
 
 
 def _keep_levels(ctx, inputs, output):
-    features, boxes, images, *ctx.rest = inputs
+    features, boxes, *ctx.rest = inputs
     ctx.shapes = [feature.shape for feature in features]
-    return boxes, images
+    return (boxes,)
 
 
 def _levels_backward(ctx, grad: Tensor):
@@ -185,4 +194,4 @@ differentiable("multiscale_roi_align", _keep_levels, _levels_backward, _levels_j
 
 _OPS = ("roi_align", "multiscale_roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool")
 differentiable_once("roi pooling", *(f"{op}_backward" for op in _OPS))
-loop_over_batch(*_OPS, *(f"{op}_backward" for op in _OPS), "roi_pool_with_argmax")
+loop_over_batch("boxes_to_rois", *_OPS, *(f"{op}_backward" for op in _OPS), "roi_pool_with_argmax")

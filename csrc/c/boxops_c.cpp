@@ -308,39 +308,34 @@ boxops_status boxops_linear_sum_assignment(const boxops_tensor* cost, int maximi
   });
 }
 
-boxops_status boxops_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
-                               int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio, int aligned,
-                               boxops_tensor** output, void* stream) {
+boxops_status boxops_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height, int64_t width,
+                               double spatial_scale, int64_t sampling_ratio, int aligned, boxops_tensor** output,
+                               void* stream) {
   return run("roi_align", stream, to(output), [&](CFramework& c) {
-    return ops::roi_align(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
-                          spatial_scale, sampling_ratio, aligned != 0);
+    return ops::roi_align(c, c.in("input", input), c.in("boxes", boxes), height, width, spatial_scale, sampling_ratio,
+                          aligned != 0);
   });
 }
 
-boxops_status boxops_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
-                              int64_t height, int64_t width, double spatial_scale, boxops_tensor** output,
-                              void* stream) {
+boxops_status boxops_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height, int64_t width,
+                              double spatial_scale, boxops_tensor** output, void* stream) {
   return run("roi_pool", stream, to(output), [&](CFramework& c) {
-    return ops::roi_pool(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
-                         spatial_scale);
+    return ops::roi_pool(c, c.in("input", input), c.in("boxes", boxes), height, width, spatial_scale);
   });
 }
 
-boxops_status boxops_ps_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
-                                  int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio,
-                                  boxops_tensor** output, void* stream) {
+boxops_status boxops_ps_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height, int64_t width,
+                                  double spatial_scale, int64_t sampling_ratio, boxops_tensor** output, void* stream) {
   return run("ps_roi_align", stream, to(output), [&](CFramework& c) {
-    return ops::ps_roi_align(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
-                             spatial_scale, sampling_ratio);
+    return ops::ps_roi_align(c, c.in("input", input), c.in("boxes", boxes), height, width, spatial_scale,
+                             sampling_ratio);
   });
 }
 
-boxops_status boxops_ps_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, const boxops_tensor* images,
-                                 int64_t height, int64_t width, double spatial_scale, boxops_tensor** output,
-                                 void* stream) {
+boxops_status boxops_ps_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height, int64_t width,
+                                 double spatial_scale, boxops_tensor** output, void* stream) {
   return run("ps_roi_pool", stream, to(output), [&](CFramework& c) {
-    return ops::ps_roi_pool(c, c.in("input", input), c.in("boxes", boxes), c.optional("images", images), height, width,
-                            spatial_scale);
+    return ops::ps_roi_pool(c, c.in("input", input), c.in("boxes", boxes), height, width, spatial_scale);
   });
 }
 

@@ -11,8 +11,8 @@ namespace {
 // The checked inputs: views [B, N, 4] of one B and N.
 struct Pairs {
   CodecOptions options;
-  ImageSize size;
-  DType dtype;  // of the result
+  ImageSizes image_sizes;  // which point into the argument
+  DType dtype;             // of the result
   Dims sizes;
   Boxes first, anchors;
 };
@@ -34,7 +34,7 @@ Boxes view(const Call& call, Array& array, const Dims& sizes) {
 
 Pairs check(const Call& call, const char* first_name, Array& first, Array& anchors, Coding coding,
             const std::vector<double>& weights, const std::vector<double>& stride, double clip,
-            const std::vector<double>& size) {
+            const std::vector<double>& sides) {
   check_boxes(call, first_name, first, "[..., 4]");
   check_boxes(call, "anchors", anchors, "[..., 4]");
   check_floating(call, first_name, first);
@@ -48,17 +48,22 @@ Pairs check(const Call& call, const char* first_name, Array& first, Array& ancho
   for (const double side : stride)
     if (!(side > 0) || std::isinf(side)) call.fail("stride > 0 and finite", to_string(side));
   if (std::isnan(clip)) call.fail("a number or None for clip", "nan");
-  if (!size.empty() && (size.size() != 2 || !(size[0] >= 0) || !(size[1] >= 0)))
-    call.fail("image_size = (height, width), both >= 0",
-              size.size() == 2 ? "(" + to_string(size[0]) + ", " + to_string(size[1]) + ")"
-                               : std::to_string(size.size()) + " numbers");
+  if (sides.size() % 2 != 0) call.fail("image_size in pairs", std::to_string(sides.size()) + " numbers");
+  const auto images = static_cast<int64_t>(sides.size() / 2);
+  for (int64_t i = 0; i < 2 * images; i += 2)
+    if (!(sides[i] >= 0 && sides[i + 1] >= 0))
+      call.fail("image_size = (height, width), both >= 0",
+                "(" + to_string(sides[i]) + ", " + to_string(sides[i + 1]) + ")");
   Pairs pairs{
       {coding, {weights[0], weights[1], weights[2], weights[3]}, clip, rcnn ? 1 : stride[1], rcnn ? 1 : stride[0]},
-      {!size.empty(), size.empty() ? 0 : size[0], size.empty() ? 0 : size[1]},
+      {images, sides.data()},
       compute_type(first.dtype, anchors.dtype),
       broadcast(call, first, anchors, 1),
       {},
       {}};
+  if (images > 1 && (pairs.sizes.count == 0 || images != pairs.sizes[0]))
+    call.fail("image_size of one image, or of each along the first dim of " + to_string(pairs.sizes),
+              std::to_string(images));
   pairs.sizes.push_back(4);
   pairs.first = view(call, first, pairs.sizes);
   pairs.anchors = view(call, anchors, pairs.sizes);
@@ -81,16 +86,18 @@ Array encode_boxes(Framework& framework, Array boxes, Array anchors, Coding codi
 BOXOPS_OP(encode_boxes, "boxes", "anchors", "coding", "weights", "stride");
 
 Array decode_boxes(Framework& framework, Array deltas, Array anchors, Coding coding, std::vector<double> weights,
-                   std::vector<double> stride, double clip, std::vector<double> size) {
+                   std::vector<double> stride, double clip, std::vector<double> image_size) {
   const Call call("decode_boxes", framework, deltas.device);
-  const Pairs in = check(call, "deltas", deltas, anchors, coding, weights, stride, clip, size);
+  const Pairs in = check(call, "deltas", deltas, anchors, coding, weights, stride, clip, image_size);
   Array boxes = call.empty(in.sizes, in.dtype);
   if (boxes.numel() == 0) return boxes;
   call.run(
       [&](const Parallel& parallel) {
-        cpu::decode_boxes(in.first, in.anchors, in.options, in.size, boxes.data, parallel);
+        cpu::decode_boxes(in.first, in.anchors, in.options, in.image_sizes, boxes.data, parallel);
       },
-      [&](auto stream) { return cuda::decode_boxes(in.first, in.anchors, in.options, in.size, boxes.data, stream); });
+      [&](auto stream) {
+        return cuda::decode_boxes(in.first, in.anchors, in.options, in.image_sizes, boxes.data, stream);
+      });
   return boxes;
 }
 BOXOPS_OP(decode_boxes, "deltas", "anchors", "coding", "weights", "stride", "clip", "image_size");
@@ -120,9 +127,9 @@ BOXOPS_OP(encode_boxes_backward, "grad", "boxes", "anchors", "coding", "weights"
 
 std::tuple<Array, Array> decode_boxes_backward(Framework& framework, Array grad, Array deltas, Array anchors,
                                                Coding coding, std::vector<double> weights, std::vector<double> stride,
-                                               double clip, std::vector<double> size, bool of_anchors) {
+                                               double clip, std::vector<double> image_size, bool of_anchors) {
   const Call call("decode_boxes_backward", framework, deltas.device);
-  const Pairs in = check(call, "deltas", deltas, anchors, coding, weights, stride, clip, size);
+  const Pairs in = check(call, "deltas", deltas, anchors, coding, weights, stride, clip, image_size);
   check_gradient(call, grad, in.sizes, in.dtype);
   const Boxes grads = view(call, grad, in.sizes);
   Array grad_deltas = call.empty(in.sizes, in.dtype);
@@ -131,11 +138,11 @@ std::tuple<Array, Array> decode_boxes_backward(Framework& framework, Array grad,
   void* to_anchors = of_anchors ? grad_anchors.data : nullptr;
   call.run(
       [&](const Parallel& parallel) {
-        cpu::decode_boxes_backward(in.first, in.anchors, in.options, in.size, grads, grad_deltas.data, to_anchors,
-                                   parallel);
+        cpu::decode_boxes_backward(in.first, in.anchors, in.options, in.image_sizes, grads, grad_deltas.data,
+                                   to_anchors, parallel);
       },
       [&](auto stream) {
-        return cuda::decode_boxes_backward(in.first, in.anchors, in.options, in.size, grads, grad_deltas.data,
+        return cuda::decode_boxes_backward(in.first, in.anchors, in.options, in.image_sizes, grads, grad_deltas.data,
                                            to_anchors, stream);
       });
   return {grad_deltas, grad_anchors};

@@ -28,35 +28,23 @@ void check_scale(const Call& call, const char* name, double scale) {
   if (!(scale > 0 && std::isfinite(scale))) call.fail(std::string(name) + " > 0 and finite", to_string(scale));
 }
 
-Rois check_rois(const Call& call, const Array& boxes, const std::optional<Array>& images, const char* of) {
+Rois check_rois(const Call& call, const Array& boxes, const char* of) {
   check_floating(call, "boxes", boxes);
-  check_shape(call, "boxes", boxes, {-1, images ? 4 : 5}, images ? "[K, 4]" : "[K, 5]");
+  check_shape(call, "boxes", boxes, {-1, 5}, "[K, 5]");
   check_device(call, "boxes", boxes, of);
-  Rois rois{boxes.data, boxes.dtype, boxes.sizes[0], boxes.strides[0], boxes.strides[1], nullptr, DType::kInt64, 0};
-  if (images) {
-    check_per_box(call, "images", *images, boxes);
-    if (!is_integer(images->dtype)) call.fail("images of an integer type", name_of(images->dtype));
-    rois.images = images->data, rois.images_dtype = images->dtype, rois.images_stride = images->strides[0];
-    if (rois.images == nullptr) rois.images = boxes.data;  // an empty array may have no address
-  }
-  return rois;
+  return {boxes.data, boxes.dtype, boxes.sizes[0], boxes.strides[0], boxes.strides[1]};
 }
 
 // On the CPU only: what lies on a device is not waited for, and gives zeros.
 void check_images(const Call& call, const Array& boxes, const Rois& rois, int64_t images) {
   if (!call.on_cpu()) return;
-  if (rois.images == nullptr) {
-    Array column = boxes;
-    column.sizes = {rois.count}, column.strides = {rois.row_stride};
-    check_whole(call, "image indices", column);
-  }
+  Array column = boxes;
+  column.sizes = {rois.count}, column.strides = {rois.row_stride};
+  check_whole(call, "image indices", column);
   for (int64_t k = 0; k < rois.count; ++k)
-    if (image_of(rois, k, images) < 0) {
-      const std::string got =
-          rois.images != nullptr ? std::to_string(load<int64_t>(rois.images, rois.images_dtype, k * rois.images_stride))
-                                 : to_string(load<double>(rois.data, rois.dtype, k * rois.row_stride));
-      call.fail("image indices in [0, " + std::to_string(images) + ")", got + " at " + std::to_string(k));
-    }
+    if (image_of(rois, k, images) < 0)
+      call.fail("image indices in [0, " + std::to_string(images) + ")",
+                to_string(load<double>(rois.data, rois.dtype, k * rois.row_stride)) + " at " + std::to_string(k));
 }
 
 void check_plane(const Call& call, const char* name, int64_t height, int64_t width) {
@@ -202,135 +190,156 @@ Array backward(const Call& call, const Array& boxes, const Array& grad, const Gr
 
 }  // namespace
 
-Array roi_align(Framework& framework, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                int64_t width, double spatial_scale, int64_t sampling_ratio, bool aligned) {
+Array boxes_to_rois(Framework& framework, Array input, std::vector<Array> boxes, Pooling pooling) {
+  const Call call(kNames<Pooling>[static_cast<size_t>(pooling)], framework, input.device);
+  const auto images = static_cast<int64_t>(boxes.size());
+  if (input.rank() == 4 && images != input.sizes[0])
+    call.fail("boxes of " + std::to_string(input.sizes[0]) + " images", std::to_string(images));
+  DType dtype = DType::kFloat32;
+  std::vector<Boxes> views;
+  int64_t count = 0;
+  for (int64_t i = 0; i < images; ++i) {
+    const Array& some = boxes[i];
+    if (some.rank() != 2 || some.sizes[1] != 4)
+      call.fail("boxes of shape [L, 4]", to_string(some.sizes) + " for image " + std::to_string(i));
+    check_floating(call, "boxes", some);
+    check_device(call, "boxes", some, "input");
+    dtype = compute_type(dtype, some.dtype);
+    views.push_back(boxes_of(some));
+    count += some.sizes[0];
+  }
+  const Array rois = call.empty({count, 5}, dtype);
+  call.run([&](const Parallel&) { cpu::boxes_to_rois(views.data(), images, dtype, rois.data); },
+           [&](auto stream) { return cuda::boxes_to_rois(views.data(), images, dtype, rois.data, stream); });
+  return rois;
+}
+BOXOPS_OP(boxes_to_rois, "input", "boxes", "op");
+
+Array roi_align(Framework& framework, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale,
+                int64_t sampling_ratio, bool aligned) {
   const Call call("roi_align", framework, input.device);
   const Features features = check_features(call, input, spatial_scale);
-  const Rois rois = check_rois(call, boxes, images, "input");
+  const Rois rois = check_rois(call, boxes, "input");
   const Bins bins = check_bins(call, height, width, sampling_ratio, aligned);
   return forward(call, boxes, input.dtype, features, rois, bins, features.channels, KERNELS(roi_align));
 }
-BOXOPS_OP(roi_align, "input", "boxes", "images", "height", "width", "spatial_scale", "sampling_ratio", "aligned");
+BOXOPS_OP(roi_align, "input", "boxes", "height", "width", "spatial_scale", "sampling_ratio", "aligned");
 
-Array multiscale_roi_align(Framework& framework, std::vector<Array> inputs, Array boxes, std::optional<Array> images,
-                           int64_t height, int64_t width, std::vector<double> scales, int64_t sampling_ratio,
-                           bool aligned, double canonical_scale, int64_t canonical_level) {
+Array multiscale_roi_align(Framework& framework, std::vector<Array> inputs, Array boxes, int64_t height, int64_t width,
+                           std::vector<double> scales, int64_t sampling_ratio, bool aligned, double canonical_scale,
+                           int64_t canonical_level) {
   const Call call("multiscale_roi_align", framework, inputs.empty() ? boxes.device : inputs[0].device);
   const Features features = check_pyramid(call, inputs, scales, canonical_scale, canonical_level);
-  const Rois rois = check_rois(call, boxes, images, "features");
+  const Rois rois = check_rois(call, boxes, "features");
   const Bins bins = check_bins(call, height, width, sampling_ratio, aligned);
   return forward(call, boxes, inputs[0].dtype, features, rois, bins, features.channels, KERNELS(roi_align));
 }
-BOXOPS_OP(multiscale_roi_align, "features", "boxes", "images", "height", "width", "scales", "sampling_ratio", "aligned",
+BOXOPS_OP(multiscale_roi_align, "features", "boxes", "height", "width", "scales", "sampling_ratio", "aligned",
           "canonical_scale", "canonical_level");
 
-Array ps_roi_align(Framework& framework, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                   int64_t width, double spatial_scale, int64_t sampling_ratio) {
+Array ps_roi_align(Framework& framework, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale,
+                   int64_t sampling_ratio) {
   const Call call("ps_roi_align", framework, input.device);
   const Features features = check_features(call, input, spatial_scale);
-  const Rois rois = check_rois(call, boxes, images, "input");
+  const Rois rois = check_rois(call, boxes, "input");
   const Bins bins = check_bins(call, height, width, sampling_ratio, true);
   return forward(call, boxes, input.dtype, features, rois, bins, channels_per_bin(call, features, bins),
                  KERNELS(ps_roi_align));
 }
-BOXOPS_OP(ps_roi_align, "input", "boxes", "images", "height", "width", "spatial_scale", "sampling_ratio");
+BOXOPS_OP(ps_roi_align, "input", "boxes", "height", "width", "spatial_scale", "sampling_ratio");
 
-Array ps_roi_pool(Framework& framework, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                  int64_t width, double spatial_scale) {
+Array ps_roi_pool(Framework& framework, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale) {
   const Call call("ps_roi_pool", framework, input.device);
   const Features features = check_features(call, input, spatial_scale);
-  const Rois rois = check_rois(call, boxes, images, "input");
+  const Rois rois = check_rois(call, boxes, "input");
   const Bins bins = check_bins(call, height, width);
   return forward(call, boxes, input.dtype, features, rois, bins, channels_per_bin(call, features, bins),
                  KERNELS(ps_roi_pool));
 }
-BOXOPS_OP(ps_roi_pool, "input", "boxes", "images", "height", "width", "spatial_scale");
+BOXOPS_OP(ps_roi_pool, "input", "boxes", "height", "width", "spatial_scale");
 
-Array roi_pool(Framework& framework, Array input, Array boxes, std::optional<Array> images, int64_t height,
-               int64_t width, double spatial_scale) {
+Array roi_pool(Framework& framework, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale) {
   const Call call("roi_pool", framework, input.device);
   const Features features = check_features(call, input, spatial_scale);
-  const Rois rois = check_rois(call, boxes, images, "input");
+  const Rois rois = check_rois(call, boxes, "input");
   const Bins bins = check_bins(call, height, width);
   int32_t* const none = nullptr;
   return forward(call, boxes, input.dtype, features, rois, bins, features.channels, KERNELS(roi_pool), none);
 }
-BOXOPS_OP(roi_pool, "input", "boxes", "images", "height", "width", "spatial_scale");
+BOXOPS_OP(roi_pool, "input", "boxes", "height", "width", "spatial_scale");
 
-std::tuple<Array, Array> roi_pool_with_argmax(Framework& framework, Array input, Array boxes,
-                                              std::optional<Array> images, int64_t height, int64_t width,
-                                              double spatial_scale) {
+std::tuple<Array, Array> roi_pool_with_argmax(Framework& framework, Array input, Array boxes, int64_t height,
+                                              int64_t width, double spatial_scale) {
   const Call call("roi_pool", framework, input.device);
   const Features features = check_features(call, input, spatial_scale);
-  const Rois rois = check_rois(call, boxes, images, "input");
+  const Rois rois = check_rois(call, boxes, "input");
   const Bins bins = check_bins(call, height, width);
   const Array argmax = call.empty({rois.count, features.channels, height, width}, DType::kInt32);
   return {forward(call, boxes, input.dtype, features, rois, bins, features.channels, KERNELS(roi_pool),
                   argmax.as<int32_t>()),
           argmax};
 }
-BOXOPS_OP(roi_pool_with_argmax, "input", "boxes", "images", "height", "width", "spatial_scale");
+BOXOPS_OP(roi_pool_with_argmax, "input", "boxes", "height", "width", "spatial_scale");
 
-Array roi_align_backward(Framework& framework, Array grad, Array boxes, std::optional<Array> images, int64_t count,
-                         int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio, bool aligned) {
+Array roi_align_backward(Framework& framework, Array grad, Array boxes, int64_t count, int64_t height, int64_t width,
+                         double spatial_scale, int64_t sampling_ratio, bool aligned) {
   const Call call("roi_align_backward", framework, grad.device);
   check_grad(call, grad, boxes);
-  const Rois rois = check_rois(call, boxes, images, "grad");
+  const Rois rois = check_rois(call, boxes, "grad");
   const Bins bins = check_bins(call, grad.sizes[2], grad.sizes[3], sampling_ratio, aligned);
   check_scale(call, "spatial_scale", spatial_scale);
   const Gradients g = empty_gradients(call, grad, count, grad.sizes[1], {height}, {width}, spatial_scale, false);
   return backward(call, boxes, grad, g, rois, bins, KERNELS(roi_align_backward));
 }
-BOXOPS_OP(roi_align_backward, "grad", "boxes", "images", "count", "height", "width", "spatial_scale", "sampling_ratio",
+BOXOPS_OP(roi_align_backward, "grad", "boxes", "count", "height", "width", "spatial_scale", "sampling_ratio",
           "aligned");
 
-Array multiscale_roi_align_backward(Framework& framework, Array grad, Array boxes, std::optional<Array> images,
-                                    int64_t count, std::vector<int64_t> heights, std::vector<int64_t> widths,
+Array multiscale_roi_align_backward(Framework& framework, Array grad, Array boxes, int64_t count,
+                                    std::vector<int64_t> heights, std::vector<int64_t> widths,
                                     std::vector<double> scales, int64_t sampling_ratio, bool aligned,
                                     double canonical_scale, int64_t canonical_level) {
   const Call call("multiscale_roi_align_backward", framework, grad.device);
   check_grad(call, grad, boxes);
-  const Rois rois = check_rois(call, boxes, images, "grad");
+  const Rois rois = check_rois(call, boxes, "grad");
   const Bins bins = check_bins(call, grad.sizes[2], grad.sizes[3], sampling_ratio, aligned);
   Gradients g = empty_gradients(call, grad, count, grad.sizes[1], heights, widths, 1.0, true);
   check_levels(call, g.features, scales, canonical_scale, canonical_level);
   return backward(call, boxes, grad, g, rois, bins, KERNELS(roi_align_backward));
 }
-BOXOPS_OP(multiscale_roi_align_backward, "grad", "boxes", "images", "count", "heights", "widths", "scales",
-          "sampling_ratio", "aligned", "canonical_scale", "canonical_level");
+BOXOPS_OP(multiscale_roi_align_backward, "grad", "boxes", "count", "heights", "widths", "scales", "sampling_ratio",
+          "aligned", "canonical_scale", "canonical_level");
 
-Array ps_roi_align_backward(Framework& framework, Array grad, Array boxes, std::optional<Array> images, int64_t count,
-                            int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio) {
+Array ps_roi_align_backward(Framework& framework, Array grad, Array boxes, int64_t count, int64_t height, int64_t width,
+                            double spatial_scale, int64_t sampling_ratio) {
   const Call call("ps_roi_align_backward", framework, grad.device);
   check_grad(call, grad, boxes);
-  const Rois rois = check_rois(call, boxes, images, "grad");
+  const Rois rois = check_rois(call, boxes, "grad");
   const Bins bins = check_bins(call, grad.sizes[2], grad.sizes[3], sampling_ratio, true);
   check_scale(call, "spatial_scale", spatial_scale);
   const int64_t channels = grad.sizes[1] * bins.height * bins.width;
   const Gradients g = empty_gradients(call, grad, count, channels, {height}, {width}, spatial_scale, false);
   return backward(call, boxes, grad, g, rois, bins, KERNELS(ps_roi_align_backward));
 }
-BOXOPS_OP(ps_roi_align_backward, "grad", "boxes", "images", "count", "height", "width", "spatial_scale",
-          "sampling_ratio");
+BOXOPS_OP(ps_roi_align_backward, "grad", "boxes", "count", "height", "width", "spatial_scale", "sampling_ratio");
 
-Array ps_roi_pool_backward(Framework& framework, Array grad, Array boxes, std::optional<Array> images, int64_t count,
-                           int64_t height, int64_t width, double spatial_scale) {
+Array ps_roi_pool_backward(Framework& framework, Array grad, Array boxes, int64_t count, int64_t height, int64_t width,
+                           double spatial_scale) {
   const Call call("ps_roi_pool_backward", framework, grad.device);
   check_grad(call, grad, boxes);
-  const Rois rois = check_rois(call, boxes, images, "grad");
+  const Rois rois = check_rois(call, boxes, "grad");
   const Bins bins = check_bins(call, grad.sizes[2], grad.sizes[3]);
   check_scale(call, "spatial_scale", spatial_scale);
   const int64_t channels = grad.sizes[1] * bins.height * bins.width;
   const Gradients g = empty_gradients(call, grad, count, channels, {height}, {width}, spatial_scale, false);
   return backward(call, boxes, grad, g, rois, bins, KERNELS(ps_roi_pool_backward));
 }
-BOXOPS_OP(ps_roi_pool_backward, "grad", "boxes", "images", "count", "height", "width", "spatial_scale");
+BOXOPS_OP(ps_roi_pool_backward, "grad", "boxes", "count", "height", "width", "spatial_scale");
 
-Array roi_pool_backward(Framework& framework, Array grad, Array argmax, Array boxes, std::optional<Array> images,
-                        int64_t count, int64_t height, int64_t width, double spatial_scale) {
+Array roi_pool_backward(Framework& framework, Array grad, Array argmax, Array boxes, int64_t count, int64_t height,
+                        int64_t width, double spatial_scale) {
   const Call call("roi_pool_backward", framework, grad.device);
   check_grad(call, grad, boxes);
-  const Rois rois = check_rois(call, boxes, images, "grad");
+  const Rois rois = check_rois(call, boxes, "grad");
   const Bins bins = check_bins(call, grad.sizes[2], grad.sizes[3]);
   check_scale(call, "spatial_scale", spatial_scale);
   if (argmax.dtype != DType::kInt32) call.fail("argmax of dtype int32", name_of(argmax.dtype));
@@ -340,6 +349,6 @@ Array roi_pool_backward(Framework& framework, Array grad, Array argmax, Array bo
   const Array places = contiguous(call, argmax);
   return backward(call, boxes, grad, g, rois, bins, KERNELS(roi_pool_backward), places.as<int32_t>());
 }
-BOXOPS_OP(roi_pool_backward, "grad", "argmax", "boxes", "images", "count", "height", "width", "spatial_scale");
+BOXOPS_OP(roi_pool_backward, "grad", "argmax", "boxes", "count", "height", "width", "spatial_scale");
 
 }  // namespace boxops::ops

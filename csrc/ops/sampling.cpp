@@ -1,6 +1,7 @@
 #include <boxops/sampling.h>
 
 #include <cmath>
+#include <random>
 
 #include <boxops/ops.h>
 #include "ops/check.h"
@@ -20,17 +21,26 @@ Matches check(const Call& call, Array& matches) {
 }  // namespace
 
 std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array matches, int64_t size,
-                                               double positive_fraction, Array seed) {
+                                               double positive_fraction, std::optional<int64_t> seed,
+                                               std::optional<Array> device_seed) {
   const Call call("sample_matches", framework, matches.device);
   const Matches in = check(call, matches);
   check_count(call, "batch_size_per_image", size);
   if (!(positive_fraction >= 0 && positive_fraction <= 1))
     call.fail("positive_fraction in 0..1", to_string(positive_fraction));
-  check_shape(call, "seed", seed, {1}, "[1]");
-  seed = indices_of(Call(call.op(), framework, seed.device), "seed", seed);
-  const bool here = seed.device.type == DeviceType::kCPU;
-  if (!here) check_device(call, "seed", seed, "matches");
-  const Seed number{here ? nullptr : seed.as<int64_t>(), here ? *seed.as<int64_t>() : 0};
+  Seed number{nullptr, 0};
+  if (device_seed) {
+    if (seed) call.fail("seed or device_seed", "both");
+    check_shape(call, "device_seed", *device_seed, {1}, "[1]");
+    check_device(call, "device_seed", *device_seed, "matches");
+    device_seed = indices_of(call, "device_seed", *device_seed);
+    number.data = device_seed->as<int64_t>();
+  } else if (seed) {
+    number.value = *seed;
+  } else {
+    std::random_device bits;  // 32 at a time
+    number.value = static_cast<int64_t>(uint64_t{bits()} << 32 | bits());
+  }
   const auto max_positives = static_cast<int64_t>(static_cast<double>(size) * positive_fraction);
   Dims lead = matches.sizes.head(1), sizes = lead;
   sizes.push_back(size);
@@ -48,7 +58,7 @@ std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array match
       });
   return {indices, positives, sampled};
 }
-BOXOPS_OP(sample_matches, "matches", "batch_size_per_image", "positive_fraction", "seed");
+BOXOPS_OP(sample_matches, "matches", "batch_size_per_image", "positive_fraction", "seed", "device_seed");
 
 Array mine_hard_negatives(Framework& framework, Array loss, Array matches, double ratio, int64_t min_negatives) {
   const Call call("mine_hard_negatives", framework, loss.device);

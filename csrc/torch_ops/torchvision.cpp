@@ -63,15 +63,14 @@ Array box_iou_rotated(Framework& framework, Array boxes1, Array boxes2) {
 Array roi_align(Framework& framework, Array input, Array rois, double scale, int64_t pooled_height,
                 int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_dtypes("roi_align", "input", input, "rois", rois);
-  return ops::roi_align(framework, std::move(input), std::move(rois), std::nullopt, pooled_height, pooled_width, scale,
+  return ops::roi_align(framework, std::move(input), std::move(rois), pooled_height, pooled_width, scale,
                         sampling_ratio, aligned);
 }
 
 std::tuple<Array, Array> roi_pool(Framework& framework, Array input, Array rois, double scale, int64_t pooled_height,
                                   int64_t pooled_width) {
   check_dtypes("roi_pool", "input", input, "rois", rois);
-  return ops::roi_pool_with_argmax(framework, std::move(input), std::move(rois), std::nullopt, pooled_height,
-                                   pooled_width, scale);
+  return ops::roi_pool_with_argmax(framework, std::move(input), std::move(rois), pooled_height, pooled_width, scale);
 }
 
 // The input channel of each output, [K, C, PH, PW] of int32: 0, 1, 2, ... for each RoI. Made by torch's own operators,
@@ -91,16 +90,15 @@ Array channel_mapping(Framework& framework, const Array& pooled) {
 std::tuple<Array, Array> ps_roi_align(Framework& framework, Array input, Array rois, double scale,
                                       int64_t pooled_height, int64_t pooled_width, int64_t sampling_ratio) {
   check_dtypes("ps_roi_align", "input", input, "rois", rois);
-  Array pooled = ops::ps_roi_align(framework, std::move(input), std::move(rois), std::nullopt, pooled_height,
-                                   pooled_width, scale, sampling_ratio);
+  Array pooled = ops::ps_roi_align(framework, std::move(input), std::move(rois), pooled_height, pooled_width, scale,
+                                   sampling_ratio);
   return {pooled, channel_mapping(framework, pooled)};
 }
 
 std::tuple<Array, Array> ps_roi_pool(Framework& framework, Array input, Array rois, double scale, int64_t pooled_height,
                                      int64_t pooled_width) {
   check_dtypes("ps_roi_pool", "input", input, "rois", rois);
-  Array pooled =
-      ops::ps_roi_pool(framework, std::move(input), std::move(rois), std::nullopt, pooled_height, pooled_width, scale);
+  Array pooled = ops::ps_roi_pool(framework, std::move(input), std::move(rois), pooled_height, pooled_width, scale);
   return {pooled, channel_mapping(framework, pooled)};
 }
 
@@ -118,15 +116,15 @@ Array roi_align_backward(Framework& framework, Array grad, Array rois, double sc
                          int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width,
                          int64_t sampling_ratio, bool aligned) {
   check_grad("roi_align_backward", grad, rois, channels, pooled_height, pooled_width);
-  return ops::roi_align_backward(framework, std::move(grad), std::move(rois), std::nullopt, batch_size, height, width,
-                                 scale, sampling_ratio, aligned);
+  return ops::roi_align_backward(framework, std::move(grad), std::move(rois), batch_size, height, width, scale,
+                                 sampling_ratio, aligned);
 }
 
 Array roi_pool_backward(Framework& framework, Array grad, Array rois, Array argmax, double scale, int64_t pooled_height,
                         int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width) {
   check_grad("roi_pool_backward", grad, rois, channels, pooled_height, pooled_width);
-  return ops::roi_pool_backward(framework, std::move(grad), std::move(argmax), std::move(rois), std::nullopt,
-                                batch_size, height, width, scale);
+  return ops::roi_pool_backward(framework, std::move(grad), std::move(argmax), std::move(rois), batch_size, height,
+                                width, scale);
 }
 
 int64_t per_bin(int64_t channels, int64_t pooled_height, int64_t pooled_width) {
@@ -139,16 +137,15 @@ Array ps_roi_align_backward(Framework& framework, Array grad, Array rois, Array,
                             int64_t height, int64_t width) {
   check_grad("ps_roi_align_backward", grad, rois, per_bin(channels, pooled_height, pooled_width), pooled_height,
              pooled_width);
-  return ops::ps_roi_align_backward(framework, std::move(grad), std::move(rois), std::nullopt, batch_size, height,
-                                    width, scale, sampling_ratio);
+  return ops::ps_roi_align_backward(framework, std::move(grad), std::move(rois), batch_size, height, width, scale,
+                                    sampling_ratio);
 }
 
 Array ps_roi_pool_backward(Framework& framework, Array grad, Array rois, Array, double scale, int64_t pooled_height,
                            int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width) {
   check_grad("ps_roi_pool_backward", grad, rois, per_bin(channels, pooled_height, pooled_width), pooled_height,
              pooled_width);
-  return ops::ps_roi_pool_backward(framework, std::move(grad), std::move(rois), std::nullopt, batch_size, height, width,
-                                   scale);
+  return ops::ps_roi_pool_backward(framework, std::move(grad), std::move(rois), batch_size, height, width, scale);
 }
 
 // torchvision's kernels raise RuntimeError; newer torches would make boxops' errors ValueError.

@@ -74,6 +74,17 @@ def encode():
                     coding=coding, stride=1)  # fmt: skip
 
 
+# Of the images along the first dim; (300, 400) and fewer, so that every one clips.
+SIZES_OF_IMAGES = [
+    ((3, 40), (40,), [(40, 50), (0, 0), (300.5, 31.25)]),
+    ((2, 300, 3), (2, 300, 1), [(200, 100), (100, 200)]),
+    ((300,), (2, 300), ((200, 100), (100, 200))),
+    ((70,), (1,), [(4 * i, 300 - 4 * i) for i in range(70)]),
+    ((2, 9), (9,), [(60, 70)]),
+    ((2, 0), (0,), [(60, 70), (1, 2)]),
+]
+
+
 def decode():
     yield from shared("deltas", lambda lead: lambda rng: codes(rng, lead))
     anchors = boxes_of((80,))
@@ -83,6 +94,10 @@ def decode():
             yield pairs(
                 f"{coding}, to {size}, clip {clip}", "deltas", make, anchors, image_size=size, clip=clip, **options
             )
+        for lead, anchor_lead, sizes in SIZES_OF_IMAGES:
+            make = lambda rng, lead=lead: codes(rng, lead, 3.0)  # noqa: E731
+            yield pairs(f"{coding}, {lead} x {anchor_lead}, to {len(sizes)} images", "deltas", make,
+                        boxes_of(anchor_lead), image_size=sizes, **options)  # fmt: skip
         special = (np.nan, np.inf, -np.inf, 0.0, -0.0, 200.0, -200.0)
         for size in (None, (480, 640)):
             make = lambda rng, special=special: np.where(  # noqa: E731
@@ -127,6 +142,12 @@ WRONG_VALUES = [
     ("decode_boxes", {**DECODE, "clip": np.nan}, "a number or None for clip, got nan"),
     ("decode_boxes", {**DECODE, "image_size": (-1, 5)}, "image_size = (height, width), both >= 0, got (-1, 5)"),
     ("decode_boxes", {**DECODE, "image_size": (1, np.nan)}, "image_size = (height, width), both >= 0, got (1, nan)"),
+    ("decode_boxes", {**DECODE, "image_size": [(3, 4), (1, -2)]},
+        "image_size = (height, width), both >= 0, got (1, -2)"),
+    ("decode_boxes", {**DECODE, "image_size": [(3, 4), (3, 4)]},
+        "image_size of one image, or of each along the first dim of [3], got 2"),
+    ("decode_boxes", {"deltas": ZEROS[0], "anchors": ZEROS[0], "image_size": [(3, 4)] * 4},
+        "image_size of one image, or of each along the first dim of [], got 4"),
     ("decode_boxes", {**YOLO, "stride": 0}, f"stride {POSITIVE} 0"),
     ("decode_boxes", {**YOLO, "stride": (np.inf, 1)}, f"stride {POSITIVE} inf"),
     ("decode_boxes", {**YOLO, "stride": None}, "a stride for coding 'yolo_v2', got None"),
@@ -139,6 +160,9 @@ WRONG_TYPES = [
     ("encode_boxes", {**ENCODE, "variances": ("a",) * 4}, "variances as a number, got str"),
     ("decode_boxes", {**DECODE, "clip": "4"}, "clip as a number, got str"),
     ("decode_boxes", {**DECODE, "image_size": 5}, "image_size = (height, width), got 5"),
+    ("decode_boxes", {**DECODE, "image_size": []}, "image_size = (height, width), got []"),
+    ("decode_boxes", {**DECODE, "image_size": [(5, 6), 7]}, "image_size = (height, width), got 7"),
+    ("decode_boxes", {**DECODE, "image_size": [(5, 6), (7, 8, 9)]}, "image_size = (height, width), got (7, 8, 9)"),
     ("decode_boxes", {**DECODE, "image_size": (5, None)}, "image_size as a number, got NoneType"),
     ("decode_boxes", {**YOLO, "stride": "8"}, "stride as a number or (y, x), got '8'"),
 ]
@@ -185,11 +209,13 @@ def samples(device):
         "decode_boxes": [
             (leaf, anchors.double(), *rcnn, 4.0, []),
             (many.bfloat16(), anchors, *yolo, 4.0, [200.0, 300.0]),
+            (many.double().requires_grad_(), anchors.double(), *rcnn, 4.0, [100.0, 200.0, 300.0, 50.0]),
             (first, anchors[0], "yolo_v1", [1.0] * 4, [8.0, 8.0], 4.0, []),
         ],
         "encode_boxes_backward": [(boxes, boxes, anchors, *rcnn, of_anchors) for of_anchors in (False, True)],
         "decode_boxes_backward": [
-            (many, many, anchors, *yolo, 4.0, [200.0, 300.0], of_anchors) for of_anchors in (False, True)
+            (many, many, anchors, *yolo, 4.0, size, of_anchors)
+            for of_anchors, size in ((False, [200.0, 300.0]), (True, [200.0, 300.0, 90.0, 50.0]))
         ],
     }
 

@@ -233,6 +233,9 @@ def wrong_values():
         yield op, {**ONE, "boxes": zeros(5)}, "boxes of shape [K, 5], got [5]"
         yield op, {**ONE, "boxes": zeros(3, 5, dtype=np.int64)}, "boxes of a floating type, got int64"
         yield op, {**ONE, "boxes": [zeros(3, 4)]}, "boxes of 2 images, got 1"
+        yield op, {**ONE, "boxes": [zeros(3, 4), zeros(2, 4, dtype=bool)]}, "boxes of a real number type, got bool"
+        yield op, {**ONE, "boxes": [zeros(3, 4, dtype=np.int32)] * 2}, "boxes of a floating type, got int32"
+        yield op, {**ONE, "boxes": [zeros(3, 4), zeros(4)]}, "boxes of shape [L, 4], got [4] for image 1"
         yield op, {**ONE, "boxes": [zeros(3, 4), zeros(2, 5)]}, "boxes of shape [L, 4], got [2, 5] for image 1"
         yield op, {**ONE, "output_size": 0}, "output_size from 1 to 32768, got (0, 0)"
         yield op, {**ONE, "output_size": (2, -1)}, "output_size from 1 to 32768, got (2, -1)"
@@ -315,28 +318,29 @@ def samples(device):
 
     maps, boxes = _tensors(device)
     input, leaf = maps[0], maps[0].double().requires_grad_()
-    corners, images = boxes[:, 1:], boxes[:, 0].long()
+    corners = [boxes[:3, 1:].double(), boxes[3:, 1:]]
     grad, per_bin = torch.ones(7, 8, 4, 2, device=device), torch.ones(7, 1, 4, 2, device=device)
     argmax = torch.zeros(7, 8, 4, 2, device=device, dtype=torch.int32)
     lasting = ([0.5, 0.25], 2, False, 224.0, 4)
     return {
+        "boxes_to_rois": [(leaf, corners, "roi_align"), (input.half(), corners[1:] * 2, "ps_roi_pool")],
         "roi_align": [
-            (leaf, boxes, None, 4, 2, 0.5, 2, True),
-            (input.bfloat16(), corners, images, 4, 2, 0.5, -1, False),
+            (leaf, boxes, 4, 2, 0.5, 2, True),
+            (input.bfloat16(), boxes, 4, 2, 0.5, -1, False),
         ],
-        "roi_align_backward": [(grad, boxes, None, 2, 9, 11, 0.5, 2, True)],
+        "roi_align_backward": [(grad, boxes, 2, 9, 11, 0.5, 2, True)],
         "multiscale_roi_align": [
-            (maps, boxes, None, 4, 2, *lasting),
-            ([m.double().requires_grad_() for m in maps], corners, images, 4, 2, *lasting),
+            (maps, boxes, 4, 2, *lasting),
+            ([m.double().requires_grad_() for m in maps], boxes, 4, 2, *lasting),
         ],
-        "multiscale_roi_align_backward": [(grad, boxes, None, 2, [9, 4], [11, 5], *lasting)],
-        "ps_roi_align": [(leaf, boxes, None, 4, 2, 0.5, 2), (input.half(), corners, images, 2, 2, 0.5, -1)],
-        "ps_roi_align_backward": [(per_bin, boxes, None, 2, 9, 11, 0.5, 2)],
-        "roi_pool": [(input, boxes, None, 4, 2, 0.5)],
-        "roi_pool_with_argmax": [(leaf, boxes, None, 4, 2, 0.5), (input.half(), corners, images, 4, 2, 0.5)],
-        "roi_pool_backward": [(grad, argmax, boxes, None, 2, 9, 11, 0.5)],
-        "ps_roi_pool": [(leaf, boxes, None, 4, 2, 0.5), (input.half(), corners, images, 2, 2, 0.5)],
-        "ps_roi_pool_backward": [(per_bin, boxes, None, 2, 9, 11, 0.5)],
+        "multiscale_roi_align_backward": [(grad, boxes, 2, [9, 4], [11, 5], *lasting)],
+        "ps_roi_align": [(leaf, boxes, 4, 2, 0.5, 2), (input.half(), boxes, 2, 2, 0.5, -1)],
+        "ps_roi_align_backward": [(per_bin, boxes, 2, 9, 11, 0.5, 2)],
+        "roi_pool": [(input, boxes, 4, 2, 0.5)],
+        "roi_pool_with_argmax": [(leaf, boxes, 4, 2, 0.5), (input.half(), boxes, 4, 2, 0.5)],
+        "roi_pool_backward": [(grad, argmax, boxes, 2, 9, 11, 0.5)],
+        "ps_roi_pool": [(leaf, boxes, 4, 2, 0.5), (input.half(), boxes, 2, 2, 0.5)],
+        "ps_roi_pool_backward": [(per_bin, boxes, 2, 9, 11, 0.5)],
     }
 
 

@@ -106,7 +106,7 @@ def samples(device):
     loss, matches = tensors(device)
     seed = torch.tensor([3], device=device)
     return {
-        "sample_matches": [(matches, 9, 0.5, seed), (matches[0], 20, 0.25, seed)],
+        "sample_matches": [(matches, 9, 0.5, 3, None), (matches[0], 20, 0.25, None, seed)],
         "mine_hard_negatives": [(loss, matches, 3.0, 0), (loss[0].half(), matches[0], 1.0, 4)],
     }
 

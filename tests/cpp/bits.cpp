@@ -165,8 +165,8 @@ void assignment() {
                                             std::nullopt, 0.5));
   print("match_greedy", ops::match_greedy(host, anchors, gt, 0.4, std::nullopt));
   print("match_greedy_matrix", ops::match_greedy_matrix(host, uniforms<T>({300, 20}, 0, 1), 0.4));
-  const Array matches = integers({2, 3000}, 6, -4), seed = filled<int64_t>({1}, [](int64_t) { return 7; });
-  print("sample_matches", ops::sample_matches(host, matches, 256, 0.5, seed));
+  const Array matches = integers({2, 3000}, 6, -4);
+  print("sample_matches", ops::sample_matches(host, matches, 256, 0.5, 7, {}));
   print("mine_hard_negatives", ops::mine_hard_negatives(host, uniforms<T>({2, 3000}, 0, 5), matches, 0.1, 3));
   print("linear_sum_assignment",
         ops::linear_sum_assignment(host, uniforms<T>({3, 60, 90}, 0, 1), false, {}, OnInvalid::kRaise));
@@ -186,20 +186,22 @@ void pooling() {
                 return i % 5 == 0 ? static_cast<double>(integer(2)) : uniform(-20, 200) + 100.0 * (i % 5 > 2);
               });
   const Array grad = uniforms<T>({k, 49 * 3, 7, 7}, -1, 1), narrow = uniforms<T>({k, 3, 7, 7}, -1, 1);
-  print("roi_align", ops::roi_align(host, maps, rois, {}, 7, 7, 0.125, 2, true));
-  print("roi_align", ops::roi_align(host, maps, rois, {}, 7, 7, 0.125, -1, false));
-  print("roi_align_backward", ops::roi_align_backward(host, grad, rois, {}, 2, 25, 34, 0.125, 2, true));
-  print("ps_roi_align", ops::ps_roi_align(host, maps, rois, {}, 7, 7, 0.125, 2));
-  print("ps_roi_align_backward", ops::ps_roi_align_backward(host, narrow, rois, {}, 2, 25, 34, 0.125, 2));
-  const auto pooled = ops::roi_pool_with_argmax(host, maps, rois, {}, 7, 7, 0.125);
-  print("roi_pool", ops::roi_pool(host, maps, rois, {}, 7, 7, 0.125));
+  print("boxes_to_rois", ops::boxes_to_rois(host, maps, {uniforms<T>({20, 4}, -20, 200), uniforms<T>({9, 4}, -20, 200)},
+                                            Pooling::kRoiAlign));
+  print("roi_align", ops::roi_align(host, maps, rois, 7, 7, 0.125, 2, true));
+  print("roi_align", ops::roi_align(host, maps, rois, 7, 7, 0.125, -1, false));
+  print("roi_align_backward", ops::roi_align_backward(host, grad, rois, 2, 25, 34, 0.125, 2, true));
+  print("ps_roi_align", ops::ps_roi_align(host, maps, rois, 7, 7, 0.125, 2));
+  print("ps_roi_align_backward", ops::ps_roi_align_backward(host, narrow, rois, 2, 25, 34, 0.125, 2));
+  const auto pooled = ops::roi_pool_with_argmax(host, maps, rois, 7, 7, 0.125);
+  print("roi_pool", ops::roi_pool(host, maps, rois, 7, 7, 0.125));
   print("roi_pool_with_argmax", pooled);
-  print("roi_pool_backward", ops::roi_pool_backward(host, grad, std::get<1>(pooled), rois, {}, 2, 25, 34, 0.125));
-  print("ps_roi_pool", ops::ps_roi_pool(host, maps, rois, {}, 7, 7, 0.125));
-  print("ps_roi_pool_backward", ops::ps_roi_pool_backward(host, narrow, rois, {}, 2, 25, 34, 0.125));
+  print("roi_pool_backward", ops::roi_pool_backward(host, grad, std::get<1>(pooled), rois, 2, 25, 34, 0.125));
+  print("ps_roi_pool", ops::ps_roi_pool(host, maps, rois, 7, 7, 0.125));
+  print("ps_roi_pool_backward", ops::ps_roi_pool_backward(host, narrow, rois, 2, 25, 34, 0.125));
   print("multiscale_roi_align",
         ops::multiscale_roi_align(host, {uniforms<T>({2, 16, 50, 68}, -1, 1), uniforms<T>({2, 16, 25, 34}, -1, 1)},
-                                  rois, {}, 7, 7, {0.25, 0.125}, 2, false, 224, 4));
+                                  rois, 7, 7, {0.25, 0.125}, 2, false, 224, 4));
 }
 
 template <class T>

@@ -114,17 +114,11 @@ class DeviceArray:
         return moved(self.array.__dlpack__(), CUDA)
 
     def __array_namespace__(self):
-        return types.SimpleNamespace(from_dlpack=to_host, concat=concat, asarray=lambda x, device: DeviceArray(x))
+        return types.SimpleNamespace(from_dlpack=lambda result: DeviceArray(to_host(result)))
 
     @property
     def shape(self):
         return self.array.shape
-
-    device = "cuda:0"
-
-
-def concat(arrays):
-    return DeviceArray(np.concatenate([a.array for a in arrays]))
 
 
 class _OnHost:
@@ -153,11 +147,17 @@ def load():
             return [on_device(item) for item in value]
         return DeviceArray(value) if isinstance(value, np.ndarray) else value
 
+    def on_host(value):
+        if isinstance(value, tuple | list):
+            return type(value)(map(on_host, value))
+        return value.array if isinstance(value, DeviceArray) else value
+
     def wrapped(function):
         @functools.wraps(function)
         def call(*args, **kwargs):
             with mock.patch.object(backend, "_numpy_ops", emulated):
-                return function(*map(on_device, args), **{name: on_device(value) for name, value in kwargs.items()})
+                moved = {name: on_device(value) for name, value in kwargs.items()}
+                return on_host(function(*map(on_device, args), **moved))
 
         return call
 

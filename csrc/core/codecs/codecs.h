@@ -83,6 +83,12 @@ BOXOPS_HD AxisGradient<T> decode_axis_gradient(T position, T extent, T anchor_si
           T(0.5) * grad_centre + grad_anchor_size};
 }
 
+// The image of a box, which it is clipped to, if `clips`.
+struct ImageSize {
+  bool clips;
+  double height, width;
+};
+
 // The gradient of grad * decode_box. A clip passes it strictly inside its limits only, as torch's clamp since 2.14.
 template <class T>
 BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o,

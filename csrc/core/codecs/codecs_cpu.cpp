@@ -77,6 +77,21 @@ void for_each_rows(const Parallel& parallel, F f, const Boxes& first, const More
   });
 }
 
+// Calls f(first, number, size) for the rows of each image among those from `at` on, of which each image has `rows`.
+template <class F>
+void by_image(const ImageSizes& sizes, int64_t rows, int64_t at, int64_t n, F f) {
+  if (sizes.count == 0) return f(0, n, ImageSize{});
+  for (int64_t i = 0, end; i < n; i = end) {
+    const int64_t image = sizes.count == 1 ? 0 : (at + i) / rows;
+    end = sizes.count == 1 ? n : std::min(n, (image + 1) * rows - at);
+    f(i, end - i, ImageSize{true, sizes.sides[2 * image], sizes.sides[2 * image + 1]});
+  }
+}
+
+int64_t rows_of_image(const ImageSizes& sizes, const Boxes& boxes) {
+  return boxes.batch * boxes.count / std::max<int64_t>(sizes.count, 1);
+}
+
 using Yes = std::true_type;
 using No = std::false_type;
 
@@ -114,15 +129,18 @@ void encode_boxes(const Boxes& boxes, const Boxes& anchors, const CodecOptions& 
   });
 }
 
-void decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSize& size, void* boxes,
-                  const Parallel& parallel) {
+void decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSizes& sizes,
+                  void* boxes, const Parallel& parallel) {
+  const int64_t image_rows = rows_of_image(sizes, deltas);
   with_compute_type(compute_type(deltas.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
     with_coding(o.coding, [&](auto coding) {
-      const auto kernel =
-          size.clips ? BOXOPS_BY_ISA(decode_rows<coding(), true, T>) : BOXOPS_BY_ISA(decode_rows<coding(), false, T>);
+      const auto kernel = sizes.count > 0 ? BOXOPS_BY_ISA(decode_rows<coding(), true, T>)
+                                          : BOXOPS_BY_ISA(decode_rows<coding(), false, T>);
       const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-        kernel(rows[0], rows[1], n, o, size, static_cast<T*>(boxes) + 4 * at);
+        by_image(sizes, image_rows, at, n, [&](int64_t i, int64_t count, const ImageSize& size) {
+          kernel(rows[0] + 4 * i, rows[1] + 4 * i, count, o, size, static_cast<T*>(boxes) + 4 * (at + i));
+        });
       };
       for_each_rows<T>(parallel, run, deltas, anchors);
     });
@@ -145,17 +163,20 @@ void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const Codec
   });
 }
 
-void decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSize& size,
+void decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& o, const ImageSizes& sizes,
                            const Boxes& grad, void* grad_deltas, void* grad_anchors, const Parallel& parallel) {
+  const int64_t image_rows = rows_of_image(sizes, deltas);
   with_compute_type(compute_type(deltas.dtype, anchors.dtype), [&](auto t) {
     using T = decltype(t);
     T *to_deltas = static_cast<T*>(grad_deltas), *to_anchors = static_cast<T*>(grad_anchors);
     with_coding(o.coding, [&](auto coding) {
-      with_flags(size.clips, to_anchors != nullptr, [&](auto clips, auto of_anchors) {
+      with_flags(sizes.count > 0, to_anchors != nullptr, [&](auto clips, auto of_anchors) {
         const auto kernel = BOXOPS_BY_ISA(decode_gradient_rows<coding(), clips(), of_anchors(), T>);
         const auto run = [&](int64_t at, int64_t n, const T* const* rows) {
-          kernel(rows[0], rows[1], n, o, size, rows[2], to_deltas + 4 * at,
-                 of_anchors() ? to_anchors + 4 * at : nullptr);
+          by_image(sizes, image_rows, at, n, [&](int64_t i, int64_t count, const ImageSize& size) {
+            kernel(rows[0] + 4 * i, rows[1] + 4 * i, count, o, size, rows[2] + 4 * i, to_deltas + 4 * (at + i),
+                   of_anchors() ? to_anchors + 4 * (at + i) : nullptr);
+          });
         };
         for_each_rows<T>(parallel, run, deltas, anchors, grad);
       });

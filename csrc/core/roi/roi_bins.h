@@ -15,12 +15,6 @@ namespace boxops {
 
 // The image of RoI k, or -1 where the number is that of no image: a fraction, NaN, or out of range.
 BOXOPS_HD int64_t image_of(const Rois& rois, int64_t k, int64_t images) {
-  if (rois.images != nullptr) {
-    const int64_t at = k * rois.images_stride;
-    if (rois.images_dtype == DType::kUInt64 && static_cast<const uint64_t*>(rois.images)[at] >> 63) return -1;
-    const int64_t i = load<int64_t>(rois.images, rois.images_dtype, at);
-    return i >= 0 && i < images ? i : -1;
-  }
   const double i = load<double>(rois.data, rois.dtype, k * rois.row_stride);
   if (!(i >= 0 && i < static_cast<double>(images))) return -1;
   const int64_t image = static_cast<int64_t>(i);
@@ -29,7 +23,7 @@ BOXOPS_HD int64_t image_of(const Rois& rois, int64_t k, int64_t images) {
 
 template <class T>
 BOXOPS_HD Box<T> roi_box(const Rois& rois, int64_t k) {
-  const int64_t s = rois.column_stride, at = k * rois.row_stride + (rois.images == nullptr ? s : 0);
+  const int64_t s = rois.column_stride, at = k * rois.row_stride + s;
   return {load<T>(rois.data, rois.dtype, at), load<T>(rois.data, rois.dtype, at + s),
           load<T>(rois.data, rois.dtype, at + 2 * s), load<T>(rois.data, rois.dtype, at + 3 * s)};
 }

@@ -145,21 +145,17 @@ BOXOPS_API boxops_status boxops_linear_sum_assignment(const boxops_tensor* cost,
                                                       const boxops_tensor* offsets, int mark_invalid,
                                                       boxops_tensor** row_ind, boxops_tensor** col_ind, void* stream);
 
-// Regions of interest: boxes [K, 5] with the image in front, or [K, 4] and images [K]; images may be NULL.
-BOXOPS_API boxops_status boxops_roi_align(const boxops_tensor* input, const boxops_tensor* boxes,
-                                          const boxops_tensor* images, int64_t height, int64_t width,
-                                          double spatial_scale, int64_t sampling_ratio, int aligned,
+// Regions of interest: boxes [K, 5] with the image in front.
+BOXOPS_API boxops_status boxops_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height,
+                                          int64_t width, double spatial_scale, int64_t sampling_ratio, int aligned,
                                           boxops_tensor** output, void* stream);
-BOXOPS_API boxops_status boxops_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes,
-                                         const boxops_tensor* images, int64_t height, int64_t width,
-                                         double spatial_scale, boxops_tensor** output, void* stream);
-BOXOPS_API boxops_status boxops_ps_roi_align(const boxops_tensor* input, const boxops_tensor* boxes,
-                                             const boxops_tensor* images, int64_t height, int64_t width,
-                                             double spatial_scale, int64_t sampling_ratio, boxops_tensor** output,
-                                             void* stream);
-BOXOPS_API boxops_status boxops_ps_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes,
-                                            const boxops_tensor* images, int64_t height, int64_t width,
-                                            double spatial_scale, boxops_tensor** output, void* stream);
+BOXOPS_API boxops_status boxops_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height,
+                                         int64_t width, double spatial_scale, boxops_tensor** output, void* stream);
+BOXOPS_API boxops_status boxops_ps_roi_align(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height,
+                                             int64_t width, double spatial_scale, int64_t sampling_ratio,
+                                             boxops_tensor** output, void* stream);
+BOXOPS_API boxops_status boxops_ps_roi_pool(const boxops_tensor* input, const boxops_tensor* boxes, int64_t height,
+                                            int64_t width, double spatial_scale, boxops_tensor** output, void* stream);
 
 // Masks. threshold may be NULL.
 BOXOPS_API boxops_status boxops_paste_masks(const boxops_tensor* masks, const boxops_tensor* boxes, int64_t height,

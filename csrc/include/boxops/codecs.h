@@ -33,10 +33,10 @@ struct CodecOptions {
   double stride_x, stride_y;  // yolo: the cell's sides, in the boxes' unit
 };
 
-// The image that decoded boxes are clipped to, if any.
-struct ImageSize {
-  bool clips;
-  double height, width;
+// The images that decoded boxes are clipped to: none, one, or several of equally many boxes, one after another.
+struct ImageSizes {
+  int64_t count;
+  const double* sides;  // height and width of each, on the host
 };
 
 namespace cpu {
@@ -45,7 +45,7 @@ BOXOPS_API void encode_boxes(const Boxes& boxes, const Boxes& anchors, const Cod
                              const Parallel& parallel);
 
 BOXOPS_API void decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
-                             const ImageSize& size, void* boxes, const Parallel& parallel);
+                             const ImageSizes& sizes, void* boxes, const Parallel& parallel);
 
 // Gradients of the functions above, given those of their results, [B, N, 4] of the compute type; grad_anchors may be
 // null.
@@ -54,7 +54,7 @@ BOXOPS_API void encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, 
                                       const Parallel& parallel);
 
 BOXOPS_API void decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
-                                      const ImageSize& size, const Boxes& grad, void* grad_deltas, void* grad_anchors,
+                                      const ImageSizes& sizes, const Boxes& grad, void* grad_deltas, void* grad_anchors,
                                       const Parallel& parallel);
 
 }  // namespace cpu
@@ -65,13 +65,13 @@ BOXOPS_API int encode_boxes(const Boxes& boxes, const Boxes& anchors, const Code
                             void* stream);
 
 BOXOPS_API int decode_boxes(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
-                            const ImageSize& size, void* boxes, void* stream);
+                            const ImageSizes& sizes, void* boxes, void* stream);
 
 BOXOPS_API int encode_boxes_backward(const Boxes& boxes, const Boxes& anchors, const CodecOptions& options,
                                      const Boxes& grad, void* grad_boxes, void* grad_anchors, void* stream);
 
 BOXOPS_API int decode_boxes_backward(const Boxes& deltas, const Boxes& anchors, const CodecOptions& options,
-                                     const ImageSize& size, const Boxes& grad, void* grad_deltas, void* grad_anchors,
+                                     const ImageSizes& sizes, const Boxes& grad, void* grad_deltas, void* grad_anchors,
                                      void* stream);
 
 }  // namespace cuda

@@ -12,6 +12,7 @@
 #include <boxops/fusion.h>
 #include <boxops/portability.h>
 #include <boxops/registry.h>
+#include <boxops/roi.h>
 #include <boxops/soft_nms.h>
 #include <boxops/types.h>
 
@@ -37,11 +38,12 @@ BOXOPS_API Array box_convert(Framework&, Array boxes, Format in_fmt, Format out_
 BOXOPS_API Array clip_boxes_to_image(Framework&, Array boxes, double height, double width);
 BOXOPS_API Array remove_small_boxes(Framework&, Array boxes, double min_size);
 
-// stride: empty, or (y, x) for YOLO. size: empty, or (height, width) to clip to.
+// stride: empty, or (y, x) for YOLO. image_size: empty, or (height, width) to clip to, of one image or of each along
+// the first dim.
 BOXOPS_API Array encode_boxes(Framework&, Array boxes, Array anchors, Coding coding, std::vector<double> weights,
                               std::vector<double> stride);
 BOXOPS_API Array decode_boxes(Framework&, Array deltas, Array anchors, Coding coding, std::vector<double> weights,
-                              std::vector<double> stride, double clip, std::vector<double> size);
+                              std::vector<double> stride, double clip, std::vector<double> image_size);
 // The gradients have the shape of `grad`; without `of_anchors` the second one is empty.
 BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad, Array boxes, Array anchors,
                                                           Coding coding, std::vector<double> weights,
@@ -49,7 +51,7 @@ BOXOPS_API std::tuple<Array, Array> encode_boxes_backward(Framework&, Array grad
 BOXOPS_API std::tuple<Array, Array> decode_boxes_backward(Framework&, Array grad, Array deltas, Array anchors,
                                                           Coding coding, std::vector<double> weights,
                                                           std::vector<double> stride, double clip,
-                                                          std::vector<double> size, bool of_anchors);
+                                                          std::vector<double> image_size, bool of_anchors);
 
 BOXOPS_API Array box_iou(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
 BOXOPS_API Array box_ioa(Framework&, Array boxes1, Array boxes2, Format fmt, bool paired);
@@ -79,39 +81,39 @@ BOXOPS_API std::tuple<Array, Array> nms_padded(Framework&, Array boxes, Array sc
                                                int64_t max_output, std::optional<Array> idxs,
                                                std::optional<double> score_threshold);
 
+// The seed is a number or, so that none is waited for, an array [1] on the device of the matches; else one is drawn.
 BOXOPS_API std::tuple<Array, Array, Array> sample_matches(Framework&, Array matches, int64_t size,
-                                                          double positive_fraction, Array seed);
+                                                          double positive_fraction, std::optional<int64_t> seed,
+                                                          std::optional<Array> device_seed);
 BOXOPS_API Array mine_hard_negatives(Framework&, Array loss, Array matches, double ratio, int64_t min_negatives);
-// Boxes [K, 5] with the image in front, or [K, 4] and `images` [K]; see boxops/roi.h. Gradients have the dtype of
-// grad.
-BOXOPS_API Array roi_align(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                           int64_t width, double spatial_scale, int64_t sampling_ratio, bool aligned);
-BOXOPS_API Array roi_align_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
-                                    int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio,
-                                    bool aligned);
-BOXOPS_API Array multiscale_roi_align(Framework&, std::vector<Array> features, Array boxes, std::optional<Array> images,
-                                      int64_t height, int64_t width, std::vector<double> scales, int64_t sampling_ratio,
-                                      bool aligned, double canonical_scale, int64_t canonical_level);
+// [K, 5] of float32 or float64 for the ops below, the image in front, from the boxes [L, 4] of each image of `input`.
+// Errors name the op that the RoIs are for.
+BOXOPS_API Array boxes_to_rois(Framework&, Array input, std::vector<Array> boxes, Pooling op);
+// Boxes [K, 5] with the image in front; see boxops/roi.h. Gradients have the dtype of grad.
+BOXOPS_API Array roi_align(Framework&, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale,
+                           int64_t sampling_ratio, bool aligned);
+BOXOPS_API Array roi_align_backward(Framework&, Array grad, Array boxes, int64_t count, int64_t height, int64_t width,
+                                    double spatial_scale, int64_t sampling_ratio, bool aligned);
+BOXOPS_API Array multiscale_roi_align(Framework&, std::vector<Array> features, Array boxes, int64_t height,
+                                      int64_t width, std::vector<double> scales, int64_t sampling_ratio, bool aligned,
+                                      double canonical_scale, int64_t canonical_level);
 // The gradients of all levels one after another, each [count, C, height, width].
-BOXOPS_API Array multiscale_roi_align_backward(Framework&, Array grad, Array boxes, std::optional<Array> images,
-                                               int64_t count, std::vector<int64_t> heights, std::vector<int64_t> widths,
+BOXOPS_API Array multiscale_roi_align_backward(Framework&, Array grad, Array boxes, int64_t count,
+                                               std::vector<int64_t> heights, std::vector<int64_t> widths,
                                                std::vector<double> scales, int64_t sampling_ratio, bool aligned,
                                                double canonical_scale, int64_t canonical_level);
-BOXOPS_API Array ps_roi_align(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                              int64_t width, double spatial_scale, int64_t sampling_ratio);
-BOXOPS_API Array ps_roi_align_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
-                                       int64_t height, int64_t width, double spatial_scale, int64_t sampling_ratio);
-BOXOPS_API Array roi_pool(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                          int64_t width, double spatial_scale);
-BOXOPS_API std::tuple<Array, Array> roi_pool_with_argmax(Framework&, Array input, Array boxes,
-                                                         std::optional<Array> images, int64_t height, int64_t width,
-                                                         double spatial_scale);
-BOXOPS_API Array roi_pool_backward(Framework&, Array grad, Array argmax, Array boxes, std::optional<Array> images,
-                                   int64_t count, int64_t height, int64_t width, double spatial_scale);
-BOXOPS_API Array ps_roi_pool(Framework&, Array input, Array boxes, std::optional<Array> images, int64_t height,
-                             int64_t width, double spatial_scale);
-BOXOPS_API Array ps_roi_pool_backward(Framework&, Array grad, Array boxes, std::optional<Array> images, int64_t count,
-                                      int64_t height, int64_t width, double spatial_scale);
+BOXOPS_API Array ps_roi_align(Framework&, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale,
+                              int64_t sampling_ratio);
+BOXOPS_API Array ps_roi_align_backward(Framework&, Array grad, Array boxes, int64_t count, int64_t height,
+                                       int64_t width, double spatial_scale, int64_t sampling_ratio);
+BOXOPS_API Array roi_pool(Framework&, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale);
+BOXOPS_API std::tuple<Array, Array> roi_pool_with_argmax(Framework&, Array input, Array boxes, int64_t height,
+                                                         int64_t width, double spatial_scale);
+BOXOPS_API Array roi_pool_backward(Framework&, Array grad, Array argmax, Array boxes, int64_t count, int64_t height,
+                                   int64_t width, double spatial_scale);
+BOXOPS_API Array ps_roi_pool(Framework&, Array input, Array boxes, int64_t height, int64_t width, double spatial_scale);
+BOXOPS_API Array ps_roi_pool_backward(Framework&, Array grad, Array boxes, int64_t count, int64_t height, int64_t width,
+                                      double spatial_scale);
 BOXOPS_API std::tuple<Array, Array> soft_nms(Framework&, Array boxes, Array scores, double iou_threshold,
                                              SoftNmsMethod method, double sigma, double score_threshold,
                                              std::optional<Array> idxs);

@@ -25,6 +25,7 @@
 // over channels; channels_last features of the compute type are read in place. Memory: one block per thread.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -53,15 +54,18 @@ struct Features {
   FeatureMap level[kMaxLevels];
 };
 
-// Rows (image, x1, y1, x2, y2), or (x1, y1, x2, y2) with the images beside.
+// Rows (image, x1, y1, x2, y2).
 struct Rois {
   const void* data;
   DType dtype;
   int64_t count, row_stride, column_stride;
-  const void* images;  // null: they are the first column
-  DType images_dtype;
-  int64_t images_stride;
 };
+
+// The ops on RoIs.
+enum class Pooling : uint8_t { kRoiAlign, kRoiPool, kPSRoiAlign, kPSRoiPool, kMultiscaleRoiAlign };
+template <>
+inline constexpr std::array<const char*, 5> kNames<Pooling> = {"roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool",
+                                                               "multiscale_roi_align"};
 
 struct Bins {
   int64_t height, width;   // bins of a RoI along y and x
@@ -70,6 +74,9 @@ struct Bins {
 };
 
 namespace cpu {
+
+// Writes the rows of Rois, [K, 5] of float32 or float64, from the boxes of each image, K in all.
+BOXOPS_API void boxes_to_rois(const Boxes* boxes, int64_t images, DType dtype, void* rois);
 
 BOXOPS_API void roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out,
                           const Parallel& parallel);
@@ -99,6 +106,8 @@ namespace cuda {
 
 // Bytes of workspace that each function needs for these sizes (pointers in the arguments are not followed).
 BOXOPS_API size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins);
+
+BOXOPS_API int boxes_to_rois(const Boxes* boxes, int64_t images, DType dtype, void* rois, void* stream);
 
 BOXOPS_API int roi_align(const Features& features, const Rois& rois, const Bins& bins, void* out, void* stream);
 BOXOPS_API int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
