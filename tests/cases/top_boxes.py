@@ -43,7 +43,6 @@ WRONG_VALUES = [
 ]
 WRONG_TYPES = [("top_boxes", {**OK, "min_score": None}, "min_score as a number, got NoneType")]
 NUMBERS = {"top_boxes": [({"boxes": zeros(3, 4), "scores": zeros(3)}, {"min_score": 0.5})]}
-ANY_NUMBER = {"min_score"}  # numbers that may be infinite and below 0
 CONSTANT = {"top_boxes"}
 
 
