@@ -32,7 +32,6 @@ from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_
 from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
 from boxops.ops.sampling import mine_hard_negatives, sample_matches
 from boxops.ops.soft_nms import soft_nms
-from boxops.ops.top_boxes import top_boxes
 
 __version__ = "0.1.0"
 
@@ -98,6 +97,5 @@ __all__ = [
     "rotated_nms",
     "sample_matches",
     "soft_nms",
-    "top_boxes",
     "weighted_boxes_fusion",
 ]
