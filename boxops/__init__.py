@@ -23,7 +23,6 @@ from boxops.ops.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
-from boxops.ops.l1_cost import box_l1_cost
 from boxops.ops.masks import masks_to_boxes, paste_masks
 from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
@@ -62,7 +61,6 @@ __all__ = [
     "box_convert",
     "box_ioa",
     "box_iou",
-    "box_l1_cost",
     "cell_anchors",
     "clip_boxes_to_image",
     "complete_box_iou",
