@@ -23,7 +23,6 @@ from boxops.ops.iou import (
     generalized_box_iou,
     generalized_box_iou_loss,
 )
-from boxops.ops.l1_cost import box_l1_cost
 from boxops.ops.masks import masks_to_boxes, paste_masks
 from boxops.ops.matching import match_greedy, match_greedy_matrix, match_max_iou
 from boxops.ops.nms import batched_nms, nms, nms_padded
@@ -32,7 +31,6 @@ from boxops.ops.roi import multiscale_roi_align, ps_roi_align, ps_roi_pool, roi_
 from boxops.ops.rotated import batched_rotated_nms, rotated_box_iou, rotated_nms
 from boxops.ops.sampling import mine_hard_negatives, sample_matches
 from boxops.ops.soft_nms import soft_nms
-from boxops.ops.top_boxes import top_boxes
 
 __version__ = "0.1.0"
 
@@ -63,7 +61,6 @@ __all__ = [
     "box_convert",
     "box_ioa",
     "box_iou",
-    "box_l1_cost",
     "cell_anchors",
     "clip_boxes_to_image",
     "complete_box_iou",
@@ -98,6 +95,5 @@ __all__ = [
     "rotated_nms",
     "sample_matches",
     "soft_nms",
-    "top_boxes",
     "weighted_boxes_fusion",
 ]
