@@ -21,12 +21,6 @@ OPTIONS = {
 any_boxes = arrays(np.float32, st.tuples(st.integers(0, 9), st.just(4)), elements=st.floats(width=32))
 
 
-@pytest.mark.parametrize("dtype", cases.FLOATS + cases.INTEGERS)
-@pytest.mark.parametrize("op", OPS)
-def test_reference(backend, op, dtype):
-    backends.check_cases(backend, op, dtype)
-
-
 @pytest.mark.parametrize("op", OPS)
 def test_layouts(backend, op):
     boxes = random_boxes(np.random.default_rng(1), 21).astype(np.float32)

@@ -1,7 +1,6 @@
 """match_max_iou, match_greedy and match_greedy_matrix: the same matches on every backend."""
 
 import backends
-import cases
 import numpy as np
 import pytest
 from box_sets import random_boxes
@@ -14,17 +13,6 @@ import boxops
 from boxops import reference
 
 ON_BOXES = ("match_max_iou", "match_greedy")
-
-
-@pytest.mark.parametrize("dtype", cases.FLOATS + cases.INTEGERS)
-@pytest.mark.parametrize("op", ON_BOXES)
-def test_reference(backend, op, dtype):
-    backends.check_cases(backend, op, dtype)
-
-
-@pytest.mark.parametrize("dtype", cases.FLOATS)
-def test_reference_matrix(backend, dtype):
-    backends.check_cases(backend, "match_greedy_matrix", dtype)
 
 
 @pytest.mark.parametrize("op", [*ON_BOXES, "match_greedy_matrix"])

@@ -1,7 +1,6 @@
 """Rotated boxes: IoU to the bit of the reference and exact against shapely, and NMS by it."""
 
 import backends
-import cases
 import numpy as np
 import pytest
 from cases.rotated import BOXES, rotated
@@ -14,12 +13,6 @@ from boxops import reference
 
 NAN, INF = np.nan, np.inf
 OPS = ("rotated_box_iou", "rotated_nms", "batched_rotated_nms")
-
-
-@pytest.mark.parametrize("dtype", cases.FLOATS + cases.INTEGERS)
-@pytest.mark.parametrize("op", OPS)
-def test_reference(backend, op, dtype):
-    backends.check_cases(backend, op, dtype)
 
 
 @pytest.mark.parametrize("paired", [False, True])

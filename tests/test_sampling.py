@@ -1,7 +1,6 @@
 """sample_matches and mine_hard_negatives: the same choice on every backend, and the right one."""
 
 import backends
-import cases
 import numpy as np
 import pytest
 from box_sets import SCORES
@@ -13,12 +12,6 @@ import boxops
 from boxops.reference.sampling import random_keys
 
 OPS = ("sample_matches", "mine_hard_negatives")
-
-
-@pytest.mark.parametrize("dtype", cases.FLOATS)
-@pytest.mark.parametrize("op", OPS)
-def test_reference(backend, op, dtype):
-    backends.check_cases(backend, op, dtype)
 
 
 def test_layouts(backend):

@@ -2,20 +2,24 @@
 
 `CASES[op]` is a list of `Case`; `case.arguments(dtype)` gives the keyword arguments of the op as NumPy
 arrays, the same at every call. bfloat16 values come as float32 arrays that bfloat16 holds exactly.
-Every module of this package contributes its `CASES`, `WRONG_VALUES` and `WRONG_TYPES`
-(test_errors.py), `NUMBERS`, and of these `ANY_NUMBER`, `INFINITE` and `NEGATIVE` (test_numbers.py), `DIFFERENTIABLE`
-operators and `CONSTANT` ops, whose floating results have no derivative (test_derivatives.py), `KEEP_DTYPE`, `DRAWN`,
-random arguments by op (test_fuzz.py), and functions `samples(device)`, `calls(device)` and `far(rng)` (test_dtypes.py).
+Every module of this package contributes its `CASES`, and as far as they apply `COMPARE` (test_reference.py),
+`WRONG_VALUES` and `WRONG_TYPES` (test_errors.py), `NUMBERS`, and of these `ANY_NUMBER`, `INFINITE` and `NEGATIVE`
+(test_numbers.py), `DIFFERENTIABLE` operators and `CONSTANT` ops, whose floating results have no derivative
+(test_derivatives.py), `KEEP_DTYPE`, `DRAWN`, random arguments by op (test_fuzz.py), and functions `samples(device)`,
+`calls(device)` and `far(rng)` (test_dtypes.py).
 """
 
 import importlib
 import pkgutil
+
+import numpy as np
 
 from cases.case import FLOATS, FORMATS, INTEGERS, SIZES, Case, as_dtype, tensors
 from cases.iou import LOSSES, PAIRWISE
 
 __all__ = [
     "CASES",
+    "COMPARE",
     "FLOATS",
     "FORMATS",
     "INTEGERS",
@@ -27,6 +31,7 @@ __all__ = [
     "as_dtype",
     "calls",
     "each",
+    "equal",
     "gathered",
     "samples",
     "tensors",
@@ -46,7 +51,12 @@ def gathered(name, *arguments):
 
 
 CASES = gathered("CASES")
+COMPARE = gathered("COMPARE")  # of ops whose results need not be the reference's to the bit
 KEEP_DTYPE = gathered("KEEP_DTYPE")  # ops whose floating results have the dtype of their input
+
+
+def equal(got, want, dtype, arguments):
+    np.testing.assert_array_equal(got, want)
 
 
 def each(op):
