@@ -269,66 +269,87 @@ struct alignas(bytes* n) Vector {
   std::conditional_t<bytes == 2, uint16_t, std::conditional_t<bytes == 4, float, double>> data[n];
 };
 
-// Block (k, g): RoI k, kNhwcChannels channels. Thread: kWidth channels of every kNhwcThreads kWidth / kNhwcChannels-th
-// bin; then, of the results in shared memory, one bin of kWidth channels at a time, neighbours storing neighbouring
-// bins.
+template <Pooling pooling, class T, int kWidth>
+struct NhwcShared {
+  using Table = TableOf<pooling, T>;
+  static constexpr int kChannels = kNhwcChannels<T>, kPitch = kChannels + kWidth;  // no two lanes on one bank
+  Table table;
+  Vector<sizeof(T), kWidth> results[kNhwcBins * kPitch / kWidth];
+  int32_t indices[Table::kHasIndex ? kNhwcBins * (kChannels + 1) : 1];
+};
+
+// Pools the n bins from `bin` on into shared memory. Thread: kWidth of the channels from `first` on, of every
+// kNhwcThreads kWidth / kChannels-th bin.
+template <DType kType, int kWidth, Pooling pooling, class T>
+__device__ void pool_bins(const Region<pooling, T>& r, const FeatureMap& map, const Bins& bins, bool listed,
+                          int64_t first, int64_t channels, int64_t bin, int n, NhwcShared<pooling, T, kWidth>& shared) {
+  using Shared = NhwcShared<pooling, T, kWidth>;
+  constexpr int kLanes = Shared::kChannels / kWidth, kElement = storage_bytes(kType);
+  const int t = static_cast<int>(threadIdx.x), width = static_cast<int>(bins.width), lane = t % kLanes * kWidth;
+  const auto* from = static_cast<const unsigned char*>(map.data) +
+                     (max_of<int64_t>(r.image, 0) * map.image_stride + first + lane) * kElement;
+  int q = static_cast<int>((bin + t / kLanes) % width), p = static_cast<int>((bin + t / kLanes) / width);
+  for (int b = t / kLanes; b < n && first + lane < channels; b += kNhwcThreads / kLanes) {
+    T value[kWidth];
+    int32_t index[kWidth];
+    shared.table.pool(
+        listed, r.at, map, bins, p, q,
+        [&](auto offset, T(&values)[kWidth]) {
+          const auto raw =
+              *reinterpret_cast<const Vector<kElement, kWidth>*>(from + static_cast<int64_t>(offset) * kElement);
+#pragma unroll
+          for (int w = 0; w < kWidth; ++w) values[w] = load<T>(raw.data, kType, w);
+        },
+        value, index);
+    memcpy(&shared.results[(b * Shared::kPitch + lane) / kWidth], value, sizeof(value));
+    if constexpr (Shared::Table::kHasIndex)
+      for (int w = 0; w < kWidth; ++w) shared.indices[b * (Shared::kChannels + 1) + lane + w] = index[w];
+    for (q += kNhwcThreads / kLanes; q >= width; q -= width) ++p;
+  }
+}
+
+// Stores them as NCHW. Thread: kWidth channels of one bin at a time, neighbours neighbouring bins.
+template <DType kType, int kWidth, Pooling pooling, class T>
+__device__ void store_bins(int64_t k, int64_t first, int64_t channels, int64_t bin, int n, int64_t area,
+                           const NhwcShared<pooling, T, kWidth>& shared, void* out, int32_t* argmax) {
+  using Shared = NhwcShared<pooling, T, kWidth>;
+  const int lanes = static_cast<int>(min_of<int64_t>(Shared::kChannels, channels - first) + kWidth - 1) / kWidth;
+  for (int i = static_cast<int>(threadIdx.x); i < n * lanes; i += kNhwcThreads) {
+    const int b = i % n, c = i / n * kWidth;
+    T value[kWidth];
+    memcpy(value, &shared.results[(b * Shared::kPitch + c) / kWidth], sizeof(value));
+#pragma unroll
+    for (int w = 0; w < kWidth; ++w) {
+      const int64_t to = (k * channels + first + c + w) * area + bin + b;
+      store(out, kType, to, value[w]);
+      if (Shared::Table::kHasIndex && argmax != nullptr)
+        argmax[to] = shared.indices[b * (Shared::kChannels + 1) + c + w];
+    }
+  }
+}
+
+// Block (k, g): RoI k, kNhwcChannels channels.
 template <Pooling pooling, class T, DType kType, int kWidth>
 __global__ void __launch_bounds__(kNhwcThreads)
     nhwc_kernel(Features features, Rois rois, Bins bins, int64_t channels, void* out, int32_t* argmax) {
-  using Table = TableOf<pooling, T>;
-  constexpr int kChannels = kNhwcChannels<T>, kPitch = kChannels + kWidth;  // no two lanes on one bank
-  constexpr int kLanes = kChannels / kWidth, kElement = storage_bytes(kType);
-  __shared__ Table table;
-  __shared__ Vector<sizeof(T), kWidth> results[kNhwcBins * kPitch / kWidth];
-  __shared__ int32_t indices[Table::kHasIndex ? kNhwcBins * (kChannels + 1) : 1];
-  const int t = static_cast<int>(threadIdx.x), width = static_cast<int>(bins.width);
+  using Shared = NhwcShared<pooling, T, kWidth>;
+  __shared__ Shared shared;
+  constexpr int kChannels = Shared::kChannels;
   const int64_t area = bins.height * bins.width;
   for (int64_t k = blockIdx.x; k < rois.count; k += gridDim.x) {
     const Region<pooling, T> r = region_of<pooling, T>(features, rois, bins, k);
     const FeatureMap& map = features.level[r.level];
+    __syncthreads();  // the table of the RoI before has been used
+    const bool listed = shared.table.fill(r.at, map, bins);
     __syncthreads();
-    const bool listed = table.fill(r.at, map, bins);
-    __syncthreads();
-    for (int64_t first = int64_t(blockIdx.y) * kChannels; first < channels; first += int64_t(gridDim.y) * kChannels) {
-      const int64_t channel = first + t % kLanes * kWidth;
-      const auto* from = static_cast<const unsigned char*>(map.data) +
-                         (max_of<int64_t>(r.image, 0) * map.image_stride + channel) * kElement;
+    for (int64_t first = int64_t(blockIdx.y) * kChannels; first < channels; first += int64_t(gridDim.y) * kChannels)
       for (int64_t bin = 0; bin < area; bin += kNhwcBins) {
         const int n = static_cast<int>(min_of<int64_t>(kNhwcBins, area - bin));
-        int q = static_cast<int>((bin + t / kLanes) % width), p = static_cast<int>((bin + t / kLanes) / width);
-        for (int b = t / kLanes; b < n && channel < channels; b += kNhwcThreads / kLanes) {
-          T value[kWidth];
-          int32_t index[kWidth];
-          table.pool(
-              listed, r.at, map, bins, p, q,
-              [&](auto offset, T(&values)[kWidth]) {
-                const auto raw =
-                    *reinterpret_cast<const Vector<kElement, kWidth>*>(from + static_cast<int64_t>(offset) * kElement);
-#pragma unroll
-                for (int w = 0; w < kWidth; ++w) values[w] = load<T>(raw.data, kType, w);
-              },
-              value, index);
-          memcpy(&results[(b * kPitch + channel - first) / kWidth], value, sizeof(value));
-          if constexpr (Table::kHasIndex)
-            for (int w = 0; w < kWidth; ++w) indices[b * (kChannels + 1) + (channel - first) + w] = index[w];
-          for (q += kNhwcThreads / kLanes; q >= width; q -= width) ++p;
-        }
+        pool_bins<kType>(r, map, bins, listed, first, channels, bin, n, shared);
         __syncthreads();
-        const int lanes = static_cast<int>(min_of<int64_t>(kChannels, channels - first) + kWidth - 1) / kWidth;
-        for (int i = t; i < n * lanes; i += kNhwcThreads) {
-          const int b = i % n, c = i / n * kWidth;
-          T value[kWidth];
-          memcpy(value, &results[(b * kPitch + c) / kWidth], sizeof(value));
-#pragma unroll
-          for (int w = 0; w < kWidth; ++w) {
-            const int64_t to = (k * channels + first + c + w) * area + bin + b;
-            store(out, kType, to, value[w]);
-            if (Table::kHasIndex && argmax != nullptr) argmax[to] = indices[b * (kChannels + 1) + c + w];
-          }
-        }
+        store_bins<kType>(k, first, channels, bin, n, area, shared, out, argmax);
         __syncthreads();
       }
-    }
   }
 }
 
