@@ -1,0 +1,116 @@
+// Programs whose performance counters are known by hand (tests/test_cuda_counters.py). The result says nothing.
+#include "programs/program.h"
+
+namespace {
+
+constexpr int kThreads = 256, kBlocks = 4, kCount = kThreads * kBlocks;  // 32 warps
+
+__device__ int here() { return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); }
+
+template <class T>
+__global__ void copy_kernel(const T* from, int stride, T* to) {
+  to[here()] = from[here() * stride];
+}
+
+template <class T>
+double copy(int stride) {
+  Device<T> from(kCount * (stride > 0 ? stride : 1)), to(kCount);
+  launch(copy_kernel<T>, kBlocks, kThreads, from, stride, to);
+  return 0;
+}
+PROGRAM(coalesced) { return copy<float>(1); }
+PROGRAM(coalesced_bytes) { return copy<unsigned char>(1); }
+PROGRAM(coalesced_vectors) { return copy<float4>(1); }
+PROGRAM(strided) { return copy<float>(32); }
+PROGRAM(broadcast) { return copy<float>(0); }
+
+// One warp reads a column of a shared table.
+template <class T, int pitch>
+__global__ void column_kernel(T* out) {
+  __shared__ T table[32 * pitch];
+  const int lane = static_cast<int>(threadIdx.x);
+  table[lane * pitch] = T();
+  __syncwarp();
+  out[lane] = table[lane * pitch];
+}
+
+template <class T, int pitch>
+double column() {
+  Device<T> out(32);
+  launch(column_kernel<T, pitch>, 1, 32, out);
+  return 0;
+}
+PROGRAM(bank_conflicts) { return column<float, 32>(); }
+PROGRAM(two_to_a_bank) { return column<float, 2>(); }
+PROGRAM(no_conflicts) { return column<float, 33>(); }
+PROGRAM(shared_doubles) { return column<double, 1>(); }
+
+__global__ void add_kernel(unsigned* sums, int lanes_to_a_sum) { atomicAdd(&sums[here() / lanes_to_a_sum], 1u); }
+
+double add(int lanes_to_a_sum) {
+  Device<unsigned> sums(kCount);
+  launch(add_kernel, kBlocks, kThreads, sums, lanes_to_a_sum);
+  return 0;
+}
+PROGRAM(one_sum_each) { return add(1); }
+PROGRAM(one_sum_for_8) { return add(8); }
+PROGRAM(one_sum_for_all) { return add(kCount); }
+
+// Block b comes to 2 + b barriers.
+__global__ void barriers_kernel() {
+  for (unsigned i = 0; i < 2 + blockIdx.x; ++i) __syncthreads();
+}
+PROGRAM(barriers) {
+  launch(barriers_kernel, kBlocks, kThreads);
+  return 0;
+}
+
+// Half of each warp goes another way, and comes back.
+__global__ void two_ways_kernel(int* out) {
+  const int i = here();
+  if (threadIdx.x & 1) out[i] = 1;
+  else out[i] = i * i;
+  out[i + kCount] = 2;
+}
+PROGRAM(two_ways) {
+  Device<int> out(2 * kCount);
+  launch(two_ways_kernel, kBlocks, kThreads, out);
+  return 0;
+}
+
+// Lane i reads i numbers.
+__global__ void triangle_kernel(const int* in, int* out) {
+  int sum = 0;
+  for (unsigned i = 0; i < threadIdx.x; ++i) sum += in[i * 32 + threadIdx.x];
+  out[threadIdx.x] = sum;
+}
+PROGRAM(triangle) {
+  Device<int> in(32 * 32), out(32);
+  launch(triangle_kernel, 1, 32, in, out);
+  return 0;
+}
+
+// The first thread of the first block follows a list, whose elements lie in sectors of their own; others do nothing.
+__global__ void list_kernel(const int* next, int length, int* last) {
+  if (here() != 0) return;
+  int at = 0;
+  for (int i = 0; i < length; ++i) at = next[at];
+  *last = at;
+}
+PROGRAM(lists) {
+  std::vector<int> next(3000 * 8);
+  for (size_t i = 0; i < next.size(); i += 8) next[i] = static_cast<int>(i) + 8;
+  Device<int> list(next), last(1);
+  for (const int length : {1000, 2000}) launch(list_kernel, kBlocks, kThreads, list, length, last);
+  return 0;
+}
+
+PROGRAM(operations) {
+  Device<int> a(100), b(100);
+  cudaMemsetAsync(a, 0, 100);
+  cudaMemcpyAsync(b, a, 100, cudaMemcpyDeviceToDevice);
+  launch(barriers_kernel, 1, 32);
+  return 0;
+}
+
+}  // namespace
