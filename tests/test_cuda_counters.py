@@ -14,8 +14,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not cuda_emulator.can_build(), reason="the CUDA emulator needs cmake and g++"),
 ]
-OF_COMPILERS = 0.02  # what g++'s versions make of accesses and instructions
-UPDATE = "If that is meant: python tests/cuda_emulator counters --update"
 
 
 @functools.cache
@@ -56,7 +54,8 @@ def test_sectors(counted, program, loaded, ideal, stored, bytes_read):
 
 
 @pytest.mark.parametrize(
-    ("program", "wavefronts"), [("bank_conflicts", 32), ("two_to_a_bank", 2), ("no_conflicts", 1), ("shared_doubles", 2)]
+    ("program", "wavefronts"),
+    [("bank_conflicts", 32), ("two_to_a_bank", 2), ("no_conflicts", 1), ("shared_doubles", 2)],
 )
 def test_bank_conflicts(counted, program, wavefronts):
     (launch,) = counted(program)
@@ -113,17 +112,20 @@ def test_the_most_costly_line(counted):
 
 def test_kernels_are_not_worse(race_build, tmp_path):
     """A change that is worth what it costs goes with `python tests/cuda_emulator counters --update`, and says so."""
+    kept = json.loads(counters.KEPT.read_text())
+    if counters.compiler() != kept["compiler"]:
+        pytest.skip(f"the numbers are of {kept['compiler']}, and this is {counters.compiler()}")
     file = tmp_path / "counters.json"
     command = [sys.executable, os.path.dirname(cuda_emulator.__file__), "counters", "--json", file]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     got = {name: counters.total(operations) for name, operations in json.loads(file.read_text()).items()}
-    kept = json.loads(counters.KEPT.read_text())
-    assert got.keys() == kept.keys(), UPDATE
+    update = "If that is meant: python tests/cuda_emulator counters --update"
+    assert got.keys() == kept["calls"].keys(), update
     worse = [
         f"{name}: {what} {got[name][what]:,}, kept {most:,}"
-        for name, numbers in kept.items()
+        for name, numbers in kept["calls"].items()
         for what, most in numbers.items()
-        if got[name][what] > most * (1 if what in ("operations", "barriers") else 1 + OF_COMPILERS)
+        if got[name][what] > most
     ]
-    assert not worse, "\n".join([*worse, UPDATE])
+    assert not worse, "\n".join([*worse, update])

@@ -48,7 +48,9 @@ def _(rng, ops):
 
 @call("batched_nms, 2,000 boxes of 80 classes")
 def _(rng, ops):
-    ops.batched_nms(boxes(rng, 2000, extent=600), scores(rng, 2000), on_device(rng.integers(0, 80, 2000), np.int64), 0.5)
+    ops.batched_nms(
+        boxes(rng, 2000, extent=600), scores(rng, 2000), on_device(rng.integers(0, 80, 2000), np.int64), 0.5
+    )
 
 
 @call("nms_padded, 4 images of 1,000 boxes, 100 wanted")
@@ -58,7 +60,9 @@ def _(rng, ops):
 
 @call("rotated_nms, 300 boxes")
 def _(rng, ops):
-    rotated = np.concatenate([rng.uniform(0, 300, (300, 2)), rng.uniform(16, 64, (300, 2)), rng.uniform(0, 180, (300, 1))], 1)
+    rotated = np.concatenate(
+        [rng.uniform(0, 300, (300, 2)), rng.uniform(16, 64, (300, 2)), rng.uniform(0, 180, (300, 1))], 1
+    )
     ops.rotated_nms(on_device(rotated), scores(rng, 300), 0.5)
 
 
@@ -69,7 +73,9 @@ def _(rng, ops):
 
 @call("weighted_boxes_fusion, 2 models of 300 boxes")
 def _(rng, ops):
-    sets = [(boxes(rng, 300, extent=400), scores(rng, 300), on_device(rng.integers(0, 3, 300), np.int64)) for _ in range(2)]
+    sets = [
+        (boxes(rng, 300, extent=400), scores(rng, 300), on_device(rng.integers(0, 3, 300), np.int64)) for _ in range(2)
+    ]
     ops.weighted_boxes_fusion(*map(list, zip(*sets, strict=True)))
 
 

@@ -1,10 +1,11 @@
-"""python tests/cuda_emulator counters [-k TEXT] [--lines N] [--json FILE] [--update]: counts what representative calls ask of a GPU.
+"""python tests/cuda_emulator counters: counts what representative calls would ask of a GPU.
 
 How to read it: docs/cuda-counters.md. `--update` writes tests/cuda_counters.json, which tests hold the kernels to.
 """
 
 import argparse
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -22,11 +23,13 @@ def places(binary, offsets):
     """For each offset in a binary (function, file:line) of the source, inlined calls not followed."""
     command = ["addr2line", "-Cf", "-e", binary, *map(hex, offsets)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    return dict(zip(offsets, ((f, pathlib.Path(at).name) for f, at in zip(lines[::2], lines[1::2], strict=True)), strict=True))
+    return dict(
+        zip(offsets, ((f, pathlib.Path(at).name) for f, at in zip(lines[::2], lines[1::2], strict=True)), strict=True)
+    )
 
 
 def read(file, binary):
-    """The operations of a file that counters.cpp wrote, each a dict; for launches the sums over all accesses are added."""
+    """The operations in a file of engine/counters.cpp, each a dict; launches with their sums over all accesses."""
     operations = [json.loads(line) for line in pathlib.Path(file).read_text().splitlines()]
     launches = [o for o in operations if "kernel" in o]
     sites = [site for launch in launches for site in launch["sites"]]
@@ -63,6 +66,13 @@ def total(operations):
         "barriers": sum(launch["barriers"] for launch in launches),
         "chain": round(sum(launch["chain"] for launch in launches)),
     }
+
+
+@functools.cache
+def compiler():
+    """Whose code is counted; other compilers' differs."""
+    version = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True).stdout
+    return f"g++ {version.split('.')[0].strip()}"
 
 
 def count(names, file):
@@ -125,19 +135,25 @@ def lines(operations, most):
             sums[key].update({k: v for k, v in site.items() if isinstance(v, int)})
     costly = sorted(sums.items(), key=lambda item: -item[1]["sectors"] - item[1]["wavefronts"])[:most]
     for (kernel, line, kind), s in costly:
-        each = f"{ratio(s['sectors'], s['requests']):.1f} sectors (ideal {ratio(s['ideal_sectors'], s['requests']):.1f})"
+        each = (
+            f"{ratio(s['sectors'], s['requests']):.1f} sectors (ideal {ratio(s['ideal_sectors'], s['requests']):.1f})"
+        )
         if kind.startswith("shared"):
             each = f"{ratio(s['wavefronts'], s['requests']):.1f} wavefronts"
-        yield f"  {line}, {kernel}: {s['requests']:,} {kind} requests of {each}, {ratio(s['lanes'], s['requests']):.1f} lanes"
+        lanes = f"{ratio(s['lanes'], s['requests']):.1f} lanes"
+        yield f"  {line}, {kernel}: {s['requests']:,} {kind} requests of {each}, {lanes}"
 
 
 def main(arguments):
-    from cuda_emulator import calls
     from rich.console import Console
+
+    from cuda_emulator import calls
 
     parser = argparse.ArgumentParser(prog="python tests/cuda_emulator counters", description=__doc__.split("\n")[0])
     parser.add_argument("-k", default="", metavar="TEXT", help="only calls whose names contain TEXT")
-    parser.add_argument("--lines", type=int, default=0, metavar="N", help="show the N costliest lines of source of each call")
+    parser.add_argument(
+        "--lines", type=int, default=0, metavar="N", help="show the N costliest lines of source of each call"
+    )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")
     parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}")
     options = parser.parse_args(arguments)
@@ -153,7 +169,7 @@ def main(arguments):
     if options.json:
         options.json.write_text(json.dumps(counted, indent=1))
     if options.update:
-        kept = json.loads(KEPT.read_text()) if KEPT.exists() and options.k else {}
-        kept.update({name: total(operations) for name, operations in counted.items()})
-        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        kept = json.loads(KEPT.read_text())["calls"] if options.k else {}
+        totals = kept | {name: total(operations) for name, operations in counted.items()}
+        KEPT.write_text(json.dumps({"compiler": compiler(), "calls": totals}, indent=1) + "\n")
     return 0
