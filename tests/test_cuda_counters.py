@@ -93,10 +93,12 @@ def test_lanes_that_go_round_less_often(counted):
 
 
 def test_the_longest_chain(counted):
-    """1000 loads more, each waiting for the one before: 280 cycles and some instructions each."""
-    short, long = counted("lists")
+    """A load that waits for the one before takes 280 cycles, or 38 where the block has had the sector; and instructions."""
+    short, long, of_8_warps, cached = counted("rings")
     assert 1000 * 280 < long["chain"] - short["chain"] < 1000 * 310
     assert long["chains"] < 1.01 * long["chain"], "the other blocks do nothing"
+    assert of_8_warps["chain"] == long["chain"], "warps go side by side"
+    assert 100 * 280 + 1000 * 38 < cached["chain"] < 100 * 310 + 1000 * 68
 
 
 def test_operations_of_the_stream(counted):

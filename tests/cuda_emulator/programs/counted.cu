@@ -90,18 +90,26 @@ PROGRAM(triangle) {
   return 0;
 }
 
-// The first thread of the first block follows a list, whose elements lie in sectors of their own; others do nothing.
-__global__ void list_kernel(const int* next, int length, int* last) {
-  if (here() != 0) return;
+// The first lanes of some warps of the first block walk round a ring, whose members lie in sectors of their own.
+__global__ void ring_kernel(const int* next, int steps, unsigned warps, int* last) {
+  if (blockIdx.x != 0 || threadIdx.x % 32 != 0 || threadIdx.x / 32 >= warps) return;
   int at = 0;
-  for (int i = 0; i < length; ++i) at = next[at];
-  *last = at;
+  for (int i = 0; i < steps; ++i) at = next[at];
+  last[threadIdx.x] = at;
 }
-PROGRAM(lists) {
-  std::vector<int> next(3000 * 8);
-  for (size_t i = 0; i < next.size(); i += 8) next[i] = static_cast<int>(i) + 8;
-  Device<int> list(next), last(1);
-  for (const int length : {1000, 2000}) launch(list_kernel, kBlocks, kThreads, list, length, last);
+
+void walk(int members, int steps, unsigned warps) {
+  std::vector<int> next(members * 8);
+  for (int i = 0; i < members; ++i) next[i * 8] = (i + 1) % members * 8;
+  Device<int> ring(next), last(kThreads);
+  launch(ring_kernel, kBlocks, kThreads, ring, steps, warps, last);
+}
+
+PROGRAM(rings) {
+  walk(2000, 1000, 1);
+  walk(2000, 2000, 1);
+  walk(2000, 2000, 8);
+  walk(100, 1100, 1);
   return 0;
 }
 
