@@ -55,7 +55,10 @@ def test_sectors(counted, program, loaded, ideal, stored, bytes_read):
 
 @pytest.mark.parametrize(
     ("program", "wavefronts"),
-    [("bank_conflicts", 32), ("two_to_a_bank", 2), ("no_conflicts", 1), ("shared_doubles", 2)],
+    [
+        *(("bank_conflicts", 32), ("two_to_a_bank", 2), ("no_conflicts", 1)),
+        *(("doubles", 2), ("vectors", 4), ("one_double", 1), ("one_vector", 2)),
+    ],
 )
 def test_bank_conflicts(counted, program, wavefronts):
     (launch,) = counted(program)
@@ -93,7 +96,7 @@ def test_lanes_that_go_round_less_often(counted):
 
 
 def test_the_longest_chain(counted):
-    """A load that waits for the one before takes 280 cycles, or 38 where the block has had the sector; and instructions."""
+    """A load that waits for the one before takes 280 cycles, 38 where the block has had the sector, and a few."""
     short, long, of_8_warps, cached = counted("rings")
     assert 1000 * 280 < long["chain"] - short["chain"] < 1000 * 310
     assert long["chains"] < 1.01 * long["chain"], "the other blocks do nothing"

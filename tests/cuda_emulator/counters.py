@@ -5,7 +5,6 @@ How to read it: docs/cuda-counters.md. `--update` writes tests/cuda_counters.jso
 
 import argparse
 import collections
-import functools
 import json
 import os
 import pathlib
@@ -16,16 +15,15 @@ import cuda_emulator
 
 VARIABLE = "BOXOPS_EMULATOR_COUNTERS"  # names the file that engine/counters.cpp writes
 KEPT = pathlib.Path(cuda_emulator.__file__).parent.parent / "cuda_counters.json"
-MULTIPROCESSORS = 132  # of an H100
 
 
 def places(binary, offsets):
     """For each offset in a binary (function, file:line) of the source, inlined calls not followed."""
-    command = ["addr2line", "-Cf", "-e", binary, *map(hex, offsets)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    return dict(
-        zip(offsets, ((f, pathlib.Path(at).name) for f, at in zip(lines[::2], lines[1::2], strict=True)), strict=True)
-    )
+    command, addresses = ["addr2line", "-Cf", "-e", binary], "\n".join(map(hex, offsets))
+    done = subprocess.run(command, input=addresses, capture_output=True, text=True, check=True)
+    found = done.stdout.splitlines()
+    lines = [pathlib.Path(place).name.split(" ")[0] for place in found[1::2]]
+    return dict(zip(offsets, zip(found[::2], lines, strict=True), strict=True))
 
 
 def read(file, binary):
@@ -36,7 +34,7 @@ def read(file, binary):
     # The line of a call, not the one that it returns to.
     found = places(binary, sorted({o["kernel"] for o in launches} | {s["caller"] - 1 for s in sites}))
     for site in sites:
-        site["line"] = found[site.pop("caller") - 1][1].split(" ")[0]
+        site["line"] = found[site.pop("caller") - 1][1]
     for launch in launches:
         launch["name"] = short(found[launch.pop("kernel")][0])
         for kind in ("global load", "global store", "global atomic", "shared load", "shared store", "shared atomic"):
@@ -68,7 +66,6 @@ def total(operations):
     }
 
 
-@functools.cache
 def compiler():
     """Whose code is counted; other compilers' differs."""
     version = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=True).stdout
@@ -97,9 +94,9 @@ def table(name, operations):
     title = f"{name}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     result.add_column("kernel", no_wrap=True)
-    columns = ("blocks", "threads", "loads x sectors (ideal)", "stores x sectors (ideal)", "shared x wavefronts")
-    for column in (*columns, "atomics x lanes", "barriers", "lanes", "kB read", "written", "chain"):
-        result.add_column(column, justify="right")
+    columns = ("blocks", "threads", "loads x\nsectors (ideal)", "stores x\nsectors (ideal)", "shared x\nwavefronts")
+    for column in (*columns, "atomics x\nlanes", "barriers", "lanes", "kB\nread", "kB\nwritten", "chain"):
+        result.add_column(column, justify="right", no_wrap=True)
     for launch in operations:
         if "sites" in launch:
             result.add_row(*row(launch))
@@ -135,13 +132,11 @@ def lines(operations, most):
             sums[key].update({k: v for k, v in site.items() if isinstance(v, int)})
     costly = sorted(sums.items(), key=lambda item: -item[1]["sectors"] - item[1]["wavefronts"])[:most]
     for (kernel, line, kind), s in costly:
-        each = (
-            f"{ratio(s['sectors'], s['requests']):.1f} sectors (ideal {ratio(s['ideal_sectors'], s['requests']):.1f})"
-        )
+        each = {key: f"{ratio(s[key], s['requests']):.1f}" for key in s}
+        cost = f"{each['sectors']} sectors (ideal {each['ideal_sectors']})"
         if kind.startswith("shared"):
-            each = f"{ratio(s['wavefronts'], s['requests']):.1f} wavefronts"
-        lanes = f"{ratio(s['lanes'], s['requests']):.1f} lanes"
-        yield f"  {line}, {kernel}: {s['requests']:,} {kind} requests of {each}, {lanes}"
+            cost = f"{each['wavefronts']} wavefronts"
+        yield f"  {line}, {kernel}: {s['requests']:,} {kind} requests of {cost}, {each['lanes']} lanes"
 
 
 def main(arguments):
@@ -151,9 +146,7 @@ def main(arguments):
 
     parser = argparse.ArgumentParser(prog="python tests/cuda_emulator counters", description=__doc__.split("\n")[0])
     parser.add_argument("-k", default="", metavar="TEXT", help="only calls whose names contain TEXT")
-    parser.add_argument(
-        "--lines", type=int, default=0, metavar="N", help="show the N costliest lines of source of each call"
-    )
+    parser.add_argument("--lines", type=int, default=0, metavar="N", help="also the N costliest lines of source")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")
     parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}")
     options = parser.parse_args(arguments)

@@ -8,6 +8,7 @@
 // A line of JSON is written for each operation of the stream; counters.py reads it.
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -21,9 +22,9 @@
 namespace cuda_emulator {
 namespace {
 
-// Cycles that a warp waits if nothing else hides it. L2, L1 and shared memory: H100, table 4 of arXiv:2402.13499,
-// rounded. Barrier, intrinsic and an instruction (between a full dependency, 4, and none, 1): guesses, with which the
-// sums agree with GPGPU-Sim's (docs/cuda-counters.md).
+// Cycles that a warp waits if nothing else hides it. L2, L1 and shared memory are near what microbenchmarks of the H100
+// find (arXiv:2402.13499). Barrier, intrinsic and instruction, which is between 1 and the 4 of a full dependency, are
+// guesses, with which the sums agree with GPGPU-Sim's (docs/cuda-counters.md).
 constexpr double kFromL2 = 280, kFromL1 = 38, kFromShared = 30, kBarrier = 30, kIntrinsic = 24, kInstruction = 2.5;
 
 struct Entry {
@@ -41,14 +42,18 @@ struct Site {
   uint64_t requests, lanes, sectors, ideal, wavefronts, same_address;
 };
 
-struct Progress {            // of a warp
-  double chain = 0;          // since the last barrier of the block
-  double wait_of_block = 0;  // for the loads of the basic block it is in: these go together
+struct Progress {      // of a warp
+  double chain = 0;    // since the last barrier of the block
+  double waiting = 0;  // for the loads of the basic block it is in: these go together
 };
 
 class Counters final : public Watcher {
  public:
-  explicit Counters(const char* file) : file_(fopen(file, "a")) {}
+  explicit Counters(const char* file) : file_(fopen(file, "a")) {
+    if (file_ != nullptr) return;
+    perror(file);
+    abort();
+  }
   ~Counters() override { fclose(file_); }
 
   void operations(const char* name, int count) override {
@@ -161,12 +166,12 @@ void Counters::merge(unsigned number, unsigned lanes) {
     if (entry.size == 0) {
       const int instructions = instructions_of_block(entry.caller);
       add_instructions(instructions, request.lanes);
-      warp.chain += std::exchange(warp.wait_of_block, 0) + instructions * kInstruction;
+      warp.chain += std::exchange(warp.waiting, 0) + instructions * kInstruction;
     } else {
       count(entry, request, warp);
     }
   }
-  warp.chain += std::exchange(warp.wait_of_block, 0);
+  warp.chain += std::exchange(warp.waiting, 0);
   members(lanes, [&](unsigned l) { traces_[number * 32 + l].clear(); });
 }
 
@@ -190,7 +195,7 @@ void Counters::count(const Entry& entry, const Request& request, Progress& warp)
     const int waves = entry.kind == Kind::kAtomic ? request.most_on_one_address() : request.wavefronts();
     site.wavefronts += waves;
     if (entry.kind == Kind::kAtomic) warp.chain += waves * kFromShared;
-    if (entry.kind == Kind::kRead) warp.wait_of_block = std::max(warp.wait_of_block, kFromShared);
+    if (entry.kind == Kind::kRead) warp.waiting = std::max(warp.waiting, kFromShared);
     return;
   }
   const Distinct sectors = request.pieces(32);
@@ -200,7 +205,7 @@ void Counters::count(const Entry& entry, const Request& request, Progress& warp)
     if (entry.kind == Kind::kRead) missed |= cached_.insert(sectors.member[i]).second;
   }
   site.sectors += sectors.count, site.ideal += request.ideal_sectors(), site.wavefronts += request.pieces(128).count;
-  if (entry.kind == Kind::kRead) warp.wait_of_block = std::max(warp.wait_of_block, missed ? kFromL2 : kFromL1);
+  if (entry.kind == Kind::kRead) warp.waiting = std::max(warp.waiting, missed ? kFromL2 : kFromL1);
 }
 
 void Counters::end_launch() {

@@ -41,23 +41,32 @@ struct Request {
     return static_cast<int>((static_cast<size_t>(addresses.count) * size + 31) / 32);
   }
 
-  // Shared memory has 32 banks of 4-byte words; a wavefront takes from each bank one word, for any number of lanes.
-  // Of lanes with 8 or 16 bytes half or a quarter of the warp goes at a time.
+  // Shared memory has 32 banks of 4-byte words; a wavefront takes a word from each bank, for any number of lanes. Of
+  // lanes with 8 or 16 bytes half or a quarter of the warp goes at a time, or twice as many where every pair of lanes
+  // has one address (forums.developer.nvidia.com/t/unexpected-shared-memory-bank-conflict/77228).
   int wavefronts() const {
-    const int together = size <= 4 ? 32 : static_cast<int>(128 / size);
+    const int together = size <= 4 ? 32 : static_cast<int>(128 / size) * (in_pairs(1) || in_pairs(2) ? 2 : 1);
     int sum = 0;
     for (int first = 0; first < 32; first += together) {
       Distinct bank[32];
       int most = 0;
-      for (int lane = first; lane < first + together; ++lane)
-        if (lanes >> lane & 1)
-          for (uintptr_t word = address[lane] / 4; word <= (address[lane] + size - 1) / 4; ++word) {
-            bank[word % 32].insert(word);
-            most = std::max(most, bank[word % 32].count);
-          }
+      for (int lane = first; lane < first + together; ++lane) {
+        if (!(lanes >> lane & 1)) continue;
+        for (uintptr_t word = address[lane] / 4; word <= (address[lane] + size - 1) / 4; ++word) {
+          bank[word % 32].insert(word);
+          most = std::max(most, bank[word % 32].count);
+        }
+      }
       sum += most;
     }
     return sum;
+  }
+
+  // Whether lanes whose numbers differ by that bit have one address, where both take part.
+  bool in_pairs(int bit) const {
+    for (int lane = 0; lane < 32; ++lane)
+      if ((lanes >> lane & 1) && (lanes >> (lane ^ bit) & 1) && address[lane] != address[lane ^ bit]) return false;
+    return true;
   }
 
   // The most lanes that have one address: atomics take them one after another.

@@ -24,26 +24,29 @@ PROGRAM(coalesced_vectors) { return copy<float4>(1); }
 PROGRAM(strided) { return copy<float>(32); }
 PROGRAM(broadcast) { return copy<float>(0); }
 
-// One warp reads a column of a shared table.
-template <class T, int pitch>
-__global__ void column_kernel(T* out) {
-  __shared__ T table[32 * pitch];
+// One warp writes and reads a column of a shared table.
+template <class T>
+__global__ void column_kernel(int pitch, T* out) {
+  __shared__ T table[32 * 33];
   const int lane = static_cast<int>(threadIdx.x);
   table[lane * pitch] = T();
   __syncwarp();
   out[lane] = table[lane * pitch];
 }
 
-template <class T, int pitch>
-double column() {
+template <class T>
+double column(int pitch) {
   Device<T> out(32);
-  launch(column_kernel<T, pitch>, 1, 32, out);
+  launch(column_kernel<T>, 1, 32, pitch, out);
   return 0;
 }
-PROGRAM(bank_conflicts) { return column<float, 32>(); }
-PROGRAM(two_to_a_bank) { return column<float, 2>(); }
-PROGRAM(no_conflicts) { return column<float, 33>(); }
-PROGRAM(shared_doubles) { return column<double, 1>(); }
+PROGRAM(bank_conflicts) { return column<float>(32); }
+PROGRAM(two_to_a_bank) { return column<float>(2); }
+PROGRAM(no_conflicts) { return column<float>(33); }
+PROGRAM(doubles) { return column<double>(1); }
+PROGRAM(vectors) { return column<float4>(1); }
+PROGRAM(one_double) { return column<double>(0); }
+PROGRAM(one_vector) { return column<float4>(0); }
 
 __global__ void add_kernel(unsigned* sums, int lanes_to_a_sum) { atomicAdd(&sums[here() / lanes_to_a_sum], 1u); }
 
