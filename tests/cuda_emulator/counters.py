@@ -72,16 +72,11 @@ def compiler():
     return f"g++ {version.split('.')[0].strip()}"
 
 
-def count(names, file):
-    """The operations of each of these calls."""
-    from cuda_emulator import calls
-
-    counted = {}
-    for name in names:
-        open(file, "w").close()
-        calls.CALLS[name]()
-        counted[name] = read(file, cuda_emulator.module().__file__)
-    return counted
+def count(call, file):
+    """The operations of a call."""
+    open(file, "w").close()
+    call()
+    return read(file, cuda_emulator.module().__file__)
 
 
 def table(name, operations):
@@ -146,16 +141,22 @@ def main(arguments):
 
     parser = argparse.ArgumentParser(prog="python tests/cuda_emulator counters", description=__doc__.split("\n")[0])
     parser.add_argument("-k", default="", metavar="TEXT", help="only calls whose names contain TEXT")
+    parser.add_argument("--large", action="store_true", help="the sizes that goals are set for; minutes")
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="also the N costliest lines of source")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")
     parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}")
     options = parser.parse_args(arguments)
-    names = [name for name in calls.CALLS if options.k in name]
-    if not names:
-        parser.error(f"-k: no call contains {options.k!r}; there are: {'; '.join(calls.CALLS)}")
-    counted = count(names, os.environ[VARIABLE])
+    chosen = calls.LARGE if options.large else calls.CALLS
+    if not any(options.k in name for name in chosen):
+        parser.error(f"-k: no call contains {options.k!r}; there are: {'; '.join(chosen)}")
+    if options.large and options.update:
+        parser.error("--update keeps the calls of --large out")
     console = Console(width=None if os.isatty(1) else 180)
-    for name, operations in counted.items():
+    counted = {}
+    for name, call in chosen.items():
+        if options.k not in name:
+            continue
+        counted[name] = operations = count(call, os.environ[VARIABLE])
         console.print(table(name, operations))
         for line in lines(operations, options.lines):
             console.print(line, highlight=False)
