@@ -96,13 +96,13 @@ class Counters final : public Watcher {
   }
 
   void basic_block(const void* caller) override {
-    traces_[current->number].push_back({0, offset(caller), 0, {}, false});
+    traces_[current->number].push_back({0, offset_in_module(caller), 0, {}, false});
   }
 
   void access(const void* address, size_t size, Kind kind, const void* caller) override {
     const uintptr_t begin = reinterpret_cast<uintptr_t>(address);
     for (size_t done = 0; done < size; done += 16)  // more is several instructions
-      traces_[current->number].push_back({begin + done, offset(caller),
+      traces_[current->number].push_back({begin + done, offset_in_module(caller),
                                           static_cast<uint8_t>(std::min<size_t>(16, size - done)), kind,
                                           is_shared(address)});
   }
@@ -110,10 +110,6 @@ class Counters final : public Watcher {
   void end_launch() override;
 
  private:
-  static uint32_t offset(const void* caller) {
-    return static_cast<uint32_t>(static_cast<const char*>(caller) - module_start);
-  }
-
   void add_instructions(int count, unsigned lanes) {
     instructions_ += count;
     lane_instructions_ += count * __builtin_popcount(lanes);
@@ -216,7 +212,7 @@ void Counters::end_launch() {
           "{\"kernel\": %u, \"operations\": 1, \"blocks\": %llu, \"threads\": %zu, \"dynamic_shared_bytes\": %zu, "
           "\"barriers\": %u, \"chain\": %.1f, \"chains\": %.1f, \"instructions\": %llu, \"lane_instructions\": %llu, "
           "\"bytes_read\": %zu, \"bytes_written\": %zu, \"sites\": [",
-          offset(launch.kernel), number(uint64_t(grid.x) * grid.y * grid.z), block->threads.size(),
+          offset_in_module(launch.kernel), number(uint64_t(grid.x) * grid.y * grid.z), block->threads.size(),
           launch.config.dynamicSmemBytes, most_barriers_, longest_chain_, sum_of_chains_, number(instructions_),
           number(lane_instructions_), read_.size() * 32, written_.size() * 32);
   const char* separator = "";

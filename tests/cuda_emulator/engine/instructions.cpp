@@ -10,14 +10,15 @@
 #include <unordered_map>
 
 #include "engine/report.h"
+#include "engine/watch.h"
 
 namespace cuda_emulator {
 namespace {
 
-std::unordered_map<uintptr_t, int> count() {
-  std::unordered_map<uintptr_t, int> instructions;
+std::unordered_map<uint32_t, int> count() {
+  std::unordered_map<uint32_t, int> instructions;
   Dl_info module;
-  if (dladdr(module_start, &module) == 0) return instructions;
+  if (dladdr(__ehdr_start, &module) == 0) return instructions;
   FILE* pipe = popen(format("objdump -d --no-show-raw-insn '%s'", module.dli_fname).c_str(), "r");
   if (pipe == nullptr) return instructions;
   char line[4096];
@@ -29,7 +30,7 @@ std::unordered_map<uintptr_t, int> count() {
       block = nullptr;
       continue;
     }
-    if (begins) block = &instructions[address];
+    if (begins) block = &instructions[static_cast<uint32_t>(address)];
     begins = strstr(line, "<__sanitizer_cov_trace_pc") != nullptr;
     if (begins || block == nullptr) continue;
     const bool hook = strstr(line, "<__tsan_") != nullptr;
@@ -41,8 +42,8 @@ std::unordered_map<uintptr_t, int> count() {
 
 }  // namespace
 
-int instructions_of_block(uintptr_t offset) {
-  static const std::unordered_map<uintptr_t, int> counts = count();
+int instructions_of_block(uint32_t offset) {
+  static const std::unordered_map<uint32_t, int> counts = count();
   const auto found = counts.find(offset);
   return found == counts.end() ? 1 : std::max(1, found->second);
 }

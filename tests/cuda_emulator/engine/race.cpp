@@ -16,8 +16,6 @@
 #include "engine/report.h"
 #include "engine/watch.h"
 
-extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // where this module is loaded
-
 namespace cuda_emulator {
 namespace {
 
@@ -254,7 +252,7 @@ void Races::access(const void* address, size_t size, Kind kind, const void* call
   const bool shared = is_shared(address);
   const uint32_t oldest = shared ? block_begin : launch_begin;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(address), end = begin + size;
-  const Access now = {interval_of(me), static_cast<uint32_t>(static_cast<const char*>(caller) - __ehdr_start)};
+  const Access now = {interval_of(me), offset_in_module(caller)};
   for (uintptr_t at = begin; at < end;) {
     Page& page = page_of(at);
     if (page.shift != 0 && ((begin | end) & 3) != 0) split_to_bytes(page);

@@ -3,10 +3,18 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "engine/engine.h"
 
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // where this module is loaded
+
 namespace cuda_emulator {
+
+// What is kept of a return address.
+inline uint32_t offset_in_module(const void* address) {
+  return static_cast<uint32_t>(static_cast<const char*>(address) - __ehdr_start);
+}
 
 enum class Kind { kRead, kWrite, kAtomic };
 
