@@ -131,7 +131,7 @@ def _(rng, ops):
 @call("roi_align backward, 64 RoIs, 16 channels")
 def _(rng, ops):
     grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((64, 16, 7, 7))), rois(rng, 64)))
-    cuda_emulator.module().roi_align_backward(grad, regions, None, 2, 32, 32, 0.125, 2, False)
+    cuda_emulator.module().roi_align_backward(grad, regions, 2, 32, 32, 0.125, 2, False)
 
 
 @call("paste_masks, 8 masks on 160 x 160")
@@ -197,4 +197,4 @@ def _(rng, ops):
 @call("roi_align backward, 512 RoIs, 64 channels", LARGE)
 def _(rng, ops):
     grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((512, 64, 7, 7))), rois(rng, 512, extent=800)))
-    cuda_emulator.module().roi_align_backward(grad, regions, None, 2, 100, 168, 0.125, 2, False)
+    cuda_emulator.module().roi_align_backward(grad, regions, 2, 100, 168, 0.125, 2, False)
