@@ -11,17 +11,10 @@ constexpr int kThreads = 128;
 template <class T>
 struct Softmax {
   T *max, *sum;  // [batch, queries]
-};
 
-template <class T>
-Softmax<T> carve(void* base, const DetrCostInput& in, size_t* bytes) {
-  Workspace w(base);
-  const int64_t n = in.focal ? 0 : in.batch * in.queries;
-  Softmax<T> s;
-  s.max = w.take<T>(n), s.sum = w.take<T>(n);
-  *bytes = w.used();
-  return s;
-}
+  Softmax(Workspace& w, const DetrCostInput& in)
+      : max(w.take<T>(in.focal ? 0 : in.batch * in.queries)), sum(w.take<T>(in.focal ? 0 : in.batch * in.queries)) {}
+};
 
 // A warp takes one query after another.
 template <class T>
@@ -69,16 +62,16 @@ __global__ void __launch_bounds__(kThreads) cost_kernel(DetrCostInput in, Softma
 }  // namespace
 
 size_t detr_cost_workspace(const DetrCostInput& in) {
-  size_t bytes;
-  with_compute_type(compute_type_of(in), [&](auto t) { carve<decltype(t)>(nullptr, in, &bytes); });
-  return bytes;
+  Workspace w(nullptr);
+  with_compute_type(compute_type_of(in), [&](auto t) { Softmax<decltype(t)>(w, in); });
+  return w.used();
 }
 
 int detr_cost(const DetrCostInput& in, void* out, void* workspace, void* stream) {
   return with_compute_type(compute_type_of(in), [&](auto t) -> int {
     using T = decltype(t);
-    size_t bytes;
-    const Softmax<T> s = carve<T>(workspace, in, &bytes);
+    Workspace w(workspace);
+    const Softmax<T> s(w, in);
     if (in.ragged.total == 0 || in.queries == 0) return cudaSuccess;
     if (!in.focal)
       BOXOPS_TRY(

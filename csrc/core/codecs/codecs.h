@@ -9,6 +9,8 @@
 
 namespace boxops {
 
+namespace detail {  // one axis
+
 constexpr double kCellMargin = 1e-6;  // from the cell's border, in cells: <boxops/codecs.h>
 
 // An axis of a box as its centre and its size.
@@ -42,25 +44,6 @@ BOXOPS_HD Step<T> step_of(T position, T extent, T position_weight, T extent_weig
   return {T(1) / (T(1) + exp_of(-position)) - T(0.5), exp_of(at_most(extent, clip))};
 }
 
-// The arithmetic below is torchvision's BoxCoder, step by step.
-template <class T>
-BOXOPS_HD Box<T> decode_box(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o) {
-  const Span<T> ax = span_of(anchor.x1, anchor.x2), ay = span_of(anchor.y1, anchor.y2);
-  const Step<T> sx = step_of(delta.x1, delta.x2, static_cast<T>(o.weights[0]), static_cast<T>(o.weights[2]), o);
-  const Step<T> sy = step_of(delta.y1, delta.y2, static_cast<T>(o.weights[1]), static_cast<T>(o.weights[3]), o);
-  const bool rcnn = o.coding == Coding::kRCNN;
-  const T x = sx.shift * (rcnn ? ax.size : static_cast<T>(o.stride_x)) + ax.centre;
-  const T y = sy.shift * (rcnn ? ay.size : static_cast<T>(o.stride_y)) + ay.centre;
-  const T half_w = T(0.5) * (sx.ratio * ax.size), half_h = T(0.5) * (sy.ratio * ay.size);
-  return {x - half_w, y - half_h, x + half_w, y + half_h};
-}
-
-// A gradient with respect to a delta or box, and one with respect to its anchor.
-template <class T>
-struct CodecGradient {
-  Box<T> self, anchor;
-};
-
 // One axis of decoding, backwards: from the gradients of both ends to those of position, extent and the anchor's ends.
 template <class T>
 struct AxisGradient {
@@ -83,33 +66,6 @@ BOXOPS_HD AxisGradient<T> decode_axis_gradient(T position, T extent, T anchor_si
           T(0.5) * grad_centre + grad_anchor_size};
 }
 
-// The image of a box, which it is clipped to, if `clips`.
-struct ImageSize {
-  bool clips;
-  double height, width;
-};
-
-// The gradient of grad * decode_box. A clip passes it strictly inside its limits only, as torch's clamp since 2.14.
-template <class T>
-BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o,
-                                           const ImageSize& size, Box<T> grad) {
-  if (size.clips) {
-    const Box<T> b = decode_box(delta, anchor, o);
-    const T width = static_cast<T>(size.width), height = static_cast<T>(size.height);
-    grad.x1 = b.x1 > T(0) && b.x1 < width ? grad.x1 : T(0);
-    grad.y1 = b.y1 > T(0) && b.y1 < height ? grad.y1 : T(0);
-    grad.x2 = b.x2 > T(0) && b.x2 < width ? grad.x2 : T(0);
-    grad.y2 = b.y2 > T(0) && b.y2 < height ? grad.y2 : T(0);
-  }
-  const AxisGradient<T> x =
-      decode_axis_gradient(delta.x1, delta.x2, anchor.x2 - anchor.x1, static_cast<T>(o.weights[0]),
-                           static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
-  const AxisGradient<T> y =
-      decode_axis_gradient(delta.y1, delta.y2, anchor.y2 - anchor.y1, static_cast<T>(o.weights[1]),
-                           static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
-  return {{x.position, y.position, x.extent, y.extent}, {x.lo, y.lo, x.hi, y.hi}};
-}
-
 // A centre's place in its cell, in (0, 1); NaN stays NaN.
 template <class T>
 BOXOPS_HD T inside_cell(T place) {
@@ -127,15 +83,6 @@ BOXOPS_HD Span<T> encode_axis(const Span<T>& box, const Span<T>& anchor, T posit
   if (o.coding == Coding::kYOLOv1) return {place, std::sqrt(ratio)};
   const T inside = inside_cell(place);
   return {log_of(inside / (T(1) - inside)), log_of(ratio)};
-}
-
-template <class T>
-BOXOPS_HD Box<T> encode_box(const Box<T>& box, const Box<T>& anchor, const CodecOptions& o) {
-  const Span<T> x = encode_axis(span_of(box.x1, box.x2), span_of(anchor.x1, anchor.x2), static_cast<T>(o.weights[0]),
-                                static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o);
-  const Span<T> y = encode_axis(span_of(box.y1, box.y2), span_of(anchor.y1, anchor.y2), static_cast<T>(o.weights[1]),
-                                static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o);
-  return {x.centre, y.centre, x.size, y.size};
 }
 
 // One axis of encoding, backwards; lo and hi are those of the box, then those of the anchor.
@@ -170,16 +117,77 @@ BOXOPS_HD EncodeAxisGradient<T> encode_axis_gradient(const Span<T>& box, const S
           T(-0.5) * centre + anchor_size};
 }
 
+}  // namespace detail
+
+// The arithmetic below is torchvision's BoxCoder, step by step.
+template <class T>
+BOXOPS_HD Box<T> decode_box(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o) {
+  const detail::Span<T> ax = detail::span_of(anchor.x1, anchor.x2), ay = detail::span_of(anchor.y1, anchor.y2);
+  const detail::Step<T> sx =
+      detail::step_of(delta.x1, delta.x2, static_cast<T>(o.weights[0]), static_cast<T>(o.weights[2]), o);
+  const detail::Step<T> sy =
+      detail::step_of(delta.y1, delta.y2, static_cast<T>(o.weights[1]), static_cast<T>(o.weights[3]), o);
+  const bool rcnn = o.coding == Coding::kRCNN;
+  const T x = sx.shift * (rcnn ? ax.size : static_cast<T>(o.stride_x)) + ax.centre;
+  const T y = sy.shift * (rcnn ? ay.size : static_cast<T>(o.stride_y)) + ay.centre;
+  const T half_w = T(0.5) * (sx.ratio * ax.size), half_h = T(0.5) * (sy.ratio * ay.size);
+  return {x - half_w, y - half_h, x + half_w, y + half_h};
+}
+
+// A gradient with respect to a delta or box, and one with respect to its anchor.
+template <class T>
+struct CodecGradient {
+  Box<T> self, anchor;
+};
+
+// The image of a box, which it is clipped to, if `clips`.
+struct ImageSize {
+  bool clips;
+  double height, width;
+};
+
+// The gradient of grad * decode_box. A clip passes it strictly inside its limits only, as torch's clamp since 2.14.
+template <class T>
+BOXOPS_HD CodecGradient<T> decode_gradient(const Box<T>& delta, const Box<T>& anchor, const CodecOptions& o,
+                                           const ImageSize& size, Box<T> grad) {
+  if (size.clips) {
+    const Box<T> b = decode_box(delta, anchor, o);
+    const T width = static_cast<T>(size.width), height = static_cast<T>(size.height);
+    grad.x1 = b.x1 > T(0) && b.x1 < width ? grad.x1 : T(0);
+    grad.y1 = b.y1 > T(0) && b.y1 < height ? grad.y1 : T(0);
+    grad.x2 = b.x2 > T(0) && b.x2 < width ? grad.x2 : T(0);
+    grad.y2 = b.y2 > T(0) && b.y2 < height ? grad.y2 : T(0);
+  }
+  const detail::AxisGradient<T> x =
+      detail::decode_axis_gradient(delta.x1, delta.x2, anchor.x2 - anchor.x1, static_cast<T>(o.weights[0]),
+                                   static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
+  const detail::AxisGradient<T> y =
+      detail::decode_axis_gradient(delta.y1, delta.y2, anchor.y2 - anchor.y1, static_cast<T>(o.weights[1]),
+                                   static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
+  return {{x.position, y.position, x.extent, y.extent}, {x.lo, y.lo, x.hi, y.hi}};
+}
+
+template <class T>
+BOXOPS_HD Box<T> encode_box(const Box<T>& box, const Box<T>& anchor, const CodecOptions& o) {
+  const detail::Span<T> x =
+      detail::encode_axis(detail::span_of(box.x1, box.x2), detail::span_of(anchor.x1, anchor.x2),
+                          static_cast<T>(o.weights[0]), static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o);
+  const detail::Span<T> y =
+      detail::encode_axis(detail::span_of(box.y1, box.y2), detail::span_of(anchor.y1, anchor.y2),
+                          static_cast<T>(o.weights[1]), static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o);
+  return {x.centre, y.centre, x.size, y.size};
+}
+
 // The gradient of grad * encode_box; 0 for a centre that was held inside its cell.
 template <class T>
 BOXOPS_HD CodecGradient<T> encode_gradient(const Box<T>& box, const Box<T>& anchor, const CodecOptions& o,
                                            const Box<T>& grad) {
-  const EncodeAxisGradient<T> x =
-      encode_axis_gradient(span_of(box.x1, box.x2), span_of(anchor.x1, anchor.x2), static_cast<T>(o.weights[0]),
-                           static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
-  const EncodeAxisGradient<T> y =
-      encode_axis_gradient(span_of(box.y1, box.y2), span_of(anchor.y1, anchor.y2), static_cast<T>(o.weights[1]),
-                           static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
+  const detail::EncodeAxisGradient<T> x = detail::encode_axis_gradient(
+      detail::span_of(box.x1, box.x2), detail::span_of(anchor.x1, anchor.x2), static_cast<T>(o.weights[0]),
+      static_cast<T>(o.weights[2]), static_cast<T>(o.stride_x), o, grad.x1, grad.x2);
+  const detail::EncodeAxisGradient<T> y = detail::encode_axis_gradient(
+      detail::span_of(box.y1, box.y2), detail::span_of(anchor.y1, anchor.y2), static_cast<T>(o.weights[1]),
+      static_cast<T>(o.weights[3]), static_cast<T>(o.stride_y), o, grad.y1, grad.y2);
   return {{x.box_lo, y.box_lo, x.box_hi, y.box_hi}, {x.anchor_lo, y.anchor_lo, x.anchor_hi, y.anchor_hi}};
 }
 

@@ -111,11 +111,11 @@ void mine_image(const Scalars& loss, const Matches& matches, int64_t b, double r
 
 }  // namespace
 
-void sample_matches(const Matches& matches, int64_t size, int64_t most_positives, const Seed& seed, int64_t* indices,
+void sample_matches(const Matches& matches, int64_t size, int64_t max_positives, const Seed& seed, int64_t* indices,
                     int64_t* num_positive, int64_t* num_sampled, const Parallel& parallel) {
   parallel.share(matches.batch, kSampleNs * matches.count, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b)
-      sample_image(matches, b, size, most_positives, seed.get(), indices + b * size, num_positive + b, num_sampled + b);
+      sample_image(matches, b, size, max_positives, seed.get(), indices + b * size, num_positive + b, num_sampled + b);
   });
 }
 

@@ -16,16 +16,12 @@ struct State {
   SortSpace all;    // [batch, count]
   int64_t* order;   // likewise
   SortSpace taken;  // [batch, size]
-};
 
-State carve(void* base, const Matches& matches, int64_t size, size_t* bytes) {
-  Workspace w(base);
-  const int64_t n = matches.batch * matches.count, taken = matches.batch * size;
-  State s;
-  s.all = SortSpace(w, n), s.order = w.take<int64_t>(n), s.taken = SortSpace(w, taken);
-  *bytes = w.used();
-  return s;
-}
+  State(Workspace& w, const Matches& matches, int64_t size)
+      : all(w, matches.batch * matches.count),
+        order(w.take<int64_t>(matches.batch * matches.count)),
+        taken(w, matches.batch * size) {}
+};
 
 __device__ uint64_t kind_of(const Matches& matches, int64_t b, int64_t i) {
   const int64_t match = matches.at(b, i);
@@ -104,31 +100,31 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 size_t sampling_workspace(const Matches& matches, int64_t size) {
-  size_t bytes;
-  carve(nullptr, matches, size, &bytes);
-  return bytes;
+  Workspace w(nullptr);
+  State(w, matches, size);
+  return w.used();
 }
 
-int sample_matches(const Matches& matches, int64_t size, int64_t most_positives, const Seed& seed, int64_t* indices,
+int sample_matches(const Matches& matches, int64_t size, int64_t max_positives, const Seed& seed, int64_t* indices,
                    int64_t* num_positive, int64_t* num_sampled, void* workspace, void* stream) {
-  size_t bytes;
-  const State s = carve(workspace, matches, size, &bytes);
+  Workspace w(workspace);
+  const State s(w, matches, size);
   const int64_t n = matches.batch * matches.count, taken = matches.batch * size, kinds = matches.batch * kKinds;
   if (n > 0) {
     const int64_t groups = matches.batch * blocks_of(matches.count, 4);
     BOXOPS_TRY(launch(random_kernel, grid_x(blocks_of(groups, kThreads)), kThreads, stream, matches, seed, s));
     BOXOPS_TRY(s.all.sort(s.order, 32 + bits_of(kinds), stream));
   }
-  BOXOPS_TRY(launch(take_kernel, grid_x(matches.batch), kThreads, stream, matches, size, most_positives, s,
-                    num_positive, num_sampled));
+  BOXOPS_TRY(launch(take_kernel, grid_x(matches.batch), kThreads, stream, matches, size, max_positives, s, num_positive,
+                    num_sampled));
   if (taken == 0) return cudaSuccess;
   return s.taken.sort(indices, bits_of(kinds * max_of<int64_t>(1, matches.count)), stream);
 }
 
 int mine_hard_negatives(const Scalars& loss, const Matches& matches, double ratio, int64_t min_negatives, uint8_t* mask,
                         void* workspace, void* stream) {
-  size_t bytes;
-  const State s = carve(workspace, matches, 0, &bytes);
+  Workspace w(workspace);
+  const State s(w, matches, 0);
   const int64_t n = matches.batch * matches.count, kinds = matches.batch * kKinds;
   if (n == 0) return cudaSuccess;
   const unsigned grid = grid_x(blocks_of(n, kThreads));

@@ -15,8 +15,8 @@
 namespace boxops::cuda {
 namespace {
 
-constexpr int kMostThreads = 512;
-constexpr int kMostWarps = kMostThreads / 32;
+constexpr int kMaxThreads = 512;
+constexpr int kMaxWarps = kMaxThreads / 32;
 
 // A score and whose it is; the order of taking.
 template <class T>
@@ -88,9 +88,9 @@ constexpr T kGone = -std::numeric_limits<T>::infinity();
 
 template <class T>
 struct TakeShared {
-  Bid<T> named[kMostWarps], second[kMostWarps];  // each warp's best, and second best
-  int64_t named_place[kMostWarps];
-  Shape<T> taken[kMostWarps];  // in the last round
+  Bid<T> named[kMaxWarps], second[kMaxWarps];  // each warp's best, and second best
+  int64_t named_place[kMaxWarps];
+  Shape<T> taken[kMaxWarps];  // in the last round
   int taken_count;
 };
 
@@ -187,7 +187,7 @@ __device__ int take_named(const Segment<T>& segment, const Decay<T>& decay, cons
 
 // A block takes the boxes of one segment after another.
 template <bool gaussian, class T>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kMaxThreads)
     take_kernel(NmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
   __shared__ TakeShared<T> shared;
   for (int64_t index = blockIdx.x; index < *s.segments.count; index += gridDim.x) {
@@ -236,7 +236,7 @@ int take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kep
   }
   BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments, !input.has_groups));
   const unsigned blocks = input.has_groups ? static_cast<unsigned>(min_of<int64_t>(n, 1024)) : 1;
-  const unsigned threads = static_cast<unsigned>(min_of<int64_t>(kMostThreads, blocks_of(n, 32) * 32));
+  const unsigned threads = static_cast<unsigned>(min_of<int64_t>(kMaxThreads, blocks_of(n, 32) * 32));
   BOXOPS_TRY(decay.gaussian ? launch(take_kernel<true, T>, blocks, threads, stream, input, decay, s, count)
                             : launch(take_kernel<false, T>, blocks, threads, stream, input, decay, s, count));
   if (input.has_groups) {

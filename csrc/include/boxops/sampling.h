@@ -31,9 +31,9 @@ struct Seed {
 
 namespace cpu {
 
-// Writes indices[batch, size]: at most most_positives positives, rising, then negatives, rising, then -1; and how many
+// Writes indices[batch, size]: at most max_positives positives, rising, then negatives, rising, then -1; and how many
 // of the indices are positives, and how many are real.
-BOXOPS_API void sample_matches(const Matches& matches, int64_t size, int64_t most_positives, const Seed& seed,
+BOXOPS_API void sample_matches(const Matches& matches, int64_t size, int64_t max_positives, const Seed& seed,
                                int64_t* indices, int64_t* num_positive, int64_t* num_sampled, const Parallel& parallel);
 
 // Writes mask[batch, count]: 1 for the hard_negatives() negatives of largest loss, else 0.
@@ -48,7 +48,7 @@ namespace cuda {
 BOXOPS_API size_t sampling_workspace(const Matches& matches, int64_t size);
 
 // Return a cudaError_t.
-BOXOPS_API int sample_matches(const Matches& matches, int64_t size, int64_t most_positives, const Seed& seed,
+BOXOPS_API int sample_matches(const Matches& matches, int64_t size, int64_t max_positives, const Seed& seed,
                               int64_t* indices, int64_t* num_positive, int64_t* num_sampled, void* workspace,
                               void* stream);
 BOXOPS_API int mine_hard_negatives(const Scalars& loss, const Matches& matches, double ratio, int64_t min_negatives,
