@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 
+import cases
 import cuda_emulator
 import numpy as np
 import pytest
@@ -170,7 +171,7 @@ def random_boxes(rng, count, dtype="float32"):
 
 
 @emulated
-@pytest.mark.parametrize("measure", range(5))
+@pytest.mark.parametrize("measure", cases.PAIRWISE)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-12)])
 def test_gradients_are_those_of_the_cpu(kernels, measure, dtype, tolerance):
     rng = np.random.default_rng(0)
@@ -178,7 +179,7 @@ def test_gradients_are_those_of_the_cpu(kernels, measure, dtype, tolerance):
         boxes1, boxes2 = random_boxes(rng, n, dtype), random_boxes(rng, m, dtype)
         boxes2[0] = boxes1[0]
         grad = rng.uniform(-1, 1, n if paired else (n, m)).astype(dtype)
-        options = (measure, paired, 0, 0.0, 1e-7)
+        options = (measure, paired, "xyxy", 1e-7, False)
         want = kernels.iou_backward(grad, boxes1, boxes2, *options)
         got = kernels.iou_backward(*map(cuda_emulator.DeviceArray, (grad, boxes1, boxes2)), *options)
         for g, w in zip(map(cuda_emulator.to_host, got), want, strict=True):
