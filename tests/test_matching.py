@@ -125,6 +125,20 @@ def test_many_tiles_and_chunks(backend, seed):
     check(backend, "match_greedy", anchors, boxes, (None, 0.5)[seed % 2], offsets=offsets)
 
 
+def test_areas_at_the_bounds_of_a_quick_division(backend):
+    """Sides over many powers of 2: areas, intersections and quotients from among the smallest numbers to huge ones."""
+    rng = np.random.default_rng(0)
+    anchors, boxes = (
+        np.concatenate([np.zeros((n, 2)), np.exp2(rng.uniform(-40, 40, (n, 2)))], 1).astype(np.float32)
+        for n in (300, 80)
+    )
+    boxes[40:, 2:] = np.exp2(rng.uniform(-32, -28, (40, 2)))
+    anchors[200:] = np.repeat(boxes, 2, axis=0)[60:160] * np.float32(1.5)
+    for low_quality in (False, True):
+        check(backend, "match_max_iou", anchors, boxes, 0.6, 0.4, low_quality)
+    check(backend, "match_greedy", anchors, boxes, 0.5)
+
+
 @pytest.mark.parametrize(
     "boxes", [np.repeat([[40.0, 40, 80, 80]], 600, axis=0), random_boxes(np.random.default_rng(0), 600) + 3000]
 )

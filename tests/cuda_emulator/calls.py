@@ -189,6 +189,11 @@ def _(rng, ops):
     ops.box_iou(boxes(rng, 2000, extent=1200), boxes(rng, 2000, extent=1200))
 
 
+@call("match_max_iou, 200,000 anchors x 50", LARGE)
+def _(rng, ops):
+    ops.match_max_iou(boxes(rng, 200_000, extent=800), boxes(rng, 50, extent=800), 0.7, 0.3, True)
+
+
 @call("roi_align, 512 RoIs, 64 channels", LARGE)
 def _(rng, ops):
     ops.roi_align(on_device(rng.random((2, 64, 100, 168))), rois(rng, 512, extent=800), 7, 0.125, 2)

@@ -48,6 +48,14 @@ template <class T>
 __device__ T warp_max(T value) {
   return warp_reduce(value, [](T a, T b) { return a > b ? a : b; });
 }
+// Of ints in one instruction, where the architecture has it.
+__device__ inline int warp_max(int value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return warp_max<int>(value);
+#else
+  return __reduce_max_sync(kFullMask, value);
+#endif
+}
 template <class T>
 __device__ T warp_min(T value) {
   return warp_reduce(value, [](T a, T b) { return a < b ? a : b; });

@@ -39,10 +39,11 @@ struct GreedyRule {
       : has_threshold(o.has_threshold), threshold(static_cast<T>(o.threshold)) {}
 };
 
-// How many anchors share one maximum of a column, a multiple of `least`: so many that the maxima are few.
-inline int64_t chunk_of(int64_t anchors, int64_t boxes, int64_t least) {
+// How many anchors share one maximum of a column, a multiple of `least`: so many that the maxima are few, at most
+// `most` of a column.
+inline int64_t chunk_of(int64_t anchors, int64_t boxes, int64_t least, int64_t most = 1024) {
   const int64_t fitting = (int64_t(1) << 20) / (boxes > 0 ? boxes : 1);
-  const int64_t steps = blocks_of(anchors, least * (fitting < 32 ? 32 : fitting > 1024 ? 1024 : fitting));
+  const int64_t steps = blocks_of(anchors, least * (fitting < 32 ? 32 : fitting > most ? most : fitting));
   return least * (steps > 1 ? steps : 1);
 }
 

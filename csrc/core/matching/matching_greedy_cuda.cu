@@ -1,13 +1,15 @@
 // match_greedy and match_greedy_matrix on the device. Neither strikes rows and columns of a matrix: every box (column)
 // knows its head, the largest entry that is left to it, and round by round the heads in front are matched.
-//   1. scan_kernel, or row_kernel and column_kernel for a given matrix: each anchor's best box, each chunk's peak
-//   2. threshold_kernel, or row_kernel: what an anchor gets that stays free
-//   3. assign_kernel: the greedy matches, a block per image
+//   1. scan_kernel, or row_kernel and column_kernel for a given matrix: each anchor's best box and what it gets by that
+//      if it stays free, each chunk's peak
+//   2. assign_kernel: the greedy matches, a block per image
 #include "common/compact.cuh"
 #include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
 namespace {
+
+constexpr int kThreads = 128;  // but for assign_kernel; few, since a chunk is computed again for each box that it leads
 
 // The columns of the greedy rule: of IoUs to be computed, or of a given matrix.
 template <class T>
@@ -19,13 +21,12 @@ struct BoxColumns {
     int64_t image;
     Shape<T> box;
     __device__ T operator()(int64_t a) const {
-      return iou_of(box, shape_of<Measure::kIoU>(load_box<T>(anchors, image, a)));
+      return iou_of(box, shape_of<Measure::kIoU>(load_box_at_once<T>(anchors, image, a)));
     }
   };
-  __device__ int64_t begin(int64_t image) const { return input.images.begin(image); }
-  __device__ int64_t count(int64_t image) const { return input.images.count(image); }
-  __device__ Column column(int64_t image, int64_t g) const {
-    return {input.anchors, image, shape_of<Measure::kIoU>(load_box<T>(input.gt_boxes, 0, begin(image) + g))};
+  __device__ ImageBoxes of_image(int64_t image) const { return boxes_of(input.images, image); }
+  __device__ Column column(int64_t image, int64_t flat) const {
+    return {input.anchors, image, shape_of<Measure::kIoU>(load_box_at_once<T>(input.gt_boxes, 0, flat))};
   }
 };
 
@@ -41,10 +42,9 @@ struct MatrixColumns {
       return v == v ? v : -std::numeric_limits<T>::infinity();
     }
   };
-  __device__ int64_t begin(int64_t image) const { return image * matrix.boxes; }
-  __device__ int64_t count(int64_t) const { return matrix.boxes; }
-  __device__ Column column(int64_t image, int64_t g) const {
-    return {matrix, image * matrix.batch_stride + g * matrix.box_stride};
+  __device__ ImageBoxes of_image(int64_t image) const { return {image * matrix.boxes, matrix.boxes}; }
+  __device__ Column column(int64_t image, int64_t flat) const {
+    return {matrix, image * matrix.batch_stride + (flat - image * matrix.boxes) * matrix.box_stride};
   }
 };
 
@@ -58,7 +58,6 @@ struct Greedy {
   int64_t* anchor;  // [boxes]
   int64_t* list;    // [boxes]
   uint8_t* taken;   // [B, A]
-  int64_t* rising;  // [B + 1]
   int64_t* matches;
   T* ious;
 };
@@ -71,20 +70,28 @@ Greedy<T> carve(void* base, int64_t batch, int64_t anchors, int64_t boxes, int64
   s.chunks = blocks_of(anchors, s.chunk);
   s.peaks = w.take<T>(boxes * s.chunks), s.value = w.take<T>(boxes);
   s.anchor = w.take<int64_t>(boxes), s.list = w.take<int64_t>(boxes);
-  s.taken = w.take<uint8_t>(batch * anchors), s.rising = w.take<int64_t>(batch + 1);
+  s.taken = w.take<uint8_t>(batch * anchors);
   *bytes = w.used();
   return s;
 }
 
-// A thread turns the best box of one anchor into its match by the threshold.
+// Turns the best box of each of a thread's anchors into its match by the threshold.
 template <class T>
-__global__ void __launch_bounds__(kThreads) threshold_kernel(MatchInput input, GreedyRule<T> rule, Greedy<T> s) {
-  for (const int64_t at : grid_stride<kThreads>(s.batch * s.anchors)) {
-    s.taken[at] = 0;
-    if (!rule.has_threshold || input.images.count(at / s.anchors) == 0 || !(s.ious[at] >= rule.threshold))
-      s.matches[at] = -1;
+struct ByThreshold {
+  static constexpr bool kHasPeaks = true;
+  GreedyRule<T> rule;
+  uint8_t* taken;
+  int64_t* matches;
+  T* ious;
+
+  __device__ void operator()(int64_t image, const ImageBoxes& boxes, const SpanAnchors<T>& own, BoxTile<T>&) const {
+    own.for_each([&](int k, int64_t a) {
+      const int64_t at = image * own.count + a;
+      const bool keeps = rule.has_threshold && boxes.count > 0 && own.ious[k] >= rule.threshold;
+      matches[at] = keeps ? own.boxes[k] : -1, ious[at] = own.ious[k], taken[at] = 0;
+    });
   }
-}
+};
 
 // A warp finds the best box of one row of the matrix, and its match by the threshold.
 template <class T>
@@ -110,7 +117,7 @@ __global__ void __launch_bounds__(kThreads) column_kernel(MatrixColumns<T> pairs
   const int64_t boxes = pairs.matrix.boxes;
   for (const int64_t at : grid_stride<kThreads>(s.batch * s.chunks * boxes)) {
     const int64_t g = at % boxes, c = at / boxes % s.chunks, image = at / boxes / s.chunks;
-    const auto column = pairs.column(image, g);
+    const auto column = pairs.column(image, image * boxes + g);
     T max = -std::numeric_limits<T>::infinity();
     for (int64_t a = c * s.chunk; a < min_of(s.anchors, (c + 1) * s.chunk); ++a) max = max_of(column(a), max);
     s.peaks[(image * boxes + g) * s.chunks + c] = max;
@@ -215,10 +222,11 @@ __global__ void __launch_bounds__(kCompactThreads, sizeof(T) == 8 ? 1 : 2) assig
   __shared__ int64_t of_warp[kWarps];
   const int64_t warp = threadIdx.x / 32;
   for (int64_t image = blockIdx.x; image < s.batch; image += gridDim.x) {
-    const int64_t from = pairs.begin(image);
-    const Heads<T> heads{pairs.count(image), s.value + from, s.anchor + from};
+    const ImageBoxes boxes = pairs.of_image(image);
+    const int64_t from = boxes.begin;
+    const Heads<T> heads{boxes.count, s.value + from, s.anchor + from};
     const uint8_t* taken = s.taken + image * s.anchors;
-    for (int64_t g = warp; g < heads.n; g += kWarps) find_head(s, pairs.column(image, g), image, from + g);
+    for (int64_t g = warp; g < heads.n; g += kWarps) find_head(s, pairs.column(image, from + g), image, from + g);
     for (;;) {
       __syncthreads();
       const int64_t first = first_of_block(heads, of_warp, [](int64_t) { return true; });
@@ -226,7 +234,8 @@ __global__ void __launch_bounds__(kCompactThreads, sizeof(T) == 8 ? 1 : 2) assig
       match_heads(s, heads, image, first_of_block(heads, of_warp, [&](int64_t g) { return heads.is_beaten(g); }));
       __syncthreads();
       for (int64_t g = warp; g < heads.n; g += kWarps)
-        if (heads.anchor[g] >= 0 && taken[heads.anchor[g]]) find_head(s, pairs.column(image, g), image, from + g);
+        if (heads.anchor[g] >= 0 && taken[heads.anchor[g]])
+          find_head(s, pairs.column(image, from + g), image, from + g);
     }
     match_rest(s, heads, image, s.list + from);
     __syncthreads();
@@ -241,7 +250,7 @@ int assign(const Columns& columns, const Greedy<T>& s, void* stream) {
 
 template <class T>
 Greedy<T> carve_greedy(void* base, const MatchInput& input, size_t* bytes) {
-  return carve<T>(base, input.anchors.batch, input.anchors.count, input.gt_boxes.count, kSpan, bytes);
+  return carve<T>(base, input.anchors.batch, input.anchors.count, input.gt_boxes.count, span_of(kThreads), bytes);
 }
 template <class T>
 Greedy<T> carve_greedy(void* base, const MatchMatrix& m, size_t* bytes) {
@@ -259,18 +268,15 @@ size_t greedy_workspace(const Input& input, DType dtype) {
 size_t match_greedy_workspace(const MatchInput& input) { return greedy_workspace(input, compute_type_of(input)); }
 size_t match_greedy_matrix_workspace(const MatchMatrix& m) { return greedy_workspace(m, m.dtype); }
 
-int match_greedy(const MatchInput& given, const GreedyOptions& options, int64_t* matches, void* ious, void* workspace,
+int match_greedy(const MatchInput& input, const GreedyOptions& options, int64_t* matches, void* ious, void* workspace,
                  void* stream) {
-  return with_compute_type(compute_type_of(given), [&](auto t) -> int {
+  return with_compute_type(compute_type_of(input), [&](auto t) -> int {
     using T = decltype(t);
     size_t bytes;
-    Greedy<T> s = carve_greedy<T>(workspace, given, &bytes);
+    Greedy<T> s = carve_greedy<T>(workspace, input, &bytes);
     s.matches = matches, s.ious = static_cast<T*>(ious);
-    MatchInput input = given;
-    BOXOPS_TRY(make_rising(input, s.rising, stream));
-    BOXOPS_TRY(scan(input, s.chunk, s.peaks, matches, s.ious, stream));
-    BOXOPS_TRY(launch(threshold_kernel<T>, grid_x(blocks_of(s.batch * s.anchors, kThreads)), kThreads, stream, input,
-                      GreedyRule<T>(options), s));
+    const ByThreshold<T> by_threshold{GreedyRule<T>(options), s.taken, matches, s.ious};
+    BOXOPS_TRY(scan(input, kThreads, s.chunk, s.peaks, by_threshold, stream));
     return assign<T>(BoxColumns<T>{input}, s, stream);
   });
 }

@@ -1,95 +1,140 @@
-// match_max_iou on the device: scan_kernel finds each anchor's best box, and match_kernel turns it into the match by
-// the thresholds. For allow_low_quality, highest_kernel finds each box's largest IoU in between.
+// match_max_iou on the device: scan_kernel finds each anchor's best box and turns it into the match by the thresholds.
+// With allow_low_quality, that is left to restore_kernel, once each box's largest IoU is known.
 #include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-// A warp finds the largest IoU of one box.
+// Writes the matches of a thread's anchors by the thresholds; those with `restored` keep their best box in any case.
+// Whether an ignore box covers too much is asked of negatives alone. All threads of the block call it.
 template <class T>
-__global__ void __launch_bounds__(kThreads) highest_kernel(int64_t boxes, int64_t chunks, const T* peaks, T* highest) {
-  const int lane = threadIdx.x % 32;
-  for (const int64_t g : grid_stride<kThreads, 32>(boxes)) {
-    T max = T(0);
-    for (int64_t c = lane; c < chunks; c += 32) max = max_of(peaks[g * chunks + c], max);
-    max = warp_max(max);
-    if (lane == 0) highest[g] = max;
-  }
-}
+struct Judge {
+  static constexpr bool kHasPeaks = false;
+  MaxIouRule<T> rule;
+  int64_t* matches;
+  T* ious;
 
-template <class T>
-struct MatchShared {
-  Shape<T> boxes[kBoxes];
-  T highest[kBoxes];
-};
-
-// Whether the anchor's IoU with one of the boxes [begin, end) is that box's largest. Only boxes whose largest is not
-// above the anchor's are computed again.
-template <class T>
-__device__ bool equals_highest(const Boxes& gt_boxes, int64_t begin, int64_t end, const T* highest,
-                               const Shape<T>& anchor, T best, MatchShared<T>& shared) {
-  bool equals = false;
-  for (int64_t g = begin; g < end; g += kBoxes) {
-    const int n = static_cast<int>(min_of<int64_t>(kBoxes, end - g));
-    load_boxes(gt_boxes, g, n, shared.boxes);
-    for (int i = threadIdx.x; i < n; i += kThreads) shared.highest[i] = highest[g + i];
-    __syncthreads();
-    for (int i = 0; i < n; ++i)
-      equals |= best >= shared.highest[i] && iou_of(shared.boxes[i], anchor) == shared.highest[i];
-  }
-  return equals;
-}
-
-// Whether an ignore box of the image covers too much of the anchor; asked of negatives alone.
-template <class T>
-__device__ bool is_ignored(const MaxIouRule<T>& rule, int64_t image, const Shape<T>& anchor, bool is_negative,
-                           MatchShared<T>& shared) {
-  bool ignored = false;
-  for (int64_t c = rule.ignored.begin(image), end = rule.ignored.end(image); c < end; c += kBoxes) {
-    const int n = static_cast<int>(min_of<int64_t>(kBoxes, end - c));
-    load_boxes(rule.ignore_boxes, c, n, shared.boxes);
-    for (int i = 0; i < n && is_negative && !ignored; ++i)
-      ignored = measure_of<Measure::kIoA>(shared.boxes[i], anchor, T(0), T(0)) > rule.ignore_threshold;
-  }
-  return ignored;
-}
-
-// A thread turns the best box of one anchor into its match. `highest` is null without the low-quality rule.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    match_kernel(MatchInput input, MaxIouRule<T> rule, const T* highest, int64_t* matches, const T* ious) {
-  __shared__ MatchShared<T> shared;
-  const int64_t count = input.anchors.count;
-  for (int64_t image = blockIdx.y; image < input.anchors.batch; image += gridDim.y)
-    for (int64_t first = int64_t(blockIdx.x) * kThreads; first < count; first += int64_t(gridDim.x) * kThreads) {
-      const int64_t a = first + threadIdx.x, at = image * count + a;
-      const Shape<T> anchor = shape_of<Measure::kIoU>(load_box<T>(input.anchors, image, min_of(a, count - 1)));
-      const int64_t begin = input.images.begin(image), end = input.images.end(image);
-      const T best = a < count ? ious[at] : T(-1);
-      bool keeps = begin < end && best >= rule.high;
-      if (highest != nullptr) keeps |= equals_highest(input.gt_boxes, begin, end, highest, anchor, best, shared);
-      const bool is_negative = !keeps && !(begin < end && best >= rule.low);
-      const bool ignored = is_ignored(rule, image, anchor, is_negative, shared);
-      if (a < count && !keeps) matches[at] = is_negative && !ignored ? -1 : -2;
+  __device__ void write(int64_t image, bool has_boxes, const SpanAnchors<T>& own, BoxTile<T>& tile,
+                        const bool (&restored)[kPerThread], bool writes_kept) const {
+    bool keeps[kPerThread], negative[kPerThread], ignored[kPerThread];
+#pragma unroll
+    for (int k = 0; k < kPerThread; ++k) {
+      keeps[k] = restored[k] || (has_boxes && own.ious[k] >= rule.high);
+      negative[k] = !keeps[k] && !(has_boxes && own.ious[k] >= rule.low);
+      ignored[k] = false;
     }
+    for (int64_t c = rule.ignored.begin(image), end = rule.ignored.end(image); c < end; c += kBoxes) {
+      const int n = static_cast<int>(min_of<int64_t>(kBoxes, end - c));
+      tile.load(rule.ignore_boxes, c, n);
+      for (int i = 0; i < n; ++i)
+#pragma unroll
+        for (int k = 0; k < kPerThread; ++k)
+          if (negative[k] && !ignored[k])
+            ignored[k] = measure_of<Measure::kIoA>(tile[i], own.anchors[k], T(0), T(0)) > rule.ignore_threshold;
+    }
+    own.for_each([&](int k, int64_t a) {
+      if (writes_kept || !keeps[k])
+        matches[image * own.count + a] = keeps[k] ? own.boxes[k] : negative[k] && !ignored[k] ? -1 : -2;
+    });
+  }
+
+  __device__ void operator()(int64_t image, const ImageBoxes& boxes, const SpanAnchors<T>& own,
+                             BoxTile<T>& tile) const {
+    const bool restored[kPerThread] = {};
+    write(image, boxes.count > 0, own, tile, restored, true);
+    own.for_each([&](int k, int64_t a) { ious[image * own.count + a] = own.ious[k]; });
+  }
+};
+
+// Leaves all to restore_kernel.
+template <class T>
+struct StoreBest {
+  static constexpr bool kHasPeaks = true;
+  int64_t* matches;
+  T* ious;
+
+  __device__ void operator()(int64_t image, const ImageBoxes&, const SpanAnchors<T>& own, BoxTile<T>&) const {
+    own.for_each([&](int k, int64_t a) {
+      matches[image * own.count + a] = own.boxes[k], ious[image * own.count + a] = own.ious[k];
+    });
+  }
+};
+
+// The largest of n peaks, by a warp.
+template <class T>
+__device__ Bits<T> largest_of(const T* peaks, int64_t n) {
+  Bits<T> largest = 0;
+  const auto at = [&](int64_t c) { return detail::bits_as<Bits<T>>(peaks[min_of(c, n - 1)]); };
+  for (int64_t c = threadIdx.x % 32; c < n; c += 4 * 32)  // four loads at a time
+    largest = max_of(max_of(largest, max_of(at(c), at(c + 32))), max_of(at(c + 64), at(c + 96)));
+  return warp_max(largest);
+}
+
+// Brings those of boxes [first, first + n) to the tile whose largest IoU of all is in this chunk, in any order, and
+// counts them in `reached`; the block waits before and after.
+template <class T>
+__device__ void load_reached(const Boxes& boxes, const T* peaks, int64_t chunks, int64_t chunk, int64_t first, int n,
+                             BoxTile<T>& tile, int& reached) {
+  __syncthreads();
+  if (threadIdx.x == 0) reached = 0;
+  __syncthreads();
+  for (int i = threadIdx.x / 32; i < n; i += blockDim.x / 32) {
+    const T* of_box = peaks + (first + i) * chunks;
+    const Bits<T> largest = largest_of(of_box, chunks);
+    if (threadIdx.x % 32 != 0 || detail::bits_as<Bits<T>>(of_box[chunk]) != largest) continue;
+    const int at = atomicAdd(&reached, 1);
+    tile.set(at, shape_of<Measure::kIoU>(load_box_at_once<T>(boxes, 0, first + i)));
+    tile.peaks[at] = largest;
+  }
+  __syncthreads();
+}
+
+// Block (s, image): a span of anchors. An anchor whose IoU with some box is that box's largest keeps its best box; the
+// others get theirs by the thresholds. Only boxes whose largest IoU is in the span's chunk are computed again.
+template <class T>
+__global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 1)
+    restore_kernel(MatchInput input, int64_t chunk, int64_t chunks, const T* peaks, Judge<T> judge) {
+  __shared__ BoxTile<T> tile;
+  __shared__ int reached;
+  const int64_t count = input.anchors.count, span = span_of(blockDim.x);
+  for (int64_t image = blockIdx.y; image < input.anchors.batch; image += gridDim.y) {
+    const ImageBoxes boxes = boxes_of(input.images, image);
+    for (int64_t first = blockIdx.x * span; first < count; first += gridDim.x * span) {
+      SpanAnchors<T> own(input.anchors, image, first);
+      own.for_each([&](int k, int64_t a) { own.ious[k] = judge.ious[image * count + a]; });
+      bool restored[kPerThread] = {};
+      for (int64_t g = 0; g < boxes.count; g += kBoxes) {
+        const int n = static_cast<int>(min_of<int64_t>(kBoxes, boxes.count - g));
+        load_reached(input.gt_boxes, peaks, chunks, first / chunk, boxes.begin + g, n, tile, reached);
+        for (int i = 0; i < reached; ++i) {
+          const T largest = detail::bits_as<T>(tile.peaks[i]);  // 0: it is that of all anchors
+#pragma unroll
+          for (int k = 0; k < kPerThread; ++k)
+            restored[k] |= largest == T(0) || (own.ious[k] >= largest && iou_of(tile[i], own.anchors[k]) == largest);
+        }
+      }
+      judge.write(image, boxes.count > 0, own, tile, restored, false);
+    }
+  }
+}
+
+// Threads of a block: as many as leave a block for each multiprocessor.
+int threads_of(const MatchInput& input) {
+  int threads = 128;
+  while (threads < kMaxThreads && blocks_of(input.anchors.count, span_of(threads)) > kMultiprocessors) threads *= 2;
+  return threads;
+}
+
+int64_t chunk_of(const MatchInput& input) {
+  return boxops::chunk_of(input.anchors.count, input.gt_boxes.count, span_of(threads_of(input)), 2 * kMultiprocessors);
 }
 
 template <class T>
-struct MaxIouState {
-  T* peaks;    // [boxes, chunks], see matching_scan.cuh
-  T* highest;  // [boxes]
-  int64_t* rising;
-};
-
-template <class T>
-MaxIouState<T> carve(void* base, const MatchInput& input, size_t* bytes) {
-  const int64_t count = input.anchors.count, boxes = input.gt_boxes.count;
+T* carve(void* base, const MatchInput& input, size_t* bytes) {
   Workspace w(base);
-  MaxIouState<T> s{};
-  s.peaks = w.take<T>(boxes * blocks_of(count, chunk_of(count, boxes, kSpan))), s.highest = w.take<T>(boxes);
-  s.rising = w.take<int64_t>(input.anchors.batch + 1);
+  T* peaks = w.take<T>(input.gt_boxes.count * blocks_of(input.anchors.count, chunk_of(input)));
   *bytes = w.used();
-  return s;
+  return peaks;  // [boxes, chunks], see matching_scan.cuh
 }
 
 }  // namespace
@@ -101,25 +146,20 @@ size_t match_max_iou_workspace(const MatchInput& input, const MaxIouOptions& opt
   return bytes;
 }
 
-int match_max_iou(const MatchInput& given, const MaxIouOptions& options, int64_t* matches, void* ious, void* workspace,
+int match_max_iou(const MatchInput& input, const MaxIouOptions& options, int64_t* matches, void* ious, void* workspace,
                   void* stream) {
-  return with_compute_type(compute_type_of(given, options), [&](auto t) -> int {
+  return with_compute_type(compute_type_of(input, options), [&](auto t) -> int {
     using T = decltype(t);
-    MatchInput input = given;
-    const int64_t boxes = input.gt_boxes.count, count = input.anchors.count;
-    MaxIouState<T> s{};
-    if (options.allow_low_quality && boxes > 0) {
-      size_t bytes;
-      s = carve<T>(workspace, input, &bytes);
-      BOXOPS_TRY(make_rising(input, s.rising, stream));
-    }
-    const int64_t chunk = chunk_of(count, boxes, kSpan);
-    BOXOPS_TRY(scan(input, chunk, s.peaks, matches, static_cast<T*>(ious), stream));
-    if (s.peaks != nullptr)
-      BOXOPS_TRY(launch(highest_kernel<T>, grid_x(blocks_of(boxes, kThreads / 32)), kThreads, stream, boxes,
-                        blocks_of(count, chunk), s.peaks, s.highest));
-    return launch(match_kernel<T>, dim3(grid_x(blocks_of(count, kThreads)), grid_yz(input.anchors.batch)), kThreads,
-                  stream, input, MaxIouRule<T>(options), s.highest, matches, static_cast<const T*>(ious));
+    const int64_t count = input.anchors.count, chunk = chunk_of(input);
+    const int threads = threads_of(input);
+    const Judge<T> judge{MaxIouRule<T>(options), matches, static_cast<T*>(ious)};
+    if (!options.allow_low_quality || input.gt_boxes.count == 0)
+      return scan<T>(input, threads, chunk, nullptr, judge, stream);
+    size_t bytes;
+    T* peaks = carve<T>(workspace, input, &bytes);
+    BOXOPS_TRY(scan(input, threads, chunk, peaks, StoreBest<T>{matches, judge.ious}, stream));
+    return launch(restore_kernel<T>, dim3(grid_x(blocks_of(count, span_of(threads))), grid_yz(input.anchors.batch)),
+                  threads, stream, input, chunk, blocks_of(count, chunk), static_cast<const T*>(peaks), judge);
   });
 }
 

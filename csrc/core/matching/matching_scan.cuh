@@ -1,147 +1,214 @@
 // The pass over all pairs of an image's anchors and boxes, from which both rules of matching start.
 //
-//   anchors   | span | span | span | span | span | ...     of kSpan; kPerThread of each thread, in its registers
-//   chunks    | chunk 0            | chunk 1           |   a block each
-//   boxes     | kBoxes | kBoxes | ...                      in shared memory; each span is compared with all of them
+//   anchors   | warp | warp | warp | warp | warp | ...    of kPerWarp: kPerThread of each lane, in its registers
+//   spans     | span               | span              |  what a block's warps hold at a time
+//   chunks    | chunk 0                                |  a block each
+//   boxes     | kBoxes | kBoxes | ...                     in shared memory; 32 at a time are asked, one by each lane,
+//             whether they meet the hull of the warp's anchors; only with those that do are the anchors compared
 //
 // It leaves each anchor's best box and, where asked for, each box's largest IoU in every chunk: peaks[box, chunk].
 #pragma once
 
 #include "common/cuda_utils.cuh"
+#include "common/divide.cuh"
+#include "common/load_box.cuh"
 #include "common/warp.cuh"
 #include "matching/matching.h"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kPerThread = 2;  // independent divisions in flight
-constexpr int kSpan = kThreads * kPerThread;
+constexpr int kMaxThreads = 512;  // of a block
+constexpr int kPerThread = 3;     // independent divisions in flight
+constexpr int kPerWarp = 32 * kPerThread;
 constexpr int kBoxes = 128;
+constexpr int kMultiprocessors = 132;  // of an H100; where there are others, blocks are somewhat too large or small
+
+constexpr int span_of(int threads) { return threads * kPerThread; }
 
 template <class T>
-struct BitsOf;  // an unsigned integer as wide as T; as T is not negative here, its bits order it
+struct BitsOf;  // a signed integer as wide as T: it orders IoUs as T does, and -0 below 0
 template <>
 struct BitsOf<float> {
-  using type = unsigned;
+  using type = int;
 };
 template <>
 struct BitsOf<double> {
-  using type = unsigned long long;
+  using type = long long;
+};
+template <class T>
+using Bits = typename BitsOf<T>::type;
+
+struct ImageBoxes {
+  int64_t begin, count;
 };
 
+// The boxes of an image. Offsets count as if they never fell, so that no two images share a box, whatever those on the
+// device say. All lanes of a warp call.
+__device__ inline ImageBoxes boxes_of(const Ragged& images, int64_t image) {
+  if (images.offsets == nullptr) return {0, images.total};
+  int begin = 0, end = 0;
+  for (int64_t i = threadIdx.x % 32; i <= image + 1; i += 32) {
+    const int offset = static_cast<int>(images.at(i));
+    end = max_of(end, offset);
+    if (i <= image) begin = max_of(begin, offset);
+  }
+  begin = warp_max(begin);
+  return {begin, warp_max(end) - begin};
+}
+
 template <class T>
-struct ScanShared {
-  Shape<T> boxes[kBoxes];
-  typename BitsOf<T>::type peaks[kBoxes];  // in the span
+struct BoxTile {
+  alignas(4 * sizeof(T)) Box<T> corners[kBoxes];
+  T areas[kBoxes];
+  Bits<T> peaks[kBoxes];  // in the span; or the largest IoUs of all
+
+  __device__ Shape<T> operator[](int i) const {
+    Shape<T> s;
+    s.x1 = corners[i].x1, s.y1 = corners[i].y1, s.x2 = corners[i].x2, s.y2 = corners[i].y2;
+    s.area = areas[i], s.angle = T(0);
+    return s;
+  }
+  __device__ void set(int i, const Shape<T>& s) { corners[i] = {s.x1, s.y1, s.x2, s.y2}, areas[i] = s.area; }
+
+  // Brings boxes [first, first + n) here; the block waits before and after.
+  __device__ void load(const Boxes& boxes, int64_t first, int n) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+      set(i, shape_of<Measure::kIoU>(load_box_at_once<T>(boxes, 0, first + i)));
+      peaks[i] = 0;
+    }
+    __syncthreads();
+  }
 };
 
-// Brings boxes [first, first + n) to shared memory; the block waits before and after.
+// Areas between these leave a union in the bounds of quotient().
 template <class T>
-__device__ void load_boxes(const Boxes& boxes, int64_t first, int n, Shape<T>* shared) {
-  __syncthreads();
-  for (int i = threadIdx.x; i < n; i += blockDim.x)
-    shared[i] = shape_of<Measure::kIoU>(load_box<T>(boxes, 0, first + i));
-  __syncthreads();
+__device__ bool divides_quickly(const Shape<T>& s) {
+  return sizeof(T) == sizeof(float) && s.area > T(4) * T(kMinOperand) && s.area < T(kMaxOperand) / T(4);
 }
 
 // A thread's anchors of the span that begins at `first`, and the best box of each so far.
 template <class T>
 struct SpanAnchors {
+  int64_t first, count;
   Shape<T> anchors[kPerThread];
   T ious[kPerThread];
   int boxes[kPerThread];
 
-  __device__ SpanAnchors(const Boxes& all, int64_t image, int64_t first) {
+  __device__ SpanAnchors(const Boxes& all, int64_t image, int64_t span) : count(all.count) {
+    first = span + threadIdx.x / 32 * kPerWarp + threadIdx.x % 32;
 #pragma unroll
     for (int k = 0; k < kPerThread; ++k) {
-      const int64_t a = min_of(first + k * kThreads + threadIdx.x, all.count - 1);  // the last one twice does no harm
-      anchors[k] = shape_of<Measure::kIoU>(load_box<T>(all, image, a));
+      const int64_t a = min_of(first + k * 32, count - 1);  // the last one twice does no harm
+      anchors[k] = shape_of<Measure::kIoU>(load_box_at_once<T>(all, image, a));
       ious[k] = T(0), boxes[k] = 0;
     }
   }
 
-  // Compares them with the n boxes in shared memory, of which the first is the image's box g. A box's peak is found by
-  // shuffles within a warp, and by a maximum in shared memory over the warps.
-  __device__ void compare(ScanShared<T>& shared, int n, int g, bool has_peaks) {
-    for (int i = 0; i < n; ++i) {
-      T peak = T(0);
-#pragma unroll
-      for (int k = 0; k < kPerThread; ++k) {
-        if (!(intersection<T>(shared.boxes[i], anchors[k]) > T(0))) continue;  // the IoU is 0
-        const T iou = iou_of(shared.boxes[i], anchors[k]);
-        if (iou > ious[k]) ious[k] = iou, boxes[k] = g + i;
-        peak = max_of(peak, iou);
-      }
-      if (!has_peaks || !__any_sync(kFullMask, peak > T(0))) continue;
-      peak = warp_max(peak);
-      if (threadIdx.x % 32 == 0) atomicMax(&shared.peaks[i], detail::bits_as<typename BitsOf<T>::type>(peak));
-    }
-  }
-
-  __device__ void store(int64_t first, int64_t count, int64_t* matches, T* best) const {
+  // Calls f(k, its place) for the anchors that there are.
+  template <class F>
+  __device__ void for_each(F&& f) const {
 #pragma unroll
     for (int k = 0; k < kPerThread; ++k)
-      if (const int64_t a = first + k * kThreads + threadIdx.x; a < count) matches[a] = boxes[k], best[a] = ious[k];
+      if (first + k * 32 < count) f(k, first + k * 32);
+  }
+
+  // The box around all anchors of the warp: what does not meet it meets none of them.
+  __device__ Box<T> hull() const {
+    Box<T> h = anchors[0];
+#pragma unroll
+    for (int k = 1; k < kPerThread; ++k) {
+      h.x1 = min_of(h.x1, anchors[k].x1), h.y1 = min_of(h.y1, anchors[k].y1);
+      h.x2 = max_of(h.x2, anchors[k].x2), h.y2 = max_of(h.y2, anchors[k].y2);
+    }
+    return {warp_min(h.x1), warp_min(h.y1), warp_max(h.x2), warp_max(h.y2)};
+  }
+
+  // The IoUs of a box with the anchors, whose intersections are given; the same bits either way.
+  __device__ void measure(const Shape<T>& box, const T (&inter)[kPerThread], bool quick, T (&iou)[kPerThread]) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+#pragma unroll
+      for (int k = 0; k < kPerThread; ++k) {
+        quick = quick & ((inter[k] == 0.0f) | (inter[k] > kMinOperand));
+        iou[k] = quotient(inter[k], union_of(inter[k], box.area, anchors[k].area));
+      }
+      if (quick) return;
+    }
+#pragma unroll
+    for (int k = 0; k < kPerThread; ++k) iou[k] = inter[k] > T(0) ? iou_of(box, anchors[k]) : T(0);
+  }
+
+  // Compares them with the n boxes of the tile, of which the first is the image's box g. Lane i keeps the peak of the
+  // i-th box of 32 until the block's warps meet in shared memory.
+  template <bool has_peaks>
+  __device__ void compare(BoxTile<T>& tile, int n, int g, const Box<T>& hull, bool quick) {
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    for (int from = 0; from < n; from += 32) {
+      const Box<T> asked = tile.corners[min_of(from + lane, n - 1)];
+      unsigned left = __ballot_sync(kFullMask, from + lane < n && asked.x1 < hull.x2 && hull.x1 < asked.x2 &&
+                                                   asked.y1 < hull.y2 && hull.y1 < asked.y2);
+      Bits<T> own_peak = 0;
+      for (; left != 0; left &= left - 1) {
+        const int bit = __ffs(static_cast<int>(left)) - 1, i = from + bit;
+        const Shape<T> box = tile[i];
+        T inter[kPerThread], iou[kPerThread];
+#pragma unroll
+        for (int k = 0; k < kPerThread; ++k) inter[k] = quick_intersection(box, anchors[k]);
+        measure(box, inter, quick & divides_quickly(box), iou);
+        Bits<T> peak = 0;
+#pragma unroll
+        for (int k = 0; k < kPerThread; ++k) {
+          if (iou[k] > ious[k]) ious[k] = iou[k], boxes[k] = g + i;
+          peak = max_of(peak, detail::bits_as<Bits<T>>(iou[k]));
+        }
+        if constexpr (!has_peaks) continue;
+        peak = warp_max(peak);
+        if (lane == bit) own_peak = peak;
+      }
+      if (own_peak > 0) atomicMax(&tile.peaks[from + lane], own_peak);
+    }
   }
 };
 
-// Block (c, image): a chunk of anchors. `peaks` null: not asked for.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    scan_kernel(MatchInput input, int64_t chunk, int64_t chunks, T* peaks, int64_t* matches, T* ious) {
-  __shared__ ScanShared<T> shared;
+// Block (c, image): a chunk of anchors. All threads call finish(image, its boxes, a SpanAnchors, the tile), to which
+// the tile then belongs; it says whether there are peaks.
+template <class T, class Finish>
+__global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 1)
+    scan_kernel(MatchInput input, int64_t chunk, int64_t chunks, T* peaks, Finish finish) {
+  __shared__ BoxTile<T> tile;
   const int64_t count = input.anchors.count;
-  for (int64_t image = blockIdx.y; image < input.anchors.batch; image += gridDim.y)
-    for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
-      const int64_t from = input.images.begin(image), boxes = input.images.count(image);
-      for (int64_t first = c * chunk; first < min_of(count, (c + 1) * chunk); first += kSpan) {
+  for (int64_t image = blockIdx.y; image < input.anchors.batch; image += gridDim.y) {
+    const ImageBoxes boxes = boxes_of(input.images, image);
+    for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x)
+      for (int64_t first = c * chunk; first < min_of(count, (c + 1) * chunk); first += span_of(blockDim.x)) {
         SpanAnchors<T> own(input.anchors, image, first);
-        for (int64_t g = 0; g < boxes; g += kBoxes) {
-          const int n = static_cast<int>(min_of<int64_t>(kBoxes, boxes - g));
-          load_boxes(input.gt_boxes, from + g, n, shared.boxes);
-          if (peaks != nullptr) {
-            for (int i = threadIdx.x; i < n; i += kThreads) shared.peaks[i] = 0;
-            __syncthreads();
-          }
-          own.compare(shared, n, static_cast<int>(g), peaks != nullptr);
-          if (peaks == nullptr) continue;
+        const Box<T> hull = own.hull();
+        bool quick = true;
+#pragma unroll
+        for (int k = 0; k < kPerThread; ++k) quick = quick & divides_quickly(own.anchors[k]);
+        for (int64_t g = 0; g < boxes.count; g += kBoxes) {
+          const int n = static_cast<int>(min_of<int64_t>(kBoxes, boxes.count - g));
+          tile.load(input.gt_boxes, boxes.begin + g, n);
+          own.template compare<Finish::kHasPeaks>(tile, n, static_cast<int>(g), hull, quick);
+          if constexpr (!Finish::kHasPeaks) continue;
           __syncthreads();
-          for (int i = threadIdx.x; i < n; i += kThreads) {
-            T* peak = peaks + (from + g + i) * chunks + c;
-            const T in_span = detail::bits_as<T>(shared.peaks[i]);
+          for (int i = threadIdx.x; i < n; i += blockDim.x) {
+            T* peak = peaks + (boxes.begin + g + i) * chunks + c;
+            const T in_span = detail::bits_as<T>(tile.peaks[i]);
             *peak = first == c * chunk ? in_span : max_of(*peak, in_span);
           }
         }
-        own.store(first, count, matches + image * count, ious + image * count);
+        finish(image, boxes, own, tile);
       }
-    }
-}
-
-template <class T>
-int scan(const MatchInput& input, int64_t chunk, T* peaks, int64_t* matches, T* ious, void* stream) {
-  const int64_t chunks = blocks_of(input.anchors.count, chunk);
-  return launch(scan_kernel<T>, dim3(grid_x(chunks), grid_yz(input.anchors.batch)), kThreads, stream, input, chunk,
-                chunks, peaks, matches, ious);
-}
-
-// One warp makes offsets that never fall, so that no two images share a box, whatever the offsets on the device say.
-__global__ void rising_kernel(Ragged images, int64_t* rising) {
-  const int lane = static_cast<int>(threadIdx.x);
-  int64_t last = 0;
-  for (int64_t first = 0; first <= images.batch; first += 32) {
-    int64_t offset = max_of(last, images.at(min_of(first + lane, images.batch)));
-    offset = warp_scan(offset, [](int64_t a, int64_t b) { return max_of(a, b); });
-    if (first + lane <= images.batch) rising[first + lane] = offset;
-    last = __shfl_sync(kFullMask, offset, 31);
   }
 }
 
-int make_rising(MatchInput& input, int64_t* rising, void* stream) {
-  const Ragged given = input.images;
-  if (given.offsets == nullptr) return cudaSuccess;
-  input.images.offsets = rising;
-  return launch(rising_kernel, 1, 32, stream, given, rising);
+template <class T, class Finish>
+int scan(const MatchInput& input, int threads, int64_t chunk, T* peaks, const Finish& finish, void* stream) {
+  const int64_t chunks = blocks_of(input.anchors.count, chunk);
+  return launch(scan_kernel<T, Finish>, dim3(grid_x(chunks), grid_yz(input.anchors.batch)), threads, stream, input,
+                chunk, chunks, peaks, finish);
 }
 
 }  // namespace
