@@ -57,7 +57,7 @@ EMULATOR_RUNS = pytest.StashKey()
 
 def pytest_collection_modifyitems(items):
     """The runs of the CUDA emulator take longest: they start first, and are waited for last."""
-    items.sort(key=lambda item: "emulator_runs" in item.fixturenames)
+    items.sort(key=lambda item: not {"emulator_runs", "race_build"}.isdisjoint(item.fixturenames))
 
 
 def pytest_collection_finish(session):
@@ -78,6 +78,13 @@ def pytest_collection_finish(session):
 def pytest_sessionfinish(session):
     for process, _ in session.config.stash.get(EMULATOR_RUNS, {}).values():
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def race_build():
+    """The folder of the emulator's race build. Late: by then its run of all tests has built it."""
+    pytest.importorskip("pybind11")
+    return cuda_emulator.build("race", "_numpy_ops")
 
 
 @pytest.fixture(scope="session")

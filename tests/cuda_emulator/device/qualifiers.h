@@ -14,8 +14,12 @@
 // these variables (shared_memory.ld), so that the engine can spoil them before each block.
 #define __shared__ static
 
-// For the emulator's own code in headers: it is compiled along with kernels, but is not watched for races.
+// For the emulator's own code in headers: it is compiled along with kernels, but is not watched.
+#if __has_attribute(no_sanitize_coverage)
+#define EMULATOR_INTERNAL __attribute__((no_sanitize("thread"), no_sanitize_coverage))
+#else
 #define EMULATOR_INTERNAL __attribute__((no_sanitize("thread")))
+#endif
 
 namespace cuda_emulator {
 

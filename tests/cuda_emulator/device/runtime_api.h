@@ -4,9 +4,6 @@
 
 #include <stddef.h>
 
-#include <tuple>
-#include <utility>
-
 #include "device/qualifiers.h"
 #include "device/vector_types.h"
 
@@ -98,7 +95,10 @@ const char* cudaGetErrorString(cudaError_t error);
 namespace cuda_emulator {
 
 // Runs a grid. `call(arguments)` is one thread's work; `kernel` is there to name it in reports.
-cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*call)(void*), void* arguments);
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*call)(void*), void* arguments,
+                   size_t bytes_of_arguments);
+// Tells the performance counters of what a library that is not emulated would put into the stream.
+void count_operations(const char* name, int count);
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t occupancy(int* blocks, int threads, size_t dynamic_shared_bytes);
 
@@ -107,14 +107,9 @@ cudaError_t occupancy(int* blocks, int threads, size_t dynamic_shared_bytes);
 template <class... Parameters, class... Arguments>
 EMULATOR_INTERNAL cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                                  Arguments&&... arguments) {
-  struct Call {
-    void (*kernel)(Parameters...);
-    std::tuple<Parameters...> parameters;
-    EMULATOR_INTERNAL static void thread(void* self) {
-      std::apply(static_cast<Call*>(self)->kernel, static_cast<Call*>(self)->parameters);
-    }
-  } call = {kernel, {std::forward<Arguments>(arguments)...}};
-  return cuda_emulator::launch(*config, reinterpret_cast<const void*>(kernel), Call::thread, &call);
+  auto thread = [=]() EMULATOR_INTERNAL { kernel(arguments...); };
+  const auto call = [](void* self) EMULATOR_INTERNAL { (*static_cast<decltype(thread)*>(self))(); };
+  return cuda_emulator::launch(*config, reinterpret_cast<const void*>(kernel), call, &thread, sizeof(thread));
 }
 
 template <class Kernel>

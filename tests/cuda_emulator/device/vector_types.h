@@ -12,16 +12,31 @@ struct dim3 {
   constexpr operator uint3() const { return {x, y, z}; }
 };
 
-#define EMULATOR_VECTOR2(type, name)      \
-  struct alignas(2 * sizeof(type)) name { \
-    type x, y;                            \
-  };                                      \
+// A copy is one access of memory, as it is one instruction on the device: the compiler would make it one for each
+// member.
+#define EMULATOR_VECTOR_COPIES(name, bytes)                                    \
+  using Whole = unsigned char __attribute__((vector_size(bytes), may_alias));  \
+  name() = default;                                                            \
+  name(const name& other) { *this = other; }                                   \
+  name& operator=(const name& other) {                                         \
+    *reinterpret_cast<Whole*>(this) = *reinterpret_cast<const Whole*>(&other); \
+    return *this;                                                              \
+  }
+
+#define EMULATOR_VECTOR2(type, name)               \
+  struct alignas(2 * sizeof(type)) name {          \
+    type x, y;                                     \
+    EMULATOR_VECTOR_COPIES(name, 2 * sizeof(type)) \
+    constexpr name(type x, type y) : x(x), y(y) {} \
+  };                                               \
   constexpr name make_##name(type x, type y) { return {x, y}; }
 
-#define EMULATOR_VECTOR4(type, name, alignment) \
-  struct alignas(alignment) name {              \
-    type x, y, z, w;                            \
-  };                                            \
+#define EMULATOR_VECTOR4(type, name, alignment)                                \
+  struct alignas(alignment) name {                                             \
+    type x, y, z, w;                                                           \
+    EMULATOR_VECTOR_COPIES(name, 4 * sizeof(type))                             \
+    constexpr name(type x, type y, type z, type w) : x(x), y(y), z(z), w(w) {} \
+  };                                                                           \
   constexpr name make_##name(type x, type y, type z, type w) { return {x, y, z, w}; }
 
 EMULATOR_VECTOR2(unsigned char, uchar2)

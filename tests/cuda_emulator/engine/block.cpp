@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "engine/engine.h"
-#include "engine/race.h"
 #include "engine/report.h"
+#include "engine/watch.h"
 
 namespace cuda_emulator {
 
@@ -58,7 +58,7 @@ bool Block::run() {
   left_ = 0;
   barrier_.waiting = 0;
   by_warp_ = launch.random.next() & 1;
-  if constexpr (kDetectRaces) race::begin_block();
+  if constexpr (kWatched) watcher->begin_block();
   while (left_ < threads.size()) {
     Thread* next = pick();
     if (next == nullptr) report(launch, stuck());
@@ -69,6 +69,7 @@ bool Block::run() {
       return false;
     }
   }
+  if constexpr (kWatched) watcher->end_block();
   return true;
 }
 
@@ -151,7 +152,7 @@ int Block::barrier(const char* name, bool predicate, Place place) {
     barrier_.waiting = 0;
     barrier_result_ = static_cast<int>(barrier_.count);
     ++barriers;
-    if constexpr (kDetectRaces) race::block_barrier();
+    if constexpr (kWatched) watcher->block_barrier();
     for (size_t w = 0; w < warps.size(); ++w) wake(static_cast<unsigned>(w), warps[w].present);
   }
   fibers.leave();
@@ -190,8 +191,7 @@ Lanes Block::meet(const char* name, unsigned mask, uint64_t value, Place place) 
   suspend(me, name, mask, place);
   if (m.arrived == mask) {
     m.unread = mask;
-    // Of the warp intrinsics only this one orders memory.
-    if (kDetectRaces && strcmp(name, "__syncwarp") == 0) race::warp_barrier(me.warp, mask);
+    if constexpr (kWatched) watcher->meeting(name, me.warp, mask);
     wake(me.warp, mask);
   }
   fibers.leave();
@@ -231,13 +231,13 @@ int lane() { return static_cast<int>(current->lane); }
 void yield() { block->yield(); }
 
 void fence() {
-  if constexpr (kDetectRaces) race::fence();
+  if constexpr (kWatched) watcher->fence();
 }
 
 // Threads race for atomics, so their order is shuffled there too.
 void atomic_access(const void* address, size_t size, const void* caller) {
   if ((block->launch.random.next() & 3) == 0) block->yield();
-  if constexpr (kDetectRaces) race::access(address, size, race::Kind::kAtomic, caller);
+  if constexpr (kWatched) watcher->access(address, size, Kind::kAtomic, caller);
 }
 
 void trap(Place place) { fail(to_text(*current) + " called __trap, " + to_text(place)); }

@@ -11,10 +11,10 @@
 
 namespace cuda_emulator {
 
-#ifdef CUDA_EMULATOR_RACE
-constexpr bool kDetectRaces = true;
+#ifdef CUDA_EMULATOR_WATCHED
+constexpr bool kWatched = true;
 #else
-constexpr bool kDetectRaces = false;
+constexpr bool kWatched = false;
 #endif
 
 // SplitMix64.
@@ -43,6 +43,7 @@ struct Launch {
   const void* kernel;
   void (*call)(void*);
   void* arguments;
+  size_t bytes_of_arguments;
   uint64_t seed;
   Random random;
   std::string failure;  // the report, once something went wrong

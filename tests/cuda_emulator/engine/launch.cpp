@@ -7,8 +7,8 @@
 #include <numeric>
 
 #include "engine/engine.h"
-#include "engine/race.h"
 #include "engine/report.h"
+#include "engine/watch.h"
 
 // The static shared variables of all kernels, gathered by shared_memory.ld.
 extern "C" char cuda_emulator_shared_begin[], cuda_emulator_shared_end[];
@@ -79,7 +79,7 @@ bool run(Launch& launch) {
 
   Block one(launch);
   block = &one;
-  if constexpr (kDetectRaces) race::begin_launch();
+  if constexpr (kWatched) watcher->begin_launch();
   for (const uint32_t number : order) {
     one.number = number;
     set_block_index({number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y});
@@ -87,6 +87,7 @@ bool run(Launch& launch) {
     memset(dynamic_memory, kPoison, dynamic_size);
     if (!one.run()) return false;
   }
+  if constexpr (kWatched) watcher->end_launch();
   return true;
 }
 
@@ -100,11 +101,12 @@ bool is_shared(const void* address) {
 
 void* dynamic_shared() { return dynamic_memory; }
 
-cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*call)(void*), void* arguments) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*call)(void*), void* arguments,
+                   size_t bytes_of_arguments) {
   std::lock_guard<std::mutex> lock(one_launch);
   if (const cudaError_t error = check(config, kernel)) return last_error = error;
   const uint64_t seed = seed_of_environment();
-  Launch launch = {config, kernel, call, arguments, seed, Random(seed), {}};
+  Launch launch = {config, kernel, call, arguments, bytes_of_arguments, seed, Random(seed), {}};
   dynamic_size = config.dynamicSmemBytes;
   dynamic_memory = malloc(dynamic_size);
   const std::vector<uint64_t> statics = save_statics();

@@ -1,14 +1,22 @@
-#include "engine/race.h"
-
+// Race detection.
+//
+// Two accesses to one byte race when they come from two threads, one of them writes, not both are
+// atomic, and nothing orders them: neither a barrier of their block, nor a __syncwarp of both, nor
+// an atomic that one thread performs after a fence and another performs later.
+//
+// A thread's accesses between two such events form an interval. Intervals are numbered as they
+// begin, over all launches; a byte's shadow remembers the intervals of its last accesses. So
+// "before this launch" and "before this block" are comparisons of two numbers, and shadow memory
+// is never cleared.
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <unordered_map>
 
 #include "engine/report.h"
+#include "engine/watch.h"
 
-extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));  // where this module is loaded
-
-namespace cuda_emulator::race {
+namespace cuda_emulator {
 namespace {
 
 struct Access {
@@ -183,9 +191,16 @@ void order_by_atomic(Thread& me, const void* address) {
   me.interval = 0;
 }
 
-}  // namespace
+struct Races final : Watcher {
+  void begin_launch() override;
+  void begin_block() override;
+  void block_barrier() override;
+  void meeting(const char* name, unsigned warp, unsigned lanes) override;
+  void fence() override { current->fenced = true; }
+  void access(const void* address, size_t size, Kind kind, const void* caller) override;
+} races;
 
-void begin_launch() {
+void Races::begin_launch() {
   launch_begin = block_begin = next_interval();
   intervals.clear();
   published.clear();
@@ -197,7 +212,7 @@ void begin_launch() {
   }
 }
 
-void begin_block() {
+void Races::begin_block() {
   block_begin = next_interval();
   block_acquired = 0;
   // New clocks, so that nobody seems to know of this block's accesses already.
@@ -205,14 +220,15 @@ void begin_block() {
     for (int i = 0; i < 32; ++i) ++seen[w][i][i];
 }
 
-void block_barrier() {
+void Races::block_barrier() {
   for (Thread& t : block->threads) {
     block_acquired = std::max(block_acquired, t.acquired);
     t.interval = 0;
   }
 }
 
-void warp_barrier(unsigned warp, unsigned lanes) {
+void Races::meeting(const char* name, unsigned warp, unsigned lanes) {
+  if (strcmp(name, "__syncwarp") != 0) return;  // of the warp intrinsics only this one orders memory
   auto& clocks = seen[warp];
   uint32_t joined[32] = {}, acquired = 0;
   const auto for_each_lane = [&](auto f) {
@@ -231,15 +247,12 @@ void warp_barrier(unsigned warp, unsigned lanes) {
   });
 }
 
-void fence() { current->fenced = true; }
-
-void access(const void* address, size_t size, Kind kind, const void* caller) {
-  if (current == nullptr || fibers.own(address)) return;
+void Races::access(const void* address, size_t size, Kind kind, const void* caller) {
   Thread& me = *current;
   const bool shared = is_shared(address);
   const uint32_t oldest = shared ? block_begin : launch_begin;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(address), end = begin + size;
-  const Access now = {interval_of(me), static_cast<uint32_t>(static_cast<const char*>(caller) - __ehdr_start)};
+  const Access now = {interval_of(me), offset_in_module(caller)};
   for (uintptr_t at = begin; at < end;) {
     Page& page = page_of(at);
     if (page.shift != 0 && ((begin | end) & 3) != 0) split_to_bytes(page);
@@ -257,4 +270,8 @@ void access(const void* address, size_t size, Kind kind, const void* caller) {
   if (kind == Kind::kWrite && !shared) me.fenced = false;
 }
 
-}  // namespace cuda_emulator::race
+}  // namespace
+
+Watcher* race_detection() { return &races; }
+
+}  // namespace cuda_emulator

@@ -2,7 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "cuda_runtime.h"
+#include "engine/watch.h"
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   *pointer = nullptr;
@@ -24,13 +24,17 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind)
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  cuda_emulator::count_operations("cudaMemcpyAsync", 1);
   return cudaMemcpy(to, from, bytes, kind);
 }
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
   if (bytes > 0) memset(to, value, bytes);
   return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) { return cudaMemset(to, value, bytes); }
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  cuda_emulator::count_operations("cudaMemsetAsync", 1);
+  return cudaMemset(to, value, bytes);
+}
 
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 11040;
@@ -69,6 +73,11 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 
 namespace cuda_emulator {
+
+void count_operations(const char* name, int count) {
+  if constexpr (kWatched) watcher->operations(name, count);
+}
+
 cudaError_t occupancy(int* blocks, int threads, size_t dynamic_shared_bytes) {
   if (threads <= 0 || threads > 1024) return cudaErrorInvalidValue;
   *blocks = 2048 / threads;
@@ -76,6 +85,7 @@ cudaError_t occupancy(int* blocks, int threads, size_t dynamic_shared_bytes) {
     *blocks = static_cast<int>((227u << 10) / dynamic_shared_bytes);
   return cudaSuccess;
 }
+
 }  // namespace cuda_emulator
 
 // Streams and events need only be there: a launch is over when it returns.

@@ -1,11 +1,39 @@
-// What -fsanitize=thread calls. Kernels are compiled with it but not linked with its runtime: these
-// functions take its place and hand each access of a kernel to the race detector.
+// What -fsanitize=thread and -fsanitize-coverage=trace-pc call. Kernels are compiled with them but not linked with a
+// runtime of theirs: these functions take its place, and tell the watcher of this process.
 #include <cstddef>
+#include <cstdlib>
 
-#include "engine/race.h"
+#include "engine/watch.h"
 
-using cuda_emulator::race::access;
-using cuda_emulator::race::Kind;
+namespace cuda_emulator {
+namespace {
+
+Watcher* choose() {
+  const char* file = getenv("BOXOPS_EMULATOR_COUNTERS");
+  return file != nullptr ? counters(file) : race_detection();
+}
+
+bool within(const void* address, const void* object, size_t size) {
+  return static_cast<size_t>(static_cast<const char*>(address) - static_cast<const char*>(object)) < size;
+}
+
+// Host code is not watched, nor what no device has in memory: a thread's stack, the kernel's parameters, the
+// dimensions.
+void access(const void* address, size_t size, Kind kind, const void* caller) {
+  if (current == nullptr || fibers.own(address) ||
+      within(address, block->launch.arguments, block->launch.bytes_of_arguments) ||
+      within(address, &blockDim, sizeof(blockDim)) || within(address, &gridDim, sizeof(gridDim)))
+    return;
+  watcher->access(address, size, kind, caller);
+}
+
+}  // namespace
+
+Watcher* const watcher = choose();
+
+}  // namespace cuda_emulator
+
+using namespace cuda_emulator;
 
 #define ACCESS(name, kind, size) \
   extern "C" void __tsan_##name(void* address) { access(address, size, kind, __builtin_return_address(0)); }
@@ -32,6 +60,10 @@ extern "C" {
 void __tsan_read_range(void* address, size_t size) { access(address, size, Kind::kRead, __builtin_return_address(0)); }
 void __tsan_write_range(void* address, size_t size) {
   access(address, size, Kind::kWrite, __builtin_return_address(0));
+}
+
+void __sanitizer_cov_trace_pc() {
+  if (current != nullptr) watcher->basic_block(__builtin_return_address(0));
 }
 
 void __tsan_init() {}

@@ -1,0 +1,200 @@
+"""Calls on emulated kernels: `CALLS[name]()` runs one of those that are counted in seconds. `LARGE` has the sizes that
+the kernels' goals are set for, as far as the emulator comes in a minute.
+"""
+
+import numpy as np
+
+import cuda_emulator
+
+CALLS, LARGE = {}, {}
+
+
+def call(name, calls=CALLS):
+    """Lists a function of a random generator and the emulated public functions."""
+
+    def listed(function):
+        calls[name] = lambda: function(np.random.default_rng(0), cuda_emulator.load())
+        return function
+
+    return listed
+
+
+def on_device(array, dtype=np.float32):
+    """A copy that begins where a device's memory would: at a multiple of 256 bytes."""
+    array = np.asarray(array, dtype)
+    memory = np.empty(array.nbytes + 256, np.uint8)
+    first = -memory.ctypes.data % 256
+    copy = memory[first : first + array.nbytes].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def boxes(rng, *shape, extent, sides=(16, 128)):
+    corner = rng.uniform(0, extent, (*shape, 2))
+    return on_device(np.concatenate([corner, corner + rng.uniform(*sides, (*shape, 2))], axis=-1))
+
+
+def scores(rng, *shape):
+    return on_device(rng.random(shape))
+
+
+@call("nms, 1,000 boxes")
+def _(rng, ops):
+    ops.nms(boxes(rng, 1000, extent=1300), scores(rng, 1000), 0.5)
+
+
+@call("nms, 3,000 crowded boxes")
+def _(rng, ops):
+    ops.nms(boxes(rng, 3000, extent=400), scores(rng, 3000), 0.5)
+
+
+@call("batched_nms, 2,000 boxes of 80 classes")
+def _(rng, ops):
+    ops.batched_nms(
+        boxes(rng, 2000, extent=600), scores(rng, 2000), on_device(rng.integers(0, 80, 2000), np.int64), 0.5
+    )
+
+
+@call("nms_padded, 4 images of 1,000 boxes, 100 wanted")
+def _(rng, ops):
+    ops.nms_padded(boxes(rng, 4, 1000, extent=600), scores(rng, 4, 1000), 0.5, 100)
+
+
+@call("rotated_nms, 300 boxes")
+def _(rng, ops):
+    rotated = np.concatenate(
+        [rng.uniform(0, 300, (300, 2)), rng.uniform(16, 64, (300, 2)), rng.uniform(0, 180, (300, 1))], 1
+    )
+    ops.rotated_nms(on_device(rotated), scores(rng, 300), 0.5)
+
+
+@call("soft_nms, 300 boxes")
+def _(rng, ops):
+    ops.soft_nms(boxes(rng, 300, extent=400), scores(rng, 300))
+
+
+@call("weighted_boxes_fusion, 2 models of 300 boxes")
+def _(rng, ops):
+    sets = [
+        (boxes(rng, 300, extent=400), scores(rng, 300), on_device(rng.integers(0, 3, 300), np.int64)) for _ in range(2)
+    ]
+    ops.weighted_boxes_fusion(*map(list, zip(*sets, strict=True)))
+
+
+@call("box_iou, 512 x 512")
+def _(rng, ops):
+    ops.box_iou(boxes(rng, 512, extent=600), boxes(rng, 512, extent=600))
+
+
+@call("match_max_iou, 10,000 anchors x 50")
+def _(rng, ops):
+    ops.match_max_iou(boxes(rng, 10_000, extent=800), boxes(rng, 50, extent=800), 0.7, 0.3, True)
+
+
+@call("match_greedy, 2,000 anchors x 20")
+def _(rng, ops):
+    ops.match_greedy(boxes(rng, 2000, extent=400), boxes(rng, 20, extent=400))
+
+
+@call("linear_sum_assignment, 100 x 20")
+def _(rng, ops):
+    ops.linear_sum_assignment(scores(rng, 100, 20))
+
+
+@call("generate_proposals, 2 images, 3 levels")
+def _(rng, ops):
+    levels = [1200, 300, 75]
+    anchors = boxes(rng, sum(levels), extent=300)
+    deltas = on_device(rng.normal(0, 0.2, (2, sum(levels), 4)))
+    ops.generate_proposals(scores(rng, 2, sum(levels)), deltas, anchors, levels, [(320, 320)] * 2, 500, 300)
+
+
+@call("detect, 2 images, 200 boxes of 20 classes")
+def _(rng, ops):
+    ops.detect(boxes(rng, 2, 200, extent=400), on_device(rng.dirichlet(np.ones(20) / 5, (2, 200))))
+
+
+@call("decode_boxes, 10,000")
+def _(rng, ops):
+    ops.decode_boxes(on_device(rng.normal(0, 0.2, (10_000, 4))), boxes(rng, 10_000, extent=800))
+
+
+def rois(rng, count, extent=192):
+    return on_device(np.concatenate([rng.integers(0, 2, (count, 1)), boxes(rng, count, extent=extent)], 1))
+
+
+@call("roi_align, 64 RoIs, 16 channels")
+def _(rng, ops):
+    ops.roi_align(on_device(rng.random((2, 16, 32, 32))), rois(rng, 64), 7, 0.125, 2)
+
+
+@call("roi_align backward, 64 RoIs, 16 channels")
+def _(rng, ops):
+    grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((64, 16, 7, 7))), rois(rng, 64)))
+    cuda_emulator.module().roi_align_backward(grad, regions, None, 2, 32, 32, 0.125, 2, False)
+
+
+@call("paste_masks, 8 masks on 160 x 160")
+def _(rng, ops):
+    ops.paste_masks(scores(rng, 8, 28, 28), boxes(rng, 8, extent=100), (160, 160), threshold=0.5)
+
+
+@call("nms, 5,000 crowded boxes", LARGE)
+def _(rng, ops):
+    ops.nms(boxes(rng, 5000, extent=600), scores(rng, 5000), 0.5)
+
+
+@call("nms_padded, 8 images of 4,000 boxes, 300 wanted", LARGE)
+def _(rng, ops):
+    ops.nms_padded(boxes(rng, 8, 4000, extent=1300), scores(rng, 8, 4000), 0.5, 300)
+
+
+@call("nms_padded, 8 images of 1,000 boxes of 80 classes", LARGE)
+def _(rng, ops):
+    labels = on_device(rng.integers(0, 80, (8, 1000)), np.int64)
+    ops.nms_padded(boxes(rng, 8, 1000, extent=1300), scores(rng, 8, 1000), 0.5, 1000, labels=labels)
+
+
+@call("generate_proposals, 2 images, 5 levels, 2,000 of each", LARGE)
+def _(rng, ops):
+    levels = [160_000, 40_000, 10_000, 2500, 640]
+    deltas = on_device(rng.normal(0, 0.2, (2, sum(levels), 4)))
+    anchors = boxes(rng, sum(levels), extent=1200)
+    ops.generate_proposals(scores(rng, 2, sum(levels)), deltas, anchors, levels, [(800, 1333)] * 2, 2000, 1000)
+
+
+@call("detect, R-CNN: 2 images, 1,000 boxes of 90 classes", LARGE)
+def _(rng, ops):
+    ops.detect(boxes(rng, 2, 1000, extent=1200), on_device(rng.dirichlet(np.ones(90) / 20, (2, 1000))))
+
+
+@call("detect, SSD: 8,732 boxes of 90 classes, 400 of each", LARGE)
+def _(rng, ops):
+    probabilities = on_device(rng.dirichlet(np.ones(90) / 20, (1, 8732)))
+    ops.detect(boxes(rng, 1, 8732, extent=300), probabilities, 0.01, 0.45, 200, topk_per_class=400)
+
+
+@call("match_max_iou, 200,000 anchors x 50", LARGE)
+def _(rng, ops):
+    ops.match_max_iou(boxes(rng, 200_000, extent=1200), boxes(rng, 50, extent=1200), 0.7, 0.3, True)
+
+
+@call("soft_nms, 1,000 boxes", LARGE)
+def _(rng, ops):
+    ops.soft_nms(boxes(rng, 1000, extent=1200), scores(rng, 1000), method="linear")
+
+
+@call("box_iou, 2,000 x 2,000", LARGE)
+def _(rng, ops):
+    ops.box_iou(boxes(rng, 2000, extent=1200), boxes(rng, 2000, extent=1200))
+
+
+@call("roi_align, 512 RoIs, 64 channels", LARGE)
+def _(rng, ops):
+    ops.roi_align(on_device(rng.random((2, 64, 100, 168))), rois(rng, 512, extent=800), 7, 0.125, 2)
+
+
+@call("roi_align backward, 512 RoIs, 64 channels", LARGE)
+def _(rng, ops):
+    grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((512, 64, 7, 7))), rois(rng, 512, extent=800)))
+    cuda_emulator.module().roi_align_backward(grad, regions, None, 2, 100, 168, 0.125, 2, False)
