@@ -17,13 +17,12 @@
 // others), and some 0.2 us for each 64 boxes of the longest segment.
 #pragma once
 
-#include "common/warp.cuh"
 #include "nms/order.cuh"
+#include "nms/settle.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-using Word = unsigned long long;
 constexpr int kMaxChunk = 4096, kMinChunk = 1024;
 constexpr int kMaxWords = kMaxChunk / 64 + 1;
 constexpr int64_t kTargetBlocks = 16384;  // of compare_kernel
@@ -70,9 +69,6 @@ struct Greedy : Ordered<S> {
   }
 };
 
-// The `count` lowest bits, of any count.
-__device__ Word lowest(int64_t count) { return count >= 64 ? ~Word(0) : count <= 0 ? 0 : (Word(1) << count) - 1; }
-
 // Block (x, y) holds 64 places, one a thread. Of the first `stripes` values of y each writes every so many-th word of
 // their masks; the others share the kept boxes of earlier rounds, which only a segment has that fills the places
 // before.
@@ -113,25 +109,6 @@ __global__ void __launch_bounds__(64)
     if (!gone) gone = overlapping<true>(columns, box, threshold) != 0;
   }
   if (in && gone) atomicExch(&s.alive[i], 0);
-}
-
-// The greedy pass over 64 boxes, by a warp: which of them stay. A lane holds two boxes, `lane` and `lane + 32`, with
-// the bits of those before them that they overlap; `out` are the bits of those that are out already. In a round all
-// boxes are settled whose overlapped ones are (Blelloch, Fineman, Shun, "Greedy sequential maximal independent set and
-// matching are parallel on average", SPAA 2012): few rounds, and no order of memory to wait for.
-__device__ Word settle(const Word (&overlapped)[2], Word out) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  Word in = 0;
-  while (~(in | out) != 0) {
-    const bool open0 = !((in | out) >> lane & 1), open1 = !((in | out) >> (lane + 32) & 1);
-    const unsigned in0 = __ballot_sync(kFullMask, open0 && !(overlapped[0] & ~out));
-    const unsigned in1 = __ballot_sync(kFullMask, open1 && !(overlapped[1] & ~out));
-    in |= Word(in1) << 32 | in0;
-    const unsigned out0 = __ballot_sync(kFullMask, open0 && (overlapped[0] & in));
-    const unsigned out1 = __ballot_sync(kFullMask, open1 && (overlapped[1] & in));
-    out |= Word(out1) << 32 | out0;
-  }
-  return in;
 }
 
 // The segments that begin in one group of 64 places, as far as the round goes; see the figure.
