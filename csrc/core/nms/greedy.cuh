@@ -17,6 +17,7 @@
 // others), and some 0.2 us for each 64 boxes of the longest segment.
 #pragma once
 
+#include "common/compact.cuh"
 #include "nms/order.cuh"
 #include "nms/settle.cuh"
 
@@ -62,7 +63,8 @@ struct Greedy : Ordered<S> {
   S* kept;              // by place: a segment's kept boxes so far, from its start
   int64_t* kept_count;  // at the start of a segment that more rounds need
 
-  Greedy(Workspace& w, const NmsInput& input, const Rounds& rounds) : Ordered<S>(w, input), words(rounds.words) {
+  Greedy(Workspace& w, const NmsInput& input, const Rounds& rounds, bool sorts)
+      : Ordered<S>(w, input, sorts), words(rounds.words) {
     mask = w.take<Word>(rounds.rows * words);
     const int64_t more = rounds.longest > rounds.chunk ? this->n : 0;
     kept = w.take<S>(more), kept_count = w.take<int64_t>(more);
@@ -262,6 +264,27 @@ int greedy(const Greedy<S>& s, const Rounds& rounds, int64_t limit, const Thresh
     BOXOPS_TRY(launch(resolve_kernel<S>, grid_x(groups), kResolveThreads, stream, s, round, limit));
   }
   return cudaSuccess;
+}
+
+// Block b writes the first `limit` kept indices of image b by falling score, then -1.
+template <class S>
+__global__ void __launch_bounds__(kCompactThreads)
+    emit_kernel(Ordered<S> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts) {
+  const int64_t first = int64_t(blockIdx.x) * count;
+  int64_t* out = indices + int64_t(blockIdx.x) * limit;
+  const int64_t written = compact(
+      count, limit, [&](int64_t i) { return s.keep[first + i] != 0; },
+      [&](int64_t at, int64_t i) { out[at] = s.order[first + i] - first; });
+  if (pad)
+    for (int64_t i = written + threadIdx.x; i < limit; i += blockDim.x) out[i] = -1;
+  if (threadIdx.x == 0) counts[blockIdx.x] = written;
+}
+
+template <class S>
+int emit(const Greedy<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
+         void* stream) {
+  return launch(emit_kernel<S>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s, input.boxes.count,
+                limit, pad, indices, counts);
 }
 
 }  // namespace

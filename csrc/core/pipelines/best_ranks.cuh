@@ -16,9 +16,9 @@ namespace {
 // What a candidate is compared by; smaller is better, and no two are the same. `pair` -1 stands for none.
 struct Rank {
   uint64_t key;
-  int32_t pair;
+  int64_t pair;
   __device__ bool before(const Rank& o) const {
-    return key != o.key ? key < o.key : static_cast<uint32_t>(pair) < static_cast<uint32_t>(o.pair);
+    return key != o.key ? key < o.key : static_cast<uint64_t>(pair) < static_cast<uint64_t>(o.pair);
   }
   __device__ static Rank none() { return {~uint64_t(0), -1}; }  // behind all
 };
@@ -103,9 +103,9 @@ __device__ Rank last_of_best(uint32_t count, uint32_t wanted, RankAt rank_at) {
     return rank.pair >= 0;
   });
   if (k > 0)
-    last.pair = static_cast<int32_t>(kth_smallest(count, &k, [&](uint32_t i, uint64_t* v) {
+    last.pair = static_cast<int64_t>(kth_smallest(count, &k, [&](uint32_t i, uint64_t* v) {
       const Rank rank = rank_at(i);
-      *v = static_cast<uint32_t>(rank.pair);
+      *v = static_cast<uint64_t>(rank.pair);
       return rank.pair >= 0 && rank.key == last.key;
     }));
   return last;

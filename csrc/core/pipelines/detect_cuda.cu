@@ -121,6 +121,12 @@ __device__ Upright<T> upright_of(const DetectInput& in, int64_t b, int32_t pair)
   return {shape_of<Measure::kIoU>(box_of<T>(in, b, pair))};
 }
 
+// A copy without the padding, which nothing has written.
+template <class T>
+__device__ Upright<T> copy_of(const Upright<T>& box) {
+  return {static_cast<const Shape<T>&>(box)};
+}
+
 // Finds `out`, of n boxes: kParts threads for each.
 template <class T>
 __device__ void compare_with_kept(const DetectInput& in, int64_t b, const int32_t* kept, int64_t taken, int n,
@@ -131,7 +137,7 @@ __device__ void compare_with_kept(const DetectInput& in, int64_t b, const int32_
     __syncthreads();
     if (t < 64 * kParts) round.columns[t / 64][t % 64] = upright_of<T>(in, b, kept[min_of(first + t, taken - 1)]);
     __syncthreads();
-    const Upright<T> box = i < n ? round.boxes[i] : Upright<T>{};
+    const Upright<T> box = i < n ? copy_of(round.boxes[i]) : Upright<T>{};
     const bool out = i < n && overlapping<true>(round.columns[part], box, threshold) != 0;
     const unsigned votes = __ballot_sync(kFullMask, out);
     if (t % 32 == 0 && votes != 0) atomicOr(&round.out[i / 32], votes);
@@ -147,7 +153,7 @@ __device__ void compare(int rows, const Threshold<T>& threshold, Round<T>& round
     for (int word = 0; word <= row; ++word, ++tile) {
       if (tile % (kThreads / 32) != warp) continue;
       const int i = row * 32 + lane;
-      const Upright<T> box = round.boxes[i];
+      const Upright<T> box = copy_of(round.boxes[i]);
       const unsigned bits = overlapping_of_32<false>(round.boxes + word * 32, box, threshold);
       round.overlapped[i][word] = bits & static_cast<unsigned>(lowest(i - word * 32));
     }
@@ -208,7 +214,7 @@ __global__ void __launch_bounds__(kThreads)
       if (n == 0) break;
       const int words = static_cast<int>(blocks_of(n, 64));
       for (int i = t; i < 64 * words; i += kThreads)
-        round.boxes[i] = i < n ? upright_of<T>(in, b, round.best.ranks[i].pair) : Upright<T>{};
+        round.boxes[i] = i < n ? upright_of<T>(in, b, static_cast<int32_t>(round.best.ranks[i].pair)) : Upright<T>{};
       compare_with_kept(in, b, kept, taken, n, threshold, round);
       __syncthreads();
       compare(2 * words, threshold, round);
@@ -221,8 +227,8 @@ __global__ void __launch_bounds__(kThreads)
         const int bit = t - 64 * word, at = now + __popcll(round.kept[word] & lowest(bit));
         now += __popcll(round.kept[word]);
         if (bit < 0 || bit >= 64 || !(round.kept[word] >> bit & 1)) continue;
-        if (taken + at < limit) kept[taken + at] = round.best.ranks[t].pair;
-        if (at < kFew) round.columns[0][at] = round.boxes[t];
+        if (taken + at < limit) kept[taken + at] = static_cast<int32_t>(round.best.ranks[t].pair);
+        if (at < kFew) round.columns[0][at] = copy_of(round.boxes[t]);
       }
       done = round.best.ranks[n - 1];
       taken += now;
@@ -267,7 +273,7 @@ __global__ void __launch_bounds__(kMergeThreads)
         best);
     for (uint32_t i = threadIdx.x; i < n; i += kMergeThreads) {
       const int64_t at = first + taken + i;
-      const int32_t pair = best.ranks[i].pair;
+      const auto pair = static_cast<int32_t>(best.ranks[i].pair);
       for (int k = 0; k < 4; ++k)
         copy_number(box_size, in.boxes, box_at(in, b, pair) + k * in.box_strides[3], out.boxes, 4 * at + k);
       copy_number(score_size, in.scores, score_at(in, b, pair), out.scores, at);
