@@ -109,7 +109,7 @@ constexpr int kWords = kAtOnce / 64, kParts = kThreads / kAtOnce;
 template <class T>
 struct Round {
   Best best;
-  Upright<T> boxes[kAtOnce];                       // up to a multiple of 64, zeros behind the last
+  Upright<T> boxes[kAtOnce];                       // up to a multiple of 64, the last again and again
   unsigned overlapped[kAtOnce][kAtOnce / 32 + 1];  // bits of the boxes before it; one word more, for the banks
   unsigned out[kAtOnce / 32];                      // bits of those that a box kept in an earlier round overlaps
   Word kept[kWords];
@@ -135,9 +135,12 @@ __device__ void compare_with_kept(const DetectInput& in, int64_t b, const int32_
   if (t < static_cast<int>(kAtOnce) / 32) round.out[t] = 0;
   for (int64_t first = 0; first < taken; first += 64 * kParts) {
     __syncthreads();
-    if (t < 64 * kParts) round.columns[t / 64][t % 64] = upright_of<T>(in, b, kept[min_of(first + t, taken - 1)]);
+    if (t < 64 * kParts) {
+      const auto column = upright_of<T>(in, b, kept[min_of(first + t, taken - 1)]);
+      round.columns[t / 64][t % 64] = column;
+    }
     __syncthreads();
-    const Upright<T> box = i < n ? copy_of(round.boxes[i]) : Upright<T>{};
+    const Upright<T> box = copy_of(round.boxes[min_of(i, n - 1)]);
     const bool out = i < n && overlapping<true>(round.columns[part], box, threshold) != 0;
     const unsigned votes = __ballot_sync(kFullMask, out);
     if (t % 32 == 0 && votes != 0) atomicOr(&round.out[i / 32], votes);
@@ -213,8 +216,10 @@ __global__ void __launch_bounds__(kThreads)
       const int n = static_cast<int>(take_best(count, kAtOnce, open_at, round.best));
       if (n == 0) break;
       const int words = static_cast<int>(blocks_of(n, 64));
-      for (int i = t; i < 64 * words; i += kThreads)
-        round.boxes[i] = i < n ? upright_of<T>(in, b, static_cast<int32_t>(round.best.ranks[i].pair)) : Upright<T>{};
+      for (int i = t; i < 64 * words; i += kThreads) {
+        const auto box = upright_of<T>(in, b, static_cast<int32_t>(round.best.ranks[min_of(i, n - 1)].pair));
+        round.boxes[i] = box;
+      }
       compare_with_kept(in, b, kept, taken, n, threshold, round);
       __syncthreads();
       compare(2 * words, threshold, round);
@@ -233,8 +238,9 @@ __global__ void __launch_bounds__(kThreads)
       done = round.best.ranks[n - 1];
       taken += now;
       more = static_cast<uint32_t>(n) == kAtOnce && count > kAtOnce;
-      if (!more || taken >= limit || now > kFew) continue;
-      if (t >= now && t < 64) round.columns[0][t] = {};
+      if (!more || taken >= limit || now == 0 || now > kFew) continue;
+      __syncthreads();
+      if (t >= now && t < 64) round.columns[0][t] = copy_of(round.columns[0][0]);
       __syncthreads();
       for (uint32_t i = t; i < count; i += kThreads)
         if (open_at(i).pair >= 0 && overlapping<true>(round.columns[0], upright_of<T>(in, b, pairs[i]), threshold) != 0)

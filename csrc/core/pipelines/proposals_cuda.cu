@@ -149,7 +149,8 @@ __global__ void decode_kernel(ProposalsInput in, ProposalsOptions o, State<T> s)
     s.boxes[i] = box;
     s.scores[i] = kSorted<T> || stays ? score : T(-1);
     if (kSorted<T>) {
-      s.nms.boxes[i] = {shape_of<Measure::kIoU>(box)};
+      const Upright<T> shape{shape_of<Measure::kIoU>(box)};
+      s.nms.boxes[i] = shape;
       s.nms.alive[i] = stays ? 1 : 0;
     } else if (s.levels <= 256) {
       s.groups[i] = static_cast<uint8_t>(level);
