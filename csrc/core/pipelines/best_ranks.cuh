@@ -29,6 +29,11 @@ struct Common {
   uint64_t all, any;
 };
 
+__device__ Common over_warp(const Common& own) {
+  return {warp_sum(own.count), warp_reduce(own.all, [](uint64_t a, uint64_t b) { return a & b; }),
+          warp_reduce(own.any, [](uint64_t a, uint64_t b) { return a | b; })};
+}
+
 // Of the numbers that value(i, &v) gives for i < count where it says true. All threads of the block call.
 template <class Value>
 __device__ Common common_of(uint32_t count, Value value) {
@@ -38,15 +43,12 @@ __device__ Common common_of(uint32_t count, Value value) {
     uint64_t v;
     if (value(i, &v)) ++own.count, own.all &= v, own.any |= v;
   }
-  own = {warp_sum(own.count), warp_reduce(own.all, [](uint64_t a, uint64_t b) { return a & b; }),
-         warp_reduce(own.any, [](uint64_t a, uint64_t b) { return a | b; })};
+  const uint32_t lane = threadIdx.x % 32, warps = blockDim.x / 32;
+  own = over_warp(own);
   __syncthreads();  // an earlier call's are read
-  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = own;
+  if (lane == 0) of_warp[threadIdx.x / 32] = own;
   __syncthreads();
-  own = of_warp[0];
-  for (unsigned w = 1; w < blockDim.x / 32; ++w)
-    own.count += of_warp[w].count, own.all &= of_warp[w].all, own.any |= of_warp[w].any;
-  return own;
+  return over_warp(lane < warps ? of_warp[lane] : Common{0, ~uint64_t(0), 0});
 }
 
 // A number that just `k` of those numbers do not exceed; all if they are not more. Where equal ones make that
