@@ -126,6 +126,11 @@ def detect():
         yield detections(f"{name}, {agnostic}", stacked, 2, iou_threshold=0.3, class_agnostic=agnostic,
                          min_size=None if agnostic else 1.0)  # fmt: skip
     yield detections("many tied candidates", shaped(1, 700, **dense), 7, "tied", topk_per_class=50, iou_threshold=0.9)
+    yield detections("more than a block holds at a time", shaped(1, 900, extent=900.0, sides=(10.0, 90.0)), 2,
+                     score_threshold=0.2, max_output=1000)  # fmt: skip
+    for threshold in (0.01, 0.2):  # of many candidates few stay
+        yield detections(f"crowd, {threshold}", shaped(1, 2000, extent=30.0, sides=(50.0, 90.0)), 1, "tied",
+                         iou_threshold=threshold)  # fmt: skip
     yield detections("integers", lambda rng, dtype: integer_boxes(rng, dtype)[None], 3, dtypes=INTEGERS, min_size=3)
     yield detections("float64 scores", shaped(2, 50), 3, fixed=("scores",))
     for threshold in (0.0, 0.5, np.inf, -np.inf):

@@ -17,13 +17,13 @@
 // others), and some 0.2 us for each 64 boxes of the longest segment.
 #pragma once
 
-#include "common/warp.cuh"
+#include "common/compact.cuh"
 #include "nms/order.cuh"
+#include "nms/settle.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-using Word = unsigned long long;
 constexpr int kMaxChunk = 4096, kMinChunk = 1024;
 constexpr int kMaxWords = kMaxChunk / 64 + 1;
 constexpr int64_t kTargetBlocks = 16384;  // of compare_kernel
@@ -63,15 +63,13 @@ struct Greedy : Ordered<S> {
   S* kept;              // by place: a segment's kept boxes so far, from its start
   int64_t* kept_count;  // at the start of a segment that more rounds need
 
-  Greedy(Workspace& w, const NmsInput& input, const Rounds& rounds) : Ordered<S>(w, input), words(rounds.words) {
+  Greedy(Workspace& w, const NmsInput& input, const Rounds& rounds, bool sorts)
+      : Ordered<S>(w, input, sorts), words(rounds.words) {
     mask = w.take<Word>(rounds.rows * words);
     const int64_t more = rounds.longest > rounds.chunk ? this->n : 0;
     kept = w.take<S>(more), kept_count = w.take<int64_t>(more);
   }
 };
-
-// The `count` lowest bits, of any count.
-__device__ Word lowest(int64_t count) { return count >= 64 ? ~Word(0) : count <= 0 ? 0 : (Word(1) << count) - 1; }
 
 // Block (x, y) holds 64 places, one a thread. Of the first `stripes` values of y each writes every so many-th word of
 // their masks; the others share the kept boxes of earlier rounds, which only a segment has that fills the places
@@ -113,25 +111,6 @@ __global__ void __launch_bounds__(64)
     if (!gone) gone = overlapping<true>(columns, box, threshold) != 0;
   }
   if (in && gone) atomicExch(&s.alive[i], 0);
-}
-
-// The greedy pass over 64 boxes, by a warp: which of them stay. A lane holds two boxes, `lane` and `lane + 32`, with
-// the bits of those before them that they overlap; `out` are the bits of those that are out already. In a round all
-// boxes are settled whose overlapped ones are (Blelloch, Fineman, Shun, "Greedy sequential maximal independent set and
-// matching are parallel on average", SPAA 2012): few rounds, and no order of memory to wait for.
-__device__ Word settle(const Word (&overlapped)[2], Word out) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  Word in = 0;
-  while (~(in | out) != 0) {
-    const bool open0 = !((in | out) >> lane & 1), open1 = !((in | out) >> (lane + 32) & 1);
-    const unsigned in0 = __ballot_sync(kFullMask, open0 && !(overlapped[0] & ~out));
-    const unsigned in1 = __ballot_sync(kFullMask, open1 && !(overlapped[1] & ~out));
-    in |= Word(in1) << 32 | in0;
-    const unsigned out0 = __ballot_sync(kFullMask, open0 && (overlapped[0] & in));
-    const unsigned out1 = __ballot_sync(kFullMask, open1 && (overlapped[1] & in));
-    out |= Word(out1) << 32 | out0;
-  }
-  return in;
 }
 
 // The segments that begin in one group of 64 places, as far as the round goes; see the figure.
@@ -285,6 +264,27 @@ int greedy(const Greedy<S>& s, const Rounds& rounds, int64_t limit, const Thresh
     BOXOPS_TRY(launch(resolve_kernel<S>, grid_x(groups), kResolveThreads, stream, s, round, limit));
   }
   return cudaSuccess;
+}
+
+// Block b writes the first `limit` kept indices of image b by falling score, then -1.
+template <class S>
+__global__ void __launch_bounds__(kCompactThreads)
+    emit_kernel(Ordered<S> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts) {
+  const int64_t first = int64_t(blockIdx.x) * count;
+  int64_t* out = indices + int64_t(blockIdx.x) * limit;
+  const int64_t written = compact(
+      count, limit, [&](int64_t i) { return s.keep[first + i] != 0; },
+      [&](int64_t at, int64_t i) { out[at] = s.order[first + i] - first; });
+  if (pad)
+    for (int64_t i = written + threadIdx.x; i < limit; i += blockDim.x) out[i] = -1;
+  if (threadIdx.x == 0) counts[blockIdx.x] = written;
+}
+
+template <class S>
+int emit(const Greedy<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
+         void* stream) {
+  return launch(emit_kernel<S>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s, input.boxes.count,
+                limit, pad, indices, counts);
 }
 
 }  // namespace

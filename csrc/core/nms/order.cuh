@@ -45,7 +45,7 @@ struct Ordered {
   int64_t slots;              // of the hash table, a power of two
   unsigned long long* table;  // by slot: the first box that came
 
-  Ordered(Workspace& w, const NmsInput& input)
+  Ordered(Workspace& w, const NmsInput& input, bool sorts)
       : n(input.boxes.batch * input.boxes.count),
         order(w.take<int64_t>(n)),
         keep(w.take<uint8_t>(n)),
@@ -53,7 +53,7 @@ struct Ordered {
         boxes(w.take<S>(n)),
         segment(w.take<Span>(n)),
         alive(w.take<int>(n)),
-        space(w, by_counting(input) ? 0 : n),
+        space(w, sorts ? n : 0),
         slots(space.n > 0 && input.has_groups ? int64_t(1) << bits_of(2 * n) : 0),
         table(w.take<unsigned long long>(slots)) {}
 

@@ -61,27 +61,32 @@ constexpr bool kCostly = false;
 template <class T>
 constexpr bool kCostly<RotatedBox<T>> = true;
 
-// Bit c: column c of 64, which comes before the box, overlaps it too much; where any_is_enough, of some of them.
+// Bit c: column c of 32, which comes before the box, overlaps it too much; where any_is_enough, of some of them.
+template <bool any_is_enough, class S, class T>
+__device__ unsigned overlapping_of_32(const S* columns, const S& box, const Threshold<T>& threshold) {
+  constexpr int kAtOnce = 4;  // without a branch, so that they do not wait for each other
+  unsigned bits = 0;
+#pragma unroll 2
+  for (int c = 0; c < 32; c += kAtOnce) {
+    const S* four = columns + c;
+    T overlap[kAtOnce];
+    bool any = false;
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) overlap[k] = coarse_overlap(four[k], box), any |= overlap[k] > T(0);
+    if (!any || (any_is_enough && bits != 0)) continue;
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k)
+      if (overlap[k] > T(0) && exceeds(overlap[k], four[k], box, threshold)) bits |= 1u << (c + k);
+  }
+  return bits;
+}
+
+// The same of 64 columns.
 template <bool any_is_enough, class S, class T>
 __device__ unsigned long long overlapping(const S* columns, const S& box, const Threshold<T>& threshold) {
-  constexpr int kAtOnce = 4;  // without a branch, so that they do not wait for each other
-  unsigned halves[2] = {0, 0};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-#pragma unroll 2
-    for (int c = 0; c < 32; c += kAtOnce) {
-      const S* four = columns + 32 * half + c;
-      T overlap[kAtOnce];
-      bool any = false;
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k) overlap[k] = coarse_overlap(four[k], box), any |= overlap[k] > T(0);
-      if (!any || (any_is_enough && (halves[0] | halves[1]) != 0)) continue;
-#pragma unroll
-      for (int k = 0; k < kAtOnce; ++k)
-        if (overlap[k] > T(0) && exceeds(overlap[k], four[k], box, threshold)) halves[half] |= 1u << (c + k);
-    }
-  }
-  return static_cast<unsigned long long>(halves[1]) << 32 | halves[0];
+  const unsigned low = overlapping_of_32<any_is_enough>(columns, box, threshold);
+  if (any_is_enough && low != 0) return low;
+  return static_cast<unsigned long long>(overlapping_of_32<any_is_enough>(columns + 32, box, threshold)) << 32 | low;
 }
 
 }  // namespace

@@ -1,70 +1,29 @@
 // Proposals on the device: one sort of all logits by (image, level, falling logit) puts the best of every level in
-// front of its stretch; only those are decoded, into slots, min(pre_nms_top_n, size) for each level; then nms_padded
-// with the level as the group.
+// front of its stretch; only those are decoded, into slots, min(pre_nms_top_n, size) for each level; then NMS with the
+// level as the group. The slots of a level are by falling score, so NMS takes them as they come; only for the order of
+// the result each finds its rank in the other levels.
+#include <type_traits>
 #include <utility>
 
 #include <boxops/nms.h>
-#include "common/cuda_utils.cuh"
 #include "common/sort_space.cuh"
+#include "nms/greedy.cuh"
 #include "pipelines/proposals.h"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
-template <class T>
-struct State {
-  int64_t batch, anchors, levels, slots, longest;  // longest: the slots of the largest level
-  int64_t *level_offsets, *slot_offsets;  // [levels + 1], where a level starts among an image's anchors, and slots
-  double* image_sizes;                    // [B, 2]
-  SortSpace space;                        // [B, A]
-  int64_t *spare, *order;                 // order: [B, A] flat indices, sorted
-  T *boxes, *scores;                      // [B, slots]; score -1 where there is no candidate
-  uint8_t* groups;                        // [B, slots], as int32 where there are more than 256 levels
-  int64_t* indices;                       // [B, post_nms_top_n] slots
-  void* nms;
-  bool narrow;  // the sort key of a logit leaves room for (image, level) above it
-
-  DType group_type() const { return levels <= 256 ? DType::kUInt8 : DType::kInt32; }
-  NmsInput nms_input() const {
-    return {Boxes::contiguous(boxes, slots, Format::kXYXY, batch),
-            Scalars::contiguous(scores, slots),
-            true,
-            {groups, group_type(), slots, 1},
-            longest};
-  }
+// Numbers of the host that kernels read. Few travel as arguments of each kernel; more are written to the workspace by
+// kernels, since a copy from pageable memory would wait, or not be captured.
+constexpr int kFewNumbers = 32, kUpload = 256;
+template <class V>
+struct HostNumbers {
+  int64_t n;
+  V* many;  // null: few
+  V few[kFewNumbers];
+  HostNumbers(Workspace& w, int64_t n) : n(n), many(n > kFewNumbers ? w.take<V>(n) : nullptr), few() {}
+  __device__ V operator[](int64_t i) const { return many == nullptr ? few[i] : many[i]; }
 };
-
-int64_t slots_of(const ProposalsInput& in, const ProposalsOptions& o, int64_t level) {
-  return min_of(o.pre_nms_top_n, in.level_offsets[level + 1] - in.level_offsets[level]);
-}
-
-template <class T>
-State<T> carve(void* base, const ProposalsInput& in, const ProposalsOptions& o, size_t* bytes) {
-  Workspace w(base);
-  State<T> s;
-  s.batch = in.deltas.batch, s.anchors = in.deltas.count, s.levels = in.levels, s.slots = s.longest = 0;
-  for (int64_t level = 0; level < in.levels; ++level) {
-    s.slots += slots_of(in, o, level);
-    s.longest = max_of(s.longest, slots_of(in, o, level));
-  }
-  const int64_t n = s.batch * s.anchors, m = s.batch * s.slots;
-  s.level_offsets = w.take<int64_t>(s.levels + 1), s.slot_offsets = w.take<int64_t>(s.levels + 1);
-  s.image_sizes = w.take<double>(2 * s.batch);
-  s.space = SortSpace(w, n), s.order = w.take<int64_t>(n);
-  s.narrow = score_key_bits(in.objectness.dtype) == 32 && bits_of(s.batch * s.levels) <= 32;
-  s.spare = w.take<int64_t>(s.narrow ? 0 : n);
-  s.boxes = w.take<T>(4 * m), s.scores = w.take<T>(m);
-  s.groups = w.take<uint8_t>(m * size_of(s.group_type()));
-  s.indices = w.take<int64_t>(s.batch * o.post_nms_top_n);
-  s.nms = w.take<char>(static_cast<int64_t>(nms_workspace(s.nms_input(), o.post_nms_top_n)));
-  *bytes = w.used();
-  return s;
-}
-
-// Numbers of the host travel as arguments of a kernel: a copy from pageable memory would wait, or not be captured.
-constexpr int kUpload = 256;
 template <class V>
 struct Upload {
   V values[kUpload];
@@ -78,25 +37,93 @@ __global__ void __launch_bounds__(kUpload) upload_kernel(Upload<V> numbers, int6
 
 // to[i] = value(i), for the i < n in their order.
 template <class V, class F>
-int upload(V* to, int64_t n, void* stream, F value) {
-  for (int64_t first = 0; first < n; first += kUpload) {
+int upload(HostNumbers<V>& to, void* stream, F value) {
+  if (to.many == nullptr) {
+    for (int64_t i = 0; i < to.n; ++i) to.few[i] = value(i);
+    return cudaSuccess;
+  }
+  for (int64_t first = 0; first < to.n; first += kUpload) {
     Upload<V> numbers = {};
-    const int64_t count = min_of<int64_t>(kUpload, n - first);
+    const int64_t count = min_of<int64_t>(kUpload, to.n - first);
     for (int64_t i = 0; i < count; ++i) numbers.values[i] = value(first + i);
-    BOXOPS_TRY(launch(upload_kernel<V>, 1, kUpload, stream, numbers, count, to + first));
+    BOXOPS_TRY(launch(upload_kernel<V>, 1, kUpload, stream, numbers, count, to.many + first));
   }
   return cudaSuccess;
 }
 
+// A float's sigmoid never falls as logits rise (pipelines.h), so that a level's slots are sorted by score: NMS need
+// not. Of double the last bit may.
+template <class T>
+constexpr bool kSorted = std::is_same_v<T, float>;
+
+// The slots of all levels.
+struct Sizes {
+  int64_t slots = 0, longest = 0;  // longest: the slots of the largest level
+  static int64_t of(const ProposalsInput& in, const ProposalsOptions& o, int64_t level) {
+    return min_of(o.pre_nms_top_n, in.level_offsets[level + 1] - in.level_offsets[level]);
+  }
+  Sizes(const ProposalsInput& in, const ProposalsOptions& o) {
+    for (int64_t level = 0; level < in.levels; ++level) {
+      slots += of(in, o, level);
+      longest = max_of(longest, of(in, o, level));
+    }
+  }
+};
+
+template <class T>
+struct State : Sizes {
+  int64_t batch, anchors, levels;
+  bool narrow;                                       // the sort key of a logit leaves room for (image, level) above it
+  HostNumbers<int64_t> level_offsets, slot_offsets;  // where a level starts among an image's anchors, and slots
+  HostNumbers<double> image_sizes;                   // [B, 2]
+  SortSpace space;                                   // [B, A]
+  int64_t *spare, *order;                            // order: [B, A] flat indices, sorted
+  Box<T>* boxes;                                     // [B, slots]
+  T* scores;
+  int64_t* indices;        // [B, post_nms_top_n] slots
+  uint8_t* groups;         // [B, slots], as int32 where there are more than 256 levels; not where it is sorted
+  void* nms_space;         // nor this
+  Greedy<Upright<T>> nms;  // where it is sorted
+
+  State(Workspace& w, const ProposalsInput& in, const ProposalsOptions& o)
+      : Sizes(in, o),
+        batch(in.deltas.batch),
+        anchors(in.deltas.count),
+        levels(in.levels),
+        narrow(score_key_bits(in.objectness.dtype) == 32 && bits_of(batch * levels) <= 32),
+        level_offsets(w, levels + 1),
+        slot_offsets(w, levels + 1),
+        image_sizes(w, 2 * batch),
+        space(w, batch * anchors),
+        spare(w.take<int64_t>(narrow ? 0 : batch * anchors)),
+        order(w.take<int64_t>(batch * anchors)),
+        boxes(w.take<Box<T>>(batch * slots)),
+        scores(w.take<T>(batch * slots)),
+        indices(w.take<int64_t>(batch * o.post_nms_top_n)),
+        groups(w.take<uint8_t>(kSorted<T> ? 0 : batch * slots * size_of(group_type()))),
+        nms_space(
+            w.take<char>(kSorted<T> ? 0 : static_cast<int64_t>(nms_workspace(nms_input(slots), o.post_nms_top_n)))),
+        nms(w, nms_input(kSorted<T> ? slots : 0), Rounds(nms_input(kSorted<T> ? slots : 0), o.post_nms_top_n), false) {}
+
+  DType group_type() const { return levels <= 256 ? DType::kUInt8 : DType::kInt32; }
+  NmsInput nms_input(int64_t count) const {
+    return {Boxes::contiguous(reinterpret_cast<const T*>(boxes), count, Format::kXYXY, batch),
+            Scalars::contiguous(scores, count),
+            true,
+            {groups, group_type(), count, 1},
+            longest};
+  }
+};
+
 // The level that holds place i: the last whose offset is not above i.
-__device__ int64_t level_of(const int64_t* offsets, int64_t levels, int64_t i) {
+__device__ int64_t level_of(const HostNumbers<int64_t>& offsets, int64_t levels, int64_t i) {
   return partition_point(levels - 1, [&](int64_t level) { return offsets[level + 1] <= i; });
 }
 
 // A thread writes the sort key of one anchor: its logit's, or where that leaves room, (image, level) above it; or, with
 // `from`, that of (image, level) alone.
 template <class T>
-__global__ void key_kernel(ProposalsInput in, State<T> s, const int64_t* from) {
+__global__ void logit_key_kernel(ProposalsInput in, State<T> s, const int64_t* from) {
   const int64_t n = s.batch * s.anchors;
   for (const int64_t i : grid_stride<kThreads>(n)) {
     const int64_t flat = from == nullptr ? i : from[i], b = flat / s.anchors, anchor = flat % s.anchors;
@@ -119,20 +146,47 @@ __global__ void decode_kernel(ProposalsInput in, ProposalsOptions o, State<T> s)
     Box<T> box;
     T score;
     const bool stays = propose(in, o, height, width, b, anchor, &box, &score);
-    s.boxes[4 * i] = box.x1, s.boxes[4 * i + 1] = box.y1, s.boxes[4 * i + 2] = box.x2, s.boxes[4 * i + 3] = box.y2;
-    s.scores[i] = stays ? score : T(-1);
-    if (s.levels <= 256) s.groups[i] = static_cast<uint8_t>(level);
-    else reinterpret_cast<int32_t*>(s.groups)[i] = static_cast<int32_t>(level);
+    s.boxes[i] = box;
+    s.scores[i] = kSorted<T> || stays ? score : T(-1);
+    if (kSorted<T>) {
+      const Upright<T> shape{shape_of<Measure::kIoU>(box)};
+      s.nms.boxes[i] = shape;
+      s.nms.alive[i] = stays ? 1 : 0;
+    } else if (s.levels <= 256) {
+      s.groups[i] = static_cast<uint8_t>(level);
+    } else {
+      reinterpret_cast<int32_t*>(s.groups)[i] = static_cast<int32_t>(level);
+    }
+  }
+}
+
+// A thread finds the rank of one slot in its image: of each level, how many slots are before it.
+template <class T>
+__global__ void rank_kernel(State<T> s) {
+  const int64_t n = s.batch * s.slots;
+  for (const int64_t i : grid_stride<kThreads>(n)) {
+    const int64_t slot = i % s.slots, image = i - slot, level = level_of(s.slot_offsets, s.levels, slot);
+    const auto start = [&](int64_t level) { return image + s.slot_offsets[level]; };
+    const uint64_t key = falling_key(s.scores[i]);
+    int64_t rank = image + i - start(level);
+    for (int64_t other = 0; other < s.levels; ++other)
+      if (other != level)
+        rank += partition_point(start(other + 1) - start(other), [&](int64_t at) {
+          const uint64_t its = falling_key(s.scores[start(other) + at]);
+          return other < level ? its <= key : its < key;
+        });
+    s.nms.rank[i] = rank, s.nms.order[rank] = i, s.nms.keep[rank] = 0;
+    s.nms.segment[i] = {start(level), start(level + 1)};
   }
 }
 
 // A thread writes one proposal.
 template <class T>
-__global__ void gather_kernel(State<T> s, int64_t post_nms_top_n, T* boxes, T* scores) {
+__global__ void gather_kernel(State<T> s, int64_t post_nms_top_n, Box<T>* boxes, T* scores) {
   const int64_t n = s.batch * post_nms_top_n;
   for (const int64_t i : grid_stride<kThreads>(n)) {
     const int64_t slot = s.indices[i], from = i / post_nms_top_n * s.slots + slot;
-    for (int k = 0; k < 4; ++k) boxes[4 * i + k] = slot < 0 ? T(0) : s.boxes[4 * from + k];
+    boxes[i] = slot < 0 ? Box<T>{} : s.boxes[from];
     scores[i] = slot < 0 ? T(0) : s.scores[from];
   }
 }
@@ -143,41 +197,53 @@ int sort(const ProposalsInput& in, const State<T>& s, void* stream) {
   const int64_t n = s.batch * s.anchors;
   const int level_bits = bits_of(s.batch * s.levels), key_bits = score_key_bits(in.objectness.dtype);
   const unsigned blocks = grid_x(blocks_of(n, kThreads));
-  BOXOPS_TRY(launch(key_kernel<T>, blocks, kThreads, stream, in, s, nullptr));
+  BOXOPS_TRY(launch(logit_key_kernel<T>, blocks, kThreads, stream, in, s, nullptr));
   BOXOPS_TRY(s.space.sort(s.narrow ? s.order : s.spare, s.narrow ? 32 + level_bits : key_bits, stream));
   if (s.narrow) return cudaSuccess;
-  BOXOPS_TRY(launch(key_kernel<T>, blocks, kThreads, stream, in, s, s.spare));
+  BOXOPS_TRY(launch(logit_key_kernel<T>, blocks, kThreads, stream, in, s, s.spare));
   return s.space.sort(s.order, level_bits, stream);
 }
 
 }  // namespace
 
 size_t generate_proposals_workspace(const ProposalsInput& input, const ProposalsOptions& options) {
-  size_t bytes;
-  with_compute_type(compute_type_of(input), [&](auto t) { carve<decltype(t)>(nullptr, input, options, &bytes); });
-  return bytes;
+  return with_compute_type(compute_type_of(input), [&](auto t) {
+    Workspace w(nullptr);
+    const State<decltype(t)> s(w, input, options);
+    return w.used();
+  });
 }
 
 int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, void* boxes, void* scores, int64_t* counts,
                        void* workspace, void* stream) {
   return with_compute_type(compute_type_of(in), [&](auto t) -> int {
     using T = decltype(t);
-    size_t bytes;
-    const State<T> s = carve<T>(workspace, in, o, &bytes);
-    if (s.batch * s.slots > 0) {
-      BOXOPS_TRY(upload(s.level_offsets, s.levels + 1, stream, [&](int64_t i) { return in.level_offsets[i]; }));
+    Workspace w(workspace);
+    State<T> s(w, in, o);
+    const int64_t limit = o.post_nms_top_n, slots = s.batch * s.slots;
+    const unsigned blocks = grid_x(blocks_of(slots, kThreads));
+    if (slots > 0) {
+      BOXOPS_TRY(upload(s.level_offsets, stream, [&](int64_t i) { return in.level_offsets[i]; }));
       int64_t slot = 0;
-      BOXOPS_TRY(upload(s.slot_offsets, s.levels + 1, stream, [&](int64_t level) {
-        return level < s.levels ? std::exchange(slot, slot + slots_of(in, o, level)) : slot;
+      BOXOPS_TRY(upload(s.slot_offsets, stream, [&](int64_t level) {
+        return level < s.levels ? std::exchange(slot, slot + Sizes::of(in, o, level)) : slot;
       }));
-      BOXOPS_TRY(upload(s.image_sizes, 2 * s.batch, stream, [&](int64_t i) { return in.image_sizes[i]; }));
+      BOXOPS_TRY(upload(s.image_sizes, stream, [&](int64_t i) { return in.image_sizes[i]; }));
       BOXOPS_TRY(sort(in, s, stream));
-      BOXOPS_TRY(launch(decode_kernel<T>, grid_x(blocks_of(s.batch * s.slots, kThreads)), kThreads, stream, in, o, s));
+      BOXOPS_TRY(launch(decode_kernel<T>, blocks, kThreads, stream, in, o, s));
     }
-    BOXOPS_TRY(
-        nms_padded(s.nms_input(), o.iou_threshold, {o.post_nms_top_n, true, -0.5}, s.indices, counts, s.nms, stream));
-    return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * o.post_nms_top_n, kThreads)), kThreads, stream, s,
-                  o.post_nms_top_n, static_cast<T*>(boxes), static_cast<T*>(scores));
+    if constexpr (kSorted<T>) {
+      BOXOPS_TRY(launch(rank_kernel<T>, blocks, kThreads, stream, s));
+      if (slots > 0)
+        BOXOPS_TRY(greedy(s.nms, Rounds(s.nms_input(s.slots), limit), limit,
+                          Threshold<T>(static_cast<T>(o.iou_threshold)), stream));
+      BOXOPS_TRY(emit(s.nms, s.nms_input(s.slots), limit, true, s.indices, counts, stream));
+    } else {
+      BOXOPS_TRY(nms_padded(s.nms_input(s.slots), o.iou_threshold, {limit, true, -0.5}, s.indices, counts, s.nms_space,
+                            stream));
+    }
+    return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * limit, kThreads)), kThreads, stream, s, limit,
+                  static_cast<Box<T>*>(boxes), static_cast<T*>(scores));
   });
 }
 
