@@ -120,6 +120,19 @@ class DeviceArray:
     def shape(self):
         return self.array.shape
 
+    # What the losses do with a result.
+    def __rsub__(self, number):
+        return DeviceArray(np.asarray(number - self.array))
+
+    def __getitem__(self, place):
+        return DeviceArray(np.asarray(self.array[place]))
+
+    def sum(self):
+        return DeviceArray(np.asarray(self.array.sum()))
+
+    def mean(self):
+        return DeviceArray(np.asarray(self.array.mean()))
+
 
 class _OnHost:
     def __init__(self, array):

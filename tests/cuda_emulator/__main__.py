@@ -27,13 +27,13 @@ def main(arguments):
         print(f"built {cuda_emulator.build(variant, '_numpy_ops')}", flush=True)
         os.execve(sys.executable, [sys.executable, __file__, *arguments], cuda_emulator.environment(variant))
 
+    # Stands in for the real module: there need be none, and NumPy arrays go through sanitized code as well.
+    sys.modules["boxops._numpy_ops"] = cuda_emulator.module()
     if counters.VARIABLE in os.environ:
         return counters.main(arguments)
 
     import pytest
 
-    # Stands in for the real module, so that NumPy arrays go through sanitized code as well.
-    sys.modules["boxops._numpy_ops"] = cuda_emulator.module()
     backends = "emulated-cuda"
     # Storage types differ in load() and store() alone, and float64 runs the lines of float32: the plain build has
     # them all. On the CPU float64 has vectors of another length. How much memory is used says nothing in a sanitizer.

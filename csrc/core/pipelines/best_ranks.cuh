@@ -1,10 +1,10 @@
 // The best of many candidates, in their order, found by one block.
 //
 //   candidates  | . . x . x . . . x . . x |    as they come
-//   found       | x x x x |                    those not behind the last that is wanted, which a radix selection finds
+//   found       | x x x x |                    those not behind the last that is needed, which a radix selection finds
 //   ranks       | 0 1 2 3 |                    each at its place, which it finds by counting those before it
 //
-// Floor: few barriers, whatever is wanted: 2 for each digit that is looked at, mostly 2 or 3, and 6 more.
+// Floor: few barriers, whatever is needed: 2 for each digit that is looked at, mostly 2 or 3, and 6 more.
 #pragma once
 
 #include "common/cuda_utils.cuh"
@@ -94,10 +94,10 @@ __device__ uint64_t kth_smallest(uint32_t count, uint32_t* k, Value value) {
   return prefix;
 }
 
-// The last of the `wanted` > 0 best that rank_at(i) gives for i < count; behind all where they are not more.
+// The last of the `needed` > 0 best that rank_at(i) gives for i < count; behind all where they are not more.
 template <class RankAt>
-__device__ Rank last_of_best(uint32_t count, uint32_t wanted, RankAt rank_at) {
-  uint32_t k = wanted;
+__device__ Rank last_of_best(uint32_t count, uint32_t needed, RankAt rank_at) {
+  uint32_t k = needed;
   Rank last = Rank::none();  // of its key, all
   last.key = kth_smallest(count, &k, [&](uint32_t i, uint64_t* v) {
     const Rank rank = rank_at(i);
@@ -120,13 +120,13 @@ struct Best {
   Rank found[kAtOnce], ranks[kAtOnce];
 };
 
-// Puts the `wanted` <= kAtOnce best that rank_at(i) gives into best.ranks in their order; returns how many there are.
+// Puts the `needed` <= kAtOnce best that rank_at(i) gives into best.ranks in their order; returns how many there are.
 template <class RankAt>
-__device__ uint32_t take_best(uint32_t count, uint32_t wanted, RankAt rank_at, Best& best) {
+__device__ uint32_t take_best(uint32_t count, uint32_t needed, RankAt rank_at, Best& best) {
   const uint32_t t = threadIdx.x, lane = t % 32;
   if (t == 0) best.count = 0;
   if (t < kAtOnce) best.places[t] = 0;
-  const Rank last = count <= wanted ? Rank::none() : last_of_best(count, wanted, rank_at);
+  const Rank last = count <= needed ? Rank::none() : last_of_best(count, needed, rank_at);
   __syncthreads();
   for (uint32_t first = t - lane; first < count; first += blockDim.x) {  // a warp appends together
     const Rank rank = first + lane < count ? rank_at(first + lane) : Rank::none();

@@ -162,13 +162,13 @@ __device__ void compare(int rows, const Threshold<T>& threshold, Round<T>& round
     }
 }
 
-// Finds `kept`, of n boxes, by the first warp; stops behind the word with the last that is wanted.
+// Finds `kept`, of n boxes, by the first warp; stops behind the word with the last that is needed.
 template <class T>
-__device__ void settle(int n, int64_t wanted, Round<T>& round) {
+__device__ void settle(int n, int64_t needed, Round<T>& round) {
   const int lane = static_cast<int>(threadIdx.x);
   for (int word = 0; word < kWords; ++word) {
     Word in = 0;
-    if (word * 64 < n && wanted > 0) {
+    if (word * 64 < n && needed > 0) {
       Word overlapped[2];
       bool out[2];
       for (int half = 0; half < 2; ++half) {
@@ -184,28 +184,28 @@ __device__ void settle(int n, int64_t wanted, Round<T>& round) {
     }
     if (lane == 0) round.kept[word] = in;
     __syncwarp();
-    wanted -= __popcll(in);
+    needed -= __popcll(in);
   }
 }
 
-// Block g suppresses in one list, of which the `most` best are candidates. Where few of many stay, a pass over the list
-// strikes what these overlap, so that there are no more rounds than detections.
+// Block g suppresses in one list, of which the `max_candidates` best are candidates. Where few of many stay, a pass
+// over the list strikes what these overlap, so that there are no more rounds than detections.
 constexpr int kFew = 32;
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    suppress_kernel(DetectInput in, State s, uint32_t most, int64_t limit, Threshold<T> threshold) {
+    suppress_kernel(DetectInput in, State s, uint32_t max_candidates, int64_t limit, Threshold<T> threshold) {
   __shared__ Round<T> round;
   __shared__ uint32_t first;
   const Lists& lists = s.candidates();
   const int t = static_cast<int>(threadIdx.x);
   for (int64_t g = blockIdx.x; g < in.batch * lists.per_image; g += gridDim.x) {
     const int64_t b = g / lists.per_image;
-    const uint32_t count = most > 0 ? lists.counts[g] : 0;
+    const uint32_t count = max_candidates > 0 ? lists.counts[g] : 0;
     int32_t *pairs = lists.pairs + g * lists.capacity, *kept = s.kept + g * s.per_list;
     const auto rank_at = [&](uint32_t i) {
       return pairs[i] < 0 ? Rank::none() : Rank{key_of(in, b, pairs[i]), pairs[i]};
     };
-    const Rank last = count > most ? last_of_best(count, most, rank_at) : Rank::none();
+    const Rank last = count > max_candidates ? last_of_best(count, max_candidates, rank_at) : Rank::none();
     Rank done = Rank::none();  // the last of the rounds before
     int64_t taken = 0;
     const auto open_at = [&](uint32_t i) {
@@ -259,19 +259,18 @@ __global__ void __launch_bounds__(kThreads)
 
 // Block b writes the detections of image b.
 __global__ void __launch_bounds__(kMergeThreads)
-    merge_kernel(DetectInput in, DetectOutput out, State s, int64_t max_detections, int64_t box_size,
-                 int64_t score_size) {
+    merge_kernel(DetectInput in, DetectOutput out, State s, int64_t max_output, int64_t box_size, int64_t score_size) {
   __shared__ Best best;
-  const int64_t b = blockIdx.x, first = b * max_detections;
+  const int64_t b = blockIdx.x, first = b * max_output;
   const uint32_t count = s.merged.counts[b];
   const int32_t* pairs = s.merged.pairs + b * s.merged.capacity;
   const uint64_t* keys = s.merged_keys + b * s.merged.capacity;
   Rank done = Rank::none();
   int64_t taken = 0;
-  for (bool more = count > 0; more && taken < max_detections;) {
-    const auto wanted = static_cast<uint32_t>(min_of<int64_t>(kAtOnce, max_detections - taken));
+  for (bool more = count > 0; more && taken < max_output;) {
+    const auto needed = static_cast<uint32_t>(min_of<int64_t>(kAtOnce, max_output - taken));
     const uint32_t n = take_best(
-        count, wanted,
+        count, needed,
         [&](uint32_t i) {
           const Rank rank{keys[i], pairs[i]};
           return taken > 0 && !done.before(rank) ? Rank::none() : rank;
@@ -285,11 +284,11 @@ __global__ void __launch_bounds__(kMergeThreads)
       copy_number(score_size, in.scores, score_at(in, b, pair), out.scores, at);
       out.labels[at] = pair % in.classes;
     }
-    more = n == wanted;
+    more = n == needed;
     if (n > 0) done = best.ranks[n - 1];
     taken += n;
   }
-  for (int64_t at = first + taken + threadIdx.x; at < first + max_detections; at += kMergeThreads) {
+  for (int64_t at = first + taken + threadIdx.x; at < first + max_output; at += kMergeThreads) {
     const uint64_t zero = 0;
     for (int k = 0; k < 4; ++k) copy_number(box_size, &zero, 0, out.boxes, 4 * at + k);
     copy_number(score_size, &zero, 0, out.scores, at);
