@@ -307,6 +307,7 @@ void match_by(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches,
   constexpr T least = -std::numeric_limits<T>::infinity();
   const int64_t chunk = chunk_of(m.anchors, m.batch * m.boxes, 32), chunks = blocks_of(m.anchors, chunk);
   const auto matrix_row = BOXOPS_BY_ISA(matrix_row<T>);
+  const bool has_rows = m.dtype == dtype_of<T>() && m.box_stride == 1;  // that can be read where they are
   const auto value = [&](int64_t image, int64_t a, int64_t g) {
     const T v = load<T>(m.data, m.dtype, image * m.batch_stride + a * m.anchor_stride + g * m.box_stride);
     return v == v ? v : least;
@@ -314,17 +315,21 @@ void match_by(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches,
   std::vector<T> peaks(m.batch * m.boxes * chunks, least);
   parallel.share(m.batch * chunks, kMatrixPairNs * std::min(chunk, m.anchors) * m.boxes,
                  [&](int64_t begin, int64_t end) {
-                   std::vector<T> row(m.boxes), columns(m.boxes);
+                   std::vector<T> copy(m.boxes), columns(m.boxes);
                    for (int64_t task = begin; task < end; ++task) {
                      const int64_t image = task / chunks, c = task % chunks;
                      std::fill(columns.begin(), columns.end(), least);
                      for (int64_t a = c * chunk; a < std::min(m.anchors, (c + 1) * chunk); ++a) {
-                       for (int64_t g = 0; g < m.boxes; ++g) row[g] = value(image, a, g);
-                       const T best = matrix_row(row.data(), m.boxes, columns.data());
+                       const T* row = static_cast<const T*>(m.data) + image * m.batch_stride + a * m.anchor_stride;
+                       if (!has_rows) {
+                         for (int64_t g = 0; g < m.boxes; ++g) copy[g] = value(image, a, g);
+                         row = copy.data();
+                       }
+                       const T best = matrix_row(row, m.boxes, columns.data());
                        const int64_t at = image * m.anchors + a;
                        matches[at] = -1, ious[at] = m.boxes == 0 ? T(0) : best;
                        if (rule.has_threshold && m.boxes > 0 && best >= rule.threshold)
-                         matches[at] = std::find(row.begin(), row.end(), best) - row.begin();
+                         matches[at] = best > least ? std::find(row, row + m.boxes, best) - row : 0;
                      }
                      for (int64_t g = 0; g < m.boxes; ++g) peaks[(image * m.boxes + g) * chunks + c] = columns[g];
                    }

@@ -31,7 +31,7 @@ void covered_row(const Shape<T>& box, const Tile<T>& tile, int n, T threshold, L
     covered[j] |= measure_of<Measure::kIoA, guarded>(box, tile[j], T(0), T(0)) > threshold ? Lane<T>(1) : Lane<T>(0);
 }
 
-// One row of a matrix, without NaN: raises the maxima of its columns, and returns its own.
+// One row of a matrix, in which NaN counts as -inf: raises the maxima of its columns, and returns its own.
 template <class T>
 T matrix_row(const T* __restrict__ row, int64_t n, T* __restrict__ columns) {
   constexpr int kLanes = 16;
@@ -40,7 +40,7 @@ T matrix_row(const T* __restrict__ row, int64_t n, T* __restrict__ columns) {
   int64_t g = 0;
   for (; g + kLanes <= n; g += kLanes)
     for (int i = 0; i < kLanes; ++i) {
-      const T v = row[g + i];
+      const T v = row[g + i];  // max_of passes over a first NaN
       lanes[i] = max_of(v, lanes[i]);
       columns[g + i] = max_of(v, columns[g + i]);
     }
