@@ -14,6 +14,7 @@
 #include "common/blocks.h"
 #include "common/dtype.h"
 #include "common/isa.h"
+#include "common/scratch.h"
 
 namespace boxops {
 namespace {
@@ -76,16 +77,19 @@ AssignmentFault first_wrong(const AssignmentInput& in, int64_t b) {
   return {};
 }
 
-// Memory of a thread, which grows to its largest problem.
+// Memory of a thread, which grows to its largest problem; little is on the stack.
 class Memory {
  public:
   double* take(int64_t count) {
+    if (count <= kFew) return few_;
     if (count > size_) memory_.reset(new double[count + kAlignment / sizeof(double)]), size_ = count;
     const auto address = reinterpret_cast<uintptr_t>(memory_.get());
     return memory_.get() + (kAlignment - address % kAlignment) % kAlignment / sizeof(double);
   }
 
  private:
+  static constexpr int64_t kFew = 256;
+  alignas(kAlignment) double few_[kFew];
   std::unique_ptr<double[]> memory_;
   int64_t size_ = 0;
 };
@@ -104,15 +108,14 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
                 column_stride = transposed ? in.row_stride : in.column_stride, start = in.offset_of(b);
   AssignmentProblem<S> p;
   p.rows = k, p.columns = l, p.width = blocks_of(l, kPadding) * kPadding, p.scale = in.maximize ? -1 : 1;
-  if (column_stride == 1 && in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64)) {
+  if (column_stride == 1 && in.dtype == dtype_of<S>()) {
     p.cost = static_cast<const S*>(in.data) + start, p.row_stride = row_stride;
   } else {
     S* copy = reinterpret_cast<S*>(memory.costs.take(blocks_of(k * l * int64_t(sizeof(S)), 8)));
     const auto fill = [&](auto from) {
       BOXOPS_BY_ISA(copy_costs<S, decltype(from)>)(from, start, row_stride, column_stride, k, l, copy);
     };
-    in.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64) ? fill(Typed<S>{in.data})
-                                                                     : fill(Untyped<S>{in.data, in.dtype});
+    in.dtype == dtype_of<S>() ? fill(Typed<S>{in.data}) : fill(Untyped<S>{in.data, in.dtype});
     p.cost = copy, p.row_stride = l;
   }
   double* next = memory.arrays.take(5 * p.width + 7 * k);
@@ -150,15 +153,15 @@ AssignmentFault linear_sum_assignment(const AssignmentInput& in, int64_t* row_in
                                       const Parallel& parallel) {
   constexpr double kCostNs = 1;  // of the matrix on one core, more in large problems
   const int64_t rows = in.is_ragged ? in.rows / std::max<int64_t>(1, in.batch) : in.rows;
-  std::vector<AssignmentFault> faults(in.batch);
+  Scratch<AssignmentFault> faults(in.batch);
   parallel.share(in.batch, kCostNs * rows * in.columns, [&](int64_t begin, int64_t end) {
     Memories memory;
     for (int64_t b = begin; b < end; ++b)
       faults[b] = compute_type(in.dtype) == DType::kFloat32 ? solve<float>(in, b, memory, row_ind, col_ind)
                                                             : solve<double>(in, b, memory, row_ind, col_ind);
   });
-  for (const AssignmentFault& fault : faults)
-    if (fault.problem >= 0) return fault;
+  for (int64_t b = 0; b < in.batch; ++b)
+    if (faults[b].problem >= 0) return faults[b];
   return {};
 }
 
