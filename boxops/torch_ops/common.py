@@ -65,6 +65,12 @@ def _may_differentiate(args: Iterable) -> bool:
 
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter, bool, int, float, str, type(None)))
+_are_numbers = frozenset((int, float)).issuperset
+
+
+def _as_torch_takes_them(arg: Any) -> bool:
+    """Whether an argument is no list, or one of Python's own numbers: torch itself takes any numbers in lists."""
+    return type(arg) is not tuple and (type(arg) is not list or _are_numbers(map(type, arg)))
 
 
 def entry(op: str) -> Callable:
@@ -83,7 +89,7 @@ def entry(op: str) -> Callable:
     def call(*args):
         if _is_compiling():
             return operator(*checked(op, plain, args))
-        if has_lists:  # torch takes any numbers in them
+        if has_lists and not all(map(_as_torch_takes_them, args)):
             args = checked(op, plain, args)
         if not is_plain(map(type, args)):
             return operator(*checked(op, plain, args))

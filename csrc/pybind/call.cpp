@@ -31,6 +31,11 @@ int64_t take_integer(const Op& op, const Argument& argument, py::handle value) {
 
 double take_float(const Op& op, const Argument& argument, py::handle value) {
   if (PyFloat_Check(value.ptr())) return PyFloat_AS_DOUBLE(value.ptr());
+  if (PyLong_Check(value.ptr())) {
+    const double number = PyLong_AsDouble(value.ptr());
+    if (number != -1 || !PyErr_Occurred()) return number;
+    PyErr_Clear();
+  }
   return checked("check_number", op, argument, value).cast<double>();
 }
 
