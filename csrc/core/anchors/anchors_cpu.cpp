@@ -52,8 +52,7 @@ void anchors(const AnchorLevel* levels, int64_t n_levels, const double* halves, 
       for (int64_t l = 0; l < n_levels; ++l) {
         const AnchorLevel& level = levels[l];
         const int64_t from = std::max<int64_t>(0, begin - first_cell), to = std::min(level.cells(), end - first_cell);
-        if (from < to && out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64))
-          fill(level, base, from, to, static_cast<T*>(out) + 4 * first_row);
+        if (from < to && out_type == dtype_of<T>()) fill(level, base, from, to, static_cast<T*>(out) + 4 * first_row);
         else if (from < to)
           for_each_cell<T>(level, from, to, [&](int64_t i, T cx, T cy) {
             for (int64_t a = 0; a < level.count; ++a)

@@ -53,7 +53,7 @@ template <class T>
 int launch_pieces(const Pieces<T>& all, void* out, DType out_type, void* stream) {
   const int64_t total = all.pieces[all.count - 1].end;
   const auto kernel = total <= INT32_MAX ? anchors_kernel<T, uint32_t> : anchors_kernel<T, uint64_t>;
-  const bool as_rows = out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64);
+  const bool as_rows = out_type == dtype_of<T>();
   return launch(kernel, grid_x(blocks_of(total, kThreads)), kThreads, stream, all, out, out_type, as_rows);
 }
 

@@ -9,7 +9,7 @@ constexpr double kBoxNs = 1;  // the cost of a box on one core
 template <class T, class F>
 void for_each_box(const Boxes& boxes, const Parallel& parallel, F f) {
   parallel.share(boxes.count, kBoxNs, [&](int64_t begin, int64_t end) {
-    if (boxes.coord_stride == 1 && boxes.dtype == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
+    if (boxes.coord_stride == 1 && boxes.dtype == dtype_of<T>()) {
       const T* p = static_cast<const T*>(boxes.data) + begin * boxes.box_stride;
       for (int64_t i = begin; i < end; ++i, p += boxes.box_stride) f(i, Box<T>{p[0], p[1], p[2], p[3]});
     } else {
@@ -45,7 +45,7 @@ void box_area(const Boxes& boxes, void* out, const Parallel& parallel) {
 void box_convert(const Boxes& boxes, Format to, void* out, DType out_type, const Parallel& parallel) {
   with_compute_type(boxes.dtype, [&](auto t) {
     using T = decltype(t);
-    if (out_type == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64)) {
+    if (out_type == dtype_of<T>()) {
       T* o = static_cast<T*>(out);
       for_each_box<T>(boxes, parallel, [=](int64_t i, const Box<T>& b) {
         const Box<T> c = convert_box(b, boxes.format, to);

@@ -34,7 +34,7 @@ template <class T>
 class Rows {
  public:
   explicit Rows(const Boxes& boxes) : boxes_(boxes) {
-    plain_ = boxes.dtype == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64) && boxes.coord_stride == 1;
+    plain_ = boxes.dtype == dtype_of<T>() && boxes.coord_stride == 1;
     joined_ = plain_ && (boxes.count == 1 || boxes.box_stride == 4);
     whole_ = joined_ && (boxes.batch == 1 || boxes.batch_stride == 4 * boxes.count);
   }

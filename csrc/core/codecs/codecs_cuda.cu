@@ -13,8 +13,7 @@ struct View {
   bool aligned;
   explicit View(const Boxes& b)
       : boxes(b),
-        aligned(b.dtype == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64) && b.coord_stride == 1 &&
-                b.box_stride % 4 == 0 && b.batch_stride % 4 == 0 &&
+        aligned(b.dtype == dtype_of<T>() && b.coord_stride == 1 && b.box_stride % 4 == 0 && b.batch_stride % 4 == 0 &&
                 reinterpret_cast<uintptr_t>(b.data) % alignof(AlignedBox<T>) == 0) {}
 
   __device__ Box<T> operator()(int64_t at) const {

@@ -48,7 +48,7 @@ class Paster {
     const T *a = values_.data() + low * size, *b = values_.data() + high * size;
     for (int64_t x = 0; x < size; ++x) row_[x] = blend(a[x], b[x], weight);
     row_[size] = row_[size - 1];
-    const bool own_type = in_.dtype == (sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64);
+    const bool own_type = in_.dtype == dtype_of<T>();
     T* line = own_type && !in_.has_threshold ? reinterpret_cast<T*>(out) : line_.data();
     for (int64_t x = 0; x < n; ++x) line[x] = blend(row_[low_[x]], row_[low_[x] + 1], weight_[x]);
     if (in_.has_threshold) {

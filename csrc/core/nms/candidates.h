@@ -101,11 +101,10 @@ struct RankedBoxes {
   void load(int64_t first, int64_t last, Candidates<R>& block) const {
     constexpr int kBlock = Candidates<R>::kBlock;
     block.count = static_cast<int>(last - first < kBlock ? last - first : kBlock);
-    constexpr DType dtype = sizeof(T) == 4 ? DType::kFloat32 : DType::kFloat64;
     const int64_t* at = order + first;
     for (int i = block.count; i < kBlock; ++i)
       block.x1[i] = block.y1[i] = block.x2[i] = block.y2[i] = block.area[i] = T(0);
-    if (R::kCornersAreAll && boxes.dtype == dtype && boxes.format == Format::kXYXY && boxes.coord_stride == 1) {
+    if (R::kCornersAreAll && boxes.dtype == dtype_of<T>() && boxes.format == Format::kXYXY && boxes.coord_stride == 1) {
       const T* data = static_cast<const T*>(boxes.data) + batch * boxes.batch_stride;
       for (int i = 0; i < block.count; ++i) {
         const T* box = data + at[i] * boxes.box_stride;

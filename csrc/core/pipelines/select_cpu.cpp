@@ -18,7 +18,7 @@ void select_above(const Scalars& scores, int64_t batch, int64_t begin, int64_t e
                   std::vector<int32_t>& found) {
   constexpr int64_t kChunk = 1 << 13;
   const auto above = or_equal ? BOXOPS_BY_ISA(above<true, S>) : BOXOPS_BY_ISA(above<false, S>);
-  const bool direct = scores.stride == 1 && scores.dtype == (sizeof(S) == 4 ? DType::kFloat32 : DType::kFloat64);
+  const bool direct = scores.stride == 1 && scores.dtype == dtype_of<S>();
   std::vector<S> copy(direct ? 0 : std::min(kChunk, end - begin));
   size_t count = found.size();
   for (int64_t first = begin; first < end; first += kChunk) {
