@@ -329,7 +329,7 @@ void match_by(const MatchMatrix& m, const GreedyRule<T>& rule, int64_t* matches,
                        const int64_t at = image * m.anchors + a;
                        matches[at] = -1, ious[at] = m.boxes == 0 ? T(0) : best;
                        if (rule.has_threshold && m.boxes > 0 && best >= rule.threshold)
-                         matches[at] = best > least ? std::find(row, row + m.boxes, best) - row : 0;
+                         matches[at] = std::find(row, row + m.boxes, best) - row;
                      }
                      for (int64_t g = 0; g < m.boxes; ++g) peaks[(image * m.boxes + g) * chunks + c] = columns[g];
                    }
