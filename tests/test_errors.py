@@ -1,5 +1,7 @@
 """Bad calls: every one is refused in the words "<op>: expected <what>, got <what>", the same for NumPy and torch."""
 
+import inspect
+
 import backends
 import cases
 import numpy as np
@@ -25,6 +27,17 @@ def test_wrong_type(backend, op, arguments, words):
     with pytest.raises(TypeError) as error:
         backend.run(op, arguments)
     assert str(error.value) == f"{op}: expected {words}"
+
+
+@pytest.mark.parametrize("op", cases.CASES)
+def test_no_arrays(backend, op):
+    """A list in the place of any of an op's arrays."""
+    arguments = cases.CASES[op][0].arguments("float32")
+    parameters = inspect.signature(getattr(boxops, op)).parameters
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray) and "Array" in parameters[name].annotation:  # not of numbers
+            with pytest.raises(TypeError, match=rf"^{op}: expected .*\barrays?\b.*, got .*\blist\b"):
+                getattr(backend.ops, op)(**backend.converted(arguments) | {name: [[0.0, 1.0]]})
 
 
 @pytest.mark.parametrize("dtype", [object, "U4", "datetime64[s]", "S3", [("x", float)]])

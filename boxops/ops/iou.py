@@ -85,6 +85,8 @@ def complete_box_iou(
 def _loss(measure: str, boxes1: Any, boxes2: Any, reduction: str, eps: float) -> Any:
     op = measure + "_loss"
     check_choice(op, "reduction", reduction, ("none", "mean", "sum"))
+    if type(boxes2) is not type(boxes1):
+        backend(op, boxes2, boxes1)  # says the loss's own name where it is no array
     iou = backend(op, boxes1, boxes2).iou_of_loss(boxes1, boxes2, measure, check_number(op, "eps", eps))
     loss = 1 - iou if iou.shape else (1 - iou[None])[0]  # NumPy 1 makes float64 of a 0-d float32
     if reduction == "none":

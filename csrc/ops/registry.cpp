@@ -26,7 +26,10 @@ Registered::Registered(Op op) {
   all.ops.push_back(std::make_unique<const Op>(std::move(op)));
   const Op* added = all.ops.back().get();
   const auto before = [](const Op* a, const Op* b) { return std::strcmp(a->name, b->name) < 0; };
-  all.by_name.insert(std::upper_bound(all.by_name.begin(), all.by_name.end(), added, before), added);
+  const auto place = std::lower_bound(all.by_name.begin(), all.by_name.end(), added, before);
+  if (place != all.by_name.end() && !before(added, *place))
+    fail(added->name, "a name that no other op has", "it again");
+  all.by_name.insert(place, added);
 }
 
 const std::vector<const Op*>& all_ops() { return registry().by_name; }
@@ -36,6 +39,12 @@ void detail::fail_choice(const Op& op, const Argument& argument, const std::stri
   for (const char* choice : argument.choices)
     expected += (choice == argument.choices[0] ? "'" : ", '") + std::string(choice) + "'";
   fail(op.name, expected, "'" + got + "'");
+}
+
+void detail::fail_kind(const Op& op, const Argument& argument, const Value& got) {
+  constexpr const char* kKinds[] = {"nothing",  "an array", "arrays",   "a bool", "an integer",
+                                    "a number", "a name",   "integers", "numbers"};
+  fail(op.name, argument.name + std::string(" as ") + kKinds[static_cast<size_t>(argument.kind)], kKinds[got.index()]);
 }
 
 }  // namespace boxops

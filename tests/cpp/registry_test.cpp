@@ -125,6 +125,10 @@ int main() {
   values["method"] = std::string("cubic");
   check("a wrong name", error_of("soft_nms", values),
         "soft_nms: expected method to be one of 'linear', 'gaussian', got 'cubic'");
+  values["method"] = std::string("linear"), values["sigma"] = int64_t(1);
+  check("a wrong kind", error_of("soft_nms", values), "soft_nms: expected sigma as a number, got an integer");
+  values.erase("sigma");
+  check("a missing one", error_of("soft_nms", values), "soft_nms: expected sigma as a number, got nothing");
   values["boxes"] = scores;
   check("a wrong shape", error_of("nms", values), "nms: expected boxes of shape [N, 4], got [3]");
   check("a wrong shape", error_of("mirror_boxes", values), "mirror_boxes: expected boxes of shape [N, 4], got [3]");
@@ -133,6 +137,14 @@ int main() {
   values["boxes"] = elsewhere;
   check("an op without a kernel", error_of("mirror_boxes", values),
         "mirror_boxes: expected arrays on the CPU (there is no CUDA kernel of this op yet), got cuda:1");
+
+  std::string twice = "none";
+  try {
+    const Registered again(describe<mirror_boxes>("mirror_boxes", {"boxes", "width"}));
+  } catch (const Error& error) {
+    twice = error.what();
+  }
+  check("a name twice", twice, "mirror_boxes: expected a name that no other op has, got it again");
 
   std::printf(failures ? "%d failures\n" : "ok\n", failures);
   return failures != 0;

@@ -72,6 +72,13 @@ BOXOPS_API const std::vector<const Op*>& all_ops();
 namespace detail {
 
 [[noreturn]] BOXOPS_API void fail_choice(const Op& op, const Argument& argument, const std::string& got);
+[[noreturn]] BOXOPS_API void fail_kind(const Op& op, const Argument& argument, const Value& got);
+
+template <class T>
+T&& get(const Op& op, size_t i, Value& value) {
+  if (T* held = std::get_if<T>(&value)) return std::move(*held);
+  fail_kind(op, op.arguments[i], value);
+}
 
 // One parameter of an op: its kind, and how it is taken out of a Value.
 template <class T>
@@ -94,12 +101,12 @@ struct Parameter {
   }
   static T take(const Op& op, size_t i, Value& value) {
     if constexpr (std::is_enum_v<T>) {
-      const std::string& name = std::get<std::string>(value);
+      const std::string& name = get<std::string>(op, i, value);
       for (size_t k = 0; k < kNames<T>.size(); ++k)
         if (name == kNames<T>[k]) return static_cast<T>(k);
       fail_choice(op, op.arguments[i], name);
     } else {
-      return std::get<T>(std::move(value));
+      return get<T>(op, i, value);
     }
   }
 };
