@@ -83,7 +83,7 @@ class KeptGrid {
   template <class Look>
   bool search(const Box<double>& box, double area, double threshold, int64_t since, Look look) const {
     const uint32_t oldest = stamp_of(since);
-    const auto meets = [&](const Bucket& b) {
+    const auto meets = [&](const Bucket& b) __attribute__((always_inline)) {
       if (b.newest < oldest) return false;
       for (uint32_t shelf = b.head; shelf != kNone; shelf = links_[shelf].next)
         if (look(shelf)) return true;
@@ -95,16 +95,14 @@ class KeptGrid {
     const double max_side = std::min(side / ratio_ * (1 + slack_), std::numeric_limits<double>::max());
     const double min_side = std::max(side * ratio_, std::sqrt(area * threshold));
     const int first = std::max(least_level_, level_of(min_side * (1 - slack_)));
-    const int last = std::min(least_level_ + static_cast<int>(levels_.size()) - 1, level_of(max_side));
+    int last = std::min(least_level_ + static_cast<int>(levels_.size()) - 1, level_of(max_side));
     for (int level = first; level <= last; ++level) {
       const Level& grid = levels_[level - least_level_];
       if (grid.boxes == 0) continue;
       const double rx = reach(w, grid.side) + std::abs(cx) * 1e-15, ry = reach(h, grid.side) + std::abs(cy) * 1e-15;
-      const int64_t x0 = cell(cx - rx, grid), x1 = cell(cx + rx, grid);
-      const int64_t y0 = cell(cy - ry, grid), y1 = cell(cy + ry, grid);
-      // A window of more cells than there are buckets: all buckets.
-      if (double(x1 - x0 + 1) * double(y1 - y0 + 1) > double(mask_))
-        return std::any_of(buckets_.begin(), buckets_.end(), meets);
+      int64_t x0 = cell(cx - rx, grid), x1 = cell(cx + rx, grid), y0 = cell(cy - ry, grid), y1 = cell(cy + ry, grid);
+      if (double(x1 - x0 + 1) * double(y1 - y0 + 1) > double(mask_))  // more cells than there are buckets: all buckets
+        x1 = x0 + static_cast<int64_t>(mask_), y1 = y0, last = level;
       for (int64_t y = y0; y <= y1; ++y)
         for (int64_t x = x0; x <= x1; ++x)
           if (meets(buckets_[bucket(x, y, level)])) return true;
