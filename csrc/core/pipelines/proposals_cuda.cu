@@ -7,7 +7,7 @@
 
 #include <boxops/nms.h>
 #include "common/sort_space.cuh"
-#include "nms/greedy.cuh"
+#include "nms/resolve.cuh"
 #include "pipelines/proposals.h"
 
 namespace boxops::cuda {
@@ -236,7 +236,7 @@ int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, void
       BOXOPS_TRY(launch(rank_kernel<T>, blocks, kThreads, stream, s));
       if (slots > 0)
         BOXOPS_TRY(greedy(s.nms, Rounds(s.nms_input(s.slots), limit), limit,
-                          Threshold<T>(static_cast<T>(o.iou_threshold)), stream));
+                          Threshold<T>(static_cast<T>(o.iou_threshold)), {}, stream));
       BOXOPS_TRY(emit(s.nms, s.nms_input(s.slots), limit, true, s.indices, counts, stream));
     } else {
       BOXOPS_TRY(nms_padded(s.nms_input(s.slots), o.iou_threshold, {limit, true, -0.5}, s.indices, counts, s.nms_space,
