@@ -4,9 +4,8 @@
 // that goes on behind it. While one warp settles a group, the others prepare the next:
 //
 //   words of the mask of the next group's boxes
-//   | 0 | 1 | 2 | ... | group - 1 | group | group + 1 |
-//   |   16 warps: known losers    |    a warp: for the one that settles it, which waits for `group` only
-//
+//   | 0 | 1 | 2 | ...     group - 1 | group | group + 1 |
+//   | 16 warps: who is out by these | a warp brings these to the one that settles, which waits for `group` only
 #pragma once
 
 #include "common/compact.cuh"
@@ -50,9 +49,7 @@ struct Walk {
     else end = min_of(first + 64, s.n);
   }
   __device__ Word own(Word kept, int group) const { return group == 0 ? kept & leading : kept; }
-  __device__ bool holds(int group, int bit) const {
-    return group == 0 ? (members >> bit & 1) != 0 : first + group * 64 + bit < end;
-  }
+  __device__ Word held(int group) const { return group == 0 ? members : lowest(end - first - group * 64); }
   // A row of the mask that is written, even where nothing is held.
   __device__ int row(int group, int bit) const { return min_of(group * 64 + bit, static_cast<int>(end - first) - 1); }
 };
@@ -60,11 +57,10 @@ struct Walk {
 // A group's boxes that are out before it is settled.
 struct Out {
   unsigned halves[2];
-  __device__ void add(bool low, bool high) {
-    const unsigned bits[] = {__ballot_sync(kFullMask, low), __ballot_sync(kFullMask, high)};
-    if (threadIdx.x % 32 != 0) return;
-    if (bits[0] != 0) atomicOr(&halves[0], bits[0]);
-    if (bits[1] != 0) atomicOr(&halves[1], bits[1]);
+  __device__ void add(bool low, bool high, Word others = 0) {
+    const unsigned bits[] = {__ballot_sync(kFullMask, low) | static_cast<unsigned>(others),
+                             __ballot_sync(kFullMask, high) | static_cast<unsigned>(others >> 32)};
+    if (threadIdx.x % 32 == 0 && (bits[0] | bits[1]) != 0) atomicOr(&halves[0], bits[0]), atomicOr(&halves[1], bits[1]);
   }
   __device__ Word with(bool low, bool high) const {
     const unsigned bits = __ballot_sync(kFullMask, low);
@@ -78,33 +74,33 @@ struct alignas(16) Overlapped {
 };
 struct Pair {
   Overlapped low, high;
-  bool low_out, high_out;
+  int low_alive, high_alive;
   template <class S>
   __device__ void load(const Greedy<S>& s, const Walk& walk, int group) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int i = walk.row(group, lane), j = walk.row(group, lane + 32);
-    const Word *here = walk.mask + group * s.rows, *before = group > 0 ? here - s.rows : here;
+    const Word *here = walk.mask + group * s.rows, *before = walk.mask + max_of(group - 1, 0) * s.rows;
     const int* alive = s.alive + walk.first;
     low = {here[i], before[i]}, high = {here[j], before[j]};
-    low_out = (alive[i] == 0) | !walk.holds(group, lane), high_out = (alive[j] == 0) | !walk.holds(group, lane + 32);
+    low_alive = alive[i], high_alive = alive[j];
   }
-  __device__ void bring(Overlapped* pairs, Out& out) const {
+  __device__ void bring(Overlapped* pairs, Out& out, Word held) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     pairs[lane] = low, pairs[lane + 32] = high;
-    out.add(low_out, high_out);
+    out.add(low_alive == 0, high_alive == 0, ~held);
   }
 };
 
 // What a warp that strikes holds of such two boxes: every so many-th word of their masks, but for the last two.
-constexpr int kStrikers = 8, kStruckWords = 8;
+constexpr int kStrikers = 16, kStruckWords = 4;
 struct Ahead {
   Word low[kStruckWords], high[kStruckWords];
 
-  // Of each so many, so that they do not wait for each other.
+  // All side by side, so that they do not wait for each other.
   template <class F>
   __device__ static void for_each(int words, F f) {
+    if (words <= 2) return f(0), f(1);
     f(0), f(1), f(2), f(3);
-    if (words > 4) f(4), f(5), f(6), f(7);
   }
   __device__ void load(const Word* mask, int64_t stride, const Walk& walk, int group, int words) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -176,7 +172,7 @@ __global__ void __launch_bounds__(kResolveThreads)
     if (lane < 3) out[lane] = {};
     __syncwarp();
     pair.load(s, walk, 0);
-    pair.bring(pairs[0], out[0]);
+    pair.bring(pairs[0], out[0], walk.held(0));
     if (walk.groups > 1) pair.load(s, walk, 1);
   }
   __syncthreads();
@@ -189,7 +185,7 @@ __global__ void __launch_bounds__(kResolveThreads)
       if (lane == 0) kept[group] = last, before[next] = before[group] + __popcll(walk.own(last, group));
     } else if (warp == 1 && next < walk.groups) {
       if (lane == 0) out[(next + 1) % 3] = {};
-      pair.bring(pairs[next % 2], out[next % 3]);
+      pair.bring(pairs[next % 2], out[next % 3], walk.held(next));
       if (next + 1 < walk.groups) pair.load(s, walk, next + 1);
     } else if (next < walk.groups) {
       if (words > 0) ahead.strike(kept + striker, words, out[next % 3]);
@@ -224,10 +220,14 @@ int greedy(const Greedy<S>& s, const Rounds& rounds, int64_t limit, const Thresh
   return cudaSuccess;
 }
 
-// Block b writes the first `limit` kept indices of image b by falling score, then -1.
-template <class S>
+struct Nothing {
+  __device__ void operator()(int64_t) const {}
+};
+
+// Block b writes the first `limit` kept indices of image b by falling score, then -1; and what comes then.
+template <class S, class Then>
 __global__ void __launch_bounds__(kCompactThreads)
-    emit_kernel(Ordered<S> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts) {
+    emit_kernel(Ordered<S> s, int64_t count, int64_t limit, bool pad, int64_t* indices, int64_t* counts, Then then) {
   const int64_t first = int64_t(blockIdx.x) * count;
   int64_t* out = indices + int64_t(blockIdx.x) * limit;
   const int64_t written = compact(
@@ -236,13 +236,15 @@ __global__ void __launch_bounds__(kCompactThreads)
   if (pad)
     for (int64_t i = written + threadIdx.x; i < limit; i += blockDim.x) out[i] = -1;
   if (threadIdx.x == 0) counts[blockIdx.x] = written;
+  __syncthreads();
+  then(blockIdx.x);
 }
 
-template <class S>
+template <class S, class Then = Nothing>
 int emit(const Greedy<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
-         void* stream) {
-  return launch(emit_kernel<S>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s, input.boxes.count,
-                limit, pad, indices, counts);
+         void* stream, Then then = {}) {
+  return launch(emit_kernel<S, Then>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s,
+                input.boxes.count, limit, pad, indices, counts, then);
 }
 
 }  // namespace
