@@ -1,6 +1,7 @@
 """The performance counters: programs whose counts are known by hand, and what the kernels are held to."""
 
 import functools
+import inspect
 import json
 import os
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import cuda_emulator
 import pytest
 from cuda_emulator import counters
+
+import boxops
 
 pytestmark = [
     pytest.mark.slow,
@@ -134,3 +137,13 @@ def test_kernels_are_not_worse(race_build, tmp_path):
         if got[name][what] > most
     ]
     assert not worse, "\n".join([*worse, update])
+
+
+def test_the_table_of_operations():
+    """Of every function, and few enough: a launch costs what a small kernel does."""
+    calls = json.loads(counters.KEPT.read_text())["calls"]
+    page = counters.PAGE.read_text()
+    assert counters.with_operations(page, calls) == page, "python tests/cuda_emulator counters --update"
+    public = {name for name in boxops.__all__ if inspect.isroutine(getattr(boxops, name))}
+    assert public <= {name.split(",")[0] for name in calls}
+    assert not [name for name in calls if calls[name]["operations"] > 20]

@@ -38,6 +38,15 @@ def scores(rng, *shape):
     return on_device(rng.random(shape))
 
 
+def rotated(rng, count):
+    numbers = [rng.uniform(0, count, (count, 2)), rng.uniform(16, 64, (count, 2)), rng.uniform(0, 180, (count, 1))]
+    return on_device(np.concatenate(numbers, 1))
+
+
+def matches(rng, *shape):
+    return on_device(rng.integers(-2, 10, shape), np.int64)
+
+
 @call("nms, 1,000 boxes")
 def _(rng, ops):
     ops.nms(boxes(rng, 1000, extent=1300), scores(rng, 1000), 0.5)
@@ -62,10 +71,7 @@ def _(rng, ops):
 
 @call("rotated_nms, 300 boxes")
 def _(rng, ops):
-    rotated = np.concatenate(
-        [rng.uniform(0, 300, (300, 2)), rng.uniform(16, 64, (300, 2)), rng.uniform(0, 180, (300, 1))], 1
-    )
-    ops.rotated_nms(on_device(rotated), scores(rng, 300), 0.5)
+    ops.rotated_nms(rotated(rng, 300), scores(rng, 300), 0.5)
 
 
 @call("soft_nms, 300 boxes")
@@ -137,6 +143,62 @@ def _(rng, ops):
 @call("paste_masks, 8 masks on 160 x 160")
 def _(rng, ops):
     ops.paste_masks(scores(rng, 8, 28, 28), boxes(rng, 8, extent=100), (160, 160), threshold=0.5)
+
+
+def call_of(name, arguments):
+    """Lists a call of the public function that the name begins with."""
+    call(name)(lambda rng, ops: getattr(ops, name.split(",")[0])(*arguments(rng)))
+
+
+# What is left, so that of every function the operations of the stream are known.
+call_of("nms, 100 boxes", lambda rng: (boxes(rng, 100, extent=400), scores(rng, 100), 0.5))
+call_of(
+    "batched_rotated_nms, 100 boxes of 10 classes",
+    lambda rng: (rotated(rng, 100), scores(rng, 100), on_device(rng.integers(0, 10, 100), np.int64), 0.5),
+)
+call_of("rotated_box_iou, 20 x 20", lambda rng: (rotated(rng, 20), rotated(rng, 20)))
+for measure in ("box_ioa", "generalized_box_iou", "distance_box_iou", "complete_box_iou"):
+    call_of(f"{measure}, 64 x 64", lambda rng: (boxes(rng, 64, extent=400), boxes(rng, 64, extent=400)))
+for loss in ("generalized_box_iou_loss", "distance_box_iou_loss", "complete_box_iou_loss"):
+    call_of(f"{loss}, 64", lambda rng: (boxes(rng, 64, extent=400), boxes(rng, 64, extent=400)))
+call_of("box_area, 1,000", lambda rng: (boxes(rng, 1000, extent=400),))
+call_of("box_convert, 1,000", lambda rng: (boxes(rng, 1000, extent=400), "xyxy", "cxcywh"))
+call_of("clip_boxes_to_image, 1,000", lambda rng: (boxes(rng, 1000, extent=400), (320, 320)))
+call_of("remove_small_boxes, 1,000", lambda rng: (boxes(rng, 1000, extent=400), 64.0))
+call_of("encode_boxes, 1,000", lambda rng: (boxes(rng, 1000, extent=400), boxes(rng, 1000, extent=400)))
+call_of("match_greedy_matrix, 20 x 200", lambda rng: (scores(rng, 20, 200), 0.5))
+call_of(
+    "detr_cost, 2 images of 100 queries x 10",
+    lambda rng: (
+        *(on_device(rng.normal(size=(2, 100, 20))), boxes(rng, 2, 100, extent=1, sides=(0.1, 0.5))),
+        *(on_device(rng.integers(0, 20, 20), np.int64), boxes(rng, 20, extent=1, sides=(0.1, 0.5))),
+        on_device([0, 10, 20], np.int64),
+    ),
+)
+call_of("sample_matches, 2 images of 1,000", lambda rng: (matches(rng, 2, 1000), 256))
+call_of("mine_hard_negatives, 2 images of 1,000", lambda rng: (scores(rng, 2, 1000), matches(rng, 2, 1000)))
+call_of("masks_to_boxes, 4 masks of 64 x 64", lambda rng: (on_device(rng.random((4, 64, 64)) > 0.9, bool),))
+for pool in ("roi_pool", "ps_roi_pool", "ps_roi_align"):
+    call_of(f"{pool}, 16 RoIs", lambda rng: (on_device(rng.random((2, 18, 16, 16))), rois(rng, 16), 3, 0.125))
+call_of(
+    "multiscale_roi_align, 16 RoIs, 2 levels",
+    lambda rng: ([on_device(rng.random((2, 4, n, n))) for n in (32, 16)], rois(rng, 16), 7, [0.125, 0.0625]),
+)
+
+
+@call("cell_anchors, 20 x 20")
+def _(rng, ops):
+    ops.cell_anchors((20, 20), [(1.0, 2.0)], 16, like=scores(rng, 1))
+
+
+@call("multibox_anchors, 20 x 20")
+def _(rng, ops):
+    ops.multibox_anchors((20, 20), [0.2], [1.0, 2.0], like=scores(rng, 1))
+
+
+@call("grid_anchors, 2 levels")
+def _(rng, ops):
+    ops.grid_anchors((320, 320), [(20, 20), (10, 10)], [[32.0], [64.0]], [[1.0, 2.0]] * 2, like=scores(rng, 1))
 
 
 @call("nms, 5,000 crowded boxes", LARGE)

@@ -1,6 +1,7 @@
 """python tests/cuda_emulator counters: counts what representative calls would ask of a GPU.
 
-How to read it: docs/cuda-counters.md. `--update` writes tests/cuda_counters.json, which tests hold the kernels to.
+How to read it: docs/cuda-counters.md. `--update` writes tests/cuda_counters.json, which tests hold the kernels to, and
+that page's table of operations.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import cuda_emulator
 
 VARIABLE = "BOXOPS_EMULATOR_COUNTERS"  # names the file that engine/counters.cpp writes
 KEPT = pathlib.Path(cuda_emulator.__file__).parent.parent / "cuda_counters.json"
+PAGE = KEPT.parent.parent / "docs" / "cuda-counters.md"
+HEADER = "| call | operations of the stream |\n|---|---|\n"  # of a table on that page
 
 
 def places(binary, offsets):
@@ -64,6 +67,13 @@ def total(operations):
         "barriers": sum(launch["barriers"] for launch in launches),
         "chain": round(sum(launch["chain"] for launch in launches)),
     }
+
+
+def with_operations(page, calls):
+    """The text of the page with the operations of all calls in its table."""
+    before, behind = page.split(HEADER)
+    rest = behind[behind.index("\n\n") :]
+    return before + HEADER + "\n".join(f"| {name} | {calls[name]['operations']} |" for name in sorted(calls)) + rest
 
 
 def compiler():
@@ -144,7 +154,7 @@ def main(arguments):
     parser.add_argument("--large", action="store_true", help="the sizes that goals are set for; minutes")
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="also the N costliest lines of source")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")
-    parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}")
+    parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}, and the table of {PAGE.name}")
     options = parser.parse_args(arguments)
     chosen = calls.LARGE if options.large else calls.CALLS
     if not any(options.k in name for name in chosen):
@@ -166,4 +176,5 @@ def main(arguments):
         kept = json.loads(KEPT.read_text())["calls"] if options.k else {}
         totals = kept | {name: total(operations) for name, operations in counted.items()}
         KEPT.write_text(json.dumps({"compiler": compiler(), "calls": totals}, indent=1) + "\n")
+        PAGE.write_text(with_operations(PAGE.read_text(), totals))
     return 0

@@ -2,7 +2,7 @@
 // the boxes, greedy.cuh says in it which are kept, and here these are listed. Some thousands of boxes take 4 launches.
 //
 // The kernels are templates on what is held of a box: Upright<T>, or RotatedBox<T> for rotated NMS.
-#include "nms/greedy.cuh"
+#include "nms/resolve.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -22,8 +22,10 @@ int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions
   const Rounds rounds(input, limit);
   const Greedy<S> s(w, input, rounds, !by_counting(input));
   if (s.n > 0) {
+    const bool one = input.boxes.batch == 1 && !input.has_groups;
     BOXOPS_TRY(by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream));
-    BOXOPS_TRY(greedy(s, rounds, limit, Threshold(threshold), stream));
+    BOXOPS_TRY(greedy(s, rounds, limit, Threshold(threshold), one ? Listing{indices, counts, pad} : Listing{}, stream));
+    if (one) return cudaSuccess;
   }
   return emit(s, input, limit, pad, indices, counts, stream);
 }

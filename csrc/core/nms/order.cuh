@@ -12,6 +12,8 @@
 // segment comes first leaves no trace in the result.
 #pragma once
 
+#include <type_traits>
+
 #include "common/cuda_utils.cuh"
 #include "common/sort_space.cuh"
 #include "nms/overlap.cuh"
@@ -71,22 +73,48 @@ struct Ordered {
 
 // Counting
 
+constexpr int kCountThreads = 1024, kCountWarps = kCountThreads / 32;
 constexpr int kCountedAtOnce = 1024;
 
-// Block (x, y): 32 boxes of image y, a lane each, against all boxes of the image, of which a warp takes every 8th.
+// How many of the m keys of the boxes from `first` on come before box i, which has `key`; of four a time, a warp takes
+// every so many-th. Equal keys count where their box is the lower one, which the warp's boxes decide at once but for
+// those among themselves.
+__device__ int count_before(const uint32_t* keys, int m, int first, int i, uint32_t key) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  int before = 0;
+#pragma unroll 4
+  for (int at = static_cast<int>(threadIdx.x) / 32 * 4; at < m; at += kCountWarps * 4) {
+    const uint4 four = *reinterpret_cast<const uint4*>(keys + at);
+    const int after = first + at - (i - lane);  // of the warp's first box
+    if (after < 0) {
+      before += (four.x <= key) + (four.y <= key) + (four.z <= key) + (four.w <= key);
+    } else {
+      before += (four.x < key) + (four.y < key) + (four.z < key) + (four.w < key);
+      if (after < 32)
+        before += (four.x == key && after < lane) + (four.y == key && after + 1 < lane) +
+                  (four.z == key && after + 2 < lane) + (four.w == key && after + 3 < lane);
+    }
+  }
+  return before;
+}
+
+// Block (x, y): 32 boxes of image y, a lane each, against all boxes of the image, which are dealt to the warps.
 template <class S, bool grouped, bool wide>
-__global__ void __launch_bounds__(kThreads) count_kernel(NmsInput input, PaddedOptions options, Ordered<S> s) {
-  constexpr int kWarps = kThreads / 32;
-  __shared__ uint64_t keys[kCountedAtOnce], groups[grouped ? kCountedAtOnce : 1];
+__global__ void __launch_bounds__(kCountThreads) count_kernel(NmsInput input, PaddedOptions options, Ordered<S> s) {
+  constexpr bool plain = !grouped && !wide;  // keys of 32 bits; else none is the same as another, or ties are looked at
+  using Key = std::conditional_t<plain, uint32_t, uint64_t>;
+  alignas(16) __shared__ Key keys[kCountedAtOnce];
+  __shared__ uint64_t groups[grouped ? kCountedAtOnce : 1];
   __shared__ int sums[4][32];
   const int t = static_cast<int>(threadIdx.x), lane = t % 32, warp = t / 32;
   const int count = static_cast<int>(input.boxes.count), i = static_cast<int>(blockIdx.x) * 32 + lane;
   for (int64_t b = blockIdx.y; b < input.boxes.batch; b += gridDim.y) {
-    const auto key_of = [&](int j) {  // of 32 bits: no two are the same
+    const auto key_of = [&](int j) {
       const uint64_t key = score_key(input.scores, b, j);
-      return wide ? key : key << 32 | static_cast<uint64_t>(j);
+      return static_cast<Key>(plain || wide ? key : key << 32 | static_cast<uint64_t>(j));
     };
-    uint64_t key = 0, group = 0;
+    Key key = 0;
+    uint64_t group = 0;
     if (i < count) {
       key = key_of(i);
       if (grouped) group = group_key(input.groups, b, i);
@@ -96,17 +124,22 @@ __global__ void __launch_bounds__(kThreads) count_kernel(NmsInput input, PaddedO
     for (int first = 0; first < count; first += kCountedAtOnce) {
       const int m = min_of(kCountedAtOnce, count - first);
       __syncthreads();
-      for (int j = t; j < m; j += kThreads) {
-        keys[j] = key_of(first + j);
-        if (grouped) groups[j] = group_key(input.groups, b, first + j);
+      if (t < m) {
+        keys[t] = key_of(first + t);
+        if (grouped) groups[t] = group_key(input.groups, b, first + t);
+      } else {
+        keys[t] = static_cast<Key>(~uint64_t(0));  // before none
       }
       __syncthreads();
+      if constexpr (plain) {
+        before += count_before(keys, m, first, i, key);
+      } else {
 #pragma unroll 4
-      for (int j = warp; j < m; j += kWarps) {
-        bool earlier = keys[j] < key;
-        if (wide) earlier = earlier || (keys[j] == key && first + j < i);
-        before += earlier;
-        if (grouped) lower += groups[j] < group, equal += groups[j] == group, inside += groups[j] == group && earlier;
+        for (int j = warp; j < m; j += kCountWarps) {
+          const bool earlier = keys[j] < key || (wide && keys[j] == key && first + j < i);
+          before += earlier;
+          if (grouped) lower += groups[j] < group, equal += groups[j] == group, inside += groups[j] == group && earlier;
+        }
       }
     }
     if (warp == 0) sums[0][lane] = sums[1][lane] = sums[2][lane] = sums[3][lane] = 0;
@@ -181,7 +214,7 @@ int count(const NmsInput& input, const PaddedOptions& options, const Ordered<S>&
   const bool wide = score_key_bits(input.scores.dtype) > 32;
   const auto kernel = input.has_groups ? (wide ? count_kernel<S, true, true> : count_kernel<S, true, false>)
                                        : (wide ? count_kernel<S, false, true> : count_kernel<S, false, false>);
-  return launch(kernel, blocks, kThreads, stream, input, options, s);
+  return launch(kernel, blocks, kCountThreads, stream, input, options, s);
 }
 
 // Stable sorts from the least to the most significant key.

@@ -61,22 +61,21 @@ constexpr bool kCostly = false;
 template <class T>
 constexpr bool kCostly<RotatedBox<T>> = true;
 
-// Bit c: column c of 32, which comes before the box, overlaps it too much; where any_is_enough, of some of them.
+// Bit c: column c of 32, which comes before the box and is one of `among`, overlaps it too much; where any_is_enough,
+// of some of them. First all that overlap at all, without a branch; then a lane goes through its own of these, so that
+// the lanes of a warp look at different columns at a time.
 template <bool any_is_enough, class S, class T>
-__device__ unsigned overlapping_of_32(const S* columns, const S& box, const Threshold<T>& threshold) {
-  constexpr int kAtOnce = 4;  // without a branch, so that they do not wait for each other
-  unsigned bits = 0;
-#pragma unroll 2
-  for (int c = 0; c < 32; c += kAtOnce) {
-    const S* four = columns + c;
-    T overlap[kAtOnce];
-    bool any = false;
+__device__ unsigned overlapping_of_32(const S* columns, const S& box, const Threshold<T>& threshold,
+                                      unsigned among = ~0u) {
+  if (among == 0) return 0;
+  unsigned meeting = 0, bits = 0;
 #pragma unroll
-    for (int k = 0; k < kAtOnce; ++k) overlap[k] = coarse_overlap(four[k], box), any |= overlap[k] > T(0);
-    if (!any || (any_is_enough && bits != 0)) continue;
-#pragma unroll
-    for (int k = 0; k < kAtOnce; ++k)
-      if (overlap[k] > T(0) && exceeds(overlap[k], four[k], box, threshold)) bits |= 1u << (c + k);
+  for (int c = 0; c < 32; ++c) meeting |= static_cast<unsigned>(coarse_overlap(columns[c], box) > T(0)) << c;
+  for (meeting &= among; meeting != 0; meeting &= meeting - 1) {
+    const int c = __ffs(static_cast<int>(meeting)) - 1;
+    if (!exceeds(coarse_overlap(columns[c], box), columns[c], box, threshold)) continue;
+    bits |= 1u << c;
+    if (any_is_enough) break;
   }
   return bits;
 }

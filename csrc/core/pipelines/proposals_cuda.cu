@@ -7,7 +7,7 @@
 
 #include <boxops/nms.h>
 #include "common/sort_space.cuh"
-#include "nms/greedy.cuh"
+#include "nms/resolve.cuh"
 #include "pipelines/proposals.h"
 
 namespace boxops::cuda {
@@ -180,15 +180,26 @@ __global__ void rank_kernel(State<T> s) {
   }
 }
 
-// A thread writes one proposal.
+// The threads of a block write the proposals of an image, from their slots.
 template <class T>
-__global__ void gather_kernel(State<T> s, int64_t post_nms_top_n, Box<T>* boxes, T* scores) {
-  const int64_t n = s.batch * post_nms_top_n;
-  for (const int64_t i : grid_stride<kThreads>(n)) {
-    const int64_t slot = s.indices[i], from = i / post_nms_top_n * s.slots + slot;
-    boxes[i] = slot < 0 ? Box<T>{} : s.boxes[from];
-    scores[i] = slot < 0 ? T(0) : s.scores[from];
+struct Gather {
+  const int64_t* slots;  // [B, wanted]
+  int64_t wanted, slots_of_image;
+  const Box<T>* from_boxes;
+  const T* from_scores;
+  Box<T>* boxes;
+  T* scores;
+  __device__ void operator()(int64_t image) const {
+    for (int64_t i = image * wanted + threadIdx.x; i < (image + 1) * wanted; i += blockDim.x) {
+      const int64_t slot = slots[i], from = image * slots_of_image + slot;
+      boxes[i] = slot < 0 ? Box<T>{} : from_boxes[from];
+      scores[i] = slot < 0 ? T(0) : from_scores[from];
+    }
   }
+};
+template <class T>
+__global__ void __launch_bounds__(kCompactThreads) gather_kernel(Gather<T> gather) {
+  gather(blockIdx.x);
 }
 
 // Fills `order`. Logits of 32 bits leave room for (image, level) in the key; of 64 bits, two stable sorts are needed.
@@ -232,18 +243,19 @@ int generate_proposals(const ProposalsInput& in, const ProposalsOptions& o, void
       BOXOPS_TRY(sort(in, s, stream));
       BOXOPS_TRY(launch(decode_kernel<T>, blocks, kThreads, stream, in, o, s));
     }
+    const Gather<T> gather{
+        s.indices, limit, s.slots, s.boxes, s.scores, static_cast<Box<T>*>(boxes), static_cast<T*>(scores)};
+    const NmsInput candidates = s.nms_input(s.slots);
     if constexpr (kSorted<T>) {
       BOXOPS_TRY(launch(rank_kernel<T>, blocks, kThreads, stream, s));
       if (slots > 0)
-        BOXOPS_TRY(greedy(s.nms, Rounds(s.nms_input(s.slots), limit), limit,
-                          Threshold<T>(static_cast<T>(o.iou_threshold)), stream));
-      BOXOPS_TRY(emit(s.nms, s.nms_input(s.slots), limit, true, s.indices, counts, stream));
+        BOXOPS_TRY(
+            greedy(s.nms, Rounds(candidates, limit), limit, Threshold<T>(static_cast<T>(o.iou_threshold)), {}, stream));
+      return emit(s.nms, candidates, limit, true, s.indices, counts, stream, gather);
     } else {
-      BOXOPS_TRY(nms_padded(s.nms_input(s.slots), o.iou_threshold, {limit, true, -0.5}, s.indices, counts, s.nms_space,
-                            stream));
+      BOXOPS_TRY(nms_padded(candidates, o.iou_threshold, {limit, true, -0.5}, s.indices, counts, s.nms_space, stream));
+      return launch(gather_kernel<T>, static_cast<unsigned>(s.batch), kCompactThreads, stream, gather);
     }
-    return launch(gather_kernel<T>, grid_x(blocks_of(s.batch * limit, kThreads)), kThreads, stream, s, limit,
-                  static_cast<Box<T>*>(boxes), static_cast<T*>(scores));
   });
 }
 
