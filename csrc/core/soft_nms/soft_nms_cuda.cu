@@ -314,11 +314,13 @@ __device__ void decay_rest(const Segment<T>& segment, int count, const Decay<T>&
     const Shape<T> box = segment.boxes[i];
     const int at[4] = {window.cells.cell(0, box, true), window.cells.cell(1, box, true),
                        window.cells.cell(2, box, true), window.cells.cell(3, box, true)};
-    for (int word = 0; word * 32 < count; ++word)
-      for (unsigned left = window.cells.near(word, at); left != 0 && score > kGone<T>; left &= left - 1) {
-        const Shape<T>& by = window.boxes[word * 32 + __ffs(static_cast<int>(left)) - 1];
-        if (meet(by, box)) score = decayed<gaussian>(score, by, box, decay);
-      }
+    unsigned left = 0;
+    for (int word = -1; score > kGone<T>; left &= left - 1) {
+      while (left == 0 && ++word * 32 < count) left = window.cells.near(word, at);
+      if (left == 0) break;
+      const Shape<T>& by = window.boxes[word * 32 + __ffs(static_cast<int>(left)) - 1];
+      if (meet(by, box)) score = decayed<gaussian>(score, by, box, decay);
+    }
     segment.scores[i] = score;
   }
 }
