@@ -13,7 +13,7 @@
 // The groups' lists are merged by sorting: a box comes right after those of its group before it, and its key is the
 // latest of theirs and its own.
 //
-// Floor: the pairs, about 10 operations each, by one multiprocessor per group.
+// Floor: the pairs that overlap, some 50 operations each, by one multiprocessor per group.
 #include "common/warp.cuh"
 #include "nms/overlap.cuh"
 #include "nms/segments.cuh"
@@ -124,7 +124,12 @@ struct Segment {
 };
 
 // Which boxes of the window may meet a given one: those that, along both axes, begin in its last cell or before it and
-// end in its first or behind it. Four tables of bits, for the four sides; those of ends are mirrored.
+// end in its first or behind it.
+//
+//   cells   | 0 | 1 | 2 | 3 |
+//   boxes     aaaaa               a table of bits for each of the four sides; here of where boxes begin along x:
+//               bbbbbbb             a   ab  abc abc
+//                     ccc         of where they end, mirrored
 constexpr int kCells = 64;
 template <class T>
 struct Cells {
@@ -160,7 +165,11 @@ struct Cells {
       table[2 * lane] = (lane > 0 ? before : 0) | first, table[2 * lane + 1] = all;
     }
   }
-  // Of 32 boxes; `at`: the cells of the other's.
+  __device__ void around(const Box<T>& b, int (&at)[4]) const {
+#pragma unroll
+    for (int side = 0; side < 4; ++side) at[side] = cell(side, b, true);
+  }
+  // Of 32 boxes, as bits; `at` is around the other one.
   __device__ unsigned near(int word, const int (&at)[4]) const {
     return bits[0][word][at[0]] & bits[1][word][at[1]] & bits[2][word][at[2]] & bits[3][word][at[3]];
   }
@@ -177,7 +186,7 @@ struct Window {
   Upright<T> boxes[kWindow];
   Cells<T> cells;
   unsigned overlapped[kWords][kWindow];  // bits of the boxes that decay box t, or are decayed by it, and have not yet
-  T initial[kWindow];
+  T initial[kWindow];                    // scores, falling: none comes to be above its own
   // In this round and the next; of the settled ones, bits.
   T scores[2][kWindow];
   unsigned settled[2][kWords];
@@ -216,8 +225,8 @@ __device__ void compare(int n, const Decay<T>& decay, Window<T>& window) {
   const int i = static_cast<int>(threadIdx.x) % kWindow, part = static_cast<int>(threadIdx.x) / kWindow;
   if (i >= n) return;
   const Shape<T> box = window.boxes[i];
-  const int at[4] = {window.cells.cell(0, box, true), window.cells.cell(1, box, true), window.cells.cell(2, box, true),
-                     window.cells.cell(3, box, true)};
+  int at[4];
+  window.cells.around(box, at);
   for (int word = part; word * 32 < n; word += kParts) {
     unsigned bits = 0;
     for (unsigned left = window.cells.near(word, at); left != 0; left &= left - 1) {
@@ -312,8 +321,8 @@ __device__ void decay_rest(const Segment<T>& segment, int count, const Decay<T>&
     T score = segment.scores[i];
     if (!(score > kGone<T>)) continue;
     const Shape<T> box = segment.boxes[i];
-    const int at[4] = {window.cells.cell(0, box, true), window.cells.cell(1, box, true),
-                       window.cells.cell(2, box, true), window.cells.cell(3, box, true)};
+    int at[4];
+    window.cells.around(box, at);
     unsigned left = 0;
     for (int word = -1; score > kGone<T>; left &= left - 1) {
       while (left == 0 && ++word * 32 < count) left = window.cells.near(word, at);
