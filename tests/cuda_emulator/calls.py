@@ -246,6 +246,22 @@ def _(rng, ops):
     ops.soft_nms(boxes(rng, 1000, extent=1200), scores(rng, 1000), method="linear")
 
 
+@call("soft_nms, 1,000 crowded boxes, gaussian", LARGE)
+def _(rng, ops):
+    ops.soft_nms(boxes(rng, 1000, extent=300), scores(rng, 1000))
+
+
+@call("soft_nms, 5,000 boxes", LARGE)
+def _(rng, ops):
+    ops.soft_nms(boxes(rng, 5000, extent=1200), scores(rng, 5000), method="linear")
+
+
+@call("weighted_boxes_fusion, 3 models of 2,000 boxes of one label", LARGE)
+def _(rng, ops):
+    sets = [(boxes(rng, 2000, extent=1200), scores(rng, 2000), on_device(np.zeros(2000), np.int64)) for _ in range(3)]
+    ops.weighted_boxes_fusion(*map(list, zip(*sets, strict=True)))
+
+
 @call("box_iou, 2,000 x 2,000", LARGE)
 def _(rng, ops):
     ops.box_iou(boxes(rng, 2000, extent=1200), boxes(rng, 2000, extent=1200))

@@ -120,34 +120,50 @@ struct Best {
   Rank found[kAtOnce], ranks[kAtOnce];
 };
 
+// To be called before the rest, with a barrier in between.
+__device__ void clear(Best& best) {
+  if (threadIdx.x == 0) best.count = 0;
+  if (threadIdx.x < kAtOnce) best.places[threadIdx.x] = 0;
+}
+
+// Appends the ranks of those threads that say so to best.found, a warp together. Returns where, to these.
+__device__ uint32_t append(bool in, const Rank& rank, Best& best) {
+  const uint32_t lane = threadIdx.x % 32;
+  const unsigned votes = __ballot_sync(kFullMask, in);
+  uint32_t at = 0;
+  if (lane == 0 && votes != 0) at = atomicAdd(&best.count, static_cast<uint32_t>(__popc(votes)));
+  at = __shfl_sync(kFullMask, at, 0) + __popc(votes & ((1u << lane) - 1));
+  if (in) best.found[at] = rank;
+  return at;
+}
+
+// Finds best.places of best.found in their order; as many threads for each as there are. Barriers before and after.
+__device__ void find_places(Best& best) {
+  const uint32_t t = threadIdx.x, found = best.count;
+  const uint32_t columns = (found + 31) / 32 * 32, parts = blockDim.x / max_of(columns, 1u);
+  const uint32_t i = found > 0 ? t % columns : 0, part = found > 0 ? t / columns : 0;
+  if (i >= found || part >= parts) return;
+  const Rank own = best.found[i];
+  uint32_t before = 0;
+#pragma unroll 4
+  for (uint32_t j = part; j < found; j += parts) before += best.found[j].before(own);
+  atomicAdd(&best.places[i], before);
+}
+
 // Puts the `needed` <= kAtOnce best that rank_at(i) gives into best.ranks in their order; returns how many there are.
 template <class RankAt>
 __device__ uint32_t take_best(uint32_t count, uint32_t needed, RankAt rank_at, Best& best) {
   const uint32_t t = threadIdx.x, lane = t % 32;
-  if (t == 0) best.count = 0;
-  if (t < kAtOnce) best.places[t] = 0;
+  clear(best);
   const Rank last = count <= needed ? Rank::none() : last_of_best(count, needed, rank_at);
   __syncthreads();
-  for (uint32_t first = t - lane; first < count; first += blockDim.x) {  // a warp appends together
+  for (uint32_t first = t - lane; first < count; first += blockDim.x) {
     const Rank rank = first + lane < count ? rank_at(first + lane) : Rank::none();
-    const bool in = rank.pair >= 0 && !last.before(rank);
-    const unsigned votes = __ballot_sync(kFullMask, in);
-    uint32_t at = 0;
-    if (lane == 0 && votes != 0) at = atomicAdd(&best.count, static_cast<uint32_t>(__popc(votes)));
-    at = __shfl_sync(kFullMask, at, 0) + __popc(votes & ((1u << lane) - 1));
-    if (in) best.found[at] = rank;
+    append(rank.pair >= 0 && !last.before(rank), rank, best);
   }
   __syncthreads();
-  // As many threads for each as there are.
-  const uint32_t found = best.count, columns = (found + 31) / 32 * 32, parts = blockDim.x / max_of(columns, 1u);
-  const uint32_t i = found > 0 ? t % columns : 0, part = found > 0 ? t / columns : 0;
-  if (i < found && part < parts) {
-    const Rank own = best.found[i];
-    uint32_t before = 0;
-#pragma unroll 4
-    for (uint32_t j = part; j < found; j += parts) before += best.found[j].before(own);
-    atomicAdd(&best.places[i], before);
-  }
+  const uint32_t found = best.count;
+  find_places(best);
   __syncthreads();
   if (t < found) best.ranks[best.places[t]] = best.found[t];
   __syncthreads();

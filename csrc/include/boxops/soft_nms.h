@@ -6,8 +6,9 @@
 // every backend takes the same boxes and gives the same scores to the bit. Degenerate, NaN and infinite boxes have IoU
 // 0 with everything.
 //
-// Floor: 30 operations or so per pair of boxes that overlap. CPU: boxes lie in tiles by place, and
-// only tiles whose hull meets the box taken are looked at. CUDA: a block per group; workspace O(N).
+// Floor: 30 operations or so per pair of boxes that overlap. CPU: boxes lie in tiles by place, and only tiles whose
+// hull meets the box taken are looked at. CUDA: a block per group, in which boxes far apart settle together; workspace
+// O(N).
 #pragma once
 
 #include <cstddef>
