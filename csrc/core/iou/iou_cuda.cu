@@ -66,9 +66,9 @@ __global__ void __launch_bounds__(kThreads)
       T* to = out + (batch * boxes1.count + row) * count + first;
 #pragma unroll 1
       for (int i = 0; first < count && i < n; ++i, to += count) {
-        const Row<T> own = rows[i];
+        const Shape<T> box = rows[i].shape;
         T values[kColumns];
-        measure_row<measure>(own.shape, columns, ordinary & own.ordinary, iou_eps, eps, values);
+        measure_row<measure>(box, columns, ordinary & rows[i].ordinary, iou_eps, eps, values);
         if constexpr (step == 1) {
           *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
         } else {
