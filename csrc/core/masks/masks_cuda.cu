@@ -21,7 +21,8 @@ struct Division {
   }
 };
 
-constexpr int kChunks = 8;  // of 16 bytes of an image-sized mask, that a thread moves
+constexpr int kChunks = 8;  // of 16 bytes of an image-sized mask, that a thread moves at most
+constexpr int kEnoughBlocks = 1024;
 
 // One mask, and where its values go in the image.
 template <class T>
@@ -104,10 +105,10 @@ struct Paster {
   }
 };
 
-// Block (x, i): a stretch of mask i in the image, of which a thread writes kChunks times 16 bytes, aligned. A kernel
+// Block (x, i): a stretch of mask i in the image, of which a thread writes n_chunks times 16 bytes, aligned. A kernel
 // for all dtypes of a compute type: the code is long.
 template <class T>
-__global__ void __launch_bounds__(kThreads) paste_kernel(PasteInput in, int element, char* out) {
+__global__ void __launch_bounds__(kThreads) paste_kernel(PasteInput in, int element, int n_chunks, char* out) {
   __shared__ Pasted pasted_here;
   const int64_t pixels = in.image_height * in.image_width;
   const int in_chunk = 16 / element;
@@ -119,8 +120,8 @@ __global__ void __launch_bounds__(kThreads) paste_kernel(PasteInput in, int elem
     char* image = out + i * pixels * element;
     const int64_t before = reinterpret_cast<uintptr_t>(image) % 16 / element;  // pixels of chunk 0 that are not its own
 #pragma unroll 1
-    for (int k = 0; k < kChunks; ++k) {
-      const int64_t first = ((int64_t(blockIdx.x) * kChunks + k) * kThreads + threadIdx.x) * in_chunk - before;
+    for (int k = 0; k < n_chunks; ++k) {
+      const int64_t first = ((int64_t(blockIdx.x) * n_chunks + k) * kThreads + threadIdx.x) * in_chunk - before;
       if (first >= pixels) break;
       const int begin = static_cast<int>(first < 0 ? -first : 0);
       const int end = static_cast<int>(min_of<int64_t>(in_chunk, pixels - first));
@@ -218,9 +219,12 @@ int paste_masks(const PasteInput& input, void* out, void* stream) {
   const int element = input.has_threshold ? 1 : static_cast<int>(size_of(input.dtype));
   const int64_t bytes = input.image_height * input.image_width * element;
   if (bytes == 0) return cudaSuccess;
-  const dim3 grid(grid_x(blocks_of(bytes + 15, kThreads * 16 * kChunks)), grid_yz(input.boxes.count));
+  int n_chunks = kChunks;
+  const auto blocks = [&] { return blocks_of(bytes + 15, kThreads * 16 * n_chunks); };
+  while (n_chunks > 1 && blocks() * input.boxes.count < kEnoughBlocks) n_chunks /= 2;
+  const dim3 grid(grid_x(blocks()), grid_yz(input.boxes.count));
   return with_compute_type(input.dtype, [&](auto t) {
-    return launch(paste_kernel<decltype(t)>, grid, kThreads, stream, input, element, static_cast<char*>(out));
+    return launch(paste_kernel<decltype(t)>, grid, kThreads, stream, input, element, n_chunks, static_cast<char*>(out));
   });
 }
 
