@@ -39,6 +39,50 @@ def call(backend, op, boxes1, boxes2, dtype=np.float32, **options):
     return backend.to_numpy(getattr(backend.ops, op)(boxes1, boxes2, **options))
 
 
+def same_bits(backend, op, boxes1, boxes2, **options):
+    """As the reference, -0 as 0."""
+    with np.errstate(all="ignore"):
+        want = getattr(reference, op)(boxes1, boxes2, **options)
+    np.testing.assert_array_equal(call(backend, op, boxes1, boxes2, **options), want)
+
+
+@pytest.mark.parametrize("op", cases.PAIRWISE)
+def test_sides_of_all_powers_of_2(backend, op):
+    """CUDA divides without a branch where both boxes are ordinary (common/ordinary.cuh), and else with all guards."""
+    rng = np.random.default_rng(0)
+    powers = np.arange(-149, 128, 7)
+    pairs = np.stack(np.meshgrid(powers, powers), -1).reshape(-1, 2)
+    pairs = np.concatenate([pairs, rng.integers(-45, 22, (400, 2))])
+    sides = rng.choice([1, 1.5, 2 - 2.0**-23, 1 + 2.0**-23], pairs.shape) * np.exp2(pairs)
+    boxes = np.concatenate([rng.choice([0, 0, 1], sides.shape) * sides, sides], 1).astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    same_bits(backend, op, boxes, np.repeat(boxes[::8], 4, axis=0))
+
+
+def boxes_at_bounds():
+    """Around the bounds of common/ordinary.cuh: numbers that differ in a bit, small areas, thin boxes, large ones."""
+    boxes = [[0, 0, 1, 1], [0, 0, 4095, 4097]]  # 1 / (2^24 - 1): the one divisor that asks for the nearest reciprocal
+    for power in range(-24, -15):
+        t, more = np.exp2(power), np.exp2(power) * (1 + 2.0**-23)
+        boxes += [[-1, -1, more, more], [t, t, 1, 1]]  # overlap in one bit
+        boxes += [[-t, -1, t, 1], [-t, -1, more, 1], [-1, -t, 1, more]]  # so do the centres
+        boxes += [[0, 0, t, 1], [0, 0, more, 1], [0, 0, 2.0**17 * t, 2.0**17], [0, 0, 2.0**17 * more, 2.0**17]]
+        boxes += [[2.0**-10, 0, 2.0**-10 + t, 2.0**-19], [0, 0, 2.0**power, 2.0**-16]]
+    for power in range(15, 24):
+        boxes += [[-(2.0**power), 0, 1, 2.0**power], [0, -(2.0**power), 1, 1], [2.0**power - 1, 0, 2.0**power, 1]]
+    return np.array(boxes, np.float32)
+
+
+@pytest.mark.parametrize("op", cases.PAIRWISE)
+@pytest.mark.parametrize("eps", [0.0, 2.0**-44, 2.0**-38, 1e-7, 2.0**38, 3e12])
+def test_the_bounds_of_ordinary_boxes(backend, op, eps):
+    options = {"eps": eps} if op in ("distance_box_iou", "complete_box_iou") else {}
+    if eps == 0 or options:
+        boxes = boxes_at_bounds()
+        same_bits(backend, op, boxes, np.repeat(boxes, 4, axis=0), **options)  # a thread's columns
+        same_bits(backend, op, boxes[:9], np.repeat(boxes, 4, axis=0)[:-1], **options)
+
+
 UNIT = [0, 0, 1, 1]
 
 

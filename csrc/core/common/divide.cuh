@@ -1,19 +1,15 @@
-// Division without a branch. The emulator of the tests has its own header of this name.
+// Division without a branch (divide.h). The emulator of the tests has its own header of this name.
 #pragma once
+
+#include "common/divide.h"
 
 namespace boxops::cuda {
 
-// Operands of quotient() lie between these.
-constexpr float kMinOperand = 0x1p-60f, kMaxOperand = 0x1p60f;
-
-// a / b, rounded as IEEE 754 says, for a = 0 or within the bounds, and b within them: the steps that the compiler's own
-// division takes after it has tested the operands in a wider range, so that several are in flight together.
+// a / b, rounded as IEEE 754 says, of operands within the bounds of divide.h.
 __device__ inline float quotient(float a, float b) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(b));
-  r = __fmaf_rn(r, __fmaf_rn(-b, r, 1.0f), r);
-  const float q = __fmul_rn(a, r);
-  return __fmaf_rn(r, __fmaf_rn(-b, q, a), q);
+  return quotient_from(r, a, b);
 }
 
 }  // namespace boxops::cuda

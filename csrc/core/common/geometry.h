@@ -226,25 +226,44 @@ BOXOPS_HD bool both_finite(const Box<T>& a, const Box<T>& b) {
 
 namespace detail {
 
+// The steps of a measure, for boxes of any kind; common/ordinary.cuh has others, with the same bits, for ordinary ones.
+template <class T>
+struct AnySteps {
+  using Pair = const Shape<T>&;
+  BOXOPS_HD static T overlap(Pair a, Pair b) { return intersection(a, b); }
+  BOXOPS_HD static T width(Pair a, Pair b) { return hull_width(a, b); }
+  BOXOPS_HD static T height(Pair a, Pair b) { return hull_height(a, b); }
+  BOXOPS_HD static T distance(Pair a, Pair b) { return squared_distance(a, b); }
+  BOXOPS_HD static T iou(T inter, T whole, T eps) { return guarded_quotient(inter, whole, eps); }
+  BOXOPS_HD static T ioa(T inter, T area) {
+    return area < std::numeric_limits<T>::infinity() ? guarded_quotient(inter, area, T(0)) : T(0);
+  }
+  BOXOPS_HD static T penalty(T num, T den) { return penalty_of(num, den); }
+};
+
 // The measure of a pair that does not overflow; both eps count times `unit`.
-template <Measure measure, class T>
-BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T unit) {
-  const T inter = intersection(a, b);
-  if (measure == Measure::kIoA)
-    return b.area < std::numeric_limits<T>::infinity() ? guarded_quotient(inter, b.area, T(0)) : T(0);
+template <Measure measure, class Steps, class T>
+BOXOPS_HD T measure_by(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T unit) {
+  const T inter = Steps::overlap(a, b);
+  if (measure == Measure::kIoA) return Steps::ioa(inter, b.area);
   const T uni = (a.area + b.area) - inter;
-  const T iou = guarded_quotient(inter, uni, iou_eps * unit);
+  const T iou = Steps::iou(inter, uni, iou_eps * unit);
   if (measure == Measure::kIoU) return iou;
 
-  const T hull_w = hull_width(a, b), hull_h = hull_height(a, b);
+  const T hull_w = Steps::width(a, b), hull_h = Steps::height(a, b);
   if (measure == Measure::kGIoU) {
     const T hull = hull_w * hull_h;
-    return iou - penalty_of(hull - uni, hull + eps * unit);
+    return iou - Steps::penalty(hull - uni, hull + eps * unit);
   }
-  const T diou = iou - penalty_of(squared_distance(a, b), (hull_w * hull_w + hull_h * hull_h) + eps * unit);
+  const T diou = iou - Steps::penalty(Steps::distance(a, b), (hull_w * hull_w + hull_h * hull_h) + eps * unit);
   if (measure == Measure::kDIoU) return diou;
   const T v = aspect_difference(a, b);
-  return diou - penalty_of(v, ((T(1) - iou) + v) + eps) * v;
+  return diou - Steps::penalty(v, ((T(1) - iou) + v) + eps) * v;
+}
+
+template <Measure measure, class T>
+BOXOPS_HD T measure_of(const Shape<T>& a, const Shape<T>& b, T iou_eps, T eps, T unit) {
+  return measure_by<measure, AnySteps<T>>(a, b, iou_eps, eps, unit);
 }
 
 // The measure of a pair that overflows. By value, so that no caller has to keep boxes in memory for it.

@@ -1,84 +1,80 @@
 #include <boxops/iou.h>
 
 #include "common/cuda_utils.cuh"
-#include "common/divide.cuh"
-#include "common/geometry.h"
+#include "common/load_box.cuh"
+#include "common/ordinary.cuh"
 
 namespace boxops::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 constexpr int kColumns = 4;  // columns per thread
-constexpr int kRows = 16;    // rows per block, shared by all its threads
+constexpr int kMaxRows = 64;
+constexpr int kEnoughBlocks = 1024;  // several for each multiprocessor
 
-// A thread computes kRows x kColumns pairs: its columns stay in registers, the block's rows in
-// shared memory. Neighbouring threads hold neighbouring columns, so each store fills whole lines.
+// A row's box, aligned so that the compiler loads 16 bytes at a time.
+template <class T>
+struct alignas(8 * sizeof(T)) Row {
+  Shape<T> shape;
+  int ordinary;
+};
+
+// Of a row with a thread's columns; `quick`: all are ordinary. Their measures have no branch then, so that the
+// latencies of the columns overlap.
 template <Measure measure, class T>
-__global__ void __launch_bounds__(kThreads) pairwise_kernel(Boxes boxes1, Boxes boxes2, T iou_eps, T eps, T* out) {
-  __shared__ Shape<T> rows[kRows];
-  for (int64_t batch = blockIdx.z; batch < boxes1.batch; batch += gridDim.z) {
-    for (int64_t row = int64_t(blockIdx.y) * kRows; row < boxes1.count; row += int64_t(gridDim.y) * kRows) {
-      const int n = static_cast<int>(min_of<int64_t>(kRows, boxes1.count - row));
-      __syncthreads();
-      if (static_cast<int>(threadIdx.x) < n)
-        rows[threadIdx.x] = shape_of<measure>(load_box<T>(boxes1, batch, row + threadIdx.x));
-      __syncthreads();
-      for (int64_t first = int64_t(blockIdx.x) * kThreads * kColumns + threadIdx.x; first < boxes2.count;
-           first += int64_t(gridDim.x) * kThreads * kColumns) {
-        Shape<T> columns[kColumns];
+__device__ void measure_row(const Shape<T>& row, const Shape<T> (&columns)[kColumns], bool quick, T iou_eps, T eps,
+                            T (&values)[kColumns]) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (quick) {
 #pragma unroll
-        for (int k = 0; k < kColumns; ++k)
-          if (first + k * kThreads < boxes2.count)
-            columns[k] = shape_of<measure>(load_box<T>(boxes2, batch, first + k * kThreads));
-        T* to = out + (batch * boxes1.count + row) * boxes2.count + first;
-        for (int i = 0; i < n; ++i, to += boxes2.count) {
-#pragma unroll
-          for (int k = 0; k < kColumns; ++k)
-            if (first + k * kThreads < boxes2.count)
-              to[k * kThreads] = measure_of<measure>(rows[i], columns[k], iou_eps, eps);
-        }
-      }
+      for (int k = 0; k < kColumns; ++k) values[k] = ordinary_measure_of<measure>(row, columns[k], eps);
+      return;
     }
   }
+#pragma unroll
+  for (int k = 0; k < kColumns; ++k) values[k] = measure_of<measure>(row, columns[k], iou_eps, eps);
 }
 
-// box_iou of float32, the same bits as pairwise_kernel's: a thread's columns are neighbours, so that it stores them at
-// once; their divisions are branch-free where one test finds the operands of all four in bounds, which leaves nothing
-// to guard, and else each is done with all its guards. `out` is aligned and boxes2.count divisible by kColumns.
-__global__ void __launch_bounds__(kThreads) iou_kernel(Boxes boxes1, Boxes boxes2, float* out) {
-  static_assert(kColumns == 4, "stored as a float4");
-  __shared__ Shape<float> rows[kRows];
+// Block (x, y, z): kThreads * kColumns columns, a thread's in its registers, by n_rows rows, whose boxes all threads
+// share. A thread's columns are neighbours (step 1), which it stores at once,
+//
+//     row i   | thread 0: 4 columns | thread 1: 4 columns | ...
+//
+// where boxes2.count is divisible by kColumns and `out` aligned; else those of the threads are (step kThreads).
+template <Measure measure, int step, class T>
+__global__ void __launch_bounds__(kThreads)
+    pairwise_kernel(Boxes boxes1, Boxes boxes2, int n_rows, bool quick, T iou_eps, T eps, T* out) {
+  __shared__ Row<T> rows[kMaxRows];
+  const int64_t count = boxes2.count;
+  const int64_t first = int64_t(blockIdx.x) * kThreads * kColumns + threadIdx.x * (step == 1 ? kColumns : 1);
   for (int64_t batch = blockIdx.z; batch < boxes1.batch; batch += gridDim.z) {
-    for (int64_t row = int64_t(blockIdx.y) * kRows; row < boxes1.count; row += int64_t(gridDim.y) * kRows) {
-      const int n = static_cast<int>(min_of<int64_t>(kRows, boxes1.count - row));
-      __syncthreads();
-      if (static_cast<int>(threadIdx.x) < n)
-        rows[threadIdx.x] = shape_of<Measure::kIoU>(load_box<float>(boxes1, batch, row + threadIdx.x));
-      __syncthreads();
-      for (int64_t first = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kColumns; first < boxes2.count;
-           first += int64_t(gridDim.x) * kThreads * kColumns) {
-        Shape<float> columns[kColumns];
+    Shape<T> columns[kColumns];
+    int ordinary = quick;
 #pragma unroll
-        for (int k = 0; k < kColumns; ++k)
-          columns[k] = shape_of<Measure::kIoU>(load_box<float>(boxes2, batch, first + k));
-        float* to = out + (batch * boxes1.count + row) * boxes2.count + first;
+    for (int k = 0; k < kColumns; ++k) {
+      columns[k] = shape_of<measure>(load_box_at_once<T, true>(boxes2, batch, min_of(first + k * step, count - 1)));
+      ordinary &= is_ordinary<measure>(columns[k]);
+    }
+    for (int64_t row = int64_t(blockIdx.y) * n_rows; row < boxes1.count; row += int64_t(gridDim.y) * n_rows) {
+      const int n = static_cast<int>(min_of<int64_t>(n_rows, boxes1.count - row));
+      __syncthreads();
+      if (static_cast<int>(threadIdx.x) < n) {
+        const Shape<T> box = shape_of<measure>(load_box_at_once<T, true>(boxes1, batch, row + threadIdx.x));
+        rows[threadIdx.x] = {box, is_ordinary<measure>(box)};
+      }
+      __syncthreads();
+      T* to = out + (batch * boxes1.count + row) * count + first;
 #pragma unroll 1
-        for (int i = 0; i < n; ++i, to += boxes2.count) {
-          const Shape<float> row_box = rows[i];
-          float iou[kColumns];
-          bool in_bounds = true;
+      for (int i = 0; first < count && i < n; ++i, to += count) {
+        const Shape<T> box = rows[i].shape;
+        T values[kColumns];
+        measure_row<measure>(box, columns, ordinary & rows[i].ordinary, iou_eps, eps, values);
+        if constexpr (step == 1) {
+          *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
+        } else {
 #pragma unroll
-          for (int k = 0; k < kColumns; ++k) {
-            const Shape<float>& c = columns[k];
-            const float inter = quick_intersection(row_box, c), whole = union_of(inter, row_box.area, c.area);
-            in_bounds =
-                in_bounds & (whole > kMinOperand) & (whole < kMaxOperand) & ((inter == 0.0f) | (inter > kMinOperand));
-            iou[k] = quotient(inter, whole);
-          }
-          if (!in_bounds)
-#pragma unroll
-            for (int k = 0; k < kColumns; ++k) iou[k] = iou_of(row_box, columns[k]);
-          *reinterpret_cast<float4*>(to) = make_float4(iou[0], iou[1], iou[2], iou[3]);
+          for (int k = 0; k < kColumns; ++k)
+            if (first + k * step < count) to[k * step] = values[k];
         }
       }
     }
@@ -91,8 +87,8 @@ __global__ void __launch_bounds__(kThreads) paired_kernel(Boxes boxes1, Boxes bo
   const int64_t total = boxes1.batch * boxes1.count;
   for (const int64_t at : grid_stride<kThreads>(total)) {
     const int64_t batch = at / boxes1.count, i = at % boxes1.count;
-    out[at] = measure_of<measure>(shape_of<measure>(load_box<T>(boxes1, batch, i)),
-                                  shape_of<measure>(load_box<T>(boxes2, batch, i)), iou_eps, eps);
+    out[at] = measure_of<measure>(shape_of<measure>(load_box_at_once<T>(boxes1, batch, i)),
+                                  shape_of<measure>(load_box_at_once<T>(boxes2, batch, i)), iou_eps, eps);
   }
 }
 
@@ -137,6 +133,21 @@ __global__ void __launch_bounds__(kSelves* kOthers)
   }
 }
 
+template <Measure measure, class T>
+int pairwise(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, T* out, void* stream) {
+  const int64_t across = blocks_of(boxes2.count, kThreads * kColumns);
+  int n_rows = kMaxRows;
+  while (n_rows > 8 && across * blocks_of(boxes1.count, n_rows) * boxes1.batch < kEnoughBlocks) n_rows /= 2;
+  const dim3 grid(grid_x(across), grid_yz(blocks_of(boxes1.count, n_rows)), grid_yz(boxes1.batch));
+  const bool quick = are_ordinary<measure>(o.iou_eps, o.eps);
+  if constexpr (sizeof(T) == sizeof(float))
+    if (boxes2.count % kColumns == 0 && reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0)
+      return launch(pairwise_kernel<measure, 1, T>, grid, kThreads, stream, boxes1, boxes2, n_rows, quick, o.iou_eps,
+                    o.eps, out);
+  return launch(pairwise_kernel<measure, kThreads, T>, grid, kThreads, stream, boxes1, boxes2, n_rows, quick, o.iou_eps,
+                o.eps, out);
+}
+
 }  // namespace
 
 int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, void* out, void* stream) {
@@ -144,17 +155,11 @@ int iou(const Boxes& boxes1, const Boxes& boxes2, const MeasureOptions& o, void*
     using T = decltype(t);
     int error = cudaSuccess;
     T* to = static_cast<T*>(out);
-    const dim3 grid(grid_x(blocks_of(boxes2.count, kThreads * kColumns)), grid_yz(blocks_of(boxes1.count, kRows)),
-                    grid_yz(boxes1.batch));
-    if constexpr (sizeof(T) == sizeof(float))
-      if (o.measure == Measure::kIoU && !o.paired && o.iou_eps == 0 && boxes2.count % kColumns == 0 &&
-          reinterpret_cast<uintptr_t>(out) % sizeof(float4) == 0)
-        return launch(iou_kernel, grid, kThreads, stream, boxes1, boxes2, to);
     with_measure(o.measure, [&](auto measure) {
       if (o.paired)
         error = launch(paired_kernel<measure(), T>, grid_x(blocks_of(boxes1.batch * boxes1.count, kThreads)), kThreads,
                        stream, boxes1, boxes2, o.iou_eps, o.eps, to);
-      else error = launch(pairwise_kernel<measure(), T>, grid, kThreads, stream, boxes1, boxes2, o.iou_eps, o.eps, to);
+      else error = pairwise<measure(), T>(boxes1, boxes2, o, to, stream);
     });
     return error;
   });

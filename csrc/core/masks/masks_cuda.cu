@@ -21,73 +21,122 @@ struct Division {
   }
 };
 
-template <class T, class S>
-__device__ S as_stored(const PasteInput& in, T value) {
-  if (sizeof(S) == 1) return static_cast<S>(value > static_cast<T>(in.threshold));
-  if (sizeof(S) == 2)
-    return static_cast<S>(in.dtype == DType::kFloat16 ? detail::float_to_half(static_cast<float>(value))
-                                                      : detail::float_to_bfloat16(static_cast<float>(value)));
-  return static_cast<S>(value);
-}
+constexpr int kChunks = 8;  // of 16 bytes of an image-sized mask, that a thread moves at most
+constexpr int kEnoughBlocks = 1024;
 
-// The value of mask i at (y, x) of the image, which is inside of p.
+// One mask, and where its values go in the image.
 template <class T>
-__device__ T pasted_value(const PasteInput& in, int64_t i, const Pasted& p, int64_t y, int64_t x) {
-  const int64_t height = in.height + 2 * in.padding, width = in.width + 2 * in.padding;
-  T wy, wx;
-  const int64_t y1 = Resized<T>(p.y1, p.y2, height).low(y, &wy), y2 = min_of(y1 + 1, height - 1);
-  const int64_t x1 = Resized<T>(p.x1, p.x2, width).low(x, &wx), x2 = min_of(x1 + 1, width - 1);
-  const T left = blend(padded_value<T>(in, i, y1, x1), padded_value<T>(in, i, y2, x1), wy);
-  const T right = blend(padded_value<T>(in, i, y1, x2), padded_value<T>(in, i, y2, x2), wy);
-  return blend(left, right, wx);
-}
+struct Paster {
+  const PasteInput& in;
+  int64_t i;
+  Pasted p;
+  Resized<T> rows, columns;
+  uint64_t outside;  // what is stored for 0
 
-// A thread writes 16 bytes of the output: so many pixels in a row, which can reach into the next row or mask.
-template <class T, class S>
-__global__ void __launch_bounds__(kThreads) paste_kernel(PasteInput in, int64_t total, S* out) {
-  constexpr int kPixels = 16 / sizeof(S);
-  const S outside = as_stored<T, S>(in, T(0));
-  const int64_t step = int64_t(gridDim.x) * kThreads * kPixels;
-  for (int64_t first = (int64_t(blockIdx.x) * kThreads + threadIdx.x) * kPixels; first < total; first += step) {
-    const Division row(first, in.image_width), mask(row.quotient, in.image_height);
-    int64_t x = row.remainder, y = mask.remainder, i = mask.quotient;
-    Pasted p = pasted(in, i);
-    const int m = static_cast<int>(min_of<int64_t>(kPixels, total - first));
-    alignas(16) S pixels[kPixels];
-    if (x + m <= in.image_width && (y < p.y1 || y > p.y2 || x > p.x2 || x + m <= p.x1)) {
-#pragma unroll
-      for (int k = 0; k < kPixels; ++k) pixels[k] = outside;
-    } else {
-#pragma unroll
-      for (int k = 0; k < kPixels; ++k) {
-        const bool inside = k < m && x >= p.x1 && x <= p.x2 && y >= p.y1 && y <= p.y2;
-        pixels[k] = inside ? as_stored<T, S>(in, pasted_value<T>(in, i, p, y, x)) : outside;
-        if (++x == in.image_width) {
-          x = 0;
-          if (++y == in.image_height) {
-            y = 0;
-            if (++i < in.boxes.count) p = pasted(in, i);
-          }
-        }
-      }
+  __device__ Paster(const PasteInput& in, int64_t i, const Pasted& p)
+      : in(in),
+        i(i),
+        p(p),
+        rows(p.y1, p.y2, in.height + 2 * in.padding),
+        columns(p.x1, p.x2, in.width + 2 * in.padding),
+        outside(stored(T(0))) {}
+
+  // The bits of an element of the output.
+  __device__ uint64_t stored(T value) const {
+    if (in.has_threshold) return value > static_cast<T>(in.threshold);
+    if (in.dtype == DType::kFloat16) return detail::float_to_half(static_cast<float>(value));
+    if (in.dtype == DType::kBFloat16) return detail::float_to_bfloat16(static_cast<float>(value));
+    if constexpr (sizeof(T) == 4) return detail::bits_as<uint32_t>(value);
+    else return detail::bits_as<uint64_t>(value);
+  }
+
+  // A row of the padded mask; not `real`: padding.
+  struct Line {
+    bool real;
+    int64_t at;
+  };
+  __device__ Line line(int64_t y) const {
+    y -= in.padding;
+    return {y >= 0 && y < in.height, i * in.mask_stride + y * in.row_stride};
+  }
+  __device__ T element_of(const Line& row, int64_t x) const {
+    x -= in.padding;
+    if (!row.real || x < 0 || x >= in.width) return T(0);
+    const int64_t at = row.at + x * in.column_stride;
+    return in.dtype == dtype_of<T>() ? static_cast<const T*>(in.masks)[at] : load<T>(in.masks, in.dtype, at);
+  }
+
+  // Row y of the image: the two of the mask that it lies between.
+  struct Between {
+    Line low, high;
+    T weight;
+  };
+  __device__ Between between(int64_t y) const {
+    T weight;
+    const int64_t low = rows.low(y, &weight);
+    return {line(low), line(min_of(low + 1, rows.size - 1)), weight};
+  }
+  __device__ T blended(const Between& row, int64_t x) const {
+    return blend(element_of(row.low, x), element_of(row.high, x), row.weight);
+  }
+  __device__ T value(const Between& row, int64_t x) const {
+    T weight;
+    const int64_t left = columns.low(x, &weight);
+    return blend(blended(row, left), blended(row, min_of(left + 1, columns.size - 1)), weight);
+  }
+
+  // 16 bytes of the image: pixels `first` + [begin, end), of one row or several.
+  __device__ void chunk(int64_t first, int begin, int end, int element, uint64_t (&words)[2]) const {
+    const Division start(first + begin, in.image_width);
+    int64_t y = start.quotient, x = start.remainder;
+    words[0] = words[1] = outside * 0x0101010101010101;  // of elements larger than a byte it is 0
+    const int64_t last = x + (end - begin) - 1;
+    if (last < in.image_width && (y < p.y1 || y > p.y2 || x > p.x2 || last < p.x1)) return;
+    words[0] = words[1] = 0;
+    Between row = between(y);
+#pragma unroll 1
+    for (int k = begin; k < end; ++k) {
+      const bool inside = x >= p.x1 && x <= p.x2 && y >= p.y1 && y <= p.y2;
+      const uint64_t bits = inside ? stored(value(row, x)) : outside;
+      const int at = k * element * 8;
+      words[0] |= at < 64 ? bits << at : 0, words[1] |= at < 64 ? 0 : bits << (at - 64);
+      if (++x == in.image_width) x = 0, row = between(++y);
     }
-    if (m == kPixels && reinterpret_cast<uintptr_t>(out) % 16 == 0) {
-      *reinterpret_cast<uint4*>(out + first) = *reinterpret_cast<const uint4*>(pixels);
-    } else {
-      for (int k = 0; k < m; ++k) out[first + k] = pixels[k];
+  }
+};
+
+// Block (x, i): a stretch of mask i in the image, of which a thread writes n_chunks times 16 bytes, aligned. A kernel
+// for all dtypes of a compute type: the code is long.
+template <class T>
+__global__ void __launch_bounds__(kThreads) paste_kernel(PasteInput in, int element, int n_chunks, char* out) {
+  __shared__ Pasted pasted_here;
+  const int64_t pixels = in.image_height * in.image_width;
+  const int in_chunk = 16 / element;
+  for (int64_t i = blockIdx.y; i < in.boxes.count; i += gridDim.y) {
+    __syncthreads();
+    if (threadIdx.x == 0) pasted_here = pasted(in, i);
+    __syncthreads();
+    const Paster<T> paster(in, i, pasted_here);
+    char* image = out + i * pixels * element;
+    const int64_t before = reinterpret_cast<uintptr_t>(image) % 16 / element;  // pixels of chunk 0 that are not its own
+#pragma unroll 1
+    for (int k = 0; k < n_chunks; ++k) {
+      const int64_t first = ((int64_t(blockIdx.x) * n_chunks + k) * kThreads + threadIdx.x) * in_chunk - before;
+      if (first >= pixels) break;
+      const int begin = static_cast<int>(first < 0 ? -first : 0);
+      const int end = static_cast<int>(min_of<int64_t>(in_chunk, pixels - first));
+      uint64_t words[2];
+      paster.chunk(first, begin, end, element, words);
+      if (end - begin == in_chunk)
+        *reinterpret_cast<ulonglong2*>(image + first * element) = make_ulonglong2(words[0], words[1]);
+      else
+        for (int b = begin * element; b < end * element; ++b)
+          image[first * element + b] = static_cast<char>(words[b / 8] >> (b % 8 * 8));
     }
   }
 }
 
-template <class T, class S>
-int paste_as(const PasteInput& in, void* out, void* stream) {
-  const int64_t total = in.boxes.count * in.image_height * in.image_width;
-  return launch(paste_kernel<T, S>, grid_x(blocks_of(total, kThreads * (16 / int64_t(sizeof(S))))), kThreads, stream,
-                in, total, static_cast<S*>(out));
-}
-
 using Extent = long long;
-constexpr int kChunks = 8;  // of 16 bytes, that a thread reads
 
 // A thread says of one mask that no pixel was seen.
 __global__ void clear_kernel(int64_t count, int64_t height, int64_t width, Extent* extents) {
@@ -167,11 +216,15 @@ __global__ void boxes_kernel(int64_t count, const Extent* extents, float* boxes)
 }  // namespace
 
 int paste_masks(const PasteInput& input, void* out, void* stream) {
+  const int element = input.has_threshold ? 1 : static_cast<int>(size_of(input.dtype));
+  const int64_t bytes = input.image_height * input.image_width * element;
+  if (bytes == 0) return cudaSuccess;
+  int n_chunks = kChunks;
+  const auto blocks = [&] { return blocks_of(bytes + 15, kThreads * 16 * n_chunks); };
+  while (n_chunks > 1 && blocks() * input.boxes.count < kEnoughBlocks) n_chunks /= 2;
+  const dim3 grid(grid_x(blocks()), grid_yz(input.boxes.count));
   return with_compute_type(input.dtype, [&](auto t) {
-    using T = decltype(t);
-    if (input.has_threshold) return paste_as<T, uint8_t>(input, out, stream);
-    if (sizeof(T) == 4 && size_of(input.dtype) == 2) return paste_as<T, uint16_t>(input, out, stream);
-    return paste_as<T, T>(input, out, stream);
+    return launch(paste_kernel<decltype(t)>, grid, kThreads, stream, input, element, n_chunks, static_cast<char*>(out));
   });
 }
 

@@ -10,8 +10,8 @@
 #pragma once
 
 #include "common/cuda_utils.cuh"
-#include "common/divide.cuh"
 #include "common/load_box.cuh"
+#include "common/ordinary.cuh"
 #include "common/warp.cuh"
 #include "matching/matching.h"
 
@@ -82,12 +82,6 @@ struct BoxTile {
   }
 };
 
-// Areas between these leave a union in the bounds of quotient().
-template <class T>
-__device__ bool divides_quickly(const Shape<T>& s) {
-  return sizeof(T) == sizeof(float) && s.area > T(4) * T(kMinOperand) && s.area < T(kMaxOperand) / T(4);
-}
-
 // A thread's anchors of the span that begins at `first`, and the best box of each so far.
 template <class T>
 struct SpanAnchors {
@@ -125,37 +119,35 @@ struct SpanAnchors {
     return {warp_min(h.x1), warp_min(h.y1), warp_max(h.x2), warp_max(h.y2)};
   }
 
-  // The IoUs of a box with the anchors, whose intersections are given; the same bits either way.
-  __device__ void measure(const Shape<T>& box, const T (&inter)[kPerThread], bool quick, T (&iou)[kPerThread]) const {
+  // The IoUs of a box with the anchors; `quick`: all are ordinary. The same bits either way.
+  __device__ void measure(const Shape<T>& box, bool quick, T (&iou)[kPerThread]) const {
     if constexpr (sizeof(T) == sizeof(float)) {
+      if (quick) {
 #pragma unroll
-      for (int k = 0; k < kPerThread; ++k) {
-        quick = quick & ((inter[k] == 0.0f) | (inter[k] > kMinOperand));
-        iou[k] = quotient(inter[k], union_of(inter[k], box.area, anchors[k].area));
+        for (int k = 0; k < kPerThread; ++k) iou[k] = ordinary_measure_of<Measure::kIoU>(box, anchors[k], 0.0f);
+        return;
       }
-      if (quick) return;
     }
 #pragma unroll
-    for (int k = 0; k < kPerThread; ++k) iou[k] = inter[k] > T(0) ? iou_of(box, anchors[k]) : T(0);
+    for (int k = 0; k < kPerThread; ++k) iou[k] = intersection(box, anchors[k]) > T(0) ? iou_of(box, anchors[k]) : T(0);
   }
 
-  // Compares them with the n boxes of the tile, of which the first is the image's box g. Lane i keeps the peak of the
-  // i-th box of 32 until the block's warps meet in shared memory.
+  // Compares them with the n boxes of the tile, of which the first is the image's box g; `quick`: all anchors of the
+  // warp are ordinary. Lane i keeps the peak of the i-th box of 32 until the block's warps meet in shared memory.
   template <bool has_peaks>
   __device__ void compare(BoxTile<T>& tile, int n, int g, const Box<T>& hull, bool quick) {
     const int lane = static_cast<int>(threadIdx.x % 32);
     for (int from = 0; from < n; from += 32) {
-      const Box<T> asked = tile.corners[min_of(from + lane, n - 1)];
+      const Shape<T> asked = tile[min_of(from + lane, n - 1)];
+      const unsigned ordinary = __ballot_sync(kFullMask, quick && is_ordinary<Measure::kIoU>(asked));
       unsigned left = __ballot_sync(kFullMask, from + lane < n && asked.x1 < hull.x2 && hull.x1 < asked.x2 &&
                                                    asked.y1 < hull.y2 && hull.y1 < asked.y2);
       Bits<T> own_peak = 0;
       for (; left != 0; left &= left - 1) {
         const int bit = __ffs(static_cast<int>(left)) - 1, i = from + bit;
         const Shape<T> box = tile[i];
-        T inter[kPerThread], iou[kPerThread];
-#pragma unroll
-        for (int k = 0; k < kPerThread; ++k) inter[k] = quick_intersection(box, anchors[k]);
-        measure(box, inter, quick & divides_quickly(box), iou);
+        T iou[kPerThread];
+        measure(box, ordinary >> bit & 1, iou);
         Bits<T> peak = 0;
 #pragma unroll
         for (int k = 0; k < kPerThread; ++k) {
@@ -184,9 +176,10 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 
       for (int64_t first = c * chunk; first < min_of(count, (c + 1) * chunk); first += span_of(blockDim.x)) {
         SpanAnchors<T> own(input.anchors, image, first);
         const Box<T> hull = own.hull();
-        bool quick = true;
+        bool ordinary = true;
 #pragma unroll
-        for (int k = 0; k < kPerThread; ++k) quick = quick & divides_quickly(own.anchors[k]);
+        for (int k = 0; k < kPerThread; ++k) ordinary = ordinary & is_ordinary<Measure::kIoU>(own.anchors[k]);
+        const bool quick = __all_sync(kFullMask, ordinary);
         for (int64_t g = 0; g < boxes.count; g += kBoxes) {
           const int n = static_cast<int>(min_of<int64_t>(kBoxes, boxes.count - g));
           tile.load(input.gt_boxes, boxes.begin + g, n);
