@@ -49,6 +49,12 @@ def test_right_under_every_seed(variant, name):
     assert done.stdout.split() == ["0"] * 100
 
 
+def test_grid_of_nms(variant):
+    """Scenes of all kinds, beside the definition."""
+    done = run(variant, "nms_grid", seed=1, count=4)
+    assert (done.returncode, done.stdout) == (0, "0\n" * 4), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nms_mask", "no_barriers"])
 def test_many_threads(variant, name):

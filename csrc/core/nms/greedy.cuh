@@ -281,7 +281,7 @@ __global__ void __launch_bounds__(kCompactThreads)
 }
 
 template <class S>
-int emit(const Greedy<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
+int emit(const Ordered<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
          void* stream) {
   return launch(emit_kernel<S>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s, input.boxes.count,
                 limit, pad, indices, counts);

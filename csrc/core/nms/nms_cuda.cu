@@ -3,6 +3,7 @@
 //
 // The kernels are templates on what is held of a box: Upright<T>, or RotatedBox<T> for rotated NMS.
 #include "nms/greedy.cuh"
+#include "nms/many.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -11,21 +12,34 @@ template <class S>
 size_t workspace_of(const NmsInput& input, int64_t limit) {
   Workspace w(nullptr);
   const Greedy<S> s(w, input, Rounds(input, limit), !by_counting(input));
-  return w.used();
+  if constexpr (kCostly<S>) return w.used();
+  Workspace other(nullptr);
+  const Many<typename S::Scalar> many(other, input, !by_counting(input));
+  return max_of(w.used(), are_many(input, limit) ? other.used() : 0);  // which of the two, the threshold says
 }
 
-template <class S>
-int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions& options, bool pad, int64_t* indices,
-        int64_t* counts, void* workspace, void* stream) {
+template <class S, class T = typename S::Scalar>
+int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool pad, int64_t* indices, int64_t* counts,
+        void* workspace, void* stream) {
   const int64_t limit = options.max_output;
+  const auto run_as = [&](const auto& s, auto keep) -> int {
+    if (s.n > 0) {
+      BOXOPS_TRY(by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream));
+      BOXOPS_TRY(keep(s));
+    }
+    return emit<S>(s, input, limit, pad, indices, counts, stream);
+  };
   Workspace w(workspace);
+  if constexpr (!kCostly<S>) {
+    if (are_many(input, limit) && threshold >= T(kLeastGridded)) {
+      const Many<T> s(w, input, !by_counting(input), threshold);
+      const bool one = input.boxes.batch == 1 && !input.has_groups;
+      return run_as(s, [&](auto& s) { return keep_of_many(s, one ? limit : s.n, Threshold(threshold), stream); });
+    }
+  }
   const Rounds rounds(input, limit);
   const Greedy<S> s(w, input, rounds, !by_counting(input));
-  if (s.n > 0) {
-    BOXOPS_TRY(by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream));
-    BOXOPS_TRY(greedy(s, rounds, limit, Threshold(threshold), stream));
-  }
-  return emit(s, input, limit, pad, indices, counts, stream);
+  return run_as(s, [&](auto& s) { return greedy(s, rounds, limit, Threshold(threshold), stream); });
 }
 
 }  // namespace
