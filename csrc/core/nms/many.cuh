@@ -1,8 +1,7 @@
 // The greedy pass of NMS on the device for very many boxes: all places in rounds of 4,096, whatever the segments.
 //
 //   1. near_kernel   each box of the round against the boxes before it in the round, as a bit mask, and against the
-//   kept
-//                    boxes of the rounds before that lie near it (grid.cuh);
+//                    kept boxes of the rounds before that lie near it (grid.cuh);
 //   2. sweep_kernel  one block finds which boxes of the round are kept, and files them.
 //
 //   groups of 64 places |    0   |    1   |    2   |   63   |

@@ -1,5 +1,6 @@
 // Greedy NMS on the device, in O(N) memory and with a number of launches known beforehand: order.cuh finds the order of
-// the boxes, greedy.cuh says in it which are kept, and here these are listed. Some thousands of boxes take 4 launches.
+// the boxes, greedy.cuh (of very many boxes many.cuh) says in it which are kept, and here these are listed. Some
+// thousands of boxes take 4 launches.
 //
 // The kernels are templates on what is held of a box: Upright<T>, or RotatedBox<T> for rotated NMS.
 #include "nms/greedy.cuh"
