@@ -49,6 +49,12 @@ def test_right_under_every_seed(variant, name):
     assert done.stdout.split() == ["0"] * 100
 
 
+def test_grid_of_nms(variant):
+    """Scenes of all kinds, beside the definition."""
+    done = run(variant, "nms_grid", seed=1, count=4)
+    assert (done.returncode, done.stdout) == (0, "0\n" * 4), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nms_mask", "no_barriers"])
 def test_many_threads(variant, name):
@@ -191,6 +197,17 @@ def test_compaction_goes_round_more_than_once(kernels):
     boxes = random_boxes(np.random.default_rng(0), 20_000)
     got = kernels.remove_small_boxes(cuda_emulator.DeviceArray(boxes), 15.0)
     np.testing.assert_array_equal(cuda_emulator.to_host(got), kernels.remove_small_boxes(boxes, 15.0))
+
+
+@emulated
+def test_very_many_boxes(kernels):
+    """As many as nms_grid is for, csrc/core/nms/many.cuh: the public function takes that way."""
+    rng = np.random.default_rng(0)
+    count = (1 << 14) + 70
+    boxes = random_boxes(rng, count) + rng.integers(0, 20, (count, 1)).astype(np.float32) * 60
+    scores, groups = rng.integers(0, 5000, count).astype(np.float32), rng.integers(0, 3, count)
+    got = kernels.batched_nms(*map(cuda_emulator.DeviceArray, (boxes, scores, groups)), 0.45)
+    np.testing.assert_array_equal(cuda_emulator.to_host(got), kernels.batched_nms(boxes, scores, groups, 0.45))
 
 
 @pytest.mark.slow

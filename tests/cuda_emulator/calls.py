@@ -206,6 +206,16 @@ def _(rng, ops):
     ops.nms(boxes(rng, 5000, extent=600), scores(rng, 5000), 0.5)
 
 
+@call("nms, 20,000 boxes", LARGE)
+def _(rng, ops):
+    ops.nms(boxes(rng, 20_000, extent=4500), scores(rng, 20_000), 0.5)
+
+
+@call("nms, 100,000 boxes", LARGE)
+def _(rng, ops):
+    ops.nms(boxes(rng, 100_000, extent=10_000), scores(rng, 100_000), 0.5)
+
+
 @call("nms_padded, 8 images of 4,000 boxes, 300 wanted", LARGE)
 def _(rng, ops):
     ops.nms_padded(boxes(rng, 8, 4000, extent=1300), scores(rng, 8, 4000), 0.5, 300)

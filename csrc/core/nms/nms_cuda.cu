@@ -1,7 +1,9 @@
 // Greedy NMS on the device, in O(N) memory and with a number of launches known beforehand: order.cuh finds the order of
-// the boxes, greedy.cuh says in it which are kept, and here these are listed. Some thousands of boxes take 4 launches.
+// the boxes, greedy.cuh (of very many boxes many.cuh) says in it which are kept, and here these are listed. Some
+// thousands of boxes take 3 launches.
 //
 // The kernels are templates on what is held of a box: Upright<T>, or RotatedBox<T> for rotated NMS.
+#include "nms/many.cuh"
 #include "nms/resolve.cuh"
 
 namespace boxops::cuda {
@@ -11,19 +13,33 @@ template <class S>
 size_t workspace_of(const NmsInput& input, int64_t limit) {
   Workspace w(nullptr);
   const Greedy<S> s(w, input, Rounds(input, limit), !by_counting(input));
-  return w.used();
+  if constexpr (kCostly<S>) return w.used();
+  Workspace other(nullptr);
+  const Many<typename S::Scalar> many(other, input, !by_counting(input));
+  return max_of(w.used(), are_many(input, limit) ? other.used() : 0);  // which of the two, the threshold says
 }
 
-template <class S>
-int run(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions& options, bool pad, int64_t* indices,
-        int64_t* counts, void* workspace, void* stream) {
+template <class S, class T = typename S::Scalar>
+int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool pad, int64_t* indices, int64_t* counts,
+        void* workspace, void* stream) {
   const int64_t limit = options.max_output;
+  const bool one = input.boxes.batch == 1 && !input.has_groups;
+  const auto order = [&](const Ordered<S>& s) {
+    return by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream);
+  };
   Workspace w(workspace);
+  if constexpr (!kCostly<S>) {
+    if (are_many(input, limit) && threshold >= T(kLeastGridded)) {
+      const Many<T> s(w, input, !by_counting(input), threshold);
+      BOXOPS_TRY(order(s));
+      BOXOPS_TRY(keep_of_many(s, one ? limit : s.n, Threshold(threshold), stream));
+      return emit(s, input, limit, pad, indices, counts, stream);
+    }
+  }
   const Rounds rounds(input, limit);
   const Greedy<S> s(w, input, rounds, !by_counting(input));
   if (s.n > 0) {
-    const bool one = input.boxes.batch == 1 && !input.has_groups;
-    BOXOPS_TRY(by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream));
+    BOXOPS_TRY(order(s));
     BOXOPS_TRY(greedy(s, rounds, limit, Threshold(threshold), one ? Listing{indices, counts, pad} : Listing{}, stream));
     if (one) return cudaSuccess;
   }

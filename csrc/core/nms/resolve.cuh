@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kCompactThreads)
 }
 
 template <class S, class Then = Nothing>
-int emit(const Greedy<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
+int emit(const Ordered<S>& s, const NmsInput& input, int64_t limit, bool pad, int64_t* indices, int64_t* counts,
          void* stream, Then then = {}) {
   return launch(emit_kernel<S, Then>, static_cast<unsigned>(input.boxes.batch), kCompactThreads, stream, s,
                 input.boxes.count, limit, pad, indices, counts, then);

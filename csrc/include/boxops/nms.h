@@ -10,7 +10,8 @@
 // CPU: what follows depends on what is met. A box is first held against the one that suppressed its
 // neighbours; then against all kept ones while those are few, and else against those that lie in cells of a grid where
 // some could exceed the threshold. Work is near N on a detector's boxes and near N log N on spread-out ones, memory
-// O(N). Boxes whose area is about to overflow meet all others one by one. CUDA: workspace O(N), no N x N/64 mask.
+// O(N). Boxes whose area is about to overflow meet all others one by one. CUDA: workspace O(N), no N x N/64 mask;
+// groups of 16,384 and more are taken by such a grid, at thresholds from 0.1 on.
 // Nothing allocates device memory or waits.
 #pragma once
 
