@@ -12,7 +12,7 @@
 #include "common/copy.h"
 #include "nms/overlap.cuh"
 #include "nms/settle.cuh"
-#include "pipelines/best_ranks.cuh"
+#include "common/best_ranks.cuh"
 #include "pipelines/detect.h"
 
 namespace boxops::cuda {

@@ -17,7 +17,7 @@
 #include "common/warp.cuh"
 #include "nms/overlap.cuh"
 #include "nms/segments.cuh"
-#include "pipelines/best_ranks.cuh"
+#include "common/best_ranks.cuh"
 #include "soft_nms/soft_nms.h"
 
 namespace boxops::cuda {
