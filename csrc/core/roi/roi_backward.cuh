@@ -1,14 +1,13 @@
 // The backward kernel of RoIAlign: deterministic without atomics, because each gradient is gathered by one block. One
 // launch, but for very many RoIs (roi_lists.cuh).
 //
-//   block     a tile of 4 x 8 pixels (roi_tiles.cuh) of up to 64 channels; some of its RoIs, in turns, are each part's
+//   block     a tile of 4 x 8 pixels (roi_tiles.cuh) of up to 64 channels; its RoIs take turns:
 //
 //             hits of the tile   0 1 | 2 3 | 4 5 | 6 7 || 8 9 | ...    RoIs that may touch it, in order, by chunks
 //             part               0   | 1   | 2   | 3   || 0   | ...    a warp for each 32 channels
 //
-//   the bins of a RoI; # touch the tile       weights   of 8 hits, once for all channels: what each bin gives the
-//   tile's
-//     .  .  .  .  .  .  .                               rows of pixels, and its columns
+//   the bins of a RoI; # touch the tile       weights   of 8 hits, once for all channels: what a bin gives the rows of
+//     .  .  .  .  .  .  .                               pixels, and the columns
 //     .  #  #  #  #  .  .   piece 0:          grad      of one hit and 32 channels: read as lines along the bins, used
 //     .  #  #  #  #  .  .   4 x 8 bins                  with lanes along the channels; the next is on its way
 //       - - - - - -                           sum       grad of a row of bins times weights along x, all of that times
@@ -48,7 +47,7 @@ struct Job {
 
 // The bins of a RoI that touch a tile.
 struct Touching {
-  uint16_t top, bottom, left, right;  // [top, bottom) along y
+  uint16_t top, bottom, left, right;  // [top, bottom) along y, [left, right) along x
 };
 
 struct Piece {
