@@ -7,8 +7,10 @@ namespace boxops::cuda {
 
 size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins) {
   return with_compute_type(gradients.dtype, [&](auto t) {
-    return max_of(align_backward_workspace<decltype(t)>(gradients, rois),
-                  sensitive_backward_workspace<Pooling::kSensitiveMean, decltype(t)>(gradients, rois, bins));
+    using T = decltype(t);
+    return max_of(align_backward_workspace<T>(gradients, rois),
+                  max_of(sensitive_backward_workspace<Pooling::kSensitiveAlign, T>(gradients, rois, bins),
+                         sensitive_backward_workspace<Pooling::kSensitiveMean, T>(gradients, rois, bins)));
   });
 }
 
