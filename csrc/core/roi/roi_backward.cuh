@@ -1,304 +1,322 @@
-// The backward kernel of RoIAlign: deterministic without atomics, because each gradient is gathered by one block. One
-// launch, but for very many RoIs (roi_lists.cuh).
+// The backward kernel of RoIAlign: deterministic without atomics, because each gradient is gathered by one thread.
 //
-//   block     a tile of 4 x 8 pixels (roi_tiles.cuh) of up to 64 channels; its RoIs take turns:
+//             a tile: 8 x 8 pixels                         the bins of a RoI; # touch the tile
+//           +-----------------------+                         .  .  .  .  .  .  .
+//   warp 0  | sum[0] ...     sum[7] |                         .  #  #  #  #  .  .    piece 0: up to kPiece bins
+//        1  |                       |                         .  #  #  #  #  .  .
+//      ...  |                       |                           - - - - - -
+//        7  |                       |                         .  #  #  #  #  .  .    piece 1
+//           +-----------------------+                         .  .  .  .  .  .  .
+//           of channel c, by lane c
 //
-//             hits of the tile   0 1 | 2 3 | 4 5 | 6 7 || 8 9 | ...    RoIs that may touch it, in order, by chunks
-//             part               0   | 1   | 2   | 3   || 0   | ...    a warp for each 32 channels
+// A block owns a tile of one image's gradient, and a thread keeps its row of sums in registers. The block walks the
+// RoIs of its level and image in their order, a chunk at a time: list_hits finds those that touch the tile. Then, some
+// pieces at a time, load_weights works out what each bin gives the tile's rows and columns, load_pieces brings the
+// bins' gradients to shared memory (read as lines along the bins, used with lanes along the channels), and add_pieces
+// adds them. All lanes of a warp have the same weights, so nothing diverges and only pixels that a bin touches cost
+// anything.
 //
-//   the bins of a RoI; # touch the tile       weights   of 8 hits, once for all channels: what a bin gives the rows of
-//     .  .  .  .  .  .  .                               pixels, and the columns
-//     .  #  #  #  #  .  .   piece 0:          grad      of one hit and 32 channels: read as lines along the bins, used
-//     .  #  #  #  #  .  .   4 x 8 bins                  with lanes along the channels; the next is on its way
-//       - - - - - -                           sum       grad of a row of bins times weights along x, all of that times
-//     .  #  #  #  #  .  .   piece 1                     weights along y; in the end the parts are added, in order
-//     .  .  .  .  .  .  .
+//   RoIs that touch a tile   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
+//   part of a tile           0       | 1       | 2         | 3, 0, 1, ...    a block each, where tiles are few
 //
-// Cost: of a hit some 18 instructions of a warp for each of its bins that touches the tile, 50 for each row of them,
-// and 7 to stage 16 or 32 bins of a channel. The worst case is every RoI at one place: few tiles do all the work.
+// The heaviest tile is a chain of its RoIs, so where the tiles are few blocks each is cut into parts, and their sums
+// are added in order. What a RoI adds to depends on the RoIs that touch its tile alone.
+//
+// Before: RoIs are listed by (level, image), see roi_lists.cuh.
+//
+// Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
+// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 tiles of 4
+// parts, 3 on each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad
+// is read 3.9 times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 10 MB of parts written and read. A
+// batch of FPN levels (2 images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and
+// writes 148 MB: that, not the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the
+// work.
 #pragma once
 
+#include "common/warp.cuh"
 #include "roi/roi_lists.cuh"
 #include "roi/roi_tiles.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kRows = 4;        // of pixels of a tile
-constexpr int kSpan = 8;        // bins of a piece along x, at most
-constexpr int kPiece = kLanes;  // bins of a piece, at most
-constexpr int kPieceRows = kPiece / kSpan;
+constexpr int kSpan = 16;   // bins of a piece along one axis, at most
+constexpr int kPiece = 49;  // bins of a piece; odd, so that lanes read from different banks
+constexpr int kRowWarps = kTile, kTileThreads = kRowWarps * kLanes;
 template <class T>
-constexpr int kParts = sizeof(T) == 8 ? 2 : 4;
-template <class T>
-constexpr int kGroups = sizeof(T) == 8 ? 1 : 2;  // of 32 channels of a block, at most
+constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
+constexpr int64_t kListed = kLooks + 1;              // more: RoIs are always listed
+constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
 template <class T>
 using AlignPlace = Place<Pooling::kAlign, T>;
 template <class T>
 using AlignLists = Lists<Pooling::kAlign, T>;
 
-// What a warp works on: channels of a tile, and a part of the RoIs.
+// What a block works on: channels of a tile, and a part of the RoIs.
 struct Job {
   Tile tile;
   int64_t first;  // channel
-  int channels;   // one of a lane each; the other lanes idle, and whole warps where there are none
-  int part;
+  int channels;   // one of a lane each; the other lanes idle
+  int part, parts;
 };
 
-// The bins of a RoI that touch a tile.
-struct Touching {
-  uint16_t top, bottom, left, right;  // [top, bottom) along y, [left, right) along x
+// A RoI that touches a tile: its bins that do, and how they are cut into pieces.
+struct Hit {
+  int64_t roi;
+  int offset;                // of its place, from the first of the chunk
+  Steps y, x;                // its bins
+  int rows, across, pieces;  // bins along y in a piece; pieces along x, and in all
+
+  __device__ bool touches() const { return y.begin < y.end && x.begin < x.end; }
+  __device__ void cut() {
+    rows = min_of(kSpan, kPiece / min_of(kSpan, x.end - x.begin));
+    across = (x.end - x.begin + kSpan - 1) / kSpan;
+    pieces = (y.end - y.begin + rows - 1) / rows * across;
+  }
 };
 
 struct Piece {
   int p, q, rows, columns;  // no rows: no piece
 };
 
-__device__ inline int across(const Touching& t) { return (t.right - t.left + kSpan - 1) / kSpan; }
-__device__ inline int pieces_of(const Touching& t) {
-  return (t.bottom - t.top + kPieceRows - 1) / kPieceRows * across(t);
-}
-__device__ inline Piece piece_of(const Touching& t, int i) {
-  if (i >= pieces_of(t)) return {0, 0, 0, 0};
-  int p = t.top, q = t.left;
-  if (i > 0) p += i / across(t) * kPieceRows, q += i % across(t) * kSpan;
-  return {p, q, min_of(kPieceRows, t.bottom - p), min_of(kSpan, t.right - q)};
+__device__ Piece piece_of(const Hit& hit, int i) {
+  if (i >= hit.pieces) return {0, 0, 0, 0};
+  int p = hit.y.begin, q = hit.x.begin;
+  if (i > 0) p += i / hit.across * hit.rows, q += i % hit.across * kSpan;
+  return {p, q, min_of(hit.rows, hit.y.end - p), min_of(kSpan, hit.x.end - q)};
 }
 
+// Pieces are added kAtOnce at a time, one of each RoI.
 template <class T>
 struct TileShared {
-  static constexpr int kWarps = kParts<T> * kGroups<T>, kThreads = kWarps * kLanes, kEach = 2;  // hits of a part
-  static constexpr int kAtOnce = kEach * kParts<T>;
-  T grad[kWarps][kLanes][kPiece + 1];               // of a warp's channels; in the end, its sums
-  alignas(16) T weights[kAtOnce][2][kSpan][kTile];  // along y and x
-  uint8_t touched[kAtOnce][2][kSpan];               // a bit for each of these that is not 0
-  int64_t rois[kThreads];                           // of a chunk
-  AlignPlace<T> places[kThreads];
-  uint16_t listed[kThreads];  // those of the chunk that may touch the tile
-  Touching touching[kThreads];
-  int found[kWarps];
+  static constexpr int kAtOnce = sizeof(T) == 8 ? 2 : 4;
+  union {
+    T grad[kAtOnce][kLanes][kPiece];
+    T sums[kTile * kTile][kLanes + 1];  // in the end, to be stored
+  };
+  alignas(16) T weights[kAtOnce][2][kSpan][kTile];  // along y and x: what a bin gives the tile's rows or columns
+  uint8_t touched[kAtOnce][2][kSpan];               // a bit for each of these
+  Hit hits[kTileThreads];                           // of a chunk of RoIs, in their order
+  int found[kRowWarps];
 };
 
-// A thread looks whether one RoI of the chunk may touch the tile. Returns how many are listed.
+// Of the first n RoIs that touch a tile, how many are those of this part.
+__device__ int count_of_part(int n, int part, int parts) {
+  return n / (kTurn * parts) * kTurn + max_of(min_of(n % (kTurn * parts) - part * kTurn, kTurn), 0);
+}
+
+// A thread looks whether one RoI of the chunk [begin, end) touches the tile; those that do, of this part, are listed.
+// Returns how many these are. `before` counts those of all parts and chunks so far.
 template <class T>
-__device__ int list_hits(const Job& job, const Features& gradients, const Rois& rois, const Bins& bins,
-                         const AlignLists<T>& lists, int64_t segment, int64_t chunk, int64_t end,
-                         TileShared<T>& shared) {
+__device__ int list_hits(const Job& job, const Bins& bins, const AlignLists<T>& lists, int64_t begin, int64_t end,
+                         int* before, TileShared<T>& shared) {
   const int t = static_cast<int>(threadIdx.x), warp = t / kLanes, lane = t % kLanes;
   const int height = static_cast<int>(bins.height), width = static_cast<int>(bins.width);
-  bool touches = false;
-  if (chunk + t < end) {
-    AlignPlace<T> at;
-    shared.rois[t] = find_roi(gradients, rois, bins, lists, segment, chunk + t, &at);
-    touches = shared.rois[t] >= 0 && may_touch(at.y, height, 0, height, job.tile.y, kRows) &&
-              may_touch(at.x, width, 0, width, job.tile.x, kTile);
-    if (touches) shared.places[t] = at;
+  Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
+  if (begin + t < end) {
+    const AlignPlace<T> at = lists.places[begin + t];
+    hit.y = bins_touching(at.y, height, job.tile.y), hit.x = bins_touching(at.x, width, job.tile.x);
   }
-  const unsigned ballot = __ballot_sync(kFullMask, touches);
+  const unsigned ballot = __ballot_sync(kFullMask, hit.touches());
   if (lane == 0) shared.found[warp] = __popc(ballot);
   __syncthreads();
-  int place = __popc(ballot & ((1u << lane) - 1)), all = 0;
-  for (int w = 0; w < static_cast<int>(blockDim.x) / kLanes; ++w) {
+  int place = *before + __popc(ballot & ((1u << lane) - 1)), all = *before;
+  for (int w = 0; w < kRowWarps; ++w) {
     if (w < warp) place += shared.found[w];
     all += shared.found[w];
   }
-  if (touches) {
-    shared.listed[place] = static_cast<uint16_t>(t);
-    const Steps y = bins_touching(shared.places[t].y, height, job.tile.y, kRows);
-    const Steps x = bins_touching(shared.places[t].x, width, job.tile.x, kTile);
-    shared.touching[place] = {static_cast<uint16_t>(y.begin), static_cast<uint16_t>(max_of(y.end, y.begin)),
-                              static_cast<uint16_t>(x.begin), static_cast<uint16_t>(max_of(x.end, x.begin))};
+  const int listed = count_of_part(*before, job.part, job.parts);
+  *before = all;
+  if (hit.touches() && place / kTurn % job.parts == job.part) {
+    hit.roi = lists.order[begin + t];
+    hit.cut();
+    shared.hits[count_of_part(place, job.part, job.parts) - listed] = hit;
   }
   __syncthreads();
-  return all;
+  return count_of_part(all, job.part, job.parts) - listed;
 }
 
-// Piece `round` of the hits [h, end), kAtOnce at most. A thread works out what one bin gives the tile's rows or
+// Piece `round` of each of the n hits from h on, a thread per bin and axis: what the bin gives the tile's rows or
 // columns.
 template <class T>
-__device__ void load_weights(const Job& job, const Bins& bins, const FeatureMap& map, int h, int end, int round,
-                             TileShared<T>& shared) {
-  for (int i = static_cast<int>(threadIdx.x); i < (end - h) * 2 * kSpan; i += static_cast<int>(blockDim.x)) {
-    const int s = i / (2 * kSpan), axis = i / kSpan % 2, b = i % kSpan;
-    const Piece piece = piece_of(shared.touching[h + s], round);
-    const AlignPlace<T>& at = shared.places[shared.listed[h + s]];
-    const bool is_y = axis == 0;
-    if (b >= (is_y ? piece.rows : piece.columns)) continue;
-    const T factor = is_y ? T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples)) : T(1);
+__device__ void load_weights(const Job& job, const Bins& bins, const FeatureMap& map, const AlignPlace<T>* places,
+                             int h, int n, int round, TileShared<T>& shared) {
+  const int t = static_cast<int>(threadIdx.x), s = t / (2 * kSpan), axis = t / kSpan % 2, b = t % kSpan;
+  if (s >= n) return;
+  const Piece piece = piece_of(shared.hits[h + s], round);
+  const AlignPlace<T> at = places[shared.hits[h + s].offset];
+  const bool is_y = axis == 0;
+  const T factor = is_y ? T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples)) : T(1);
+  if (b < (is_y ? piece.rows : piece.columns))
     shared.touched[s][axis][b] = static_cast<uint8_t>(tile_weights<Pooling::kAlign, T>(
-        is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, 0, is_y ? map.height : map.width,
-        is_y ? job.tile.y : job.tile.x, factor, shared.weights[s][axis][b]));
+        is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
+        is_y ? map.height : map.width, is_y ? job.tile.y : job.tile.x, factor, shared.weights[s][axis][b]));
+}
+
+// The gradients of these pieces. A warp: some channels of one piece, lanes along the bins; all loads before the first
+// use.
+template <DType kType, class T>
+__device__ void load_pieces(const Job& job, const Bins& bins, const void* grad, int64_t channels, int h, int n,
+                            int round, TileShared<T>& shared) {
+  constexpr int kAtOnce = TileShared<T>::kAtOnce;
+  constexpr int kWarps = kRowWarps / kAtOnce, kLoads = 8;  // of a piece; of a lane
+  const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int s = warp % kAtOnce;
+  if (s >= n) return;
+  const Piece piece = piece_of(shared.hits[h + s], round);
+  const int64_t area = bins.height * bins.width, base = (shared.hits[h + s].roi * channels + job.first) * area;
+#pragma unroll 1
+  for (int i = lane; i < piece.rows * piece.columns; i += kLanes) {
+    const int p = i / piece.columns, q = i - p * piece.columns;
+    const int64_t at = base + (int64_t(piece.p + p) * static_cast<int>(bins.width) + piece.q + q);
+#pragma unroll 1
+    for (int channel = warp / kAtOnce; channel < job.channels; channel += kWarps * kLoads) {
+      T g[kLoads];
+#pragma unroll
+      for (int c = 0; c < kLoads; ++c)
+        if (channel + c * kWarps < job.channels) g[c] = load<T>(grad, kType, at + (channel + c * kWarps) * area);
+#pragma unroll
+      for (int c = 0; c < kLoads; ++c)
+        if (channel + c * kWarps < job.channels) shared.grad[s][channel + c * kWarps][i] = g[c];
+    }
   }
 }
 
-// The gradients of a piece on their way through a warp: lanes along the bins of one channel, or of two at a time where
-// the bins are few.
-template <DType kType, class T>
-struct Load {
-  T g[kLanes];
-  bool few;
-
-  // All loads before the first use. `of_roi`: the channels of a RoI.
-  __device__ void begin(const Job& job, const Bins& bins, int64_t of_roi, const void* grad, int64_t roi,
-                        const Piece& piece) {
-    const unsigned n = piece.rows * piece.columns, lane = threadIdx.x % kLanes;
-    few = n <= kLanes / 2;
-    const unsigned i = few ? lane % (kLanes / 2) : lane, p = i / max_of(piece.columns, 1), q = i - p * piece.columns;
-    const int64_t area = bins.height * bins.width;
-    const int64_t at =
-        (roi * of_roi + job.first) * area + ((piece.p + p) * static_cast<unsigned>(bins.width) + piece.q + q);
-    const int channels = i < n ? job.channels : 0;
-    if (few) load_each<2>(channels, area, grad, at);
-    else load_each<1>(channels, area, grad, at);
-  }
-
-  // Puts them to shared memory; returns whether all are finite.
-  __device__ bool end(T (*to)[kPiece + 1]) const { return few ? put_each<2>(to) : put_each<1>(to); }
-
- private:
-  template <int step>
-  __device__ void load_each(int channels, int64_t area, const void* grad, int64_t at) {
-    const int first = static_cast<int>(threadIdx.x) % kLanes / (kLanes / step);
-    at += first * area, area *= step;
-#pragma unroll
-    for (int c = 0; c < kLanes / step; ++c, at += area)
-      g[c] = first + c * step < channels ? load<T>(grad, kType, at) : T(0);
-  }
-
-  template <int step>
-  __device__ bool put_each(T (*to)[kPiece + 1]) const {
-    const int lane = static_cast<int>(threadIdx.x) % kLanes, first = lane / (kLanes / step);
-    T zero = T(0);  // times what is not finite: NaN
-#pragma unroll
-    for (int c = 0; c < kLanes / step; ++c) {
-      to[first + c * step][lane % (kLanes / step)] = g[c];
-      zero = std::fma(g[c], T(0), zero);
-    }
-    return __all_sync(kFullMask, zero == T(0));
-  }
-};
-
-// Adds a piece to the sums of a lane's channel. A pixel that a bin does not touch has weight 0, which only a finite
-// gradient may be multiplied with.
+// Adds a piece to a thread's row of sums: its bins along y first, four at a time, then spread along x. `rows` are those
+// that touch the row, with weights y[.][row]; grad is the thread's channel. A pixel that a bin does not touch has
+// weight 0, which only a finite gradient may be multiplied with.
 template <class T>
-__device__ void add_piece(const Piece& piece, bool finite, const T* grad, const T (&weights)[2][kSpan][kTile],
-                          const uint8_t (&touched)[2][kSpan], T (&sum)[kRows][kTile]) {
+__device__ void add_piece(unsigned rows, int columns, int row, const T* grad, const T (*y)[kTile], const T (*x)[kTile],
+                          const uint8_t* touched, T (&sum)[kTile]) {
+  constexpr int kRows = 4;
 #pragma unroll 1
-  for (int p = 0; p < piece.rows; ++p, grad += piece.columns) {
-    T along[kTile] = {};
-    if (finite) {
-#pragma unroll 2
-      for (int q = 0; q < piece.columns; ++q)
+  while (rows != 0) {
+    const int n = __popc(rows);
+    T weight[kRows];
+    int at[kRows];
 #pragma unroll
-        for (int i = 0; i < kTile; ++i) along[i] = std::fma(weights[1][q][i], grad[q], along[i]);
-    } else {
-#pragma unroll 1
-      for (int q = 0; q < piece.columns; ++q)
+    for (int r = 0; r < kRows; ++r) {
+      const int p = max_of(__ffs(static_cast<int>(rows)) - 1, 0);
+      weight[r] = y[p][row], at[r] = p * columns;
+      rows &= rows - 1;
+    }
+#pragma unroll 2
+    for (int q = 0; q < columns; ++q) {
+      T g = weight[0] * grad[at[0] + q];
+#pragma unroll
+      for (int r = 1; r < kRows; ++r)
+        if (r < n) g = std::fma(weight[r], grad[at[r] + q], g);
+      if (std::fabs(g) <= std::numeric_limits<T>::max()) {
+#pragma unroll
+        for (int i = 0; i < kTile; ++i) sum[i] = std::fma(x[q][i], g, sum[i]);
+      } else {
 #pragma unroll
         for (int i = 0; i < kTile; ++i)
-          if (touched[1][q] >> i & 1) along[i] = std::fma(weights[1][q][i], grad[q], along[i]);
-    }
-    add_rows(touched[0][p], weights[0][p], along, sum);
-  }
-}
-
-// A warp adds piece `round` of the hits [h, end), in order.
-template <DType kType, class T>
-__device__ void add_pieces(const Job& job, const Bins& bins, int64_t channels, int h, int end, int round, int base,
-                           Load<kType, T>& next, const void* grad, TileShared<T>& shared, T (&sum)[kRows][kTile]) {
-  const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
-#pragma unroll 1
-  for (; h < end; ++h) {
-    const bool finite = next.end(shared.grad[warp]);
-    __syncwarp();
-    if (h + 1 < end)
-      next.begin(job, bins, channels, grad, shared.rois[shared.listed[h + 1]], piece_of(shared.touching[h + 1], round));
-    if (lane < job.channels)
-      add_piece(piece_of(shared.touching[h], round), finite, shared.grad[warp][lane], shared.weights[h - base],
-                shared.touched[h - base], sum);
-    __syncwarp();
-  }
-}
-
-// The block adds the n hits of a chunk, those of each part in order.
-template <DType kType, class T>
-__device__ void add_hits(const Job& job, const Bins& bins, const FeatureMap& map, int64_t channels, const void* grad,
-                         int n, TileShared<T>& shared, T (&sum)[kRows][kTile]) {
-  constexpr int kEach = TileShared<T>::kEach, kAtOnce = TileShared<T>::kAtOnce;
-  for (int base = 0; base < n; base += kAtOnce) {
-    const int end = min_of(base + kAtOnce, n), own = base + job.part * kEach, own_end = min_of(own + kEach, end);
-    int rounds = 1;
-    for (int h = base; h < end; ++h) rounds = max_of(rounds, pieces_of(shared.touching[h]));
-#pragma unroll 1
-    for (int round = 0; round < rounds; ++round) {
-      Load<kType, T> next;
-      if (own < own_end)
-        next.begin(job, bins, channels, grad, shared.rois[shared.listed[own]], piece_of(shared.touching[own], round));
-      load_weights(job, bins, map, base, end, round, shared);
-      __syncthreads();
-      add_pieces(job, bins, channels, own, own_end, round, base, next, grad, shared, sum);
-      __syncthreads();
-    }
-  }
-}
-
-// Adds the parts, in order, and stores them: neighbouring lanes neighbouring pixels, each warp some channels.
-template <DType kType, class T>
-__device__ void store_parts(const Job& job, const FeatureMap& map, const T (&sum)[kRows][kTile],
-                            TileShared<T>& shared) {
-  constexpr int kChannels = kLanes / kParts<T>;
-  const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
-  const int groups = static_cast<int>(blockDim.x) / kLanes / kParts<T>, group = warp % groups;
-#pragma unroll
-  for (int i = 0; i < kRows * kTile; ++i) shared.grad[warp][lane][i] = sum[i / kTile][i % kTile];
-  __syncthreads();
-  const int64_t y = job.tile.y + lane / kTile, x = job.tile.x + lane % kTile;
-  const int64_t at = job.tile.image * map.image_stride + y * map.y_stride + x * map.x_stride;
-  if (y < map.height && x < map.width)
-    for (int c = job.part * kChannels; c < min_of((job.part + 1) * kChannels, job.channels); ++c) {
-      T total = shared.grad[group][c][lane];
-      for (int p = 1; p < kParts<T>; ++p) total += shared.grad[p * groups + group][c][lane];
-      store(map.data, kType, at + (job.first + c) * map.channel_stride, total);
-    }
-  __syncthreads();
-}
-
-// Block (tile, group of channels): see above. Warp: part, then 32 channels.
-template <class T, DType kType>
-__global__ void __launch_bounds__(TileShared<T>::kThreads, 2)
-    backward_kernel(Features gradients, Rois rois, Bins bins, int64_t tiles, AlignLists<T> lists, const void* grad) {
-  __shared__ TileShared<T> shared;
-  const int warp = static_cast<int>(threadIdx.x) / kLanes;
-  const int threads = static_cast<int>(blockDim.x), groups = threads / kLanes / kParts<T>;
-  const int64_t channels = gradients.channels;
-  for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
-    Job job;
-    job.tile = locate<kRows>(gradients, index), job.part = warp / groups;
-    const FeatureMap& map = gradients.level[job.tile.level];
-    const int64_t segment = job.tile.level * gradients.images + job.tile.image;
-    const Range range = rois_of(rois, lists, segment);
-    for (int64_t first = int64_t(blockIdx.y) * groups; first * kLanes < channels; first += gridDim.y * groups) {
-      job.first = (first + warp % groups) * kLanes;
-      job.channels = static_cast<int>(min_of<int64_t>(kLanes, channels - job.first));
-      T sum[kRows][kTile] = {};
-      for (int64_t chunk = range.begin; chunk < range.end; chunk += threads) {
-        const int n = list_hits(job, gradients, rois, bins, lists, segment, chunk, range.end, shared);
-        add_hits<kType>(job, bins, map, channels, grad, n, shared, sum);
+          if (touched[q] >> i & 1) sum[i] += x[q][i] * g;
       }
-      store_parts<kType>(job, map, sum, shared);
     }
   }
 }
 
+// Adds the pieces in shared memory, in order.
 template <class T>
+__device__ void add_pieces(const Job& job, int h, int n, int round, const TileShared<T>& shared, T (&sum)[kTile]) {
+  const int row = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
+#pragma unroll 1
+  for (int s = 0; s < n; ++s) {
+    const Piece piece = piece_of(shared.hits[h + s], round);
+    const unsigned rows =  // of bins that touch the row of pixels
+        __ballot_sync(kFullMask, lane < piece.rows && (shared.touched[s][0][lane] >> row & 1));
+    if (rows != 0 && lane < job.channels)
+      add_piece(rows, piece.columns, row, shared.grad[s][lane], shared.weights[s][0], shared.weights[s][1],
+                shared.touched[s][1], sum);
+  }
+}
+
+// Stores a thread's row of sums, through shared memory, so that neighbouring threads store neighbouring pixels. Where
+// there are parts, parts[job.part] takes the gradients' place.
+template <DType kType, class T>
+__device__ void store_rows(const Job& job, const Features& gradients, const T (&sum)[kTile], T* parts,
+                           TileShared<T>& shared) {
+  constexpr int kPixels = kTile * kTile;
+  const int t = static_cast<int>(threadIdx.x), row = t / kLanes, lane = t % kLanes, pixel = t % kPixels;
+  const FeatureMap& map = gradients.level[job.tile.level];
+  for (int x = 0; x < kTile; ++x) shared.sums[row * kTile + x][lane] = sum[x];
+  __syncthreads();
+  const int64_t y = job.tile.y + pixel / kTile, x = job.tile.x + pixel % kTile;
+  const int64_t image = (parts == nullptr ? 0 : job.part * gradients.images) + job.tile.image;
+  const int64_t at = image * map.image_stride + y * map.y_stride + x * map.x_stride;
+  for (int c = t / kPixels; c < job.channels && y < map.height && x < map.width; c += kTileThreads / kPixels) {
+    const int64_t to = at + (job.first + c) * map.channel_stride;
+    if (parts != nullptr) parts[to] = shared.sums[pixel][c];
+    else store(map.data, kType, to, shared.sums[pixel][c]);
+  }
+  __syncthreads();
+}
+
+// Block (tile, group of channels, part of the RoIs): see above.
+template <class T, DType kType>
+__global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
+    backward_kernel(Features gradients, Rois rois, Bins bins, int64_t tiles, AlignLists<T> lists, const void* grad,
+                    T* parts) {
+  __shared__ TileShared<T> shared;
+  const int64_t channels = gradients.channels, groups = blocks_of(channels, kLanes);
+  for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
+    const Tile tile = locate(gradients, index);
+    const FeatureMap& map = gradients.level[tile.level];
+    const Range range = rois_of(rois, lists, tile.level * gradients.images + tile.image);
+    for (int64_t group = blockIdx.y; group < groups; group += gridDim.y) {
+      Job job;
+      job.tile = tile, job.first = group * kLanes;
+      job.channels = static_cast<int>(min_of<int64_t>(kLanes, channels - job.first));
+      job.part = static_cast<int>(blockIdx.z), job.parts = static_cast<int>(gridDim.z);
+      T sum[kTile] = {};
+      int before = 0;
+      for (int64_t chunk = range.begin; chunk < range.end; chunk += kTileThreads) {
+        const AlignPlace<T>* places = lists.places + chunk;
+        const int hits = list_hits(job, bins, lists, chunk, range.end, &before, shared);
+        for (int h = 0; h < hits; h += shared.kAtOnce) {
+          const int n = min_of(shared.kAtOnce, hits - h);
+          int rounds = 1;
+          for (int s = 0; s < n; ++s) rounds = max_of(rounds, shared.hits[h + s].pieces);
+          for (int round = 0; round < rounds; ++round) {
+            load_weights(job, bins, map, places, h, n, round, shared);
+            load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
+            __syncthreads();
+            add_pieces(job, h, n, round, shared, sum);
+            __syncthreads();
+          }
+        }
+      }
+      store_rows<kType>(job, gradients, sum, parts, shared);
+    }
+  }
+}
+
+// A thread adds the parts of one number.
+template <class T, DType kType>
+__global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* parts, int64_t count, void* out) {
+  for (const int64_t i : grid_stride<kTileThreads>(count)) {
+    T part[kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p) part[p] = parts[p * count + i];
+    for (int p = 1; p < kParts; ++p) part[0] += part[p];
+    store(out, kType, i, part[0]);
+  }
+}
+
+// How the gradients are cut. Parts pay where the tiles alone are few blocks, of which the heaviest would be waited for;
+// up to kTurn RoIs all belong to the first part.
 struct AlignCut {
-  int64_t tiles = 0, blocks;  // along the channels
-  int threads;
-  explicit AlignCut(const Features& gradients) {
-    for (int l = 0; l < gradients.levels; ++l) tiles += tiles_of<kRows>(gradients.level[l]) * gradients.images;
-    const int groups = static_cast<int>(min_of<int64_t>(blocks_of(gradients.channels, kLanes), kGroups<T>));
-    blocks = groups == 0 ? 0 : blocks_of(gradients.channels, groups * kLanes);
-    threads = kParts<T> * groups * kLanes;
+  int64_t tiles = 0, groups, count = 0;
+  int parts;
+  AlignCut(const Features& gradients, const Rois& rois) : groups(blocks_of(gradients.channels, kLanes)) {
+    for (int l = 0; l < gradients.levels; ++l) {
+      tiles += tiles_of(gradients.level[l]) * gradients.images;
+      count += gradients.images * gradients.level[l].image_stride;
+    }
+    const bool few = tiles * groups < 1024 && rois.count > kTurn && gradients.levels == 1;
+    parts = few ? kParts : 1;
   }
 };
 
@@ -306,20 +324,26 @@ template <class T>
 int align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
                    void* stream) {
   Workspace w(workspace);
-  const AlignCut<T> cut(gradients);
-  const AlignLists<T> lists(w, gradients, rois.count, cut.tiles * cut.blocks);
+  const AlignCut cut(gradients, rois);
+  const AlignLists<T> lists(w, gradients, rois.count, kListed);
   BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
+  T* parts = cut.parts > 1 ? w.take<T>(cut.parts * cut.count) : nullptr;
   return with_storage<T>(gradients.dtype, [&](auto type) {
-    return launch(backward_kernel<T, type()>, dim3(grid_x(cut.tiles), grid_yz(cut.blocks)), cut.threads, stream,
-                  gradients, rois, bins, cut.tiles, lists, grad);
+    const dim3 grid(grid_x(cut.tiles), grid_yz(cut.groups), static_cast<unsigned>(cut.parts));
+    BOXOPS_TRY(launch(backward_kernel<T, type()>, grid, kTileThreads, stream, gradients, rois, bins, cut.tiles, lists,
+                      grad, parts));
+    if (parts == nullptr) return static_cast<int>(cudaSuccess);
+    return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, parts,
+                  cut.count, gradients.level[0].data);
   });
 }
 
 template <class T>
 size_t align_backward_workspace(const Features& gradients, const Rois& rois) {
   Workspace w(nullptr);
-  const AlignCut<T> cut(gradients);
-  const AlignLists<T> lists(w, gradients, rois.count, cut.tiles * cut.blocks);
+  const AlignCut cut(gradients, rois);
+  const AlignLists<T> lists(w, gradients, rois.count, kListed);
+  if (cut.parts > 1) w.take<T>(cut.parts * cut.count);
   return w.used();
 }
 

@@ -4,9 +4,9 @@
 //   order     RoIs by (segment, number); begin[segment] to begin[segment + 1] are a segment's
 //   places    of the RoIs, in that order
 //
-// Where few RoIs meet few blocks there are no lists: each block looks at all RoIs itself, which takes less time than a
-// launch. Up to kRanked RoIs one launch lists them: each block knows all segments, and a thread counts the RoIs that
-// come before its own. Beyond that there are three launches and a sort. Workspace: O(K + levels N).
+// Where few RoIs meet few blocks there need be no lists: each block looks at all RoIs itself, which takes less time
+// than a launch. Up to kRanked RoIs one launch lists them: each block knows all segments, and a thread counts the RoIs
+// that come before its own. Beyond that there are three launches and a sort. Workspace: O(K + levels N).
 #pragma once
 
 #include "common/sort_space.cuh"
@@ -17,8 +17,8 @@ namespace {
 
 constexpr int kListThreads = 256;
 constexpr int64_t kRanked = 2048;
-constexpr int64_t kLooks =
-    1 << 20;  // at RoIs by blocks, about 10 us of all multiprocessors: a listing launch takes that
+// Looks of blocks at RoIs: so many take some 10 us of all multiprocessors, as a launch that lists them does.
+constexpr int64_t kLooks = 1 << 20;
 
 struct Range {
   int64_t begin, end;

@@ -3,7 +3,8 @@
 //
 //   channel   0 1 2 ... of bin 0 | 0 1 2 ... of bin 1 | ...    of the gradients: those of a bin have the same weights
 //
-//   warp      a tile of 8 x 8 pixels (roi_tiles.cuh) of up to 32 channels of one bin
+//   warp      a tile of 8 x 8 pixels (roi_tiles.cuh) of up to 32 channels of one bin; a lane keeps all pixels of its
+//             channel in registers
 //   block     some such warps with one tile and different bins; they share
 //   places      of a chunk of RoIs, one worked out by each thread
 //   listed    those of them whose bin touches the warp's tile, in order: few
@@ -16,9 +17,12 @@
 namespace boxops::cuda {
 namespace {
 
+template <class T>
+constexpr int kBinWarps = sizeof(T) == 8 ? 2 : 4;  // of a block
+
 template <Pooling pooling, class T>
 struct SensitiveShared {
-  static constexpr int kWarps = kTileWarps<T>, kThreads = kWarps * kLanes;
+  static constexpr int kWarps = kBinWarps<T>, kThreads = kWarps * kLanes;
   int64_t rois[kThreads];  // of a chunk; -1: of another image
   Place<pooling, T> places[kThreads];
   uint8_t listed[kWarps][kThreads];
@@ -54,6 +58,18 @@ __device__ void load_bin_weights(const BinJob& job, const Bins& bins, const Feat
       static_cast<uint8_t>(tile_weights<pooling, T>(at.x, job.q, bins.width, map.width, job.tile.x, T(1), weights[1]));
 }
 
+// Adds what bins give along x, times `weight`, to the rows of pixels that they touch.
+template <class T>
+__device__ void add_rows(unsigned touched, const T* weight, const T (&along)[kTile], T (&sum)[kTile][kTile]) {
+#pragma unroll
+  for (int y = 0; y < kTile; ++y)
+    if (touched >> y & 1) {
+      const T w = weight[y];
+#pragma unroll
+      for (int x = 0; x < kTile; ++x) sum[y][x] = std::fma(w, along[x], sum[y][x]);
+    }
+}
+
 // Adds a bin's gradient to the sums of a lane's channel. A pixel that it does not touch has weight 0, which only a
 // finite gradient may be multiplied with.
 template <class T>
@@ -65,16 +81,32 @@ __device__ void add_bin(T g, const T (&weights)[2][kTile], const uint8_t (&touch
   add_rows(touched[0], weights[0], along, sum);
 }
 
+// Whether bin p of those from `start` on may touch pixels [low, low + kTile): cheap, and false for most that do not.
+template <class T>
+__device__ bool may_touch(T start, T bin, int p, int low) {
+  const T a = start + static_cast<T>(p) * bin, b = start + static_cast<T>(p + 1) * bin;
+  const T slack = (std::fabs(start) + std::fabs(b) + std::fabs(bin)) * (std::numeric_limits<T>::epsilon() * T(8));
+  return max_of(a, b) + slack >= static_cast<T>(low - 1) && min_of(a, b) - slack <= static_cast<T>(low + kTile);
+}
+template <class T>
+__device__ bool may_touch(const AlignAxis<T>& axis, int, int p, int low) {
+  return axis.samples > 0 && may_touch(axis.start, axis.bin, p, low);
+}
+template <class T>
+__device__ bool may_touch(const PoolAxis& axis, int bins, int p, int low) {
+  return axis.length > 0 &&
+         may_touch(static_cast<T>(axis.start), static_cast<T>(axis.length) / static_cast<T>(bins), p, low);
+}
+
 // A warp lists which of the chunk's n RoIs have their bin at the tile; returns how many.
 template <Pooling pooling, class T>
 __device__ int list_bins(const BinJob& job, const Bins& bins, int n, SensitiveShared<pooling, T>& shared) {
   const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
   int listed = 0;
   for (int i = lane; i - lane < n; i += kLanes) {
-    const bool touches =
-        i < n && shared.rois[i] >= 0 &&
-        may_touch<T>(shared.places[i].y, static_cast<int>(bins.height), job.p, job.p + 1, job.tile.y, kTile) &&
-        may_touch<T>(shared.places[i].x, static_cast<int>(bins.width), job.q, job.q + 1, job.tile.x, kTile);
+    const bool touches = i < n && shared.rois[i] >= 0 &&
+                         may_touch<T>(shared.places[i].y, static_cast<int>(bins.height), job.p, job.tile.y) &&
+                         may_touch<T>(shared.places[i].x, static_cast<int>(bins.width), job.q, job.tile.x);
     const unsigned ballot = __ballot_sync(kFullMask, touches);
     if (touches) shared.listed[warp][listed + __popc(ballot & ((1u << lane) - 1))] = static_cast<uint8_t>(i);
     listed += __popc(ballot);
@@ -108,9 +140,28 @@ __device__ void add_bins(const BinJob& job, const Bins& bins, const FeatureMap& 
   }
 }
 
+// A warp stores its sums, of channels `step` apart from `at` on: 4 rows at a time go through shared memory, so that
+// neighbouring lanes store neighbouring pixels.
+template <class T, class Put>
+__device__ void store_sums(const Tile& tile, const FeatureMap& map, int64_t at, int64_t step, int channels,
+                           const T (&sum)[kTile][kTile], T (*shared)[kLanes + 1], Put put) {
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+#pragma unroll
+  for (int top = 0; top < kTile; top += kLanes / kTile) {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < kLanes; ++i) shared[lane][i] = sum[top + i / kTile][i % kTile];
+    __syncwarp();
+    const int64_t y = tile.y + top + lane / kTile, x = tile.x + lane % kTile;
+    if (y < map.height && x < map.width)
+      for (int c = 0; c < channels; ++c) put(at + c * step + y * map.y_stride + x * map.x_stride, shared[c][lane]);
+  }
+  __syncwarp();
+}
+
 // Block (tile, bins): see above. `channels` are grad's, of one bin.
 template <Pooling pooling, class T, DType kType>
-__global__ void __launch_bounds__(kTileWarps<T>* kLanes, 4)
+__global__ void __launch_bounds__(kBinWarps<T>* kLanes, 4)
     sensitive_backward_kernel(Features gradients, Rois rois, Bins bins, int64_t channels, int64_t tiles,
                               Lists<pooling, T> lists, const void* grad) {
   using Shared = SensitiveShared<pooling, T>;
@@ -121,8 +172,8 @@ __global__ void __launch_bounds__(kTileWarps<T>* kLanes, 4)
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x)
     for (int64_t first = int64_t(blockIdx.y) * Shared::kWarps; first < groups; first += gridDim.y * Shared::kWarps) {
       const int64_t group = first + warp, bin = group / across;
-      BinJob job = {locate<kTile>(gradients, index), static_cast<int>(bin / bins.width),
-                    static_cast<int>(bin % bins.width), group % across * kLanes, 0};
+      BinJob job = {locate(gradients, index), static_cast<int>(bin / bins.width), static_cast<int>(bin % bins.width),
+                    group % across * kLanes, 0};
       if (group < groups) job.channels = static_cast<int>(min_of<int64_t>(kLanes, channels - job.first));
       T sum[kTile][kTile] = {};
       const Range range = rois_of(rois, lists, job.tile.image);
@@ -143,10 +194,10 @@ __global__ void __launch_bounds__(kTileWarps<T>* kLanes, 4)
 
 template <Pooling pooling, class T>
 struct SensitiveCut {
-  static constexpr int kWarps = kTileWarps<T>;
+  static constexpr int kWarps = kBinWarps<T>;
   int64_t tiles, channels, groups;  // blocks: tiles by groups
   SensitiveCut(const Features& gradients, const Bins& bins)
-      : tiles(tiles_of<kTile>(gradients.level[0]) * gradients.images),
+      : tiles(tiles_of(gradients.level[0]) * gradients.images),
         channels(gradients.channels / (bins.height * bins.width)),
         groups(blocks_of(blocks_of(channels, kLanes) * bins.height * bins.width, kWarps)) {}
 };
@@ -160,7 +211,7 @@ int sensitive_backward(const void* grad, const Rois& rois, const Bins& bins, con
   BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
   return with_storage<T>(gradients.dtype, [&](auto type) {
     return launch(sensitive_backward_kernel<pooling, T, type()>, dim3(grid_x(cut.tiles), grid_yz(cut.groups)),
-                  kTileWarps<T> * kLanes, stream, gradients, rois, bins, cut.channels, cut.tiles, lists, grad);
+                  kBinWarps<T> * kLanes, stream, gradients, rois, bins, cut.channels, cut.tiles, lists, grad);
   });
 }
 

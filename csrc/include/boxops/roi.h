@@ -16,7 +16,8 @@
 //
 // Backward functions take grad [K, C', PH, PW], contiguous, of the features' dtype, and write all of `gradients`
 // (contiguous NCHW) once: deterministic. RoIs are added in their order; on CUDA in parts, which are added in order:
-// roi_pool in eighths of the RoIs and bins of one maximum by pairs, roi_align in turns of two RoIs of those at a tile.
+// roi_pool in eighths of the RoIs and bins of one maximum by pairs, roi_align on small maps in turns of four of the RoIs
+// that touch a tile.
 //
 // Floor: reading each feature once and writing K C' PH PW values; backward the same the other way round. Arithmetic
 // (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.
@@ -68,7 +69,7 @@ inline constexpr std::array<const char*, 5> kNames<Pooling> = {"roi_align", "roi
                                                                "multiscale_roi_align"};
 
 struct Bins {
-  int64_t height, width;   // bins of a RoI along y and x, fewer than 65,536 each
+  int64_t height, width;   // bins of a RoI along y and x
   int64_t sampling_ratio;  // align: samples of a bin along each axis, at most kMaxSamples; <= 0: one per pixel
   bool aligned;            // align: half a pixel is taken off, and RoIs may be smaller than a pixel
 };
@@ -104,8 +105,7 @@ BOXOPS_API void ps_roi_pool_backward(const void* grad, const Rois& rois, const B
 // The same on the device; they return a cudaError_t. roi_align has levels; the others look at the first only.
 namespace cuda {
 
-// Bytes of workspace that each function needs for these sizes (pointers in the arguments are not followed); 0 for few
-// RoIs on few tiles.
+// Bytes of workspace that each function needs for these sizes (pointers in the arguments are not followed).
 BOXOPS_API size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins);
 
 BOXOPS_API int boxes_to_rois(const Boxes* boxes, int64_t images, DType dtype, void* rois, void* stream);
