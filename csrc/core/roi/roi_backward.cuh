@@ -45,7 +45,7 @@ constexpr int kPiece = 49;  // bins of a piece; odd, so that lanes read from dif
 constexpr int kRowWarps = kTile, kTileThreads = kRowWarps * kLanes;
 template <class T>
 constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
-constexpr int64_t kListed = kLooks + 1;              // more: RoIs are always listed
+constexpr int64_t kListed = kLooks + 1;              // too many: RoIs are always listed
 constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
 template <class T>
 using AlignPlace = Place<Pooling::kAlign, T>;
