@@ -182,8 +182,9 @@ Array backward(const Call& call, const Array& boxes, const Array& grad, const Gr
   const Array dense = contiguous(call, grad);
   call.run([&](const Parallel& parallel) { on_cpu(dense.data, more..., rois, bins, gradients.features, parallel); },
            [&](auto stream) {
-             return on_cuda(dense.data, more..., rois, bins, gradients.features,
-                            call.workspace(cuda::roi_backward_workspace(gradients.features, rois, bins)).data, stream);
+             const size_t bytes = cuda::roi_backward_workspace(gradients.features, rois, bins);
+             const Array workspace = bytes > 0 ? call.workspace(bytes) : Array();
+             return on_cuda(dense.data, more..., rois, bins, gradients.features, workspace.data, stream);
            });
   return gradients.out;
 }

@@ -140,6 +140,27 @@ def _(rng, ops):
     cuda_emulator.module().roi_align_backward(grad, regions, 2, 32, 32, 0.125, 2, False)
 
 
+@call("roi_align backward, 1 RoI, 64 channels")
+def _(rng, ops):
+    grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((1, 64, 7, 7))), rois(rng, 1)))
+    cuda_emulator.module().roi_align_backward(grad, regions, 2, 32, 32, 0.125, 2, False)
+
+
+@call("ps_roi_align backward, 64 RoIs, 8 channels a bin")
+def _(rng, ops):
+    grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((64, 8, 3, 3))), rois(rng, 64)))
+    cuda_emulator.module().ps_roi_align_backward(grad, regions, 2, 32, 32, 0.125, 2)
+
+
+@call("roi_pool backward, 64 RoIs, 8 channels")
+def _(rng, ops):
+    features, grad = (on_device(rng.random(shape)) for shape in ((2, 8, 32, 32), (64, 8, 7, 7)))
+    regions = cuda_emulator.DeviceArray(rois(rng, 64))
+    _, argmax = cuda_emulator.module().roi_pool_with_argmax(cuda_emulator.DeviceArray(features), regions, 7, 7, 0.125)
+    argmax = cuda_emulator.DeviceArray(on_device(cuda_emulator.to_host(argmax), np.int32))
+    cuda_emulator.module().roi_pool_backward(cuda_emulator.DeviceArray(grad), argmax, regions, 2, 32, 32, 0.125)
+
+
 @call("paste_masks, 8 masks on 160 x 160")
 def _(rng, ops):
     ops.paste_masks(scores(rng, 8, 28, 28), boxes(rng, 8, extent=100), (160, 160), threshold=0.5)

@@ -1,5 +1,6 @@
 #include "roi/roi_backward.cuh"
 #include "roi/roi_forward.cuh"
+#include "roi/roi_sensitive_backward.cuh"
 
 namespace boxops::cuda {
 
@@ -12,7 +13,7 @@ int roi_align(const Features& features, const Rois& rois, const Bins& bins, void
 int roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
                        void* stream) {
   return with_compute_type(gradients.dtype, [&](auto t) {
-    return backward<Pooling::kAlign, decltype(t)>(grad, rois, bins, gradients, workspace, stream);
+    return align_backward<decltype(t)>(grad, rois, bins, gradients, workspace, stream);
   });
 }
 
@@ -25,7 +26,7 @@ int ps_roi_align(const Features& features, const Rois& rois, const Bins& bins, v
 int ps_roi_align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                           void* workspace, void* stream) {
   return with_compute_type(gradients.dtype, [&](auto t) {
-    return backward<Pooling::kSensitiveAlign, decltype(t)>(grad, rois, bins, gradients, workspace, stream);
+    return sensitive_backward<Pooling::kSensitiveAlign, decltype(t)>(grad, rois, bins, gradients, workspace, stream);
   });
 }
 

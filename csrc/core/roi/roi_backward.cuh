@@ -1,5 +1,4 @@
-// The backward kernel of all but roi_pool: deterministic without atomics, because each gradient is gathered by one
-// thread.
+// The backward kernel of RoIAlign: deterministic without atomics, because each gradient is gathered by one thread.
 //
 //             a tile: 8 x 8 pixels                         the bins of a RoI; # touch the tile
 //           +-----------------------+                         .  .  .  .  .  .  .
@@ -15,7 +14,7 @@
 // pieces at a time, load_weights works out what each bin gives the tile's rows and columns, load_pieces brings the
 // bins' gradients to shared memory (read as lines along the bins, used with lanes along the channels), and add_pieces
 // adds them. All lanes of a warp have the same weights, so nothing diverges and only pixels that a bin touches cost
-// anything. Position-sensitive pooling is the same with one bin (and the channels that belong to it) per block.
+// anything.
 //
 //   RoIs that touch a tile   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
 //   part of a tile           0       | 1       | 2         | 3, 0, 1, ...    a block each, where tiles are few
@@ -41,34 +40,64 @@
 namespace boxops::cuda {
 namespace {
 
-constexpr int kLanes = 32;  // channels of a tile
-constexpr int kTileWarps = kTile, kTileThreads = kTileWarps * kLanes;
+constexpr int kSpan = 16;   // bins of a piece along one axis, at most
+constexpr int kPiece = 49;  // bins of a piece; odd, so that lanes read from different banks
+constexpr int kRowWarps = kTile, kTileThreads = kRowWarps * kLanes;
 template <class T>
 constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
+constexpr int64_t kListed = kLooks + 1;              // too many: RoIs are always listed
 constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
+template <class T>
+using AlignPlace = Place<Pooling::kAlign, T>;
+template <class T>
+using AlignLists = Lists<Pooling::kAlign, T>;
 
 // What a block works on: channels of a tile, and a part of the RoIs.
 struct Job {
   Tile tile;
-  int64_t bin;    // the one that the channels belong to, with position-sensitive pooling
   int64_t first;  // channel
   int channels;   // one of a lane each; the other lanes idle
   int part, parts;
 };
 
-// Pieces are added kAtOnce at a time, one of each RoI; with position-sensitive pooling a piece is one bin.
-template <Pooling pooling, class T>
+// A RoI that touches a tile: its bins that do, and how they are cut into pieces.
+struct Hit {
+  int64_t roi;
+  int offset;                // of its place, from the first of the chunk
+  Steps y, x;                // its bins
+  int rows, across, pieces;  // bins along y in a piece; pieces along x, and in all
+
+  __device__ bool touches() const { return y.begin < y.end && x.begin < x.end; }
+  __device__ void cut() {
+    rows = min_of(kSpan, kPiece / min_of(kSpan, x.end - x.begin));
+    across = (x.end - x.begin + kSpan - 1) / kSpan;
+    pieces = (y.end - y.begin + rows - 1) / rows * across;
+  }
+};
+
+struct Piece {
+  int p, q, rows, columns;  // no rows: no piece
+};
+
+__device__ Piece piece_of(const Hit& hit, int i) {
+  if (i >= hit.pieces) return {0, 0, 0, 0};
+  int p = hit.y.begin, q = hit.x.begin;
+  if (i > 0) p += i / hit.across * hit.rows, q += i % hit.across * kSpan;
+  return {p, q, min_of(hit.rows, hit.y.end - p), min_of(kSpan, hit.x.end - q)};
+}
+
+// Pieces are added kAtOnce at a time, one of each RoI.
+template <class T>
 struct TileShared {
-  static constexpr int kAtOnce = is_sensitive(pooling) ? 16 : sizeof(T) == 8 ? 2 : 4;
-  static constexpr int kBins = is_sensitive(pooling) ? 1 : kPiece, kAlong = is_sensitive(pooling) ? 1 : kSpan;
+  static constexpr int kAtOnce = sizeof(T) == 8 ? 2 : 4;
   union {
-    T grad[kAtOnce][kLanes][kBins];
+    T grad[kAtOnce][kLanes][kPiece];
     T sums[kTile * kTile][kLanes + 1];  // in the end, to be stored
   };
-  alignas(16) T weights[kAtOnce][2][kAlong][kTile];  // along y and x: what a bin gives the tile's rows or columns
-  uint8_t touched[kAtOnce][2][kAlong];               // a bit for each of these
-  Hit hits[kTileThreads];                            // of a chunk of RoIs, in their order
-  int found[kTileWarps];
+  alignas(16) T weights[kAtOnce][2][kSpan][kTile];  // along y and x: what a bin gives the tile's rows or columns
+  uint8_t touched[kAtOnce][2][kSpan];               // a bit for each of these
+  Hit hits[kTileThreads];                           // of a chunk of RoIs, in their order
+  int found[kRowWarps];
 };
 
 // Of the first n RoIs that touch a tile, how many are those of this part.
@@ -78,26 +107,21 @@ __device__ int count_of_part(int n, int part, int parts) {
 
 // A thread looks whether one RoI of the chunk [begin, end) touches the tile; those that do, of this part, are listed.
 // Returns how many these are. `before` counts those of all parts and chunks so far.
-template <Pooling pooling, class T>
-__device__ int list_hits(const Job& job, const Bins& bins, const Lists<pooling, T>& lists, int64_t begin, int64_t end,
-                         int* before, TileShared<pooling, T>& shared) {
+template <class T>
+__device__ int list_hits(const Job& job, const Bins& bins, const AlignLists<T>& lists, int64_t begin, int64_t end,
+                         int* before, TileShared<T>& shared) {
   const int t = static_cast<int>(threadIdx.x), warp = t / kLanes, lane = t % kLanes;
   const int height = static_cast<int>(bins.height), width = static_cast<int>(bins.width);
   Hit hit = {0, t, {0, 0}, {0, 0}, 0, 0, 0};
   if (begin + t < end) {
-    const Place<pooling, T> at = lists.places[begin + t];
-    hit.y = bins_touching<T>(at.y, height, job.tile.y), hit.x = bins_touching<T>(at.x, width, job.tile.x);
-    if constexpr (is_sensitive(pooling)) {
-      const int p = static_cast<int>(job.bin / width), q = static_cast<int>(job.bin % width);
-      hit.y = p >= hit.y.begin && p < hit.y.end ? Steps{p, p + 1} : Steps{0, 0};
-      hit.x = q >= hit.x.begin && q < hit.x.end ? Steps{q, q + 1} : Steps{0, 0};
-    }
+    const AlignPlace<T> at = lists.places[begin + t];
+    hit.y = bins_touching(at.y, height, job.tile.y), hit.x = bins_touching(at.x, width, job.tile.x);
   }
   const unsigned ballot = __ballot_sync(kFullMask, hit.touches());
   if (lane == 0) shared.found[warp] = __popc(ballot);
   __syncthreads();
   int place = *before + __popc(ballot & ((1u << lane) - 1)), all = *before;
-  for (int w = 0; w < kTileWarps; ++w) {
+  for (int w = 0; w < kRowWarps; ++w) {
     if (w < warp) place += shared.found[w];
     all += shared.found[w];
   }
@@ -114,31 +138,28 @@ __device__ int list_hits(const Job& job, const Bins& bins, const Lists<pooling, 
 
 // Piece `round` of each of the n hits from h on, a thread per bin and axis: what the bin gives the tile's rows or
 // columns.
-template <Pooling pooling, class T>
-__device__ void load_weights(const Job& job, const Bins& bins, const FeatureMap& map, const Place<pooling, T>* places,
-                             int h, int n, int round, TileShared<pooling, T>& shared) {
-  constexpr int kAlong = TileShared<pooling, T>::kAlong;
-  const int t = static_cast<int>(threadIdx.x), s = t / (2 * kAlong), axis = t / kAlong % 2, b = t % kAlong;
+template <class T>
+__device__ void load_weights(const Job& job, const Bins& bins, const FeatureMap& map, const AlignPlace<T>* places,
+                             int h, int n, int round, TileShared<T>& shared) {
+  const int t = static_cast<int>(threadIdx.x), s = t / (2 * kSpan), axis = t / kSpan % 2, b = t % kSpan;
   if (s >= n) return;
   const Piece piece = piece_of(shared.hits[h + s], round);
-  const Place<pooling, T> at = places[shared.hits[h + s].offset];
+  const AlignPlace<T> at = places[shared.hits[h + s].offset];
   const bool is_y = axis == 0;
-  T factor = T(1);
-  if constexpr (is_align(pooling))
-    if (is_y) factor /= static_cast<T>(sample_count(at.y.samples, at.x.samples));
+  const T factor = is_y ? T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples)) : T(1);
   if (b < (is_y ? piece.rows : piece.columns))
-    shared.touched[s][axis][b] = static_cast<uint8_t>(tile_weights<pooling, T>(
+    shared.touched[s][axis][b] = static_cast<uint8_t>(tile_weights<Pooling::kAlign, T>(
         is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
         is_y ? map.height : map.width, is_y ? job.tile.y : job.tile.x, factor, shared.weights[s][axis][b]));
 }
 
 // The gradients of these pieces. A warp: some channels of one piece, lanes along the bins; all loads before the first
 // use.
-template <DType kType, Pooling pooling, class T>
+template <DType kType, class T>
 __device__ void load_pieces(const Job& job, const Bins& bins, const void* grad, int64_t channels, int h, int n,
-                            int round, TileShared<pooling, T>& shared) {
-  constexpr int kAtOnce = TileShared<pooling, T>::kAtOnce;
-  constexpr int kWarps = kTileWarps / kAtOnce, kLoads = 8;  // of a piece; of a lane
+                            int round, TileShared<T>& shared) {
+  constexpr int kAtOnce = TileShared<T>::kAtOnce;
+  constexpr int kWarps = kRowWarps / kAtOnce, kLoads = 8;  // of a piece; of a lane
   const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
   const int s = warp % kAtOnce;
   if (s >= n) return;
@@ -158,25 +179,6 @@ __device__ void load_pieces(const Job& job, const Bins& bins, const void* grad, 
       for (int c = 0; c < kLoads; ++c)
         if (channel + c * kWarps < job.channels) shared.grad[s][channel + c * kWarps][i] = g[c];
     }
-  }
-}
-
-// The same with position-sensitive pooling. A warp: one bin after another, lanes along the channels.
-template <DType kType, Pooling pooling, class T>
-__device__ void load_bins(const Job& job, const Bins& bins, const FeatureMap& map, const Place<pooling, T>* places,
-                          const void* grad, int64_t channels, int h, int n, TileShared<pooling, T>& shared) {
-  const int warp = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
-  for (int s = warp; s < n; s += kTileWarps) {
-    if (lane >= job.channels) continue;
-    const Hit& hit = shared.hits[h + s];
-    T g = load<T>(grad, kType, (hit.roi * channels + job.first + lane) * (bins.height * bins.width) + job.bin);
-    if constexpr (pooling == Pooling::kSensitiveMean) {
-      const Place<pooling, T> at = places[hit.offset];
-      const Steps y = range_of<pooling, T>(at.y, hit.y.begin, bins.height, map.height);
-      const Steps x = range_of<pooling, T>(at.x, hit.x.begin, bins.width, map.width);
-      g = g / (static_cast<T>(y.end - y.begin) * static_cast<T>(x.end - x.begin));
-    }
-    shared.grad[s][lane][0] = g;
   }
 }
 
@@ -217,9 +219,8 @@ __device__ void add_piece(unsigned rows, int columns, int row, const T* grad, co
 }
 
 // Adds the pieces in shared memory, in order.
-template <Pooling pooling, class T>
-__device__ void add_pieces(const Job& job, int h, int n, int round, const TileShared<pooling, T>& shared,
-                           T (&sum)[kTile]) {
+template <class T>
+__device__ void add_pieces(const Job& job, int h, int n, int round, const TileShared<T>& shared, T (&sum)[kTile]) {
   const int row = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
 #pragma unroll 1
   for (int s = 0; s < n; ++s) {
@@ -234,9 +235,9 @@ __device__ void add_pieces(const Job& job, int h, int n, int round, const TileSh
 
 // Stores a thread's row of sums, through shared memory, so that neighbouring threads store neighbouring pixels. Where
 // there are parts, parts[job.part] takes the gradients' place.
-template <DType kType, Pooling pooling, class T>
-__device__ void store_sums(const Job& job, const Bins& bins, const Features& gradients, const T (&sum)[kTile], T* parts,
-                           TileShared<pooling, T>& shared) {
+template <DType kType, class T>
+__device__ void store_rows(const Job& job, const Features& gradients, const T (&sum)[kTile], T* parts,
+                           TileShared<T>& shared) {
   constexpr int kPixels = kTile * kTile;
   const int t = static_cast<int>(threadIdx.x), row = t / kLanes, lane = t % kLanes, pixel = t % kPixels;
   const FeatureMap& map = gradients.level[job.tile.level];
@@ -245,53 +246,49 @@ __device__ void store_sums(const Job& job, const Bins& bins, const Features& gra
   const int64_t y = job.tile.y + pixel / kTile, x = job.tile.x + pixel % kTile;
   const int64_t image = (parts == nullptr ? 0 : job.part * gradients.images) + job.tile.image;
   const int64_t at = image * map.image_stride + y * map.y_stride + x * map.x_stride;
-  const int64_t area = bins.height * bins.width;
   for (int c = t / kPixels; c < job.channels && y < map.height && x < map.width; c += kTileThreads / kPixels) {
-    const int64_t channel = is_sensitive(pooling) ? (job.first + c) * area + job.bin : job.first + c;
-    if (parts != nullptr) parts[at + channel * map.channel_stride] = shared.sums[pixel][c];
-    else store(map.data, kType, at + channel * map.channel_stride, shared.sums[pixel][c]);
+    const int64_t to = at + (job.first + c) * map.channel_stride;
+    if (parts != nullptr) parts[to] = shared.sums[pixel][c];
+    else store(map.data, kType, to, shared.sums[pixel][c]);
   }
   __syncthreads();
 }
 
-// Block (tile, group of channels, part of the RoIs): see above. `channels` are grad's; with position-sensitive pooling
-// a group belongs to one bin.
-template <Pooling pooling, class T, DType kType>
+// Block (tile, group of channels, part of the RoIs): see above.
+template <class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
-    backward_kernel(Features gradients, Bins bins, int64_t channels, int64_t tiles, Lists<pooling, T> lists,
-                    const void* grad, T* parts) {
-  __shared__ TileShared<pooling, T> shared;
-  const int64_t across = blocks_of(channels, kLanes);
-  const int64_t groups = is_sensitive(pooling) ? bins.height * bins.width * across : across;
+    backward_kernel(Features gradients, Rois rois, Bins bins, int64_t tiles, AlignLists<T> lists, const void* grad,
+                    T* parts) {
+  __shared__ TileShared<T> shared;
+  const int64_t channels = gradients.channels, groups = blocks_of(channels, kLanes);
   for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
     const Tile tile = locate(gradients, index);
     const FeatureMap& map = gradients.level[tile.level];
-    const int64_t segment = tile.level * gradients.images + tile.image, end = lists.begin[segment + 1];
+    const Range range = rois_of(rois, lists, tile.level * gradients.images + tile.image);
     for (int64_t group = blockIdx.y; group < groups; group += gridDim.y) {
       Job job;
-      job.tile = tile, job.bin = group / across, job.first = group % across * kLanes;
+      job.tile = tile, job.first = group * kLanes;
       job.channels = static_cast<int>(min_of<int64_t>(kLanes, channels - job.first));
       job.part = static_cast<int>(blockIdx.z), job.parts = static_cast<int>(gridDim.z);
       T sum[kTile] = {};
       int before = 0;
-      for (int64_t chunk = lists.begin[segment]; chunk < end; chunk += kTileThreads) {
-        const Place<pooling, T>* places = lists.places + chunk;
-        const int hits = list_hits(job, bins, lists, chunk, end, &before, shared);
+      for (int64_t chunk = range.begin; chunk < range.end; chunk += kTileThreads) {
+        const AlignPlace<T>* places = lists.places + chunk;
+        const int hits = list_hits(job, bins, lists, chunk, range.end, &before, shared);
         for (int h = 0; h < hits; h += shared.kAtOnce) {
           const int n = min_of(shared.kAtOnce, hits - h);
           int rounds = 1;
           for (int s = 0; s < n; ++s) rounds = max_of(rounds, shared.hits[h + s].pieces);
           for (int round = 0; round < rounds; ++round) {
             load_weights(job, bins, map, places, h, n, round, shared);
-            if constexpr (is_sensitive(pooling)) load_bins<kType>(job, bins, map, places, grad, channels, h, n, shared);
-            else load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
+            load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
             __syncthreads();
             add_pieces(job, h, n, round, shared, sum);
             __syncthreads();
           }
         }
       }
-      store_sums<kType>(job, bins, gradients, sum, parts, shared);
+      store_rows<kType>(job, gradients, sum, parts, shared);
     }
   }
 }
@@ -310,48 +307,42 @@ __global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* parts,
 
 // How the gradients are cut. Parts pay where the tiles alone are few blocks, of which the heaviest would be waited for;
 // up to kTurn RoIs all belong to the first part.
-struct Cut {
-  int64_t tiles, channels, groups, count;
+struct AlignCut {
+  int64_t tiles = 0, groups, count = 0;
   int parts;
+  AlignCut(const Features& gradients, const Rois& rois) : groups(blocks_of(gradients.channels, kLanes)) {
+    for (int l = 0; l < gradients.levels; ++l) {
+      tiles += tiles_of(gradients.level[l]) * gradients.images;
+      count += gradients.images * gradients.level[l].image_stride;
+    }
+    const bool few = tiles * groups < 1024 && rois.count > kTurn && gradients.levels == 1;
+    parts = few ? kParts : 1;
+  }
 };
 
-template <Pooling pooling>
-Cut cut_of(const Features& gradients, const Rois& rois, const Bins& bins) {
-  const int64_t area = is_sensitive(pooling) ? bins.height * bins.width : 1;
-  Cut cut = {0, gradients.channels / area, 0, 0, 1};
-  for (int l = 0; l < gradients.levels; ++l) {
-    cut.tiles += tiles_of(gradients.level[l]) * gradients.images;
-    cut.count += gradients.images * gradients.level[l].image_stride;
-  }
-  cut.groups = blocks_of(cut.channels, kLanes) * area;
-  const bool few = cut.tiles * cut.groups < 1024 && rois.count > kTurn;
-  if (few && !is_sensitive(pooling) && gradients.levels == 1) cut.parts = kParts;
-  return cut;
-}
-
-template <Pooling pooling, class T>
-int backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
-             void* stream) {
+template <class T>
+int align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
+                   void* stream) {
   Workspace w(workspace);
-  const Lists<pooling, T> lists(w, gradients, rois.count);
+  const AlignCut cut(gradients, rois);
+  const AlignLists<T> lists(w, gradients, rois.count, kListed);
   BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
-  const Cut cut = cut_of<pooling>(gradients, rois, bins);
   T* parts = cut.parts > 1 ? w.take<T>(cut.parts * cut.count) : nullptr;
   return with_storage<T>(gradients.dtype, [&](auto type) {
     const dim3 grid(grid_x(cut.tiles), grid_yz(cut.groups), static_cast<unsigned>(cut.parts));
-    BOXOPS_TRY(launch(backward_kernel<pooling, T, type()>, grid, kTileThreads, stream, gradients, bins, cut.channels,
-                      cut.tiles, lists, grad, parts));
+    BOXOPS_TRY(launch(backward_kernel<T, type()>, grid, kTileThreads, stream, gradients, rois, bins, cut.tiles, lists,
+                      grad, parts));
     if (parts == nullptr) return static_cast<int>(cudaSuccess);
     return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, parts,
                   cut.count, gradients.level[0].data);
   });
 }
 
-template <Pooling pooling, class T>
-size_t backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins) {
+template <class T>
+size_t align_backward_workspace(const Features& gradients, const Rois& rois) {
   Workspace w(nullptr);
-  const Lists<pooling, T> lists(w, gradients, rois.count);
-  const Cut cut = cut_of<pooling>(gradients, rois, bins);
+  const AlignCut cut(gradients, rois);
+  const AlignLists<T> lists(w, gradients, rois.count, kListed);
   if (cut.parts > 1) w.take<T>(cut.parts * cut.count);
   return w.used();
 }

@@ -31,6 +31,7 @@ BOXOPS_HD Box<T> roi_box(const Rois& rois, int64_t k) {
 // The level that a RoI is pooled from; empty and NaN boxes go to the first.
 template <class T>
 BOXOPS_HD int level_of(const Features& features, const Box<T>& box) {
+  if (features.levels == 1) return 0;
   const T side = std::sqrt(area(box));
   int level = 0;
   for (int l = 1; l < features.levels; ++l)

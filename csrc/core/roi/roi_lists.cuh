@@ -1,11 +1,12 @@
-// The RoIs by level and image, for the backward kernels: which they are and where each lies, worked out once.
+// The RoIs by level and image, for the backward kernels: which they are and where each lies.
 //
 //   segment   level * images + image of a RoI; those of no image come last and are never read
 //   order     RoIs by (segment, number); begin[segment] to begin[segment + 1] are a segment's
 //   places    of the RoIs, in that order
 //
-// Up to kRanked RoIs one launch does it: each block knows all segments, and a thread counts the RoIs that come before
-// its own. Beyond that there are three launches and a sort. Workspace: O(K + levels N).
+// Where few RoIs meet few blocks there need be no lists: each block looks at all RoIs itself, which takes less time
+// than a launch. Up to kRanked RoIs one launch lists them: each block knows all segments, and a thread counts the RoIs
+// that come before its own. Beyond that there are three launches and a sort. Workspace: O(K + levels N).
 #pragma once
 
 #include "common/sort_space.cuh"
@@ -16,21 +17,29 @@ namespace {
 
 constexpr int kListThreads = 256;
 constexpr int64_t kRanked = 2048;
+// Looks of blocks at RoIs: so many take some 10 us of all multiprocessors, as a launch that lists them does.
+constexpr int64_t kLooks = 1 << 20;
+
+struct Range {
+  int64_t begin, end;
+};
 
 template <Pooling pooling, class T>
 struct Lists {
   int64_t segments;
-  int64_t *order, *begin;
-  Place<pooling, T>* places;
+  int64_t *order = nullptr, *begin = nullptr;  // null: no lists
+  Place<pooling, T>* places = nullptr;
   bool ranked;
   SortSpace by_segment;  // where not ranked
 
-  Lists(Workspace& w, const Features& gradients, int64_t count)
+  // `blocks` will look at the RoIs.
+  Lists(Workspace& w, const Features& gradients, int64_t count, int64_t blocks)
       : segments(gradients.levels * gradients.images),
-        order(w.take<int64_t>(count)),
-        begin(w.take<int64_t>(segments + 1)),
-        places(w.take<Place<pooling, T>>(count)),
         ranked(count <= kRanked && segments < (int64_t(1) << 32) / kRanked) {
+    if (ranked && count * blocks <= kLooks) return;
+    order = w.take<int64_t>(count);
+    begin = w.take<int64_t>(segments + 1);
+    places = w.take<Place<pooling, T>>(count);
     if (!ranked) by_segment = SortSpace(w, count);
   }
 };
@@ -90,11 +99,32 @@ __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<poo
 
 template <Pooling pooling, class T>
 int list_rois(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s, void* stream) {
+  if (s.order == nullptr) return cudaSuccess;
   const unsigned blocks = grid_x(blocks_of(max_of(rois.count, s.segments + 1), kListThreads));
   if (s.ranked) return launch(rank_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
   BOXOPS_TRY(launch(segment_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, s));
   BOXOPS_TRY(s.by_segment.sort(s.order, bits_of(s.segments + 1), stream));
   return launch(place_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
+}
+
+// The places of a segment's RoIs: in the lists, or all there are.
+template <Pooling pooling, class T>
+__device__ Range rois_of(const Rois& rois, const Lists<pooling, T>& s, int64_t segment) {
+  if (s.order == nullptr) return {0, rois.count};
+  return {s.begin[segment], s.begin[segment + 1]};
+}
+
+// The RoI at one of these places: its number, or -1 where it belongs to another segment, and where it lies.
+template <Pooling pooling, class T>
+__device__ int64_t find_roi(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s,
+                            int64_t segment, int64_t i, Place<pooling, T>* at) {
+  if (s.order != nullptr) {
+    *at = s.places[i];
+    return s.order[i];
+  }
+  if (segment_of<T>(gradients, rois, i) != segment) return -1;
+  *at = place_of<pooling>(gradients.level[segment / gradients.images], roi_box<T>(rois, i), bins);
+  return i;
 }
 
 }  // namespace

@@ -1,13 +1,16 @@
 #include "roi/roi_backward.cuh"
 #include "roi/roi_forward.cuh"
 #include "roi/roi_pool_backward.cuh"
+#include "roi/roi_sensitive_backward.cuh"
 
 namespace boxops::cuda {
 
 size_t roi_backward_workspace(const Features& gradients, const Rois& rois, const Bins& bins) {
   return with_compute_type(gradients.dtype, [&](auto t) {
-    return max_of(backward_workspace<Pooling::kAlign, decltype(t)>(gradients, rois, bins),
-                  backward_workspace<Pooling::kSensitiveMean, decltype(t)>(gradients, rois, bins));
+    using T = decltype(t);
+    return max_of(align_backward_workspace<T>(gradients, rois),
+                  max_of(sensitive_backward_workspace<Pooling::kSensitiveAlign, T>(gradients, rois, bins),
+                         sensitive_backward_workspace<Pooling::kSensitiveMean, T>(gradients, rois, bins)));
   });
 }
 
@@ -32,7 +35,7 @@ int ps_roi_pool(const Features& features, const Rois& rois, const Bins& bins, vo
 int ps_roi_pool_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients,
                          void* workspace, void* stream) {
   return with_compute_type(gradients.dtype, [&](auto t) {
-    return backward<Pooling::kSensitiveMean, decltype(t)>(grad, rois, bins, gradients, workspace, stream);
+    return sensitive_backward<Pooling::kSensitiveMean, decltype(t)>(grad, rois, bins, gradients, workspace, stream);
   });
 }
 

@@ -1,15 +1,15 @@
-// Tiles of gradients, and what the bins of a RoI have to do with one: which touch it, in which pieces they are taken,
-// and what each gives the tile's rows and columns. roi_backward.cuh has the figure.
+// Tiles of gradients, and what the bins of a RoI have to do with one: which touch it, and what each gives the tile's
+// rows and columns. roi_backward.cuh and roi_sensitive_backward.cuh say who owns a tile.
 #pragma once
 
+#include "common/warp.cuh"
 #include "roi/roi_cuda.cuh"
 
 namespace boxops::cuda {
 namespace {
 
 constexpr int kTile = 8;    // pixels along a side
-constexpr int kSpan = 16;   // bins of a piece along one axis, at most
-constexpr int kPiece = 49;  // bins of a piece; odd, so that lanes read from different banks
+constexpr int kLanes = 32;  // channels of a tile, one of a lane each
 
 struct Tile {
   int level, y, x;
@@ -36,12 +36,6 @@ __device__ Steps bins_touching(const AlignAxis<T>& axis, int bins, int low) {
   if (axis.samples == 0) return {0, 0};
   return steps_within(axis.start, axis.bin, bins, static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
 }
-template <class T>
-__device__ Steps bins_touching(const PoolAxis& axis, int bins, int low) {
-  if (axis.length == 0) return {0, 0};
-  return steps_within(static_cast<T>(axis.start), static_cast<T>(axis.length) / static_cast<T>(bins), bins,
-                      static_cast<T>(low - 1), static_cast<T>(low) + T(kTile));
-}
 
 // What bin p gives the pixels [low, low + kTile): sets weight[i] and returns a bit for each that it touches.
 template <Pooling pooling, class T>
@@ -62,41 +56,16 @@ __device__ unsigned tile_weights(const AlignAxis<T>& axis, int p, int64_t, int64
   return touched;
 }
 template <Pooling pooling, class T>
-__device__ unsigned tile_weights(const PoolAxis& axis, int p, int64_t bins, int64_t extent, int low, T, T* weight) {
+__device__ unsigned tile_weights(const PoolAxis& axis, int p, int64_t bins, int64_t extent, int low, T factor,
+                                 T* weight) {
   const Steps range = range_of<pooling, T>(axis, p, bins, extent);
   unsigned touched = 0;
   for (int i = 0; i < kTile; ++i) {
     const bool inside = low + i >= range.begin && low + i < range.end;
-    weight[i] = static_cast<T>(inside);
+    weight[i] = inside ? factor : T(0);
     touched |= static_cast<unsigned>(inside) << i;
   }
   return touched;
-}
-
-// A RoI that touches a tile: its bins that do, and how they are cut into pieces.
-struct Hit {
-  int64_t roi;
-  int offset;                // of its place, from the first of the chunk
-  Steps y, x;                // its bins
-  int rows, across, pieces;  // bins along y in a piece; pieces along x, and in all
-
-  __device__ bool touches() const { return y.begin < y.end && x.begin < x.end; }
-  __device__ void cut() {
-    rows = min_of(kSpan, kPiece / min_of(kSpan, x.end - x.begin));
-    across = (x.end - x.begin + kSpan - 1) / kSpan;
-    pieces = (y.end - y.begin + rows - 1) / rows * across;
-  }
-};
-
-struct Piece {
-  int p, q, rows, columns;  // no rows: no piece
-};
-
-__device__ Piece piece_of(const Hit& hit, int i) {
-  if (i >= hit.pieces) return {0, 0, 0, 0};
-  int p = hit.y.begin, q = hit.x.begin;
-  if (i > 0) p += i / hit.across * hit.rows, q += i % hit.across * kSpan;
-  return {p, q, min_of(hit.rows, hit.y.end - p), min_of(kSpan, hit.x.end - q)};
 }
 
 }  // namespace

@@ -15,8 +15,9 @@
 // ps_roi_pool: the mean over the bin, 0 if the bin is empty; channels as for ps_roi_align.
 //
 // Backward functions take grad [K, C', PH, PW], contiguous, of the features' dtype, and write all of `gradients`
-// (contiguous NCHW) once: deterministic. RoIs are added in their order; on CUDA in parts, which are added in
-// order: roi_pool in eighths of the RoIs, the others on small maps in turns of four of those that touch a tile.
+// (contiguous NCHW) once: deterministic. RoIs are added in their order; on CUDA in parts, which are added in order:
+// roi_pool in eighths of the RoIs and bins of one maximum by pairs, roi_align on small maps in turns of four of the
+// RoIs that touch a tile.
 //
 // Floor: reading each feature once and writing K C' PH PW values; backward the same the other way round. Arithmetic
 // (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.
