@@ -9,10 +9,10 @@
 //
 // Floor: the scores once, at memory bandwidth; then some 5 us of a block for each 256 candidates of a class that are
 // needed, and for each 256 detections.
+#include "common/best_ranks.cuh"
 #include "common/copy.h"
 #include "nms/overlap.cuh"
 #include "nms/settle.cuh"
-#include "common/best_ranks.cuh"
 #include "pipelines/detect.h"
 
 namespace boxops::cuda {

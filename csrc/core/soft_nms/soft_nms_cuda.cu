@@ -14,10 +14,10 @@
 // latest of theirs and its own.
 //
 // Floor: the pairs that overlap, some 50 operations each, by one multiprocessor per group.
+#include "common/best_ranks.cuh"
 #include "common/warp.cuh"
 #include "nms/overlap.cuh"
 #include "nms/segments.cuh"
-#include "common/best_ranks.cuh"
 #include "soft_nms/soft_nms.h"
 
 namespace boxops::cuda {
