@@ -8,6 +8,7 @@
 #pragma once
 
 #include "common/cuda_utils.cuh"
+#include "common/geometry.h"
 #include "common/warp.cuh"
 
 namespace boxops::cuda {
