@@ -114,7 +114,7 @@ struct Unsettled {
       own[half] = met[half] >> group & 1 ? s.mask[box * kRoundGroups + group] : 0;
       met[half] &= ~(Word(1) << group);
     }
-    out = ~of_both(alive[0], alive[1]);
+    out = ~ballot_of_64(alive[0], alive[1]);
   }
   __device__ bool done() const { return ~(in | out) == 0; }
 
@@ -134,20 +134,14 @@ struct Unsettled {
         if (waits[half]) break;
       }
     }
-    out |= of_both(hit[0], hit[1]);
-    const Word ready = ~of_both(waits[0], waits[1]);
+    out |= ballot_of_64(hit[0], hit[1]);
+    const Word ready = ~ballot_of_64(waits[0], waits[1]);
     Word before;
     do {
       before = in | out;
-      in |= of_both(!(own[0] & ~out), !(own[1] & ~out)) & ready & ~out;
-      out |= of_both(own[0] & in, own[1] & in);
+      in |= ballot_of_64(!(own[0] & ~out), !(own[1] & ~out)) & ready & ~out;
+      out |= ballot_of_64(own[0] & in, own[1] & in);
     } while (before != (in | out));
-  }
-
- private:
-  __device__ static Word of_both(bool low, bool high) {
-    const unsigned bits = __ballot_sync(kFullMask, low);
-    return Word(__ballot_sync(kFullMask, high)) << 32 | bits;
   }
 };
 

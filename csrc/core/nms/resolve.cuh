@@ -41,8 +41,7 @@ struct Walk {
     };
     const bool begin[] = {begins_here(first + lane), begins_here(first + lane + 32)};
     segment = s.segment[round.from > 0 ? first : min_of(first + 63, s.n - 1)];
-    const unsigned low = __ballot_sync(kFullMask, begin[0]);
-    members = Word(__ballot_sync(kFullMask, begin[1])) << 32 | low;
+    members = ballot_of_64(begin[0], begin[1]);
     leading = members & ~lowest(segment.start + round.from - first);
     end = min_of(segment.end, segment.start + round.to);
     if (members >> 63 != 0 && end > first + 64) groups = static_cast<int>(blocks_of(end - first, 64));
