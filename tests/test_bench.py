@@ -131,10 +131,14 @@ def test_others_are_what_this_process_did_not_do(monkeypatch):
     assert machine.Watch().others() == pytest.approx(1.3)
 
 
-def test_quick_with_no_time_at_all_is_no_success(monkeypatch, capsys):
-    monkeypatch.setattr(harness, "QUICK", 0.0)
-    assert main(["bench", "--quick", "--ops", *TINY]) == 2
-    assert "the time of --quick was up before the first case" in capsys.readouterr().err
+def test_quick_with_no_time_at_all_times_one_case(tmp_path, monkeypatch):
+    """As on a machine so busy that torch and the rivals take the whole time to import."""
+    monkeypatch.setattr(harness, "QUICK", -100.0)
+    result = bench(tmp_path, "--quick", "--html", str(tmp_path / "page.html"))
+    assert [case["name"] for case in result["cases"]] == ["nms 100 on 1,000 px"] and "boxops" in result["cases"][0][
+        "timings"
+    ]
+    assert result["left_out"] == ["box_area 1 box"] and "--quick left out 1 of 2 cases" in result["warnings"][-2]
 
 
 def slow_case(op, label, seconds):
@@ -164,10 +168,10 @@ def test_quick_keeps_its_time_and_says_what_it_left_out(monkeypatch):
 
 def test_the_time_of_quick_begins_with_the_command(monkeypatch):
     monkeypatch.setattr(harness, "QUICK", 30.0)
-    case = slow_case("nms", "2 boxes", 0.0)
-    for before, left_out in ((5, []), (14, [case.name])):  # of 30 s 14 are gone, as many may be needed at the end
-        assert harness.run([case], quick=True, began=time.perf_counter() - before)["left_out"] == left_out
-    assert harness.run([case], quick=False, began=time.perf_counter() - 1e6)["left_out"] == []
+    some = [slow_case("nms", label, 0.0) for label in ("2 boxes", "3 boxes")]
+    for before, left_out in ((5, []), (14, [some[1].name])):  # of 30 s 14 are gone, as many may be needed at the end
+        assert harness.run(some, quick=True, began=time.perf_counter() - before)["left_out"] == left_out
+    assert harness.run(some, quick=False, began=time.perf_counter() - 1e6)["left_out"] == []
 
 
 def every_case_at_its_widest():
