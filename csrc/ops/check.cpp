@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 
 #include <boxops/ops.h>
 #include "common/copy.h"
@@ -28,17 +27,17 @@ std::string to_string(Device device) {
   return device.type == DeviceType::kCPU ? "cpu" : "cuda:" + std::to_string(device.index);
 }
 
-void check_numeric(const Call& call, const char* name, const Array& a) {
+static void check_numeric(const Call& call, const char* name, const Array& a, DType dtype) {
   if (a.rank() > kMaxRank)
     call.fail("arrays of at most " + std::to_string(kMaxRank) + " dims", std::to_string(a.rank()));
-  if (!is_integer(a.dtype) && !is_floating(a.dtype))
-    call.fail(std::string(name) + " of a real number type", name_of(a.dtype));
+  if (!is_integer(dtype) && !is_floating(dtype))
+    call.fail(std::string(name) + " of a real number type", name_of(dtype));
 }
 
+void check_numeric(const Call& call, const char* name, const Array& a) { check_numeric(call, name, a, a.dtype); }
+
 void check_number_or_bool(const Call& call, const char* name, const Array& a) {
-  Array numbers = a;
-  numbers.dtype = number_type(a.dtype);
-  check_numeric(call, name, numbers);
+  check_numeric(call, name, a, number_type(a.dtype));
 }
 
 void check_floating(const Call& call, const char* name, const Array& a) {
@@ -86,10 +85,11 @@ Ragged check_offsets(const Call& call, const char* name, std::optional<Array>& o
 
 void check_boxes(const Call& call, const char* name, const Array& boxes, const char* shape) {
   check_numeric(call, name, boxes);
+  const bool any_lead = shape[1] == '.';
   int rank = 1;
-  for (const char* c = shape; *c; ++c) rank += *c == ',';
-  const int64_t numbers = shape[std::strlen(shape) - 2] - '0';
-  const bool any_lead = std::strstr(shape, "...") != nullptr;
+  const char* end = shape;
+  for (; *end != ']'; ++end) rank += *end == ',';
+  const int64_t numbers = end[-1] - '0';
   const bool right = any_lead ? boxes.rank() >= rank - 1 : boxes.rank() == rank;
   if (!right || boxes.sizes[-1] != numbers) call.fail(std::string(name) + " of shape " + shape, to_string(boxes.sizes));
 }
@@ -226,6 +226,7 @@ static bool fold_stride(const Array& a, int count, int64_t* stride) {
 
 Boxes view_boxes(const Call& call, Array& boxes, const Dims& lead, bool fold, Format format) {
   const int inner = fold ? 1 : 2;
+  if (boxes.rank() == 2 && boxes.sizes.head(inner) == lead) return boxes_of(boxes, format);  // the usual, soonest
   Array wide = boxes;
   wide.sizes = lead, wide.strides = {};
   const int missing = lead.count - (boxes.rank() - inner);

@@ -38,7 +38,7 @@ Pairs check(const Call& call, Array& boxes1, Array& boxes2, Measure measure, boo
 
 }  // namespace
 
-Array iou(Framework& framework, Array boxes1, Array boxes2, Measure measure, bool paired, Format format, double eps,
+Array iou(Framework& framework, Array&& boxes1, Array&& boxes2, Measure measure, bool paired, Format format, double eps,
           bool loss) {
   const Call call(name_of(measure, loss), framework, boxes1.device);
   const Pairs in = check(call, boxes1, boxes2, measure, paired, format, eps, loss);

@@ -23,13 +23,12 @@ Registry& registry() {
 
 Registered::Registered(Op op) {
   Registry& all = registry();
+  const auto before = [](const Op* a, const char* name) { return std::strcmp(a->name, name) < 0; };
+  const auto place = std::lower_bound(all.by_name.begin(), all.by_name.end(), op.name, before);
+  if (place != all.by_name.end() && std::strcmp((*place)->name, op.name) == 0)
+    fail(op.name, "a name that no other op has", "it again");
   all.ops.push_back(std::make_unique<const Op>(std::move(op)));
-  const Op* added = all.ops.back().get();
-  const auto before = [](const Op* a, const Op* b) { return std::strcmp(a->name, b->name) < 0; };
-  const auto place = std::lower_bound(all.by_name.begin(), all.by_name.end(), added, before);
-  if (place != all.by_name.end() && !before(added, *place))
-    fail(added->name, "a name that no other op has", "it again");
-  all.by_name.insert(place, added);
+  all.by_name.insert(place, all.ops.back().get());
 }
 
 const std::vector<const Op*>& all_ops() { return registry().by_name; }

@@ -48,25 +48,32 @@ std::shared_ptr<void> share(const py::object& object) {
   });
 }
 
+// Refers to an object that somebody else keeps alive.
+std::shared_ptr<void> borrowed(PyObject* object) { return {std::shared_ptr<void>(), object}; }
+
 // A view. The object is kept alive where that is asked for, or where it is a copy.
 Array from_numpy(const py::array& array, bool keep) {
   const py::dtype dtype = array.dtype();
+  const char kind = dtype.kind();
   const int64_t bytes = dtype.itemsize();
   const auto* numpy = py::detail::array_proxy(array.ptr());  // py::array's own functions take longer than a small op
   bool regular = (numpy->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 && dtype.byteorder() != '>';
   Array a;
-  for (int i = 0; i < numpy->nd; ++i) {
-    const int64_t stride = bytes > 0 ? numpy->strides[i] / bytes : 0;
-    regular &= stride * bytes == numpy->strides[i] || bytes == 0;
-    a.sizes.push_back(numpy->dimensions[i]);
-    a.strides.push_back(stride);
-  }
-  if (!regular && dtype.kind() != 'O')  // odd strides, alignment or byte order: kernels get a copy
+  for (int i = 0; i < numpy->nd; ++i) a.sizes.push_back(numpy->dimensions[i]);
+  const bool is_compact = (numpy->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_) != 0;
+  if (is_compact && numpy->nd <= kMaxRank) a.strides = compact_strides(a.sizes);  // a division takes longer
+  else
+    for (int i = 0; i < numpy->nd; ++i) {
+      const int64_t stride = bytes > 0 ? numpy->strides[i] / bytes : 0;
+      regular &= stride * bytes == numpy->strides[i] || bytes == 0;
+      a.strides.push_back(stride);
+    }
+  if (!regular && kind != 'O')  // odd strides, alignment or byte order: kernels get a copy
     return from_numpy(py::module_::import("numpy").attr("array")(array, dtype.attr("newbyteorder")("=")), true);
-  a.dtype = dtype_of(dtype.kind(), bytes);
-  if (dtype.kind() == 'V' && py::str(dtype.attr("name")).cast<std::string>() == "bfloat16") a.dtype = DType::kBFloat16;
+  a.dtype = dtype_of(kind, bytes);
+  if (kind == 'V' && py::str(dtype.attr("name")).cast<std::string>() == "bfloat16") a.dtype = DType::kBFloat16;
   a.data = numpy->data;
-  a.owner = keep ? share(array) : std::shared_ptr<void>(std::shared_ptr<void>(), array.ptr());
+  a.owner = keep ? share(array) : borrowed(array.ptr());
   return a;
 }
 
@@ -245,17 +252,19 @@ Numpy::~Numpy() {
 Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
   if (device.type == DeviceType::kCUDA) return DLPack::empty(sizes, dtype, device);
   bytes_of(sizes, dtype, device);
-  const py::gil_scoped_acquire gil;
+  std::optional<py::gil_scoped_acquire> gil;
+  if (gil_is_free) gil.emplace();
   const auto& api = py::detail::npy_api::get();
   PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, numpy_dtype(dtype).release().ptr(), sizes.count,
                                               sizes.values, nullptr, nullptr, 0, nullptr);
-  if (array != nullptr && count_ < kHeld) {
-    held_[count_++] = array;
-    return from_numpy(py::reinterpret_borrow<py::array>(array), false);
+  if (array == nullptr) {
+    if (const py::error_already_set error; !error.matches(PyExc_MemoryError)) throw error;
+    throw NoMemory(sizes, dtype, device);
   }
-  if (array != nullptr) return from_numpy(py::reinterpret_steal<py::array>(array), true);
-  if (const py::error_already_set error; !error.matches(PyExc_MemoryError)) throw error;
-  throw NoMemory(sizes, dtype, device);
+  Array a{py::detail::array_proxy(array)->data, dtype, device, sizes, compact_strides(sizes), {}};
+  if (count_ < kHeld) a.owner = borrowed(held_[count_++] = array);
+  else a.owner = share(py::reinterpret_steal<py::object>(array));
+  return a;
 }
 
 const Parallel& DLPack::parallel() { return own_threads(); }

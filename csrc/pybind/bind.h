@@ -23,6 +23,8 @@ class DLPack : public Framework {
   virtual py::object to_object(const Array& array);
   virtual bool is_numpy() const { return false; }
 
+  bool gil_is_free = false;  // while an op runs
+
   // A view of a NumPy array, or of what an object's __dlpack__ gives; TypeError for anything else.
   // What it shows lives as long as the object; with `keep`, as long as the Array.
   Array to_array(const char* op, py::handle object, bool keep = false) const;

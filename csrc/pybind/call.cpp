@@ -136,8 +136,9 @@ py::object call(const Op& op, DLPack& framework, PyObject* const* args, Py_ssize
   Results results;
   {
     // The GIL is free while the op runs, unless that is done sooner than letting go of it.
+    framework.gil_is_free = size > 1000;
     std::optional<py::gil_scoped_release> release;
-    if (size > 1000) release.emplace();
+    if (framework.gil_is_free) release.emplace();
     try {
       op.call(op, framework, arguments, results);
     } catch (...) {

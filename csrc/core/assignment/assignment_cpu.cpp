@@ -153,7 +153,7 @@ AssignmentFault linear_sum_assignment(const AssignmentInput& in, int64_t* row_in
                                       const Parallel& parallel) {
   constexpr double kCostNs = 1;  // of the matrix on one core, more in large problems
   const int64_t rows = in.is_ragged ? in.rows / std::max<int64_t>(1, in.batch) : in.rows;
-  Scratch<AssignmentFault> faults(in.batch);
+  Scratch<AssignmentFault, 2 * sizeof(AssignmentFault)> faults(in.batch);
   parallel.share(in.batch, kCostNs * rows * in.columns, [&](int64_t begin, int64_t end) {
     Memories memory;
     for (int64_t b = begin; b < end; ++b)

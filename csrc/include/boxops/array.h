@@ -34,9 +34,16 @@ constexpr int kMaxRank = 16;
 // counted but not held: the checks of every op refuse such arrays first.
 struct Dims {
   int count = 0;
-  int64_t values[kMaxRank] = {};
+  int64_t values[kMaxRank];  // the first `count`
 
-  Dims() = default;
+  Dims() {}
+  Dims(const Dims& o) { *this = o; }
+  // One by one: a vector load of what was stored singly just before waits for the stores, as long as a small op takes.
+  Dims& operator=(const Dims& o) {
+    count = o.count;
+    for (int i = 0; i != count && i != kMaxRank; ++i) values[i] = o.values[i];
+    return *this;
+  }
   Dims(std::initializer_list<int64_t> list) {
     for (const int64_t v : list) push_back(v);
   }

@@ -61,8 +61,8 @@ BOXOPS_API Array complete_box_iou(Framework&, Array boxes1, Array boxes2, double
 // What a loss takes from 1: paired corners, with `eps` in the divisors of the IoU and of the penalty.
 BOXOPS_API Array iou_of_loss(Framework&, Array boxes1, Array boxes2, Measure measure, double eps);
 // All of these in one; `loss` as in iou_of_loss.
-BOXOPS_API Array iou(Framework&, Array boxes1, Array boxes2, Measure measure, bool paired, Format format, double eps,
-                     bool loss);
+BOXOPS_API Array iou(Framework&, Array&& boxes1, Array&& boxes2, Measure measure, bool paired, Format format,
+                     double eps, bool loss);
 BOXOPS_API std::tuple<Array, Array> iou_backward(Framework&, Array grad, Array boxes1, Array boxes2, Measure measure,
                                                  bool paired, Format format, double eps, bool loss);
 
