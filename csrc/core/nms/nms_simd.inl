@@ -20,11 +20,11 @@ class Greedy {
       : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
 
   void run(const Parallel& parallel) {
-    constexpr int64_t kStretch = 1 << 14, kVeryMany = 1 << 19;
-    int64_t done = n_ < kVeryMany ? n_ : kStretch;
+    constexpr int64_t kFirst = 1 << 14, kStretch = 1 << 15, kVeryMany = 1 << 19;
+    int64_t done = n_ < kVeryMany ? n_ : kFirst;
     take(boxes_, 0, done, 0, [](int64_t i) { return i; });
     while (done < n_ && count_ < limit_) {
-      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 64));
+      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 24));
       std::vector<uint8_t> open(m);
       parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
       std::vector<int64_t> left, order;
