@@ -2,16 +2,19 @@
 // knows its head, the largest entry that is left to it, and round by round the heads in front are matched.
 //   1. scan_kernel, or row_kernel and column_kernel for a given matrix: each anchor's best box and what it gets by that
 //      if it stays free, each chunk's peak
-//   2. assign_kernel: the greedy matches, a block per image
+//   2. heads_kernel: the first heads, a block per box
+//   3. assign_kernel: the greedy matches, a block per image
 #include "common/compact.cuh"
 #include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kThreads = 128;  // but for assign_kernel; few, since a chunk is computed again for each box that it leads
+constexpr int kHeadThreads = 128;
+constexpr int kThreads = 256;  // of scan_kernel; few, since a chunk is computed again for each box that it leads
 
-// The columns of the greedy rule: of IoUs to be computed, or of a given matrix.
+// The columns of the greedy rule: of IoUs to be computed, or of a given matrix. An entry is made of what is loaded of
+// an anchor.
 template <class T>
 struct BoxColumns {
   MatchInput input;
@@ -20,9 +23,8 @@ struct BoxColumns {
     Boxes anchors;
     int64_t image;
     Shape<T> box;
-    __device__ T operator()(int64_t a) const {
-      return iou_of(box, shape_of<Measure::kIoU>(load_box_at_once<T>(anchors, image, a)));
-    }
+    __device__ Box<T> load(int64_t a) const { return load_box_at_once<T>(anchors, image, a); }
+    __device__ T entry(const Box<T>& anchor) const { return iou_of(box, shape_of<Measure::kIoU>(anchor)); }
   };
   __device__ ImageBoxes of_image(int64_t image) const { return boxes_of(input.images, image); }
   __device__ Column column(int64_t image, int64_t flat) const {
@@ -37,10 +39,10 @@ struct MatrixColumns {
   struct Column {
     MatchMatrix matrix;
     int64_t start;
-    __device__ T operator()(int64_t a) const {
-      const T v = load<T>(matrix.data, matrix.dtype, start + a * matrix.anchor_stride);
-      return v == v ? v : -std::numeric_limits<T>::infinity();
+    __device__ T load(int64_t a) const {
+      return boxops::load<T>(matrix.data, matrix.dtype, start + a * matrix.anchor_stride);
     }
+    __device__ T entry(T v) const { return v == v ? v : -std::numeric_limits<T>::infinity(); }
   };
   __device__ ImageBoxes of_image(int64_t image) const { return {image * matrix.boxes, matrix.boxes}; }
   __device__ Column column(int64_t image, int64_t flat) const {
@@ -60,6 +62,11 @@ struct Greedy {
   uint8_t* taken;   // [B, A]
   int64_t* matches;
   T* ious;
+
+  __device__ void set_head(int64_t flat, const Indexed<T>& head) const {
+    const bool found = head.index != head.kNone;
+    value[flat] = found ? head.value : T(0), anchor[flat] = found ? head.index : -1;
+  }
 };
 
 template <class T>
@@ -119,35 +126,90 @@ __global__ void __launch_bounds__(kThreads) column_kernel(MatrixColumns<T> pairs
     const int64_t g = at % boxes, c = at / boxes % s.chunks, image = at / boxes / s.chunks;
     const auto column = pairs.column(image, image * boxes + g);
     T max = -std::numeric_limits<T>::infinity();
-    for (int64_t a = c * s.chunk; a < min_of(s.anchors, (c + 1) * s.chunk); ++a) max = max_of(column(a), max);
+    for (int64_t a = c * s.chunk; a < min_of(s.anchors, (c + 1) * s.chunk); ++a)
+      max = max_of(column.entry(column.load(a)), max);
     s.peaks[(image * boxes + g) * s.chunks + c] = max;
+  }
+}
+
+// The first of value(load(i)), for begin <= i < end, among every `members`-th from this thread's own; a NaN is not
+// there. Four at a time, so that their loads are in flight together.
+template <class T, class Load, class Value>
+__device__ Indexed<T> first_of(int64_t begin, int64_t end, int members, Load load, Value value) {
+  constexpr int kAtOnce = 4;
+  auto first = Indexed<T>::none();
+  for (int64_t i = begin + threadIdx.x % members; i < end; i += kAtOnce * members) {
+    const auto at = [&](int k) { return min_of(i + k * members, end - 1); };  // the last one twice does no harm
+    decltype(load(i)) loaded[kAtOnce];
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k) loaded[k] = load(at(k));
+#pragma unroll
+    for (int k = 0; k < kAtOnce; ++k)
+      if (const Indexed<T> own{value(loaded[k]), at(k)}; own.before(first)) first = own;
+  }
+  return first;
+}
+
+// The first of a column's peaks, and the first entry of a chunk of it that is not taken.
+template <class T>
+__device__ Indexed<T> first_peak(const Greedy<T>& s, int64_t flat, int members) {
+  const T* peak = s.peaks + flat * s.chunks;
+  return first_of<T>(0, s.chunks, members, [&](int64_t c) { return peak[c]; }, [](T v) { return v; });
+}
+template <class T, class Column>
+__device__ Indexed<T> first_entry(const Greedy<T>& s, const Column& column, int64_t image, int64_t chunk, int members) {
+  const uint8_t* taken = s.taken + image * s.anchors;
+  struct Loaded {
+    decltype(column.load(0)) entry;
+    bool taken;
+  };
+  return first_of<T>(
+      chunk * s.chunk, min_of(s.anchors, (chunk + 1) * s.chunk), members,
+      [&](int64_t a) { return Loaded{column.load(a), taken[a] != 0}; },
+      [&](const Loaded& l) { return l.taken ? std::numeric_limits<T>::quiet_NaN() : column.entry(l.entry); });
+}
+
+// The first over the block, for all its threads, by way of shared memory; these wait before and within.
+template <class T>
+__device__ Indexed<T> block_first(Indexed<T> own, Indexed<T>* of_warp) {
+  own = warp_first(own);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = own;
+  __syncthreads();
+  return warp_first(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : Indexed<T>::none());
+}
+
+// Block (g, image): finds the heads of boxes g, g + gridDim.x, ..., while no anchor is taken and all peaks are kept.
+template <class T, class Columns>
+__global__ void __launch_bounds__(kHeadThreads) heads_kernel(Columns pairs, Greedy<T> s) {
+  __shared__ Indexed<T> of_warp[kHeadThreads / 32];
+  for (int64_t image = blockIdx.y; image < s.batch; image += gridDim.y) {
+    const ImageBoxes boxes = pairs.of_image(image);
+    for (int64_t flat = boxes.begin + blockIdx.x; flat < boxes.begin + boxes.count; flat += gridDim.x) {
+      Indexed<T> head = block_first(first_peak(s, flat, kHeadThreads), of_warp);
+      if (head.index != head.kNone)
+        head = block_first(first_entry(s, pairs.column(image, flat), image, head.index, kHeadThreads), of_warp);
+      if (threadIdx.x == 0) s.set_head(flat, head);
+    }
   }
 }
 
 // A warp finds the head of one column: it looks into the chunk that promises most, until that keeps its promise.
 template <class T, class Column>
 __device__ void find_head(const Greedy<T>& s, const Column& column, int64_t image, int64_t flat) {
-  const int lane = threadIdx.x % 32;
-  const uint8_t* taken = s.taken + image * s.anchors;
-  T* peak = s.peaks + flat * s.chunks;
   for (;;) {
-    auto chunk = Indexed<T>::none(), head = Indexed<T>::none();
-    for (int64_t i = lane; i < s.chunks; i += 32)
-      if (const Indexed<T> own{peak[i], i}; own.before(chunk)) chunk = own;  // never a NaN
-    chunk = warp_first(chunk);
-    const bool any = chunk.index != chunk.kNone;
-    const int64_t c = any ? chunk.index : 0;
-    for (int64_t i = c * s.chunk + lane; any && i < min_of(s.anchors, (c + 1) * s.chunk); i += 32)
-      if (const Indexed<T> own{column(i), i}; !taken[i] && own.before(head)) head = own;
-    head = warp_first(head);
+    const Indexed<T> peak = warp_first(first_peak(s, flat, 32));
+    Indexed<T> head = peak;
+    if (peak.index != peak.kNone) head = warp_first(first_entry(s, column, image, peak.index, 32));
     const bool found = head.index != head.kNone;
     __syncwarp();
-    if (lane == 0) {
-      if (any) peak[c] = found ? head.value : std::numeric_limits<T>::quiet_NaN();
-      s.value[flat] = found ? head.value : T(0), s.anchor[flat] = found ? head.index : -1;
+    if (threadIdx.x % 32 == 0) {
+      if (peak.index != peak.kNone)
+        s.peaks[flat * s.chunks + peak.index] = found ? head.value : std::numeric_limits<T>::quiet_NaN();
+      s.set_head(flat, head);
     }
     __syncwarp();
-    if (!any || (found && head.value == chunk.value)) return;
+    if (peak.index == peak.kNone || (found && head.value == peak.value)) return;
   }
 }
 
@@ -155,46 +217,47 @@ __device__ void find_head(const Greedy<T>& s, const Column& column, int64_t imag
 template <class T>
 struct Heads {
   int64_t n;
-  T* value;
+  const T* value;
   int64_t* anchor;
 
-  // Whether the head of box g comes before that of box h.
-  __device__ bool before(int64_t g, int64_t h) const {
-    return value[g] != value[h] ? value[g] > value[h] : anchor[g] != anchor[h] ? anchor[g] < anchor[h] : g < h;
-  }
-  // Whether the anchor of box g's head is also that of a head before it.
-  __device__ bool is_beaten(int64_t g) const {
-    for (int64_t h = 0; h < n; ++h)
-      if (anchor[h] == anchor[g] && before(h, g)) return true;
-    return false;
+  // They come by falling value, then by rising anchor and box.
+  __device__ Indexed<T> place(int64_t g) const {
+    return anchor[g] < 0 ? Indexed<T>::none() : Indexed<T>{value[g], anchor[g] * n + g};
   }
 };
 
 constexpr int kWarps = kCompactThreads / 32;  // of a block of assign_kernel
 
-// The box whose head comes first among those for which `holds`, for all threads of the block, each of which looks at
-// every kCompactThreads-th box; -1: none.
-template <class T, class Holds>
-__device__ int64_t first_of_block(const Heads<T>& heads, int64_t (&of_warp)[kWarps], Holds holds) {
-  const int t = static_cast<int>(threadIdx.x);
-  int64_t first = -1;
-  for (int64_t g = t; g < heads.n; g += kCompactThreads)
-    if (heads.anchor[g] >= 0 && (first < 0 || heads.before(g, first)) && holds(g)) first = g;
-  const auto earlier = [&](int64_t g, int64_t h) { return g < 0 || (h >= 0 && heads.before(h, g)) ? h : g; };
-  first = warp_reduce(first, earlier);
-  __syncthreads();
-  if (t % 32 == 0) of_warp[t / 32] = first;
-  __syncthreads();
-  for (int w = 0; w < kWarps; ++w) first = earlier(first, of_warp[w]);
-  return first;
+// Of a round's heads, as each warp has seen them: the first, and the first whose anchor is that of one before it.
+template <class T>
+struct Seen {
+  Indexed<T> first[kWarps], beaten[kWarps];
+};
+
+// A warp looks at one head after another, a lane compares it with every 32nd.
+template <class T>
+__device__ void look(const Heads<T>& heads, Seen<T>& seen) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  auto first = Indexed<T>::none(), beaten = first;
+  for (int64_t g = warp; g < heads.n; g += kWarps) {
+    const Indexed<T> own = heads.place(g);
+    if (own.index == own.kNone) continue;
+    const int64_t a = heads.anchor[g];
+    bool is_beaten = false;
+    for (int64_t h = lane; h < heads.n; h += 32) is_beaten |= heads.anchor[h] == a && heads.place(h).before(own);
+    is_beaten = __any_sync(kFullMask, is_beaten);
+    if (own.before(first)) first = own;
+    if (is_beaten && own.before(beaten)) beaten = own;
+  }
+  if (lane == 0) seen.first[warp] = first, seen.beaten[warp] = beaten;
 }
 
-// A thread matches those of its boxes whose heads come before that of box `end`, which no thread changes; -1: all.
+// A thread matches those of its boxes whose heads come before `end`.
 template <class T>
-__device__ void match_heads(const Greedy<T>& s, const Heads<T>& heads, int64_t image, int64_t end) {
+__device__ void match_heads(const Greedy<T>& s, const Heads<T>& heads, int64_t image, const Indexed<T>& end) {
   uint8_t* taken = s.taken + image * s.anchors;
   for (int64_t g = threadIdx.x; g < heads.n; g += kCompactThreads) {
-    if (heads.anchor[g] < 0 || (end >= 0 && !heads.before(g, end))) continue;
+    if (!heads.place(g).before(end)) continue;
     const int64_t a = heads.anchor[g];
     taken[a] = 1, s.matches[image * s.anchors + a] = g, s.ious[image * s.anchors + a] = heads.value[g];
     heads.anchor[g] = -1;
@@ -219,32 +282,36 @@ __device__ void match_rest(const Greedy<T>& s, const Heads<T>& heads, int64_t im
 // another has taken; all of these are matched at once. A warp then finds a new head for each box that lost its anchor.
 template <class T, class Columns>
 __global__ void __launch_bounds__(kCompactThreads, sizeof(T) == 8 ? 1 : 2) assign_kernel(Columns pairs, Greedy<T> s) {
-  __shared__ int64_t of_warp[kWarps];
+  __shared__ Seen<T> seen;
   const int64_t warp = threadIdx.x / 32;
   for (int64_t image = blockIdx.x; image < s.batch; image += gridDim.x) {
     const ImageBoxes boxes = pairs.of_image(image);
     const int64_t from = boxes.begin;
     const Heads<T> heads{boxes.count, s.value + from, s.anchor + from};
     const uint8_t* taken = s.taken + image * s.anchors;
-    for (int64_t g = warp; g < heads.n; g += kWarps) find_head(s, pairs.column(image, from + g), image, from + g);
     for (;;) {
+      look(heads, seen);
       __syncthreads();
-      const int64_t first = first_of_block(heads, of_warp, [](int64_t) { return true; });
-      if (first < 0 || (Columns::kZeroIsLeast && heads.value[first] == T(0))) break;
-      match_heads(s, heads, image, first_of_block(heads, of_warp, [&](int64_t g) { return heads.is_beaten(g); }));
+      const Indexed<T> first = warp_first(seen.first[threadIdx.x % kWarps]);
+      if (first.index == first.kNone || (Columns::kZeroIsLeast && first.value == T(0))) break;
+      match_heads(s, heads, image, warp_first(seen.beaten[threadIdx.x % kWarps]));
       __syncthreads();
       for (int64_t g = warp; g < heads.n; g += kWarps)
         if (heads.anchor[g] >= 0 && taken[heads.anchor[g]])
           find_head(s, pairs.column(image, from + g), image, from + g);
+      __syncthreads();
     }
     match_rest(s, heads, image, s.list + from);
     __syncthreads();
   }
 }
 
-// The rest of the greedy rule, once peaks, matches and IoUs are there.
+// The rest of the greedy rule, once peaks, matches and IoUs are there; `boxes`: of all images.
 template <class T, class Columns>
-int assign(const Columns& columns, const Greedy<T>& s, void* stream) {
+int assign(const Columns& columns, const Greedy<T>& s, int64_t boxes, void* stream) {
+  if (s.batch == 0) return cudaSuccess;
+  const dim3 grid(grid_x(blocks_of(boxes, s.batch)), grid_yz(s.batch));
+  BOXOPS_TRY(launch(heads_kernel<T, Columns>, grid, kHeadThreads, stream, columns, s));
   return launch(assign_kernel<T, Columns>, grid_x(s.batch), kCompactThreads, stream, columns, s);
 }
 
@@ -277,7 +344,7 @@ int match_greedy(const MatchInput& input, const GreedyOptions& options, int64_t*
     s.matches = matches, s.ious = static_cast<T*>(ious);
     const ByThreshold<T> by_threshold{GreedyRule<T>(options), s.taken, matches, s.ious};
     BOXOPS_TRY(scan(input, kThreads, s.chunk, s.peaks, by_threshold, stream));
-    return assign<T>(BoxColumns<T>{input}, s, stream);
+    return assign<T>(BoxColumns<T>{input}, s, input.gt_boxes.count, stream);
   });
 }
 
@@ -293,7 +360,7 @@ int match_greedy_matrix(const MatchMatrix& m, const GreedyOptions& options, int6
                       GreedyRule<T>(options), s));
     BOXOPS_TRY(launch(column_kernel<T>, grid_x(blocks_of(s.batch * s.chunks * m.boxes, kThreads)), kThreads, stream,
                       columns, s));
-    return assign<T>(columns, s, stream);
+    return assign<T>(columns, s, m.batch * m.boxes, stream);
   });
 }
 

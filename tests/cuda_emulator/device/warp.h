@@ -56,7 +56,9 @@ EMULATOR_INTERNAL T reduce(const char* name, unsigned mask, T value, Place place
 
 #define EMULATOR_PLACE cuda_emulator::Place place = cuda_emulator::Place::here()
 
-inline void __syncwarp(unsigned mask = 0xffffffff, EMULATOR_PLACE) { cuda_emulator::warp_barrier(mask, place); }
+EMULATOR_INTERNAL inline void __syncwarp(unsigned mask = 0xffffffff, EMULATOR_PLACE) {
+  cuda_emulator::warp_barrier(mask, place);
+}
 
 // The lanes that happen to run together: CUDA promises no more than the caller.
 inline unsigned __activemask() { return 1u << cuda_emulator::lane(); }
@@ -93,10 +95,10 @@ EMULATOR_INTERNAL inline unsigned __ballot_sync(unsigned mask, int predicate, EM
   return ballot;
 }
 
-inline int __any_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+EMULATOR_INTERNAL inline int __any_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
   return __ballot_sync(mask, predicate, place) != 0;
 }
-inline int __all_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+EMULATOR_INTERNAL inline int __all_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
   return __ballot_sync(mask, !predicate, place) == 0;
 }
 
@@ -117,25 +119,31 @@ EMULATOR_INTERNAL unsigned __match_all_sync(unsigned mask, T value, int* predica
 }
 
 template <class T>
-T __reduce_add_sync(unsigned mask, T value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_add_sync", mask, value, place, [](unsigned a, unsigned b) { return a + b; });
+EMULATOR_INTERNAL T __reduce_add_sync(unsigned mask, T value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_add_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a + b; });
 }
 template <class T>
-T __reduce_min_sync(unsigned mask, T value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_min_sync", mask, value, place, [](T a, T b) { return b < a ? b : a; });
+EMULATOR_INTERNAL T __reduce_min_sync(unsigned mask, T value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_min_sync", mask, value, place,
+                               [](T a, T b) EMULATOR_INTERNAL { return b < a ? b : a; });
 }
 template <class T>
-T __reduce_max_sync(unsigned mask, T value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_max_sync", mask, value, place, [](T a, T b) { return a < b ? b : a; });
+EMULATOR_INTERNAL T __reduce_max_sync(unsigned mask, T value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_max_sync", mask, value, place,
+                               [](T a, T b) EMULATOR_INTERNAL { return a < b ? b : a; });
 }
-inline unsigned __reduce_and_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_and_sync", mask, value, place, [](unsigned a, unsigned b) { return a & b; });
+EMULATOR_INTERNAL inline unsigned __reduce_and_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_and_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a & b; });
 }
-inline unsigned __reduce_or_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_or_sync", mask, value, place, [](unsigned a, unsigned b) { return a | b; });
+EMULATOR_INTERNAL inline unsigned __reduce_or_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_or_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a | b; });
 }
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_xor_sync", mask, value, place, [](unsigned a, unsigned b) { return a ^ b; });
+EMULATOR_INTERNAL inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_xor_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a ^ b; });
 }
 
 #undef EMULATOR_PLACE
