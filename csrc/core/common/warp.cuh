@@ -88,10 +88,12 @@ template <class T>
 __device__ T warp_first(const T& own) {
   return warp_reduce(own, [](const T& a, const T& b) { return b.before(a) ? b : a; });
 }
-// Of floats by reductions of integers: the largest value, as bits that order as it does (-0 as 0), then the halves of
-// the lowest index, none of them negative, of those that have it.
+// Bits that order as floats do, but for NaN, and -0 below 0; the same makes floats' bits of them again.
+__device__ inline int rising_bits(int bits) { return bits < 0 ? bits ^ 0x7fffffff : bits; }
+// Of floats by reductions of integers: the largest value (-0 as 0), then the halves of the lowest index, none of them
+// negative, of those that have it.
 __device__ inline Indexed<float> warp_first(const Indexed<float>& own) {
-  const int bits = __float_as_int(own.value + 0.0f), key = bits < 0 ? bits ^ 0x7fffffff : bits;
+  const int key = rising_bits(__float_as_int(own.value + 0.0f));
   const bool largest = key == warp_max(key);
   const unsigned high = static_cast<unsigned>(own.index >> 32), least_high = warp_min(largest ? high : ~0u);
   const bool may_be = largest && high == least_high;

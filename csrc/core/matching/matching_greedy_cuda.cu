@@ -2,15 +2,13 @@
 // knows its head, the largest entry that is left to it, and round by round the heads in front are matched.
 //   1. scan_kernel, or row_kernel and column_kernel for a given matrix: each anchor's best box and what it gets by that
 //      if it stays free, each chunk's peak
-//   2. heads_kernel: the first heads, a block per box
-//   3. assign_kernel: the greedy matches, a block per image
+//   2. assign_kernel: the first heads, a block per box; of an image's blocks the last to end goes on to the matches
 #include "common/compact.cuh"
 #include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kHeadThreads = 128;
 constexpr int kThreads = 256;  // of scan_kernel; few, since a chunk is computed again for each box that it leads
 
 // The columns of the greedy rule: of IoUs to be computed, or of a given matrix. An entry is made of what is loaded of
@@ -23,7 +21,7 @@ struct BoxColumns {
     Boxes anchors;
     int64_t image;
     Shape<T> box;
-    __device__ Box<T> load(int64_t a) const { return load_box_at_once<T>(anchors, image, a); }
+    __device__ Box<T> load(int64_t a) const { return load_box_at_once<T, true>(anchors, image, a); }
     __device__ T entry(const Box<T>& anchor) const { return iou_of(box, shape_of<Measure::kIoU>(anchor)); }
   };
   __device__ ImageBoxes of_image(int64_t image) const { return boxes_of(input.images, image); }
@@ -60,13 +58,9 @@ struct Greedy {
   int64_t* anchor;  // [boxes]
   int64_t* list;    // [boxes]
   uint8_t* taken;   // [B, A]
+  unsigned* done;   // [B] blocks that have found their heads; 0 before the second launch
   int64_t* matches;
   T* ious;
-
-  __device__ void set_head(int64_t flat, const Indexed<T>& head) const {
-    const bool found = head.index != head.kNone;
-    value[flat] = found ? head.value : T(0), anchor[flat] = found ? head.index : -1;
-  }
 };
 
 template <class T>
@@ -77,7 +71,7 @@ Greedy<T> carve(void* base, int64_t batch, int64_t anchors, int64_t boxes, int64
   s.chunks = blocks_of(anchors, s.chunk);
   s.peaks = w.take<T>(boxes * s.chunks), s.value = w.take<T>(boxes);
   s.anchor = w.take<int64_t>(boxes), s.list = w.take<int64_t>(boxes);
-  s.taken = w.take<uint8_t>(batch * anchors);
+  s.taken = w.take<uint8_t>(batch * anchors), s.done = w.take<unsigned>(batch);
   *bytes = w.used();
   return s;
 }
@@ -87,15 +81,14 @@ template <class T>
 struct ByThreshold {
   static constexpr bool kHasPeaks = true;
   GreedyRule<T> rule;
-  uint8_t* taken;
-  int64_t* matches;
-  T* ious;
+  Greedy<T> s;
 
   __device__ void operator()(int64_t image, const ImageBoxes& boxes, const SpanAnchors<T>& own, BoxTile<T>&) const {
     own.for_each([&](int k, int64_t a) {
       const int64_t at = image * own.count + a;
       const bool keeps = rule.has_threshold && boxes.count > 0 && own.ious[k] >= rule.threshold;
-      matches[at] = keeps ? own.boxes[k] : -1, ious[at] = own.ious[k], taken[at] = 0;
+      s.matches[at] = keeps ? own.boxes[k] : -1, s.ious[at] = own.ious[k], s.taken[at] = 0;
+      if (a == 0) s.done[image] = 0;
     });
   }
 };
@@ -114,6 +107,7 @@ __global__ void __launch_bounds__(kThreads) row_kernel(MatchMatrix m, GreedyRule
     best = warp_first(best);
     if (threadIdx.x % 32 != 0) continue;
     s.taken[at] = 0, s.ious[at] = m.boxes > 0 ? best.value : T(0);
+    if (at % m.anchors == 0) s.done[at / m.anchors] = 0;
     s.matches[at] = m.boxes > 0 && rule.has_threshold && best.value >= rule.threshold ? best.index : -1;
   }
 }
@@ -133,10 +127,10 @@ __global__ void __launch_bounds__(kThreads) column_kernel(MatrixColumns<T> pairs
 }
 
 // The first of value(load(i)), for begin <= i < end, among every `members`-th from this thread's own; a NaN is not
-// there. Four at a time, so that their loads are in flight together.
-template <class T, class Load, class Value>
-__device__ Indexed<T> first_of(int64_t begin, int64_t end, int members, Load load, Value value) {
-  constexpr int kAtOnce = 4;
+// there. A warp takes four at a time, so that their loads are in flight together.
+template <int members, class T, class Load, class Value>
+__device__ Indexed<T> first_of(int64_t begin, int64_t end, Load load, Value value) {
+  constexpr int kAtOnce = members == 32 ? 4 : 1;
   auto first = Indexed<T>::none();
   for (int64_t i = begin + threadIdx.x % members; i < end; i += kAtOnce * members) {
     const auto at = [&](int k) { return min_of(i + k * members, end - 1); };  // the last one twice does no harm
@@ -151,73 +145,42 @@ __device__ Indexed<T> first_of(int64_t begin, int64_t end, int members, Load loa
 }
 
 // The first of a column's peaks, and the first entry of a chunk of it that is not taken.
-template <class T>
-__device__ Indexed<T> first_peak(const Greedy<T>& s, int64_t flat, int members) {
+template <int members, class T>
+__device__ Indexed<T> first_peak(const Greedy<T>& s, int64_t flat) {
   const T* peak = s.peaks + flat * s.chunks;
-  return first_of<T>(0, s.chunks, members, [&](int64_t c) { return peak[c]; }, [](T v) { return v; });
+  return first_of<members, T>(0, s.chunks, [&](int64_t c) { return peak[c]; }, [](T v) { return v; });
 }
-template <class T, class Column>
-__device__ Indexed<T> first_entry(const Greedy<T>& s, const Column& column, int64_t image, int64_t chunk, int members) {
+template <int members, class T, class Column>
+__device__ Indexed<T> first_entry(const Greedy<T>& s, const Column& column, int64_t image, int64_t chunk) {
   const uint8_t* taken = s.taken + image * s.anchors;
   struct Loaded {
     decltype(column.load(0)) entry;
     bool taken;
   };
-  return first_of<T>(
-      chunk * s.chunk, min_of(s.anchors, (chunk + 1) * s.chunk), members,
+  return first_of<members, T>(
+      chunk * s.chunk, min_of(s.anchors, (chunk + 1) * s.chunk),
       [&](int64_t a) { return Loaded{column.load(a), taken[a] != 0}; },
       [&](const Loaded& l) { return l.taken ? std::numeric_limits<T>::quiet_NaN() : column.entry(l.entry); });
 }
 
-// The first over the block, for all its threads, by way of shared memory; these wait before and within.
-template <class T>
-__device__ Indexed<T> block_first(Indexed<T> own, Indexed<T>* of_warp) {
+constexpr int kWarps = kCompactThreads / 32;  // of a block of assign_kernel
+
+// The first of what `members` threads have, a warp or the block, for all of them; a block waits before and within.
+template <int members, class T>
+__device__ Indexed<T> first_of_all(Indexed<T> own, Indexed<T> (&of_warp)[kWarps]) {
   own = warp_first(own);
+  if constexpr (members == 32) return own;
   __syncthreads();
   if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = own;
   __syncthreads();
-  return warp_first(threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : Indexed<T>::none());
-}
-
-// Block (g, image): finds the heads of boxes g, g + gridDim.x, ..., while no anchor is taken and all peaks are kept.
-template <class T, class Columns>
-__global__ void __launch_bounds__(kHeadThreads) heads_kernel(Columns pairs, Greedy<T> s) {
-  __shared__ Indexed<T> of_warp[kHeadThreads / 32];
-  for (int64_t image = blockIdx.y; image < s.batch; image += gridDim.y) {
-    const ImageBoxes boxes = pairs.of_image(image);
-    for (int64_t flat = boxes.begin + blockIdx.x; flat < boxes.begin + boxes.count; flat += gridDim.x) {
-      Indexed<T> head = block_first(first_peak(s, flat, kHeadThreads), of_warp);
-      if (head.index != head.kNone)
-        head = block_first(first_entry(s, pairs.column(image, flat), image, head.index, kHeadThreads), of_warp);
-      if (threadIdx.x == 0) s.set_head(flat, head);
-    }
-  }
-}
-
-// A warp finds the head of one column: it looks into the chunk that promises most, until that keeps its promise.
-template <class T, class Column>
-__device__ void find_head(const Greedy<T>& s, const Column& column, int64_t image, int64_t flat) {
-  for (;;) {
-    const Indexed<T> peak = warp_first(first_peak(s, flat, 32));
-    Indexed<T> head = peak;
-    if (peak.index != peak.kNone) head = warp_first(first_entry(s, column, image, peak.index, 32));
-    const bool found = head.index != head.kNone;
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-      if (peak.index != peak.kNone)
-        s.peaks[flat * s.chunks + peak.index] = found ? head.value : std::numeric_limits<T>::quiet_NaN();
-      s.set_head(flat, head);
-    }
-    __syncwarp();
-    if (peak.index == peak.kNone || (found && head.value == peak.value)) return;
-  }
+  return warp_first(of_warp[threadIdx.x % kWarps]);
 }
 
 // The heads of one image's boxes.
 template <class T>
 struct Heads {
   int64_t n;
-  const T* value;
+  T* value;
   int64_t* anchor;
 
   // They come by falling value, then by rising anchor and box.
@@ -226,17 +189,53 @@ struct Heads {
   }
 };
 
-constexpr int kWarps = kCompactThreads / 32;  // of a block of assign_kernel
+// A warp or the block finds the head of one column: it looks into the chunk that promises most, until that keeps its
+// promise.
+template <int members, class T, class Column>
+__device__ void find_head(const Greedy<T>& s, const Column& column, int64_t image, int64_t flat, const Heads<T>& heads,
+                          int64_t g, Indexed<T> (&of_warp)[kWarps]) {
+  const auto wait = [] { members == 32 ? __syncwarp() : __syncthreads(); };
+  for (;;) {
+    const Indexed<T> peak = first_of_all<members>(first_peak<members>(s, flat), of_warp);
+    Indexed<T> head = peak;
+    if (peak.index != peak.kNone)
+      head = first_of_all<members>(first_entry<members>(s, column, image, peak.index), of_warp);
+    const bool found = head.index != head.kNone, keeps = found && head.value == peak.value;
+    if (threadIdx.x % members == 0) {
+      if (peak.index != peak.kNone && !keeps)
+        s.peaks[flat * s.chunks + peak.index] = found ? head.value : std::numeric_limits<T>::quiet_NaN();
+      heads.value[g] = found ? head.value : T(0), heads.anchor[g] = found ? head.index : -1;
+    }
+    if (peak.index == peak.kNone || keeps) return;
+    wait();
+  }
+}
 
-// Of a round's heads, as each warp has seen them: the first, and the first whose anchor is that of one before it.
+// Says whether this is the last block to have come here with the heads of its boxes.
 template <class T>
-struct Seen {
-  Indexed<T> first[kWarps], beaten[kWarps];
+__device__ bool is_last(const Greedy<T>& s, int64_t image) {
+  int last = 0;
+  if (threadIdx.x == 0) {
+    __threadfence();  // what it has written is there for whoever sees the count
+    last = atomicAdd(&s.done[image], 1u) == gridDim.x - 1;
+    __threadfence();  // and what the others have for this block
+  }
+  return __syncthreads_or(last) != 0;
+}
+
+constexpr int kStaged = 512;  // heads of an image that lie in shared memory; where there are more, none do
+template <class T>
+struct Round {
+  T value[kStaged];
+  int64_t anchor[kStaged];
+  Indexed<T> first[kWarps], beaten[kWarps];  // head that each warp has seen, in all and of those that are beaten
+  int lost;                                  // how many heads have lost their anchors
 };
 
-// A warp looks at one head after another, a lane compares it with every 32nd.
+// A warp looks at one head after another, and a lane compares it with every 32nd: beaten is one whose anchor is that of
+// a head before it.
 template <class T>
-__device__ void look(const Heads<T>& heads, Seen<T>& seen) {
+__device__ void look(const Heads<T>& heads, Round<T>& round) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto first = Indexed<T>::none(), beaten = first;
   for (int64_t g = warp; g < heads.n; g += kWarps) {
@@ -249,7 +248,8 @@ __device__ void look(const Heads<T>& heads, Seen<T>& seen) {
     if (own.before(first)) first = own;
     if (is_beaten && own.before(beaten)) beaten = own;
   }
-  if (lane == 0) seen.first[warp] = first, seen.beaten[warp] = beaten;
+  if (lane == 0) round.first[warp] = first, round.beaten[warp] = beaten;
+  if (threadIdx.x == 0) round.lost = 0;
 }
 
 // A thread matches those of its boxes whose heads come before `end`.
@@ -262,6 +262,26 @@ __device__ void match_heads(const Greedy<T>& s, const Heads<T>& heads, int64_t i
     taken[a] = 1, s.matches[image * s.anchors + a] = g, s.ious[image * s.anchors + a] = heads.value[g];
     heads.anchor[g] = -1;
   }
+}
+
+// The block finds new heads for the boxes that lost their anchors: for a few together, else a warp for each.
+template <class T, class Columns>
+__device__ void find_lost_heads(const Columns& pairs, const Greedy<T>& s, const Heads<T>& heads, int64_t image,
+                                int64_t from, Round<T>& round) {
+  const uint8_t* taken = s.taken + image * s.anchors;
+  int64_t* list = s.list + from;
+  for (int64_t g = threadIdx.x; g < heads.n; g += kCompactThreads)
+    if (heads.anchor[g] >= 0 && taken[heads.anchor[g]]) list[atomicAdd(&round.lost, 1)] = g;
+  __syncthreads();
+  const int lost = round.lost, warp = static_cast<int>(threadIdx.x) / 32;
+  const auto find = [&](auto members, int i) {
+    const int64_t g = list[i];
+    find_head<members>(s, pairs.column(image, from + g), image, from + g, heads, g, round.first);
+  };
+  if (lost <= kWarps / 4)
+    for (int i = 0; i < lost; ++i) find(std::integral_constant<int, kCompactThreads>(), i);
+  else
+    for (int i = warp; i < lost; i += kWarps) find(std::integral_constant<int, 32>(), i);
 }
 
 // Where all that is left is 0: the boxes in turn take the anchors in turn.
@@ -278,30 +298,42 @@ __device__ void match_rest(const Greedy<T>& s, const Heads<T>& heads, int64_t im
       });
 }
 
-// Block b works on image b. Round by round: heads are taken in order, the largest first, up to the first whose anchor
-// another has taken; all of these are matched at once. A warp then finds a new head for each box that lost its anchor.
+// A block matches the boxes of one image. Round by round: heads are taken in order, the largest first, up to the first
+// whose anchor another has taken; all of these are matched at once. Those who lost their anchors find new heads.
 template <class T, class Columns>
-__global__ void __launch_bounds__(kCompactThreads, sizeof(T) == 8 ? 1 : 2) assign_kernel(Columns pairs, Greedy<T> s) {
-  __shared__ Seen<T> seen;
-  const int64_t warp = threadIdx.x / 32;
-  for (int64_t image = blockIdx.x; image < s.batch; image += gridDim.x) {
+__device__ void match_image(const Columns& pairs, const Greedy<T>& s, const ImageBoxes& boxes, int64_t image,
+                            Round<T>& round) {
+  Heads<T> heads{boxes.count, s.value + boxes.begin, s.anchor + boxes.begin};
+  if (heads.n <= kStaged) {
+    if (const int64_t g = threadIdx.x; g < heads.n) round.value[g] = heads.value[g], round.anchor[g] = heads.anchor[g];
+    heads.value = round.value, heads.anchor = round.anchor;
+    __syncthreads();
+  }
+  for (;;) {
+    look(heads, round);
+    __syncthreads();
+    const Indexed<T> first = warp_first(round.first[threadIdx.x % kWarps]);
+    if (first.index == first.kNone) return;
+    if (Columns::kZeroIsLeast && first.value == T(0)) break;
+    match_heads(s, heads, image, warp_first(round.beaten[threadIdx.x % kWarps]));
+    __syncthreads();
+    find_lost_heads(pairs, s, heads, image, boxes.begin, round);
+    __syncthreads();
+  }
+  match_rest(s, heads, image, s.list + boxes.begin);
+}
+
+// Block (g, image) finds the heads of boxes g, g + gridDim.x, ..., while no anchor is taken and all peaks are kept.
+template <class T, class Columns>
+__global__ void __launch_bounds__(kCompactThreads) assign_kernel(Columns pairs, Greedy<T> s) {
+  __shared__ Round<T> round;
+  for (int64_t image = blockIdx.y; image < s.batch; image += gridDim.y) {
     const ImageBoxes boxes = pairs.of_image(image);
-    const int64_t from = boxes.begin;
-    const Heads<T> heads{boxes.count, s.value + from, s.anchor + from};
-    const uint8_t* taken = s.taken + image * s.anchors;
-    for (;;) {
-      look(heads, seen);
-      __syncthreads();
-      const Indexed<T> first = warp_first(seen.first[threadIdx.x % kWarps]);
-      if (first.index == first.kNone || (Columns::kZeroIsLeast && first.value == T(0))) break;
-      match_heads(s, heads, image, warp_first(seen.beaten[threadIdx.x % kWarps]));
-      __syncthreads();
-      for (int64_t g = warp; g < heads.n; g += kWarps)
-        if (heads.anchor[g] >= 0 && taken[heads.anchor[g]])
-          find_head(s, pairs.column(image, from + g), image, from + g);
-      __syncthreads();
-    }
-    match_rest(s, heads, image, s.list + from);
+    const Heads<T> heads{boxes.count, s.value + boxes.begin, s.anchor + boxes.begin};
+    for (int64_t g = blockIdx.x; g < boxes.count; g += gridDim.x)
+      find_head<kCompactThreads>(s, pairs.column(image, boxes.begin + g), image, boxes.begin + g, heads, g,
+                                 round.first);
+    if (is_last(s, image)) match_image(pairs, s, boxes, image, round);
     __syncthreads();
   }
 }
@@ -309,10 +341,9 @@ __global__ void __launch_bounds__(kCompactThreads, sizeof(T) == 8 ? 1 : 2) assig
 // The rest of the greedy rule, once peaks, matches and IoUs are there; `boxes`: of all images.
 template <class T, class Columns>
 int assign(const Columns& columns, const Greedy<T>& s, int64_t boxes, void* stream) {
-  if (s.batch == 0) return cudaSuccess;
+  if (s.batch == 0 || s.anchors == 0) return cudaSuccess;
   const dim3 grid(grid_x(blocks_of(boxes, s.batch)), grid_yz(s.batch));
-  BOXOPS_TRY(launch(heads_kernel<T, Columns>, grid, kHeadThreads, stream, columns, s));
-  return launch(assign_kernel<T, Columns>, grid_x(s.batch), kCompactThreads, stream, columns, s);
+  return launch(assign_kernel<T, Columns>, grid, kCompactThreads, stream, columns, s);
 }
 
 template <class T>
@@ -342,7 +373,7 @@ int match_greedy(const MatchInput& input, const GreedyOptions& options, int64_t*
     size_t bytes;
     Greedy<T> s = carve_greedy<T>(workspace, input, &bytes);
     s.matches = matches, s.ious = static_cast<T*>(ious);
-    const ByThreshold<T> by_threshold{GreedyRule<T>(options), s.taken, matches, s.ious};
+    const ByThreshold<T> by_threshold{GreedyRule<T>(options), s};
     BOXOPS_TRY(scan(input, kThreads, s.chunk, s.peaks, by_threshold, stream));
     return assign<T>(BoxColumns<T>{input}, s, input.gt_boxes.count, stream);
   });

@@ -85,7 +85,7 @@ struct BoxTile {
   __device__ void load(const Boxes& boxes, int64_t first, int n) {
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-      set(i, shape_of<Measure::kIoU>(load_box_at_once<T>(boxes, 0, first + i)));
+      set(i, shape_of<Measure::kIoU>(load_box_at_once<T, true>(boxes, 0, first + i)));
       peaks[i] = 0;
     }
     __syncthreads();
@@ -124,7 +124,7 @@ struct SpanAnchors {
     Box<T> loaded[kPerThread];  // together
 #pragma unroll
     for (int k = 0; k < kPerThread; ++k)  // the last one twice does no harm
-      loaded[k] = load_box_at_once<T>(all, image, min_of(first + k * 32, count - 1));
+      loaded[k] = load_box_at_once<T, true>(all, image, min_of(first + k * 32, count - 1));
 #pragma unroll
     for (int k = 0; k < kPerThread; ++k) anchors[k] = shape_of<Measure::kIoU>(loaded[k]), ious[k] = T(0), boxes[k] = 0;
   }
