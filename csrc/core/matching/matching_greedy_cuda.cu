@@ -201,6 +201,7 @@ __device__ void find_head(const Greedy<T>& s, const Column& column, int64_t imag
     if (peak.index != peak.kNone)
       head = first_of_all<members>(first_entry<members>(s, column, image, peak.index), of_warp);
     const bool found = head.index != head.kNone, keeps = found && head.value == peak.value;
+    __syncwarp();  // its lanes have read the peaks; those of a block met above
     if (threadIdx.x % members == 0) {
       if (peak.index != peak.kNone && !keeps)
         s.peaks[flat * s.chunks + peak.index] = found ? head.value : std::numeric_limits<T>::quiet_NaN();
