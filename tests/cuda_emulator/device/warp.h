@@ -56,9 +56,7 @@ EMULATOR_INTERNAL T reduce(const char* name, unsigned mask, T value, Place place
 
 #define EMULATOR_PLACE cuda_emulator::Place place = cuda_emulator::Place::here()
 
-EMULATOR_INTERNAL inline void __syncwarp(unsigned mask = 0xffffffff, EMULATOR_PLACE) {
-  cuda_emulator::warp_barrier(mask, place);
-}
+inline void __syncwarp(unsigned mask = 0xffffffff, EMULATOR_PLACE) { cuda_emulator::warp_barrier(mask, place); }
 
 // The lanes that happen to run together: CUDA promises no more than the caller.
 inline unsigned __activemask() { return 1u << cuda_emulator::lane(); }
@@ -95,10 +93,10 @@ EMULATOR_INTERNAL inline unsigned __ballot_sync(unsigned mask, int predicate, EM
   return ballot;
 }
 
-EMULATOR_INTERNAL inline int __any_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+inline int __any_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
   return __ballot_sync(mask, predicate, place) != 0;
 }
-EMULATOR_INTERNAL inline int __all_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
+inline int __all_sync(unsigned mask, int predicate, EMULATOR_PLACE) {
   return __ballot_sync(mask, !predicate, place) == 0;
 }
 
