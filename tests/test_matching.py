@@ -125,6 +125,24 @@ def test_many_tiles_and_chunks(backend, seed):
     check(backend, "match_greedy", anchors, boxes, (None, 0.5)[seed % 2], offsets=offsets)
 
 
+@pytest.mark.parametrize("stretch", [(1, 1), (2**-10, 1), (1, 2**20)])
+@pytest.mark.parametrize("empty", [False, True])
+def test_boxes_near_few_anchors(backend, empty, stretch):
+    """Anchors that meet few boxes, each its own, at whole numbers: sides coincide and IoUs tie. Empty boxes, inverted
+    ones and NaN are among many others."""
+    rng = np.random.default_rng(0)
+    anchors, boxes = (np.round(random_boxes(rng, n, 640.0, (4.0, 60.0))) for n in (1100, 150))
+    boxes[1::9] = anchors[rng.integers(0, len(anchors), len(boxes[1::9]))]
+    if empty:
+        boxes[0::20, 2] = boxes[0::20, 0]
+        boxes[2::20] = boxes[2::20][:, [2, 3, 0, 1]]
+        boxes[3::20, rng.integers(0, 4, 8)] = np.nan
+    anchors, boxes = ((some * np.tile(stretch, 2)).astype(np.float32) for some in (anchors, boxes))
+    for low_quality in (False, True):
+        check(backend, "match_max_iou", anchors, boxes, 0.5, 0.3, low_quality)
+    check(backend, "match_greedy", anchors, boxes, 0.3)
+
+
 def test_areas_at_the_bounds_of_a_quick_division(backend):
     """Sides over many powers of 2: areas, intersections and quotients from among the smallest numbers to huge ones."""
     rng = np.random.default_rng(0)

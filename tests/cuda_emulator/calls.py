@@ -267,11 +267,6 @@ def _(rng, ops):
     ops.detect(boxes(rng, 1, 8732, extent=300), probabilities, 0.01, 0.45, 200, topk_per_class=400)
 
 
-@call("match_max_iou, 200,000 anchors x 50", LARGE)
-def _(rng, ops):
-    ops.match_max_iou(boxes(rng, 200_000, extent=1200), boxes(rng, 50, extent=1200), 0.7, 0.3, True)
-
-
 @call("soft_nms, 1,000 boxes", LARGE)
 def _(rng, ops):
     ops.soft_nms(boxes(rng, 1000, extent=1200), scores(rng, 1000), method="linear")
@@ -301,6 +296,11 @@ def _(rng, ops):
 @call("match_max_iou, 200,000 anchors x 50", LARGE)
 def _(rng, ops):
     ops.match_max_iou(boxes(rng, 200_000, extent=800), boxes(rng, 50, extent=800), 0.7, 0.3, True)
+
+
+@call("match_greedy, 200,000 anchors x 50", LARGE)
+def _(rng, ops):
+    ops.match_greedy(boxes(rng, 200_000, extent=800), boxes(rng, 50, extent=800))
 
 
 @call("roi_align, 512 RoIs, 64 channels", LARGE)

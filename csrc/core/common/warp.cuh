@@ -60,6 +60,20 @@ template <class T>
 __device__ T warp_min(T value) {
   return warp_reduce(value, [](T a, T b) { return a < b ? a : b; });
 }
+__device__ inline unsigned warp_min(unsigned value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return warp_min<unsigned>(value);
+#else
+  return __reduce_min_sync(kFullMask, value);
+#endif
+}
+__device__ inline unsigned warp_or(unsigned value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return warp_reduce(value, [](unsigned a, unsigned b) { return a | b; });
+#else
+  return __reduce_or_sync(kFullMask, value);
+#endif
+}
 // op over the values of the lanes up to and with this one.
 template <class T, class Op>
 __device__ T warp_scan(T value, Op op) {
@@ -73,6 +87,19 @@ __device__ T warp_scan(T value, Op op) {
 template <class T>
 __device__ T warp_first(const T& own) {
   return warp_reduce(own, [](const T& a, const T& b) { return b.before(a) ? b : a; });
+}
+// Bits that order as floats do, but for NaN, and -0 below 0; the same makes floats' bits of them again.
+__device__ inline int rising_bits(int bits) { return bits < 0 ? bits ^ 0x7fffffff : bits; }
+// Of floats by reductions of integers: the largest value (-0 as 0), then the halves of the lowest index, none of them
+// negative, of those that have it.
+__device__ inline Indexed<float> warp_first(const Indexed<float>& own) {
+  const int key = rising_bits(__float_as_int(own.value + 0.0f));
+  const bool largest = key == warp_max(key);
+  const unsigned high = static_cast<unsigned>(own.index >> 32), least_high = warp_min(largest ? high : ~0u);
+  const bool may_be = largest && high == least_high;
+  const unsigned low = static_cast<unsigned>(own.index), least_low = warp_min(may_be ? low : ~0u);
+  const int lane = first_lane(may_be && low == least_low);
+  return {__shfl_sync(kFullMask, own.value, lane), static_cast<int64_t>(uint64_t(least_high) << 32 | least_low)};
 }
 
 }  // namespace boxops::cuda

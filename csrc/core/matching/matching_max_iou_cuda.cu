@@ -65,8 +65,11 @@ template <class T>
 __device__ Bits<T> largest_of(const T* peaks, int64_t n) {
   Bits<T> largest = 0;
   const auto at = [&](int64_t c) { return detail::bits_as<Bits<T>>(peaks[min_of(c, n - 1)]); };
-  for (int64_t c = threadIdx.x % 32; c < n; c += 4 * 32)  // four loads at a time
-    largest = max_of(max_of(largest, max_of(at(c), at(c + 32))), max_of(at(c + 64), at(c + 96)));
+  for (int64_t c = threadIdx.x % 32; c < n; c += 8 * 32) {  // eight loads at a time
+    const Bits<T> left = max_of(max_of(at(c), at(c + 32)), max_of(at(c + 64), at(c + 96)));
+    const Bits<T> right = max_of(max_of(at(c + 128), at(c + 160)), max_of(at(c + 192), at(c + 224)));
+    largest = max_of(largest, max_of(left, right));
+  }
   return warp_max(largest);
 }
 
@@ -92,7 +95,7 @@ __device__ void load_reached(const Boxes& boxes, const T* peaks, int64_t chunks,
 // Block (s, image): a span of anchors. An anchor whose IoU with some box is that box's largest keeps its best box; the
 // others get theirs by the thresholds. Only boxes whose largest IoU is in the span's chunk are computed again.
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 1)
+__global__ void __launch_bounds__(kMaxThreads)
     restore_kernel(MatchInput input, int64_t chunk, int64_t chunks, const T* peaks, Judge<T> judge) {
   __shared__ BoxTile<T> tile;
   __shared__ int reached;
@@ -118,11 +121,10 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 
   }
 }
 
-// Threads of a block: as many as leave a block for each multiprocessor.
+// Threads of a block: as few as leave one block for each multiprocessor.
 int threads_of(const MatchInput& input) {
-  int threads = 128;
-  while (threads < kMaxThreads && blocks_of(input.anchors.count, span_of(threads)) > kMultiprocessors) threads *= 2;
-  return threads;
+  const int64_t enough = 128 * blocks_of(input.anchors.count, 128 * kPerThread * kMultiprocessors);
+  return static_cast<int>(min_of<int64_t>(max_of<int64_t>(enough, 128), kMaxThreads));
 }
 
 int64_t chunk_of(const MatchInput& input) {

@@ -3,12 +3,15 @@
 //   anchors   | warp | warp | warp | warp | warp | ...    of kPerWarp: kPerThread of each lane, in its registers
 //   spans     | span               | span              |  what a block's warps hold at a time
 //   chunks    | chunk 0                                |  a block each
-//   boxes     | kBoxes | kBoxes | ...                     in shared memory; 32 at a time are asked, one by each lane,
-//             whether they meet the hull of the warp's anchors; only with those that do are the anchors compared
+//   boxes     | kBoxes | kBoxes | ...                     in shared memory, with cells that tell which of 32 are near
+//   an
+//             anchor. Where the lanes' boxes differ, each lane goes through its own; else the warp through those of
+//             all.
 //
 // It leaves each anchor's best box and, where asked for, each box's largest IoU in every chunk: peaks[box, chunk].
 #pragma once
 
+#include "common/cells.cuh"
 #include "common/cuda_utils.cuh"
 #include "common/load_box.cuh"
 #include "common/ordinary.cuh"
@@ -18,8 +21,8 @@
 namespace boxops::cuda {
 namespace {
 
-constexpr int kMaxThreads = 512;  // of a block
-constexpr int kPerThread = 3;     // independent divisions in flight
+constexpr int kMaxThreads = 768;  // of a block
+constexpr int kPerThread = 2;     // independent divisions in flight
 constexpr int kPerWarp = 32 * kPerThread;
 constexpr int kBoxes = 128;
 constexpr int kMultiprocessors = 132;  // of an H100; where there are others, blocks are somewhat too large or small
@@ -62,6 +65,8 @@ struct BoxTile {
   alignas(4 * sizeof(T)) Box<T> corners[kBoxes];
   T areas[kBoxes];
   Bits<T> peaks[kBoxes];  // in the span; or the largest IoUs of all
+  bool ordinary;          // all boxes are, but for empty ones
+  Cells<T, kBoxes / 32> cells;
 
   __device__ Shape<T> operator[](int i) const {
     Shape<T> s;
@@ -69,15 +74,39 @@ struct BoxTile {
     s.area = areas[i], s.angle = T(0);
     return s;
   }
-  __device__ void set(int i, const Shape<T>& s) { corners[i] = {s.x1, s.y1, s.x2, s.y2}, areas[i] = s.area; }
+  // An empty box, which overlaps nothing, becomes one that is far from all.
+  __device__ void set(int i, const Shape<T>& s) {
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    if (s.area > T(0)) corners[i] = {s.x1, s.y1, s.x2, s.y2}, areas[i] = s.area;
+    else corners[i] = {inf, inf, -inf, -inf}, areas[i] = T(0);
+  }
 
   // Brings boxes [first, first + n) here; the block waits before and after.
   __device__ void load(const Boxes& boxes, int64_t first, int n) {
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
-      set(i, shape_of<Measure::kIoU>(load_box_at_once<T>(boxes, 0, first + i)));
+      set(i, shape_of<Measure::kIoU>(load_box_at_once<T, true>(boxes, 0, first + i)));
       peaks[i] = 0;
     }
+    __syncthreads();
+  }
+
+  // Files the n boxes by cells, which the first warp fits to them; the block waits behind it.
+  __device__ void file(int n) {
+    if (threadIdx.x < 32) {
+      constexpr T inf = std::numeric_limits<T>::infinity();
+      Box<T> hull{inf, inf, -inf, -inf};
+      bool own = true;
+      for (int i = threadIdx.x; i < n; i += 32) {
+        const Shape<T> box = (*this)[i];
+        hull = {min_of(hull.x1, box.x1), min_of(hull.y1, box.y1), max_of(hull.x2, box.x2), max_of(hull.y2, box.y2)};
+        own = own & (is_ordinary<Measure::kIoU>(box) | (box.area == T(0)));
+      }
+      hull = warp_hull(hull), own = __all_sync(kFullMask, own);
+      if (threadIdx.x == 0) cells.fit(hull), ordinary = own;
+    }
+    __syncthreads();
+    cells.build(corners, n);
     __syncthreads();
   }
 };
@@ -92,12 +121,12 @@ struct SpanAnchors {
 
   __device__ SpanAnchors(const Boxes& all, int64_t image, int64_t span) : count(all.count) {
     first = span + threadIdx.x / 32 * kPerWarp + threadIdx.x % 32;
+    Box<T> loaded[kPerThread];  // together
 #pragma unroll
-    for (int k = 0; k < kPerThread; ++k) {
-      const int64_t a = min_of(first + k * 32, count - 1);  // the last one twice does no harm
-      anchors[k] = shape_of<Measure::kIoU>(load_box_at_once<T>(all, image, a));
-      ious[k] = T(0), boxes[k] = 0;
-    }
+    for (int k = 0; k < kPerThread; ++k)  // the last one twice does no harm
+      loaded[k] = load_box_at_once<T, true>(all, image, min_of(first + k * 32, count - 1));
+#pragma unroll
+    for (int k = 0; k < kPerThread; ++k) anchors[k] = shape_of<Measure::kIoU>(loaded[k]), ious[k] = T(0), boxes[k] = 0;
   }
 
   // Calls f(k, its place) for the anchors that there are.
@@ -108,15 +137,12 @@ struct SpanAnchors {
       if (first + k * 32 < count) f(k, first + k * 32);
   }
 
-  // The box around all anchors of the warp: what does not meet it meets none of them.
-  __device__ Box<T> hull() const {
-    Box<T> h = anchors[0];
+  // Whether all of the warp are.
+  __device__ bool are_ordinary() const {
+    bool own = true;
 #pragma unroll
-    for (int k = 1; k < kPerThread; ++k) {
-      h.x1 = min_of(h.x1, anchors[k].x1), h.y1 = min_of(h.y1, anchors[k].y1);
-      h.x2 = max_of(h.x2, anchors[k].x2), h.y2 = max_of(h.y2, anchors[k].y2);
-    }
-    return {warp_min(h.x1), warp_min(h.y1), warp_max(h.x2), warp_max(h.y2)};
+    for (int k = 0; k < kPerThread; ++k) own = own & is_ordinary<Measure::kIoU>(anchors[k]);
+    return __all_sync(kFullMask, own);
   }
 
   // The IoUs of a box with the anchors; `quick`: all are ordinary. The same bits either way.
@@ -132,33 +158,61 @@ struct SpanAnchors {
     for (int k = 0; k < kPerThread; ++k) iou[k] = intersection(box, anchors[k]) > T(0) ? iou_of(box, anchors[k]) : T(0);
   }
 
-  // Compares them with the n boxes of the tile, of which the first is the image's box g; `quick`: all anchors of the
-  // warp are ordinary. Lane i keeps the peak of the i-th box of 32 until the block's warps meet in shared memory.
+  // Compares the warp's anchors with the boxes of `left`, one after another.
   template <bool has_peaks>
-  __device__ void compare(BoxTile<T>& tile, int n, int g, const Box<T>& hull, bool quick) {
-    const int lane = static_cast<int>(threadIdx.x % 32);
-    for (int from = 0; from < n; from += 32) {
-      const Shape<T> asked = tile[min_of(from + lane, n - 1)];
-      const unsigned ordinary = __ballot_sync(kFullMask, quick && is_ordinary<Measure::kIoU>(asked));
-      unsigned left = __ballot_sync(kFullMask, from + lane < n && asked.x1 < hull.x2 && hull.x1 < asked.x2 &&
-                                                   asked.y1 < hull.y2 && hull.y1 < asked.y2);
-      Bits<T> own_peak = 0;
-      for (; left != 0; left &= left - 1) {
-        const int bit = __ffs(static_cast<int>(left)) - 1, i = from + bit;
-        const Shape<T> box = tile[i];
-        T iou[kPerThread];
-        measure(box, ordinary >> bit & 1, iou);
-        Bits<T> peak = 0;
+  __device__ void compare_together(BoxTile<T>& tile, int from, unsigned left, int g, bool quick) {
+    for (; left != 0; left &= left - 1) {
+      const int i = from + __ffs(static_cast<int>(left)) - 1;
+      const Shape<T> box = tile[i];
+      T iou[kPerThread];
+      measure(box, quick, iou);
+      Bits<T> peak = 0;
 #pragma unroll
-        for (int k = 0; k < kPerThread; ++k) {
-          if (iou[k] > ious[k]) ious[k] = iou[k], boxes[k] = g + i;
-          peak = max_of(peak, detail::bits_as<Bits<T>>(iou[k]));
-        }
-        if constexpr (!has_peaks) continue;
-        peak = warp_max(peak);
-        if (lane == bit) own_peak = peak;
+      for (int k = 0; k < kPerThread; ++k) {
+        if (iou[k] > ious[k]) ious[k] = iou[k], boxes[k] = g + i;
+        peak = max_of(peak, detail::bits_as<Bits<T>>(iou[k]));
       }
-      if (own_peak > 0) atomicMax(&tile.peaks[from + lane], own_peak);
+      if constexpr (!has_peaks) continue;
+      peak = warp_max(peak);
+      if (threadIdx.x % 32 == 0 && peak > 0) atomicMax(&tile.peaks[i], peak);
+    }
+  }
+
+  // Compares anchor k with its own boxes, the bits of `left`. All are ordinary.
+  template <bool has_peaks>
+  __device__ void compare_apart(BoxTile<T>& tile, int from, unsigned left, int g, int k) {
+    for (; left != 0; left &= left - 1) {
+      const int i = from + __ffs(static_cast<int>(left)) - 1;
+      const T iou = ordinary_measure_of<Measure::kIoU>(tile[i], anchors[k], T(0));
+      if (iou > ious[k]) ious[k] = iou, boxes[k] = g + i;
+      if (has_peaks && iou > T(0)) atomicMax(&tile.peaks[i], detail::bits_as<Bits<T>>(iou));
+    }
+  }
+
+  // Compares them with the n boxes of the tile, of which the first is the image's box g; `quick`: all anchors of the
+  // warp are ordinary.
+  template <bool has_peaks>
+  __device__ void compare(BoxTile<T>& tile, int n, int g, bool quick) {
+    quick = quick && tile.ordinary;
+    int at[kPerThread][4];
+#pragma unroll
+    for (int k = 0; k < kPerThread; ++k) tile.cells.around(anchors[k], at[k]);
+    for (int from = 0; from < n; from += 32) {
+      unsigned near[kPerThread], any = 0;
+      int most = 0;
+#pragma unroll
+      for (int k = 0; k < kPerThread; ++k) {
+        near[k] = tile.cells.near(from / 32, at[k]);
+        any |= near[k], most = max_of(most, __popc(near[k]));
+      }
+      any = warp_or(any);
+      if constexpr (sizeof(T) == sizeof(float))
+        if (quick && __popc(any) > 2 * warp_max(most)) {
+#pragma unroll
+          for (int k = 0; k < kPerThread; ++k) compare_apart<has_peaks>(tile, from, near[k], g, k);
+          continue;
+        }
+      compare_together<has_peaks>(tile, from, any, g, quick);
     }
   }
 };
@@ -166,7 +220,7 @@ struct SpanAnchors {
 // Block (c, image): a chunk of anchors. All threads call finish(image, its boxes, a SpanAnchors, the tile), to which
 // the tile then belongs; it says whether there are peaks.
 template <class T, class Finish>
-__global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 1)
+__global__ void __launch_bounds__(kMaxThreads)
     scan_kernel(MatchInput input, int64_t chunk, int64_t chunks, T* peaks, Finish finish) {
   __shared__ BoxTile<T> tile;
   const int64_t count = input.anchors.count;
@@ -175,15 +229,12 @@ __global__ void __launch_bounds__(kMaxThreads, sizeof(T) == sizeof(float) ? 2 : 
     for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x)
       for (int64_t first = c * chunk; first < min_of(count, (c + 1) * chunk); first += span_of(blockDim.x)) {
         SpanAnchors<T> own(input.anchors, image, first);
-        const Box<T> hull = own.hull();
-        bool ordinary = true;
-#pragma unroll
-        for (int k = 0; k < kPerThread; ++k) ordinary = ordinary & is_ordinary<Measure::kIoU>(own.anchors[k]);
-        const bool quick = __all_sync(kFullMask, ordinary);
+        const bool quick = own.are_ordinary();
         for (int64_t g = 0; g < boxes.count; g += kBoxes) {
           const int n = static_cast<int>(min_of<int64_t>(kBoxes, boxes.count - g));
           tile.load(input.gt_boxes, boxes.begin + g, n);
-          own.template compare<Finish::kHasPeaks>(tile, n, static_cast<int>(g), hull, quick);
+          tile.file(n);
+          own.template compare<Finish::kHasPeaks>(tile, n, static_cast<int>(g), quick);
           if constexpr (!Finish::kHasPeaks) continue;
           __syncthreads();
           for (int i = threadIdx.x; i < n; i += blockDim.x) {

@@ -117,25 +117,31 @@ EMULATOR_INTERNAL unsigned __match_all_sync(unsigned mask, T value, int* predica
 }
 
 template <class T>
-T __reduce_add_sync(unsigned mask, T value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_add_sync", mask, value, place, [](unsigned a, unsigned b) { return a + b; });
+EMULATOR_INTERNAL T __reduce_add_sync(unsigned mask, T value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_add_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a + b; });
 }
 template <class T>
-T __reduce_min_sync(unsigned mask, T value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_min_sync", mask, value, place, [](T a, T b) { return b < a ? b : a; });
+EMULATOR_INTERNAL T __reduce_min_sync(unsigned mask, T value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_min_sync", mask, value, place,
+                               [](T a, T b) EMULATOR_INTERNAL { return b < a ? b : a; });
 }
 template <class T>
-T __reduce_max_sync(unsigned mask, T value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_max_sync", mask, value, place, [](T a, T b) { return a < b ? b : a; });
+EMULATOR_INTERNAL T __reduce_max_sync(unsigned mask, T value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_max_sync", mask, value, place,
+                               [](T a, T b) EMULATOR_INTERNAL { return a < b ? b : a; });
 }
-inline unsigned __reduce_and_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_and_sync", mask, value, place, [](unsigned a, unsigned b) { return a & b; });
+EMULATOR_INTERNAL inline unsigned __reduce_and_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_and_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a & b; });
 }
-inline unsigned __reduce_or_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_or_sync", mask, value, place, [](unsigned a, unsigned b) { return a | b; });
+EMULATOR_INTERNAL inline unsigned __reduce_or_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_or_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a | b; });
 }
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
-  return cuda_emulator::reduce("__reduce_xor_sync", mask, value, place, [](unsigned a, unsigned b) { return a ^ b; });
+EMULATOR_INTERNAL inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, EMULATOR_PLACE) {
+  return cuda_emulator::reduce("__reduce_xor_sync", mask, value, place,
+                               [](unsigned a, unsigned b) EMULATOR_INTERNAL { return a ^ b; });
 }
 
 #undef EMULATOR_PLACE

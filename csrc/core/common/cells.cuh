@@ -1,0 +1,77 @@
+// Which of up to 32 kWords boxes may meet a given one: those that, along both axes, begin in its last cell or before it
+// and end in its first or behind it.
+//
+//   cells   | 0 | 1 | 2 | 3 |
+//   boxes     aaaaa               a table of bits for each of the four sides; here of where boxes begin along x:
+//               bbbbbbb             a   ab  abc abc
+//                     ccc         of where they end, mirrored
+//
+// A range-encoded bitmap index (Chan and Ioannidis 1998). Cells rise with coordinates, however these are rounded, so no
+// box that meets the given one is left out.
+#pragma once
+
+#include "common/geometry.h"
+#include "common/warp.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kCells = 64;
+
+// The box around those of all lanes, which hold no NaN.
+template <class T>
+__device__ Box<T> warp_hull(const Box<T>& own) {
+  return {warp_min(own.x1), warp_min(own.y1), warp_max(own.x2), warp_max(own.y2)};
+}
+__device__ inline Box<float> warp_hull(const Box<float>& own) {
+  const auto largest = [](float x) { return __int_as_float(rising_bits(warp_max(rising_bits(__float_as_int(x))))); };
+  return {-largest(-own.x1), -largest(-own.y1), largest(own.x2), largest(own.y2)};
+}
+
+template <class T, int kWords>
+struct Cells {
+  T low[2], scale[2];  // any do, for all is monotone; those of the hull part best
+  unsigned bits[4][kWords][kCells];
+
+  __device__ void fit(const Box<T>& hull) {
+    low[0] = hull.x1, low[1] = hull.y1;
+    scale[0] = T(kCells) / (hull.x2 - hull.x1), scale[1] = T(kCells) / (hull.y2 - hull.y1);
+  }
+  // The cell where a side of the box is, or where one that meets the box has its own at most.
+  __device__ int cell(int side, const Box<T>& b, bool of_other) const {
+    const int axis = side / 2;
+    const bool ends = side % 2 != 0;
+    const T x = ends == of_other ? (axis == 0 ? b.x1 : b.y1) : (axis == 0 ? b.x2 : b.y2);
+    const T at = (x - low[axis]) * scale[axis];
+    const int c = static_cast<int>(at > T(0) ? min_of(at, T(kCells - 1)) : T(0));  // NaN: 0
+    return ends ? kCells - 1 - c : c;
+  }
+  // A warp for each word and side; all warps of the block call.
+  template <class B>
+  __device__ void build(const B* boxes, int count) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, warps = static_cast<int>(blockDim.x) / 32;
+    for (int job = static_cast<int>(threadIdx.x) / 32; job / 4 * 32 < count; job += warps) {
+      const int side = job % 4, i = job / 4 * 32 + lane;
+      unsigned* table = bits[side][job / 4];
+      for (int c = lane; c < kCells; c += 32) table[c] = 0;
+      __syncwarp();
+      if (i < count) atomicOr(&table[cell(side, boxes[i], false)], 1u << lane);
+      __syncwarp();
+      const unsigned first = table[2 * lane], both = first | table[2 * lane + 1];
+      const unsigned all = warp_scan(both, [](unsigned a, unsigned b) { return a | b; });
+      const unsigned before = __shfl_up_sync(kFullMask, all, 1);
+      table[2 * lane] = (lane > 0 ? before : 0) | first, table[2 * lane + 1] = all;
+    }
+  }
+  __device__ void around(const Box<T>& b, int (&at)[4]) const {
+#pragma unroll
+    for (int side = 0; side < 4; ++side) at[side] = cell(side, b, true);
+  }
+  // Of 32 boxes, as bits; `at` is around the other one.
+  __device__ unsigned near(int word, const int (&at)[4]) const {
+    return bits[0][word][at[0]] & bits[1][word][at[1]] & bits[2][word][at[2]] & bits[3][word][at[3]];
+  }
+};
+
+}  // namespace
+}  // namespace boxops::cuda
