@@ -15,6 +15,7 @@
 //
 // Floor: the pairs that overlap, some 50 operations each, by one multiprocessor per group.
 #include "common/best_ranks.cuh"
+#include "common/cells.cuh"
 #include "common/warp.cuh"
 #include "nms/overlap.cuh"
 #include "nms/segments.cuh"
@@ -81,11 +82,6 @@ __device__ T decayed(T score, const Shape<T>& by, const Shape<T>& box, const Dec
   return s > decay.score_threshold ? s : kGone<T>;
 }
 
-template <class T>
-__device__ Box<T> warp_hull(const Box<T>& own) {
-  return {warp_min(own.x1), warp_min(own.y1), warp_max(own.x2), warp_max(own.y2)};
-}
-
 // The boxes of a segment, of which thread t owns places t, t + kThreads, ...
 template <class T>
 struct Segment {
@@ -123,58 +119,6 @@ struct Segment {
   }
 };
 
-// Which boxes of the window may meet a given one: those that, along both axes, begin in its last cell or before it and
-// end in its first or behind it.
-//
-//   cells   | 0 | 1 | 2 | 3 |
-//   boxes     aaaaa               a table of bits for each of the four sides; here of where boxes begin along x:
-//               bbbbbbb             a   ab  abc abc
-//                     ccc         of where they end, mirrored
-constexpr int kCells = 64;
-template <class T>
-struct Cells {
-  T low[2], scale[2];  // any do, for all is monotone; those of the hull part best
-  unsigned bits[4][kWords][kCells];
-
-  __device__ void fit(const Box<T>& hull) {
-    low[0] = hull.x1, low[1] = hull.y1;
-    scale[0] = T(kCells) / (hull.x2 - hull.x1), scale[1] = T(kCells) / (hull.y2 - hull.y1);
-  }
-  // The cell where a side of the box is, or where one that meets the box has its own at most.
-  __device__ int cell(int side, const Box<T>& b, bool of_other) const {
-    const int axis = side / 2;
-    const bool ends = side % 2 != 0;
-    const T x = ends == of_other ? (axis == 0 ? b.x1 : b.y1) : (axis == 0 ? b.x2 : b.y2);
-    const T at = (x - low[axis]) * scale[axis];
-    const int c = static_cast<int>(at > T(0) ? min_of(at, T(kCells - 1)) : T(0));  // NaN: 0
-    return ends ? kCells - 1 - c : c;
-  }
-  // A warp for each word and side.
-  __device__ void build(const Upright<T>* boxes, int count) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    for (int job = static_cast<int>(threadIdx.x) / 32; job / 4 * 32 < count; job += kThreads / 32) {
-      const int side = job % 4, i = job / 4 * 32 + lane;
-      unsigned* table = bits[side][job / 4];
-      for (int c = lane; c < kCells; c += 32) table[c] = 0;
-      __syncwarp();
-      if (i < count) atomicOr(&table[cell(side, boxes[i], false)], 1u << lane);
-      __syncwarp();
-      const unsigned first = table[2 * lane], both = first | table[2 * lane + 1];
-      const unsigned all = warp_scan(both, [](unsigned a, unsigned b) { return a | b; });
-      const unsigned before = __shfl_up_sync(kFullMask, all, 1);
-      table[2 * lane] = (lane > 0 ? before : 0) | first, table[2 * lane + 1] = all;
-    }
-  }
-  __device__ void around(const Box<T>& b, int (&at)[4]) const {
-#pragma unroll
-    for (int side = 0; side < 4; ++side) at[side] = cell(side, b, true);
-  }
-  // Of 32 boxes, as bits; `at` is around the other one.
-  __device__ unsigned near(int word, const int (&at)[4]) const {
-    return bits[0][word][at[0]] & bits[1][word][at[1]] & bits[2][word][at[2]] & bits[3][word][at[3]];
-  }
-};
-
 template <class T>
 __device__ bool meet(const Box<T>& a, const Box<T>& b) {
   return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2);
@@ -184,7 +128,7 @@ template <class T>
 struct Window {
   Best best;
   Upright<T> boxes[kWindow];
-  Cells<T> cells;
+  Cells<T, kWords> cells;
   unsigned overlapped[kWords][kWindow];  // bits of the boxes that decay box t, or are decayed by it, and have not yet
   T initial[kWindow];                    // scores, falling: none comes to be above its own
   // In this round and the next; of the settled ones, bits.
