@@ -43,6 +43,47 @@ def test_ties_and_the_threshold(backend):
     assert len(call(backend, boxes, scores, labels, iou_threshold=1 / 3)[0]) == 3
 
 
+def test_clusters_that_move(backend):
+    """Of the first cluster the second box makes one that the third joins, and the fourth no more."""
+    left = np.float32([0, 3, 4.5, -3.2])[:, None] * np.float32([1, 0, 1, 0]) + np.float32([0, 0, 10, 10])
+    scores, labels = np.float32([0.9, 0.8, 0.7, 0.6]), np.zeros(4, np.int64)
+    for first, clusters in (([0, 1, 2], 1), ([0, 2], 2), ([0, 3], 1), ([0, 1, 3], 2), ([0, 1, 2, 3], 2)):
+        lists = [left[first]], [scores[first]], [labels[first]]
+        assert len(call(backend, *lists, iou_threshold=0.5)[1]) == clusters
+        # Many such scenes, apart from each other: the boxes of one stand anywhere among those of the others.
+        rng = np.random.default_rng(len(first))
+        place = 40 * np.float32(rng.permutation(100))[:, None, None] * np.float32([1, 0, 1, 0])
+        boxes = (left[first] + place).reshape(-1, 4)
+        noise = rng.uniform(0, 0.01, (100, 1)).astype(np.float32)
+        lists = [boxes], [(scores[first] - noise).ravel()], [np.zeros(len(boxes), np.int64)]
+        got = call(backend, *lists, iou_threshold=0.5)
+        assert len(got[1]) == 100 * clusters
+        same(got, reference.weighted_boxes_fusion(*lists, iou_threshold=0.5))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.55])
+@pytest.mark.parametrize("extent", [300.0, 3000.0])
+def test_many_clusters_of_one_label(backend, threshold, extent):
+    """More than CUDA looks at at a time."""
+    boxes, scores, labels = (
+        of_models("many", *seen_by(2, 620, extent), labels="one group").arguments("float32").values()
+    )
+    lists = (boxes, scores, labels)
+    same(
+        call(backend, *lists, iou_threshold=threshold),
+        reference.weighted_boxes_fusion(*lists, iou_threshold=threshold),
+    )
+
+
+def test_very_many_boxes(backend):
+    """Most of them left out; CUDA sorts so many otherwise."""
+    rng = np.random.default_rng(0)
+    boxes, scores = random_boxes(rng, 2**17 + 1, 5000.0).astype(np.float32), rng.random(2**17 + 1, np.float32)
+    lists = [boxes], [scores], [rng.integers(0, 3, len(boxes)).astype(np.int16)]
+    options = {"score_threshold": 0.997, "iou_threshold": 0.3}
+    same(call(backend, *lists, **options), reference.weighted_boxes_fusion(*lists, **options))
+
+
 def test_layouts(backend):
     boxes, scores, labels = of_models("layouts", *seen_by(2, 20)).arguments("float32").values()
     want = call(backend, boxes, scores, labels)

@@ -37,6 +37,22 @@ def seen_by(models, objects, extent=640.0, jitter=4.0, each=1):
     return [see] * models
 
 
+def around(objects, boxes):
+    """What one model sees of few objects, many times."""
+
+    def see(rng, dtype):
+        return random_boxes(np.random.default_rng(objects), objects)[rng.integers(0, objects, boxes)] + rng.normal(
+            0, 6, (boxes, 4)
+        )
+
+    return see
+
+
+def drift(length):
+    """Each box draws the cluster of those before it on, until one is left behind."""
+    return lambda rng, dtype: np.arange(length)[:, None] * np.array([0.5, 0.0, 0.5, 0.0]) + np.array([0, 0, 10, 10])
+
+
 def fusion():
     kinds = cycle(product(CONF_TYPES, SCORES, (None, *GROUPS)))
     for name, boxes in BOXES.items():
@@ -59,6 +75,11 @@ def fusion():
     for objects in (1, 7, 15, 16, 17, 63, 65, 300):
         yield of_models(f"{objects} objects", *seen_by(3, objects), labels="one group")
         yield of_models(f"{objects} objects of one score", *seen_by(2, objects), scores="constant", labels="own groups")
+    for boxes in (127, 128, 129, 257):  # CUDA settles 128 at a time
+        yield of_models(f"{boxes} boxes around 9 objects", around(9, boxes), labels="one group", dtypes=("float32",))
+    for scores, threshold in product(("constant", "distinct"), (0.0, 0.5, 0.8)):
+        yield of_models(f"300 boxes that drift, {scores} scores, {threshold}", drift(300), scores=scores,
+                        labels="one group", dtypes=("float32", "float64"), iou_threshold=threshold)  # fmt: skip
     for skip in (-np.inf, 0.5, 2.0):
         yield of_models(f"scores from {skip}", *seen_by(3, 50), score_threshold=skip)
     yield of_models("crowd", *seen_by(3, 300, extent=100.0), iou_threshold=0.3, labels="one group")

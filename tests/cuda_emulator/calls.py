@@ -34,6 +34,13 @@ def boxes(rng, *shape, extent, sides=(16, 128)):
     return on_device(np.concatenate([corner, corner + rng.uniform(*sides, (*shape, 2))], axis=-1))
 
 
+def around(rng, count, objects):
+    """As a detector puts them out: about objects, corners off by 12 % of their sides."""
+    corners = objects[np.arange(count) % len(objects)]
+    sides = np.tile(corners[:, 2:] - corners[:, :2], 2)
+    return on_device(corners + rng.normal(0, 0.12, corners.shape) * sides)
+
+
 def scores(rng, *shape):
     return on_device(rng.random(shape))
 
@@ -85,6 +92,32 @@ def _(rng, ops):
         (boxes(rng, 300, extent=400), scores(rng, 300), on_device(rng.integers(0, 3, 300), np.int64)) for _ in range(2)
     ]
     ops.weighted_boxes_fusion(*map(list, zip(*sets, strict=True)))
+
+
+def fuse(ops, models, labels):
+    """Boxes of each model, whose labels are below a number."""
+    rng = np.random.default_rng(1)
+    lists = [models, *zip(*((scores(rng, len(m)), labels_of(rng, len(m), labels)) for m in models), strict=True)]
+    ops.weighted_boxes_fusion(*map(list, lists))
+
+
+def labels_of(rng, count, labels):
+    return on_device(rng.integers(0, labels, count), np.int64)
+
+
+@call("weighted_boxes_fusion, 3 models of 200 boxes of one label")
+def _(rng, ops):
+    fuse(ops, [boxes(rng, 200, extent=400) for _ in range(3)], 1)
+
+
+@call("weighted_boxes_fusion, 3 models of 200 boxes around 20 objects")
+def _(rng, ops):
+    fuse(ops, [around(rng, 200, boxes(rng, 20, extent=400)) for _ in range(3)], 1)
+
+
+@call("weighted_boxes_fusion, 3 models of 1,000 boxes of 80 labels")
+def _(rng, ops):
+    fuse(ops, [boxes(rng, 1000, extent=1200) for _ in range(3)], 80)
 
 
 @call("box_iou, 512 x 512")
@@ -284,8 +317,35 @@ def _(rng, ops):
 
 @call("weighted_boxes_fusion, 3 models of 2,000 boxes of one label", LARGE)
 def _(rng, ops):
-    sets = [(boxes(rng, 2000, extent=1200), scores(rng, 2000), on_device(np.zeros(2000), np.int64)) for _ in range(3)]
-    ops.weighted_boxes_fusion(*map(list, zip(*sets, strict=True)))
+    fuse(ops, [boxes(rng, 2000, extent=1200) for _ in range(3)], 1)
+
+
+@call("weighted_boxes_fusion, 2,000 boxes of one label", LARGE)
+def _(rng, ops):
+    fuse(ops, [boxes(rng, 2000, extent=1200)], 1)
+
+
+@call("weighted_boxes_fusion, 3 models of 2,000 boxes that see the same", LARGE)
+def _(rng, ops):
+    seen = boxes(rng, 2000, extent=1200)
+    fuse(ops, [on_device(seen + rng.normal(0, 2, seen.shape)) for _ in range(3)], 1)
+
+
+@call("weighted_boxes_fusion, 3 models of 2,000 boxes around 60 objects", LARGE)
+def _(rng, ops):
+    objects = boxes(rng, 60, extent=1000)
+    fuse(ops, [around(rng, 2000, objects) for _ in range(3)], 1)
+
+
+@call("weighted_boxes_fusion, 3 models of 2,000 boxes around one object", LARGE)
+def _(rng, ops):
+    object_ = boxes(rng, 1, extent=1000)
+    fuse(ops, [around(rng, 2000, object_) for _ in range(3)], 1)
+
+
+@call("weighted_boxes_fusion, 3 models of 2,000 boxes of 80 labels", LARGE)
+def _(rng, ops):
+    fuse(ops, [boxes(rng, 2000, extent=1200) for _ in range(3)], 80)
 
 
 @call("box_iou, 2,000 x 2,000", LARGE)

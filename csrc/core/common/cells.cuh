@@ -37,14 +37,18 @@ struct Cells {
     low[0] = hull.x1, low[1] = hull.y1;
     scale[0] = T(kCells) / (hull.x2 - hull.x1), scale[1] = T(kCells) / (hull.y2 - hull.y1);
   }
-  // The cell where a side of the box is, or where one that meets the box has its own at most.
-  __device__ int cell(int side, const Box<T>& b, bool of_other) const {
-    const int axis = side / 2;
-    const bool ends = side % 2 != 0;
-    const T x = ends == of_other ? (axis == 0 ? b.x1 : b.y1) : (axis == 0 ? b.x2 : b.y2);
+  __device__ int cell(int axis, T x) const {
     const T at = (x - low[axis]) * scale[axis];
-    const int c = static_cast<int>(at > T(0) ? min_of(at, T(kCells - 1)) : T(0));  // NaN: 0
-    return ends ? kCells - 1 - c : c;
+    return static_cast<int>(at > T(0) ? min_of(at, T(kCells - 1)) : T(0));  // NaN: 0
+  }
+  // Where a side of the box stands in its table.
+  __device__ int place(int side, const Box<T>& b) const {
+    switch (side) {
+      case 0: return cell(0, b.x1);
+      case 1: return kCells - 1 - cell(0, b.x2);
+      case 2: return cell(1, b.y1);
+      default: return kCells - 1 - cell(1, b.y2);
+    }
   }
   // A warp for each word and side; all warps of the block call.
   template <class B>
@@ -55,7 +59,7 @@ struct Cells {
       unsigned* table = bits[side][job / 4];
       for (int c = lane; c < kCells; c += 32) table[c] = 0;
       __syncwarp();
-      if (i < count) atomicOr(&table[cell(side, boxes[i], false)], 1u << lane);
+      if (i < count) atomicOr(&table[place(side, boxes[i])], 1u << lane);
       __syncwarp();
       const unsigned first = table[2 * lane], both = first | table[2 * lane + 1];
       const unsigned all = warp_scan(both, [](unsigned a, unsigned b) { return a | b; });
@@ -63,9 +67,10 @@ struct Cells {
       table[2 * lane] = (lane > 0 ? before : 0) | first, table[2 * lane + 1] = all;
     }
   }
+  // Where, in the tables, those that meet the box stand at most.
   __device__ void around(const Box<T>& b, int (&at)[4]) const {
-#pragma unroll
-    for (int side = 0; side < 4; ++side) at[side] = cell(side, b, true);
+    at[0] = cell(0, b.x2), at[1] = kCells - 1 - cell(0, b.x1);
+    at[2] = cell(1, b.y2), at[3] = kCells - 1 - cell(1, b.y1);
   }
   // Of 32 boxes, as bits; `at` is around the other one.
   __device__ unsigned near(int word, const int (&at)[4]) const {

@@ -3,7 +3,7 @@
 
 #include "common/compact.cuh"
 #include "common/cuda_utils.cuh"
-#include "common/sort_space.cuh"
+#include "common/tile_sort.cuh"
 
 namespace boxops::cuda {
 namespace {
@@ -32,6 +32,7 @@ __global__ void segment_key_kernel(Key key, const int64_t* from, Segments s) {
 // Sorts values stably by rising key into s.order.
 template <class Key>
 int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* stream) {
+  if (s.n <= kMostTiled) return sort_in_tiles(key, from, s.space, s.order, stream);
   BOXOPS_TRY(
       launch(segment_key_kernel<Key>, grid_x(blocks_of(s.n, kSegmentThreads)), kSegmentThreads, stream, key, from, s));
   return s.space.sort(s.order, bits, stream);
