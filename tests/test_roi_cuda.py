@@ -304,6 +304,38 @@ def test_more_rois_than_are_ranked(kernels):
     close(kernels("roi_align_backward", grad, rois, 2, 5, 9, 1.0, 1, True), gradients, np.float32, 4)
 
 
+# (images, channels, height, width), rois
+CROWDS = {
+    "parts of the fewest RoIs": ((1, 33, 20, 20), 70),
+    "longer parts: 26 groups of channels": ((1, 26 * 32, 12, 12), 90),
+    "as many RoIs as a part has": ((1, 3, 12, 12), 8),
+    "one more": ((1, 3, 12, 12), 9),
+    "another image": ((3, 2, 17, 17), 40),
+    "more RoIs than a block has threads": ((1, 2, 16, 16), 300),
+    "more RoIs than are ranked": ((1, 1, 9, 16), 2100),
+}
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_crowd(kernels, name, monkeypatch):
+    """RoIs at one place: their tiles are cut into parts, which are added in one order, whichever comes last."""
+    shape, count = CROWDS[name]
+    rng = np.random.default_rng(8)
+    rois = np.array([[shape[0] - 1, 3, 3, 11, 9]]) + np.concatenate([np.zeros((count, 1)), rng.random((count, 4))], 1)
+    rois[::7, 0] = 0
+    size = (1, 1) if count > 1000 or shape[1] > 100 else (3, 2)
+    for dtype in (np.float32, np.float64, np.float16):
+        grad = rng.standard_normal((count, shape[1], *size)).astype(dtype)
+        boxes = rois.astype(np.float32 if dtype == np.float16 else dtype)
+        _, gradients = linear(matrices, boxes, size, np.zeros(shape, dtype), grad, (1.0, 2, True), False)
+        args = "roi_align_backward", grad, boxes, shape[0], *shape[2:], 1.0, 2, True
+        got = kernels(*args)
+        close(got, gradients, dtype, 4)
+        for seed in "23":
+            monkeypatch.setenv("BOXOPS_EMULATOR_SEED", seed)
+            np.testing.assert_array_equal(got, kernels(*args))
+
+
 def test_infinite_features(kernels):
     """A pixel counts in the bins whose samples touch it, with weight 0 too, and in no others."""
     features = np.ones((1, 4, 12, 12), np.float32)
