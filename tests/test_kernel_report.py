@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(96) sum_kernel(const T* in, int n, T* out) {
 void launch(const float* in, float* out) { sum_kernel<<<1, 96>>>(in, 1000, out); }
 """
 # What counters.py tells of a launch.
-NOTHING = {"blocks": 1, "threads": 32, "dynamic_shared_bytes": 0, "instructions": 0, "chain": 0, "chains": 0}
+NOTHING = {"blocks": 1, "threads": 32, "dynamic_shared_bytes": 0, "instructions": 0, "chain": 0, "chains": [0]}
 NOTHING |= {"bytes_read": 0, "bytes_written": 0, "sites": []}
 
 
@@ -49,8 +49,9 @@ def test_resident_blocks(kernel_time):
     ("launch", "bound", "us"),
     [
         ({"bytes_read": 2_000_000, "bytes_written": 900_000}, "dram", 1),
-        ({"chain": 1755}, "chain", 1),
-        ({"chain": 10, "chains": 1755 * 132 * 32 * 2, "blocks": 100_000}, "chain", 2),
+        ({"chains": [1755]}, "chain", 1),
+        ({"chains": [1755] * 132 * 32 * 2}, "chain", 2),
+        ({"chains": [1755] * 132 * 32 + [1]}, "chain", 1756 / 1755),
         ({"instructions": 1755 * 4 * 0.85}, "issue", 1),
         ({"instructions": 1755 * 4 * 0.85 * 133, "blocks": 133}, "issue", 2),
         ({"sites": [{"wavefronts": 1755}, {"wavefronts": 1755}]}, "wavefronts", 2),
@@ -62,12 +63,22 @@ def test_modelled_times(kernel_time, launch, bound, us):
     assert time.us == pytest.approx(us)
 
 
+def test_blocks_in_turn(kernel_time, monkeypatch):
+    """In two places: 4, 3, 6 and 2, 3, 2; the mean of both is 10."""
+    launch = {**NOTHING, "threads": 1024, "chains": [4, 2, 3, 3, 2, 6]}
+    assert kernel_time.places(launch) == 264
+    assert kernel_time.busiest(launch) == pytest.approx(6 / (20 / 6)), "a block each"
+    monkeypatch.setattr(kernel_time, "MULTIPROCESSORS", 1)
+    assert kernel_time.makespan(launch["chains"], kernel_time.places(launch)) == 13
+    assert kernel_time.busiest(launch) == pytest.approx(13 / 10)
+
+
 def report(*arguments):
     return subprocess.run([sys.executable, TOOLS / "kernel_report", *arguments], capture_output=True, text=True)
 
 
 def test_times_are_marked_as_modelled(tmp_path):
-    launch = {**NOTHING, "name": "sum_kernel<float>", "operations": 1, "chain": 17550}
+    launch = {**NOTHING, "name": "sum_kernel<float>", "operations": 1, "chains": [17550]}
     copy = {"name": "cudaMemsetAsync", "operations": 1}
     (tmp_path / "counted.json").write_text(json.dumps({"a call": [copy, launch]}))
     done = report("--counters", tmp_path / "counted.json")

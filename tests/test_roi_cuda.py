@@ -304,6 +304,45 @@ def test_more_rois_than_are_ranked(kernels):
     close(kernels("roi_align_backward", grad, rois, 2, 5, 9, 1.0, 1, True), gradients, np.float32, 4)
 
 
+# (images, channels, height, width), RoIs, dtypes
+ALL = np.float32, np.float64, np.float16
+CROWDS = {
+    "as many RoIs as a part has": ((1, 3, 12, 12), 8, ALL),
+    "one more": ((1, 3, 12, 12), 9, ALL),
+    "one tile": ((1, 33, 8, 8), 70, ALL),
+    "more images than have RoIs": ((3, 2, 17, 17), 40, ALL),
+    "more RoIs than a block has threads": ((1, 2, 16, 16), 300, [np.float32]),
+    "longer parts: 768 groups of channels": ((1, 768 * 32, 7, 7), 18, [np.float32]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(n, d) for n, c in CROWDS.items() for d in c[2]], ids=lambda x: getattr(x, "__name__", x)
+)
+def test_crowd(kernels, name, dtype, monkeypatch):
+    """RoIs at one place: their tiles are cut into parts, which are added in one order, whichever is done last."""
+    shape, count, _ = CROWDS[name]
+    rng = np.random.default_rng(8)
+    rois = np.array([[shape[0] - 1, 3, 3, 11, 9]]) + np.concatenate([np.zeros((count, 1)), rng.random((count, 4))], 1)
+    rois = rois.astype(compute(np.zeros(0, dtype)))
+    rois[::7, 0] = 0
+    size = (1, 1) if shape[1] > 100 else (3, 2)
+    grad = rng.standard_normal((count, shape[1], *size)).astype(dtype)
+    _, gradients = linear(matrices, rois, size, np.zeros(shape, dtype), grad, (1.0, 2, True), False)
+    args = "roi_align_backward", grad, rois, shape[0], *shape[2:], 1.0, 2, True
+    got = kernels(*args)
+    close(got, gradients, dtype, 4)
+    monkeypatch.setenv("BOXOPS_EMULATOR_SEED", "2")  # another order of blocks
+    np.testing.assert_array_equal(got, kernels(*args))
+
+
+def test_rois_that_touch_nothing(kernels):
+    """They are in the lists of no tile."""
+    rois = np.tile(np.array([[0, 40, 3, 50, 9]], np.float32), (20, 1))
+    grad = np.ones((20, 3, 2, 2), np.float32)
+    np.testing.assert_array_equal(kernels("roi_align_backward", grad, rois, 1, 20, 20, 1.0, 2, True), 0)
+
+
 def test_infinite_features(kernels):
     """A pixel counts in the bins whose samples touch it, with weight 0 too, and in no others."""
     features = np.ones((1, 4, 12, 12), np.float32)

@@ -16,21 +16,18 @@
 // adds them. All lanes of a warp have the same weights, so nothing diverges and only pixels that a bin touches cost
 // anything.
 //
-//   RoIs that touch a tile   0 1 2 3 | 4 5 6 7 | 8 9 10 11 | ...
-//   part of a tile           0       | 1       | 2         | 3, 0, 1, ...    a block each, where tiles are few
+// The heaviest tile is a chain of its RoIs, so those of a tile with many are cut into parts (roi_parts.cuh), a block
+// each. A part's sums are left in memory; the block that is done last adds them in order. So a gradient's additions
+// have one order, whichever block that is.
 //
-// The heaviest tile is a chain of its RoIs, so where the tiles are few blocks each is cut into parts, and their sums
-// are added in order. What a RoI adds to depends on the RoIs that touch its tile alone.
-//
-// Before: RoIs are listed by (level, image), see roi_lists.cuh.
+// Before: RoIs are listed by (level, image), see roi_lists.cuh, and tiles are cut.
 //
 // Cost, estimated: 512 RoIs of 14 x 14 pixels x 256 channels on 50 x 50, 7 x 7 bins, 2 x 2 samples, float32. With
-// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 392 tiles of 4
-// parts, 3 on each SM of an H200; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in each, so grad
-// is read 3.9 times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 10 MB of parts written and read. A
-// batch of FPN levels (2 images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few RoIs, and
-// writes 148 MB: that, not the RoIs, is what it costs. The worst case is every RoI at one place: few tiles do all the
-// work.
+// atomics: 26 MB of grad are read and 103 M numbers added atomically, 16 for each of grad's. Here: 49 tiles of 80 RoIs,
+// in some 200 parts of 20 for each 32 channels; a RoI meets (14 + 8)^2 / 8^2 = 7.6 tiles and about half of its bins in
+// each, so grad is read 3.9 times (100 MB, mostly from L2); 60 M multiply-adds, 32 at a time; 13 MB of parts written
+// and read. A batch of FPN levels (2 images, 256 channels, 200 x 272 and down) has 18 000 blocks, most of which see few
+// RoIs, and writes 148 MB: that, not the RoIs, is what it costs.
 #pragma once
 
 #include "common/warp.cuh"
@@ -46,18 +43,17 @@ constexpr int kRowWarps = kTile, kTileThreads = kRowWarps * kLanes;
 template <class T>
 constexpr int kTileBlocks = sizeof(T) == 8 ? 2 : 3;  // of an SM: caps the registers at 128 or 80
 constexpr int64_t kListed = kLooks + 1;              // too many: RoIs are always listed
-constexpr int kParts = 4, kTurn = 4;                 // few tiles are cut into parts, which take turns of kTurn RoIs
 template <class T>
 using AlignPlace = Place<Pooling::kAlign, T>;
 template <class T>
 using AlignLists = Lists<Pooling::kAlign, T>;
 
-// What a block works on: channels of a tile, and a part of the RoIs.
+// What a block works on: channels of a tile, and a part of the RoIs that touch it.
 struct Job {
   Tile tile;
-  int64_t first;  // channel
-  int channels;   // one of a lane each; the other lanes idle
-  int part, parts;
+  int64_t first;   // channel
+  int channels;    // one of a lane each; the other lanes idle
+  int begin, end;  // RoIs
 };
 
 // A RoI that touches a tile: its bins that do, and how they are cut into pieces.
@@ -98,15 +94,11 @@ struct TileShared {
   uint8_t touched[kAtOnce][2][kSpan];               // a bit for each of these
   Hit hits[kTileThreads];                           // of a chunk of RoIs, in their order
   int found[kRowWarps];
+  bool last;  // of a tile's blocks
 };
 
-// Of the first n RoIs that touch a tile, how many are those of this part.
-__device__ int count_of_part(int n, int part, int parts) {
-  return n / (kTurn * parts) * kTurn + max_of(min_of(n % (kTurn * parts) - part * kTurn, kTurn), 0);
-}
-
 // A thread looks whether one RoI of the chunk [begin, end) touches the tile; those that do, of this part, are listed.
-// Returns how many these are. `before` counts those of all parts and chunks so far.
+// Returns how many these are. `before` counts those of all parts in the chunks so far.
 template <class T>
 __device__ int list_hits(const Job& job, const Bins& bins, const AlignLists<T>& lists, int64_t begin, int64_t end,
                          int* before, TileShared<T>& shared) {
@@ -125,15 +117,15 @@ __device__ int list_hits(const Job& job, const Bins& bins, const AlignLists<T>& 
     if (w < warp) place += shared.found[w];
     all += shared.found[w];
   }
-  const int listed = count_of_part(*before, job.part, job.parts);
-  *before = all;
-  if (hit.touches() && place / kTurn % job.parts == job.part) {
+  const int first = max_of(job.begin, *before);
+  if (hit.touches() && place >= first && place < job.end) {
     hit.roi = lists.order[begin + t];
     hit.cut();
-    shared.hits[count_of_part(place, job.part, job.parts) - listed] = hit;
+    shared.hits[place - first] = hit;
   }
+  *before = all;
   __syncthreads();
-  return count_of_part(all, job.part, job.parts) - listed;
+  return max_of(min_of(all, job.end) - first, 0);
 }
 
 // Piece `round` of each of the n hits from h on, a thread per bin and axis: what the bin gives the tile's rows or
@@ -233,117 +225,118 @@ __device__ void add_pieces(const Job& job, int h, int n, int round, const TileSh
   }
 }
 
-// Stores a thread's row of sums, through shared memory, so that neighbouring threads store neighbouring pixels. Where
-// there are parts, parts[job.part] takes the gradients' place.
+// Adds a job's RoIs, those of `range` that touch its tile, to a thread's row of sums.
 template <DType kType, class T>
-__device__ void store_rows(const Job& job, const Features& gradients, const T (&sum)[kTile], T* parts,
-                           TileShared<T>& shared) {
+__device__ void add_job(const Job& job, const Bins& bins, const FeatureMap& map, const AlignLists<T>& lists,
+                        Range range, const void* grad, int64_t channels, TileShared<T>& shared, T (&sum)[kTile]) {
+  int before = 0;
+  for (int64_t chunk = range.begin; chunk < range.end && before < job.end; chunk += kTileThreads) {
+    const AlignPlace<T>* places = lists.places + chunk;
+    const int hits = list_hits(job, bins, lists, chunk, range.end, &before, shared);
+    for (int h = 0; h < hits; h += shared.kAtOnce) {
+      const int n = min_of(shared.kAtOnce, hits - h);
+      int rounds = 1;
+      for (int s = 0; s < n; ++s) rounds = max_of(rounds, shared.hits[h + s].pieces);
+      for (int round = 0; round < rounds; ++round) {
+        load_weights(job, bins, map, places, h, n, round, shared);
+        load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
+        __syncthreads();
+        add_pieces(job, h, n, round, shared, sum);
+        __syncthreads();
+      }
+    }
+  }
+}
+
+// Leaves the sums of an item of a cut tile in memory. The last of the tile's blocks then has those of all parts, added
+// in their order; returns whether it is this one. sums[part][x][thread], the parts `step` apart.
+template <class T>
+__device__ bool add_parts(const Item& item, T* sums, int64_t step, int* arrived, T (&sum)[kTile],
+                          TileShared<T>& shared) {
+  const int t = static_cast<int>(threadIdx.x);
+  sums += t;
+#pragma unroll
+  for (int x = 0; x < kTile; ++x) sums[item.part * step + x * kTileThreads] = sum[x];
+  __threadfence();
+  __syncthreads();
+  if (t == 0) shared.last = atomicAdd(arrived, 1) == item.parts - 1;
+  __syncthreads();
+  if (!shared.last) return false;
+  __threadfence();
+#pragma unroll
+  for (int x = 0; x < kTile; ++x) sum[x] = sums[x * kTileThreads];
+  for (int p = 1; p < item.parts; ++p)
+#pragma unroll
+    for (int x = 0; x < kTile; ++x) sum[x] += sums[p * step + x * kTileThreads];
+  return true;
+}
+
+// Stores a thread's row of sums, through shared memory, so that neighbouring threads store neighbouring pixels.
+template <DType kType, class T>
+__device__ void store_rows(const Job& job, const Features& gradients, const T (&sum)[kTile], TileShared<T>& shared) {
   constexpr int kPixels = kTile * kTile;
   const int t = static_cast<int>(threadIdx.x), row = t / kLanes, lane = t % kLanes, pixel = t % kPixels;
   const FeatureMap& map = gradients.level[job.tile.level];
   for (int x = 0; x < kTile; ++x) shared.sums[row * kTile + x][lane] = sum[x];
   __syncthreads();
   const int64_t y = job.tile.y + pixel / kTile, x = job.tile.x + pixel % kTile;
-  const int64_t image = (parts == nullptr ? 0 : job.part * gradients.images) + job.tile.image;
-  const int64_t at = image * map.image_stride + y * map.y_stride + x * map.x_stride;
-  for (int c = t / kPixels; c < job.channels && y < map.height && x < map.width; c += kTileThreads / kPixels) {
-    const int64_t to = at + (job.first + c) * map.channel_stride;
-    if (parts != nullptr) parts[to] = shared.sums[pixel][c];
-    else store(map.data, kType, to, shared.sums[pixel][c]);
-  }
+  const int64_t at = job.tile.image * map.image_stride + y * map.y_stride + x * map.x_stride;
+  for (int c = t / kPixels; c < job.channels && y < map.height && x < map.width; c += kTileThreads / kPixels)
+    store(map.data, kType, at + (job.first + c) * map.channel_stride, shared.sums[pixel][c]);
   __syncthreads();
 }
 
-// Block (tile, group of channels, part of the RoIs): see above.
+// Block (item, group of channels): see above.
 template <class T, DType kType>
 __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
-    backward_kernel(Features gradients, Rois rois, Bins bins, int64_t tiles, AlignLists<T> lists, const void* grad,
-                    T* parts) {
+    backward_kernel(Features gradients, Rois rois, Bins bins, AlignLists<T> lists, const void* grad, Parts parts,
+                    T* sums) {
   __shared__ TileShared<T> shared;
-  const int64_t channels = gradients.channels, groups = blocks_of(channels, kLanes);
-  for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
-    const Tile tile = locate(gradients, index);
+  constexpr int kNumbers = kTile * kTileThreads;  // of a part
+  for (int64_t index = blockIdx.x; index < parts.items; index += gridDim.x) {
+    Item item = {static_cast<int>(index), 0, 1, 0};
+    if (parts.item != nullptr) item = parts.item[index];
+    if (item.tile < 0) return;
+    const Tile tile = locate(gradients, item.tile);
     const FeatureMap& map = gradients.level[tile.level];
-    const Range range = rois_of(rois, lists, tile.level * gradients.images + tile.image);
-    for (int64_t group = blockIdx.y; group < groups; group += gridDim.y) {
+    Range range = rois_of(rois, lists, tile.level * gradients.images + tile.image);
+    if (item.parts == 0) range.end = range.begin;
+    for (int64_t group = blockIdx.y; group < parts.groups; group += gridDim.y) {
       Job job;
       job.tile = tile, job.first = group * kLanes;
-      job.channels = static_cast<int>(min_of<int64_t>(kLanes, channels - job.first));
-      job.part = static_cast<int>(blockIdx.z), job.parts = static_cast<int>(gridDim.z);
+      job.channels = static_cast<int>(min_of<int64_t>(kLanes, gradients.channels - job.first));
+      job.begin = item.part * item.rois;
+      job.end = item.part + 1 < item.parts ? job.begin + item.rois : std::numeric_limits<int>::max();
       T sum[kTile] = {};
-      int before = 0;
-      for (int64_t chunk = range.begin; chunk < range.end; chunk += kTileThreads) {
-        const AlignPlace<T>* places = lists.places + chunk;
-        const int hits = list_hits(job, bins, lists, chunk, range.end, &before, shared);
-        for (int h = 0; h < hits; h += shared.kAtOnce) {
-          const int n = min_of(shared.kAtOnce, hits - h);
-          int rounds = 1;
-          for (int s = 0; s < n; ++s) rounds = max_of(rounds, shared.hits[h + s].pieces);
-          for (int round = 0; round < rounds; ++round) {
-            load_weights(job, bins, map, places, h, n, round, shared);
-            load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
-            __syncthreads();
-            add_pieces(job, h, n, round, shared, sum);
-            __syncthreads();
-          }
-        }
-      }
-      store_rows<kType>(job, gradients, sum, parts, shared);
+      add_job<kType>(job, bins, map, lists, range, grad, gradients.channels, shared, sum);
+      const int64_t first = (index - item.part) * parts.groups + group;  // of the tile's blocks
+      if (item.parts <= 1 ||
+          add_parts(item, sums + first * kNumbers, parts.groups * kNumbers, parts.arrived + first, sum, shared))
+        store_rows<kType>(job, gradients, sum, shared);
     }
   }
 }
-
-// A thread adds the parts of one number.
-template <class T, DType kType>
-__global__ void __launch_bounds__(kTileThreads) add_parts_kernel(const T* parts, int64_t count, void* out) {
-  for (const int64_t i : grid_stride<kTileThreads>(count)) {
-    T part[kParts];
-#pragma unroll
-    for (int p = 0; p < kParts; ++p) part[p] = parts[p * count + i];
-    for (int p = 1; p < kParts; ++p) part[0] += part[p];
-    store(out, kType, i, part[0]);
-  }
-}
-
-// How the gradients are cut. Parts pay where the tiles alone are few blocks, of which the heaviest would be waited for;
-// up to kTurn RoIs all belong to the first part.
-struct AlignCut {
-  int64_t tiles = 0, groups, count = 0;
-  int parts;
-  AlignCut(const Features& gradients, const Rois& rois) : groups(blocks_of(gradients.channels, kLanes)) {
-    for (int l = 0; l < gradients.levels; ++l) {
-      tiles += tiles_of(gradients.level[l]) * gradients.images;
-      count += gradients.images * gradients.level[l].image_stride;
-    }
-    const bool few = tiles * groups < 1024 && rois.count > kTurn && gradients.levels == 1;
-    parts = few ? kParts : 1;
-  }
-};
 
 template <class T>
 int align_backward(const void* grad, const Rois& rois, const Bins& bins, const Features& gradients, void* workspace,
                    void* stream) {
   Workspace w(workspace);
-  const AlignCut cut(gradients, rois);
+  const Parts parts(w, gradients, rois.count);
   const AlignLists<T> lists(w, gradients, rois.count, kListed);
-  BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
-  T* parts = cut.parts > 1 ? w.take<T>(cut.parts * cut.count) : nullptr;
+  T* sums = w.take<T>(parts.cut * parts.groups * kTile * kTileThreads);
+  BOXOPS_TRY(list_rois(gradients, rois, bins, lists, parts, stream));
   return with_storage<T>(gradients.dtype, [&](auto type) {
-    const dim3 grid(grid_x(cut.tiles), grid_yz(cut.groups), static_cast<unsigned>(cut.parts));
-    BOXOPS_TRY(launch(backward_kernel<T, type()>, grid, kTileThreads, stream, gradients, rois, bins, cut.tiles, lists,
-                      grad, parts));
-    if (parts == nullptr) return static_cast<int>(cudaSuccess);
-    return launch(add_parts_kernel<T, type()>, grid_x(blocks_of(cut.count, kTileThreads)), kTileThreads, stream, parts,
-                  cut.count, gradients.level[0].data);
+    return launch(backward_kernel<T, type()>, dim3(grid_x(parts.items), grid_yz(parts.groups)), kTileThreads, stream,
+                  gradients, rois, bins, lists, grad, parts, sums);
   });
 }
 
 template <class T>
 size_t align_backward_workspace(const Features& gradients, const Rois& rois) {
   Workspace w(nullptr);
-  const AlignCut cut(gradients, rois);
+  const Parts parts(w, gradients, rois.count);
   const AlignLists<T> lists(w, gradients, rois.count, kListed);
-  if (cut.parts > 1) w.take<T>(cut.parts * cut.count);
+  w.take<T>(parts.cut * parts.groups * kTile * kTileThreads);
   return w.used();
 }
 

@@ -48,6 +48,14 @@ BOXOPS_HD Place<pooling, T> place_of(const FeatureMap& map, const Box<T>& box, c
             pool_axis(box.x1, box.x2, scale, pooling == Pooling::kMax)};
 }
 
+// level * images + image of a RoI; behind all of these, that of no image.
+template <class T>
+__device__ int64_t segment_of(const Features& gradients, const Rois& rois, int64_t k) {
+  const int64_t image = image_of(rois, k, gradients.images);
+  const int64_t level = image < 0 ? gradients.levels : level_of(gradients, roi_box<T>(rois, k));
+  return level * gradients.images + max_of<int64_t>(image, 0);
+}
+
 // [begin, end): rows and columns of a map, and bins along an axis, are counted in 32 bits.
 struct Steps {
   int begin, end;

@@ -10,12 +10,11 @@
 #pragma once
 
 #include "common/sort_space.cuh"
-#include "roi/roi_cuda.cuh"
+#include "roi/roi_parts.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kListThreads = 256;
 constexpr int64_t kRanked = 2048;
 // Looks of blocks at RoIs: so many take some 10 us of all multiprocessors, as a launch that lists them does.
 constexpr int64_t kLooks = 1 << 20;
@@ -44,13 +43,6 @@ struct Lists {
   }
 };
 
-template <class T>
-__device__ int64_t segment_of(const Features& gradients, const Rois& rois, int64_t k) {
-  const int64_t image = image_of(rois, k, gradients.images);
-  const int64_t level = image < 0 ? gradients.levels : level_of(gradients, roi_box<T>(rois, k));
-  return level * gradients.images + max_of<int64_t>(image, 0);
-}
-
 // Writes the RoI that comes `i`-th.
 template <Pooling pooling, class T>
 __device__ void list_roi(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s,
@@ -60,10 +52,19 @@ __device__ void list_roi(const Features& gradients, const Rois& rois, const Bins
     s.places[i] = place_of<pooling>(gradients.level[segment / gradients.images], roi_box<T>(rois, k), bins);
 }
 
+// Where tiles are cut into parts, the last block, which has no RoIs to list, does that.
+template <Pooling pooling, class T>
+__device__ bool cuts_tiles(const Features& gradients, const Rois& rois, const Bins& bins, const Parts& parts) {
+  if (parts.item == nullptr || blockIdx.x + 1 < gridDim.x) return false;
+  if constexpr (pooling == Pooling::kAlign) cut_tiles<T>(gradients, rois, bins, parts);
+  return true;
+}
+
 // Thread k: how many RoIs come before RoI k, and how many before segment k. A key is the segment, then the number.
 template <Pooling pooling, class T>
 __global__ void __launch_bounds__(kListThreads)
-    rank_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
+    rank_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s, Parts parts) {
+  if (cuts_tiles<pooling, T>(gradients, rois, bins, parts)) return;
   alignas(16) __shared__ uint32_t keys[kRanked];
   const int count = static_cast<int>(rois.count);
   for (int k = threadIdx.x; k < count; k += kListThreads)
@@ -90,7 +91,9 @@ __global__ void segment_kernel(Features gradients, Rois rois, Lists<pooling, T> 
 
 // A thread works out where the RoI of one place lies, and finds where one segment begins by bisection.
 template <Pooling pooling, class T>
-__global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s) {
+__global__ void __launch_bounds__(kListThreads)
+    place_kernel(Features gradients, Rois rois, Bins bins, Lists<pooling, T> s, Parts parts) {
+  if (cuts_tiles<pooling, T>(gradients, rois, bins, parts)) return;
   for (const int64_t i : grid_stride<kListThreads>(max_of(rois.count, s.segments + 1))) {
     if (i < rois.count) list_roi(gradients, rois, bins, s, i, s.order[i], static_cast<int64_t>(s.by_segment.sorted[i]));
     if (i <= s.segments) s.begin[i] = lower_bound(s.by_segment.sorted, rois.count, static_cast<uint64_t>(i));
@@ -98,13 +101,16 @@ __global__ void place_kernel(Features gradients, Rois rois, Bins bins, Lists<poo
 }
 
 template <Pooling pooling, class T>
-int list_rois(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s, void* stream) {
+int list_rois(const Features& gradients, const Rois& rois, const Bins& bins, const Lists<pooling, T>& s,
+              const Parts& parts, void* stream) {
   if (s.order == nullptr) return cudaSuccess;
   const unsigned blocks = grid_x(blocks_of(max_of(rois.count, s.segments + 1), kListThreads));
-  if (s.ranked) return launch(rank_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
+  const unsigned with_parts = blocks + (parts.item != nullptr ? 1 : 0);
+  if (s.ranked)
+    return launch(rank_kernel<pooling, T>, with_parts, kListThreads, stream, gradients, rois, bins, s, parts);
   BOXOPS_TRY(launch(segment_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, s));
   BOXOPS_TRY(s.by_segment.sort(s.order, bits_of(s.segments + 1), stream));
-  return launch(place_kernel<pooling, T>, blocks, kListThreads, stream, gradients, rois, bins, s);
+  return launch(place_kernel<pooling, T>, with_parts, kListThreads, stream, gradients, rois, bins, s, parts);
 }
 
 // The places of a segment's RoIs: in the lists, or all there are.

@@ -208,7 +208,7 @@ int sensitive_backward(const void* grad, const Rois& rois, const Bins& bins, con
   Workspace w(workspace);
   const SensitiveCut<pooling, T> cut(gradients, bins);
   const Lists<pooling, T> lists(w, gradients, rois.count, cut.tiles * cut.groups);
-  BOXOPS_TRY(list_rois(gradients, rois, bins, lists, stream));
+  BOXOPS_TRY(list_rois(gradients, rois, bins, lists, Parts(), stream));
   return with_storage<T>(gradients.dtype, [&](auto type) {
     return launch(sensitive_backward_kernel<pooling, T, type()>, dim3(grid_x(cut.tiles), grid_yz(cut.groups)),
                   kBinWarps<T> * kLanes, stream, gradients, rois, bins, cut.channels, cut.tiles, lists, grad);

@@ -1,5 +1,5 @@
-// Tiles of gradients, and what the bins of a RoI have to do with one: which touch it, and what each gives the tile's
-// rows and columns. roi_backward.cuh and roi_sensitive_backward.cuh say who owns a tile.
+// Tiles of gradients, by level, image, row and column, and what the bins of a RoI have to do with one: which touch it,
+// and what each gives the tile's rows and columns. roi_backward.cuh and roi_sensitive_backward.cuh say who owns a tile.
 #pragma once
 
 #include "common/warp.cuh"
@@ -16,7 +16,7 @@ struct Tile {
   int64_t image;
 };
 
-inline int64_t tiles_of(const FeatureMap& m) { return blocks_of(m.height, kTile) * blocks_of(m.width, kTile); }
+BOXOPS_HD int64_t tiles_of(const FeatureMap& m) { return blocks_of(m.height, kTile) * blocks_of(m.width, kTile); }
 
 __device__ Tile locate(const Features& gradients, int64_t i) {
   for (int level = 0;; ++level) {
@@ -28,6 +28,23 @@ __device__ Tile locate(const Features& gradients, int64_t i) {
               i / columns / rows};
     i -= here;
   }
+}
+
+// The first tile of an image.
+__device__ int64_t first_tile(const Features& gradients, int level, int64_t image) {
+  int64_t before = tiles_of(gradients.level[level]) * image;
+  for (int l = 0; l < level; ++l) before += tiles_of(gradients.level[l]) * gradients.images;
+  return before;
+}
+
+// A superset of the tiles along an axis that the bins touch. A sample gives to the pixels before and behind it.
+template <class T>
+__device__ Steps tiles_touching(const AlignAxis<T>& axis, int64_t bins, int64_t extent) {
+  if (axis.samples == 0) return {0, 0};
+  const T end = axis.start + static_cast<T>(bins) * axis.bin;
+  const T slack = (std::fabs(axis.start) + std::fabs(end)) * (std::numeric_limits<T>::epsilon() * T(8));
+  return steps_within(T(0), T(kTile), static_cast<int>(blocks_of(extent, kTile)), min_of(axis.start, end) - slack,
+                      max_of(axis.start, end) + slack + T(1));
 }
 
 // A superset of the bins that touch pixels [low, low + kTile).

@@ -16,8 +16,8 @@
 //
 // Backward functions take grad [K, C', PH, PW], contiguous, of the features' dtype, and write all of `gradients`
 // (contiguous NCHW) once: deterministic. RoIs are added in their order; on CUDA in parts, which are added in order:
-// roi_pool in eighths of the RoIs and bins of one maximum by pairs, roi_align on small maps in turns of four of the
-// RoIs that touch a tile.
+// roi_pool in eighths of the RoIs and bins of one maximum by pairs, roi_align in parts of the RoIs that touch a tile,
+// the longer the more RoIs touch tiles.
 //
 // Floor: reading each feature once and writing K C' PH PW values; backward the same the other way round. Arithmetic
 // (align, sampling ratio r): about K C PH PW (r + 1)^2 multiply-adds.

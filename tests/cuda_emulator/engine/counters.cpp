@@ -63,7 +63,8 @@ class Counters final : public Watcher {
 
   void begin_launch() override {
     sites_.clear(), read_.clear(), written_.clear();
-    longest_chain_ = sum_of_chains_ = 0;
+    const dim3 grid = block->launch.config.gridDim;
+    chains_.assign(size_t(grid.x) * grid.y * grid.z, 0);
     most_barriers_ = 0;
     instructions_ = lane_instructions_ = 0;
   }
@@ -90,8 +91,7 @@ class Counters final : public Watcher {
 
   void end_block() override {
     merge_all();
-    longest_chain_ = std::max(longest_chain_, chain_);
-    sum_of_chains_ += chain_;
+    chains_[block->number] = chain_;
     most_barriers_ = std::max(most_barriers_, barriers_);
   }
 
@@ -131,7 +131,7 @@ class Counters final : public Watcher {
   // Of the launch.
   std::unordered_map<uint64_t, Site> sites_;
   std::unordered_set<uintptr_t> read_, written_;  // sectors
-  double longest_chain_, sum_of_chains_;
+  std::vector<double> chains_;                    // of each block
   unsigned most_barriers_;
   uint64_t instructions_, lane_instructions_;
 };
@@ -206,25 +206,26 @@ void Counters::count(const Entry& entry, const Request& request, Progress& warp)
 
 void Counters::end_launch() {
   const Launch& launch = block->launch;
-  const dim3 grid = launch.config.gridDim;
   const auto number = [](uint64_t n) { return static_cast<unsigned long long>(n); };
   fprintf(file_,
           "{\"kernel\": %u, \"operations\": 1, \"blocks\": %llu, \"threads\": %zu, \"dynamic_shared_bytes\": %zu, "
-          "\"barriers\": %u, \"chain\": %.1f, \"chains\": %.1f, \"instructions\": %llu, \"lane_instructions\": %llu, "
-          "\"bytes_read\": %zu, \"bytes_written\": %zu, \"sites\": [",
-          offset_in_module(launch.kernel), number(uint64_t(grid.x) * grid.y * grid.z), block->threads.size(),
-          launch.config.dynamicSmemBytes, most_barriers_, longest_chain_, sum_of_chains_, number(instructions_),
-          number(lane_instructions_), read_.size() * 32, written_.size() * 32);
+          "\"barriers\": %u, \"chain\": %.1f, \"instructions\": %llu, \"lane_instructions\": %llu, "
+          "\"bytes_read\": %zu, \"bytes_written\": %zu, \"chains\": [",
+          offset_in_module(launch.kernel), number(chains_.size()), block->threads.size(),
+          launch.config.dynamicSmemBytes, most_barriers_, *std::max_element(chains_.begin(), chains_.end()),
+          number(instructions_), number(lane_instructions_), read_.size() * 32, written_.size() * 32);
   const char* separator = "";
+  for (const double chain : chains_) fprintf(file_, "%s%.0f", std::exchange(separator, ", "), chain);
+  fprintf(file_, "], \"sites\": [");
+  separator = "";
   for (const auto& [key, s] : sites_) {
     static const char* const kinds[] = {"load", "store", "atomic"};
     fprintf(file_,
             "%s{\"caller\": %llu, \"kind\": \"%s %s\", \"requests\": %llu, \"lanes\": %llu, \"sectors\": %llu, "
             "\"ideal_sectors\": %llu, \"wavefronts\": %llu, \"same_address\": %llu}",
-            separator, number(key >> 1), s.shared ? "shared" : "global", kinds[static_cast<int>(s.kind)],
-            number(s.requests), number(s.lanes), number(s.sectors), number(s.ideal), number(s.wavefronts),
-            number(s.same_address));
-    separator = ", ";
+            std::exchange(separator, ", "), number(key >> 1), s.shared ? "shared" : "global",
+            kinds[static_cast<int>(s.kind)], number(s.requests), number(s.lanes), number(s.sectors), number(s.ideal),
+            number(s.wavefronts), number(s.same_address));
   }
   fprintf(file_, "]}\n");
   fflush(file_);
