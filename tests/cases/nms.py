@@ -28,7 +28,8 @@ def nms():
     for i, (name, boxes) in enumerate(BOXES.items()):
         for scores, threshold in [("distinct", 0.5), *varied[7 * i % 60 :: 31]]:
             yield of_scored(f"{name}, {scores} scores, {threshold}", boxes, scores, iou_threshold=threshold)
-    yield from (of_scored(f"{n} boxes", shaped(n)) for n in SIZES)
+    yield from (of_scored(f"{n} boxes", shaped(n)) for n in (*SIZES, 256))
+    yield of_scored("several sets", several, "nan")
     yield of_scored("integers", integer_boxes, dtypes=INTEGERS)
     for threshold in THRESHOLDS:
         yield of_scored(f"pairs about {threshold}", about(threshold), "constant", DECISIVE, iou_threshold=threshold)
@@ -41,11 +42,17 @@ def about(threshold):
     return lambda rng, dtype: threshold_pairs(rng, dtype, threshold)
 
 
+def several(rng, dtype):
+    """More boxes than CUDA takes in one block."""
+    return np.concatenate([boxes(rng, dtype) for name, boxes in BOXES.items() if name not in ("crowded", "chain")])
+
+
 def batched_nms():
     for i, (name, boxes) in enumerate(BOXES.items()):
         for scores, groups in list(product(SCORES, GROUPS))[7 * i % 30 :: 11]:
             yield of_scored(f"{name}, {scores} scores, {groups}", boxes, scores, idxs=GROUPS[groups])
-    yield from (of_scored(f"{n} boxes", shaped(n), idxs=GROUPS["3 groups"]) for n in SIZES)
+    yield from (of_scored(f"{n} boxes", shaped(n), idxs=GROUPS["3 groups"]) for n in (*SIZES, 256))
+    yield of_scored("several sets", several, "tied", idxs=GROUPS["3 groups"])
     yield of_scored("integers", integer_boxes, dtypes=INTEGERS, idxs=GROUPS["3 groups"])
     for threshold in THRESHOLDS[::3]:
         name, boxes = f"pairs about {threshold}", about(threshold)
@@ -70,6 +77,7 @@ def nms_padded():
         yield of_scored(f"{shape} to {max_output}", shaped(*shape), max_output=max_output)
     for name, boxes in BOXES.items():
         yield of_scored(name, stacked(boxes, boxes), iou_threshold=0.3, max_output=50)
+    yield of_scored("several sets", stacked(several), "tied", max_output=300, score_threshold=0.3)
     yield of_scored("integers", stacked(integer_boxes), dtypes=INTEGERS, max_output=30)
 
 

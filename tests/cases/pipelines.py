@@ -128,6 +128,9 @@ def detect():
     yield detections("many tied candidates", shaped(1, 700, **dense), 7, "tied", topk_per_class=50, iou_threshold=0.9)
     yield detections("more than a block holds at a time", shaped(1, 900, extent=900.0, sides=(10.0, 90.0)), 2,
                      score_threshold=0.2, max_output=1000)  # fmt: skip
+    for topk, most in ((None, 200), (150, 500), (128, 500), (129, 500)):  # more than CUDA takes of each class at first
+        yield detections(f"{topk} of many candidates, to {most}", shaped(2, 500, **dense), 5, "tied",
+                         topk_per_class=topk, iou_threshold=0.8, max_output=most)  # fmt: skip
     for threshold in (0.01, 0.2):  # of many candidates few stay
         yield detections(f"crowd, {threshold}", shaped(1, 2000, extent=30.0, sides=(50.0, 90.0)), 1, "tied",
                          iou_threshold=threshold)  # fmt: skip

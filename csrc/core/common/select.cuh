@@ -1,9 +1,10 @@
-// Ordered selection by many blocks: the i < count with flag(i), rising. Two launches, whatever is selected.
+// Ordered selection by many blocks: value(i) of the i < count with flag(i), i rising. Two launches, whatever is
+// selected.
 //
 //   items    |  1024  |  1024  |  1024  | ...    a round of a block; `rounds` of them in a row are a block's
 //   words    |   32   |   32   |   32   | ...    mark_kernel: bit b of word w is flag(32 w + b), by ballot
 //   counts   |     0       |     1      | ...    mark_kernel: how many bits of its words block c has set
-//   indices  emit_kernel: block c writes on from counts[0] + ... + counts[c - 1], which it adds up itself
+//   out      list_kernel: block c writes on from counts[0] + ... + counts[c - 1], which it adds up itself
 //
 // Each flag is looked at once and kept as a bit: 1 / 128 of what boxes of float32 take.
 #pragma once
@@ -72,7 +73,8 @@ __global__ void __launch_bounds__(kSelectThreads) mark_kernel(int64_t count, Fla
 
 // A lane holds one word of a round and learns from a scan where its items go; a warp writes four of the words, a lane
 // per bit.
-__global__ void __launch_bounds__(kSelectThreads) emit_kernel(Selection s, int64_t* indices, int64_t* total) {
+template <class Value>
+__global__ void __launch_bounds__(kSelectThreads) list_kernel(Selection s, Value value, int64_t* out, int64_t* total) {
   constexpr int kEach = kSelectWords / kSelectWarps;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   int64_t at = 0;
@@ -84,20 +86,24 @@ __global__ void __launch_bounds__(kSelectThreads) emit_kernel(Selection s, int64
     for (int k = warp * kEach; k < (warp + 1) * kEach; ++k) {
       const unsigned bits = __shfl_sync(kFullMask, word, k);
       const int end = __shfl_sync(kFullMask, sum, k);
-      if (bits >> lane & 1) indices[at + end - __popc(bits >> lane)] = round * kSelectRound + k * 32 + lane;
+      if (bits >> lane & 1) out[at + end - __popc(bits >> lane)] = value(round * kSelectRound + k * 32 + lane);
     }
     at += __shfl_sync(kFullMask, sum, 31);
   }
   if (blockIdx.x + 1 == gridDim.x && threadIdx.x == 0) *total = at;
 }
 
-// Writes the indices and, to total[1], how many they are.
-template <class Flag>
-int select(int64_t count, Flag flag, int64_t* indices, int64_t* total, void* workspace, void* stream) {
+struct Itself {
+  __device__ int64_t operator()(int64_t i) const { return i; }
+};
+
+// Writes what is selected to `out` and, to total[1], how much that is.
+template <class Flag, class Value = Itself>
+int select(int64_t count, Flag flag, int64_t* out, int64_t* total, void* workspace, void* stream, Value value = {}) {
   Workspace w(workspace);
   const Selection s = selection_of(count, w);
   BOXOPS_TRY(launch(mark_kernel<Flag>, static_cast<unsigned>(s.blocks), kSelectThreads, stream, count, flag, s));
-  return launch(emit_kernel, static_cast<unsigned>(s.blocks), kSelectThreads, stream, s, indices, total);
+  return launch(list_kernel<Value>, static_cast<unsigned>(s.blocks), kSelectThreads, stream, s, value, out, total);
 }
 
 inline size_t select_workspace(int64_t count) {

@@ -40,6 +40,8 @@ struct Rounds {
     chunk = kMaxChunk;
     while (chunk > kMinChunk && chunk / 4 >= limit) chunk /= 2;
     if (!single && n > (1 << 18)) chunk = kMinChunk;  // of memory there is an end
+    const int64_t count = max_of<int64_t>(blocks_of(longest, chunk), 1);
+    chunk = 64 * blocks_of(longest, 64 * count);  // rounds of one size have the fewest pairs
     rows = 64 * blocks_of(single ? min_of(n, chunk) : n, 64);
     words = blocks_of(min_of(longest, chunk), 64) + 1;
   }
@@ -98,7 +100,7 @@ __global__ void __launch_bounds__(kCompareThreads)
       __syncthreads();
       const Word among = needed ? lowest(i - word * 64) & ~lowest(begin - word * 64) : 0;
       const unsigned bits =
-          overlapping_of_32<false>(columns + 32 * half, box, threshold, static_cast<unsigned>(among >> 32 * half));
+          overlapping_of<32, false>(columns + 32 * half, box, threshold, static_cast<unsigned>(among >> 32 * half));
       if (in && word >= base) reinterpret_cast<unsigned*>(s.column(word - base) + i - round.first)[half] = bits;
     }
     return;
@@ -110,7 +112,7 @@ __global__ void __launch_bounds__(kCompareThreads)
     __syncthreads();
     if (half == 0) columns[row] = s.kept[segment.start + min_of(at + row, kept - 1)];
     __syncthreads();
-    if (!gone) gone = overlapping_of_32<true>(columns + 32 * half, box, threshold) != 0;
+    if (!gone) gone = overlapping_of<32, true>(columns + 32 * half, box, threshold) != 0;
   }
   if (in && gone) atomicExch(&s.alive[i], 0);
 }

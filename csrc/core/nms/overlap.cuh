@@ -61,16 +61,16 @@ constexpr bool kCostly = false;
 template <class T>
 constexpr bool kCostly<RotatedBox<T>> = true;
 
-// Bit c: column c of 32, which comes before the box and is one of `among`, overlaps it too much; where any_is_enough,
-// of some of them. First all that overlap at all, without a branch; then a lane goes through its own of these, so that
-// the lanes of a warp look at different columns at a time.
-template <bool any_is_enough, class S, class T>
-__device__ unsigned overlapping_of_32(const S* columns, const S& box, const Threshold<T>& threshold,
-                                      unsigned among = ~0u) {
+// Bit c: column c of `count`, at most 32, which comes before the box and is one of `among`, overlaps it too much; where
+// any_is_enough, of some of them. First all that overlap at all, without a branch; then a lane goes through its own of
+// these, so that the lanes of a warp look at different columns at a time.
+template <int count, bool any_is_enough, class S, class T>
+__device__ unsigned overlapping_of(const S* columns, const S& box, const Threshold<T>& threshold,
+                                   unsigned among = ~0u) {
   if (among == 0) return 0;
   unsigned meeting = 0, bits = 0;
 #pragma unroll
-  for (int c = 0; c < 32; ++c) meeting |= static_cast<unsigned>(coarse_overlap(columns[c], box) > T(0)) << c;
+  for (int c = 0; c < count; ++c) meeting |= static_cast<unsigned>(coarse_overlap(columns[c], box) > T(0)) << c;
   for (meeting &= among; meeting != 0; meeting &= meeting - 1) {
     const int c = __ffs(static_cast<int>(meeting)) - 1;
     if (!exceeds(coarse_overlap(columns[c], box), columns[c], box, threshold)) continue;
@@ -83,9 +83,9 @@ __device__ unsigned overlapping_of_32(const S* columns, const S& box, const Thre
 // The same of 64 columns.
 template <bool any_is_enough, class S, class T>
 __device__ unsigned long long overlapping(const S* columns, const S& box, const Threshold<T>& threshold) {
-  const unsigned low = overlapping_of_32<any_is_enough>(columns, box, threshold);
+  const unsigned low = overlapping_of<32, any_is_enough>(columns, box, threshold);
   if (any_is_enough && low != 0) return low;
-  return static_cast<unsigned long long>(overlapping_of_32<any_is_enough>(columns + 32, box, threshold)) << 32 | low;
+  return static_cast<unsigned long long>(overlapping_of<32, any_is_enough>(columns + 32, box, threshold)) << 32 | low;
 }
 
 }  // namespace
