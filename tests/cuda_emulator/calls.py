@@ -162,13 +162,12 @@ def rois(rng, count, extent=192):
     return on_device(np.concatenate([rng.integers(0, 2, (count, 1)), boxes(rng, count, extent=extent)], 1))
 
 
-def around(rng, count, objects, image_size, sides):
-    """RoIs of one image whose corners lie within some 8 % of the objects' sides around theirs."""
+def rois_around(rng, count, objects, image_size, sides):
+    """Of one image, around so many objects within it."""
     side = rng.uniform(*sides, (objects, 2))
     corner = rng.uniform(0, 1, (objects, 2)) * (np.array(image_size[::-1]) - side)
-    of = rng.integers(0, objects, count) if objects < count else np.arange(count)
-    corners = np.concatenate([corner, corner + side], 1)[of] + rng.normal(0, 0.08, (count, 4)) * np.tile(side[of], 2)
-    return on_device(np.concatenate([np.zeros((count, 1)), corners], 1))
+    regions = around(rng, count, np.concatenate([corner, corner + side], 1))
+    return on_device(np.concatenate([np.zeros((count, 1)), regions], 1))
 
 
 @call("roi_align, 64 RoIs, 16 channels")
@@ -184,7 +183,7 @@ def _(rng, ops):
 
 @call("roi_align backward, 64 RoIs around one object, 16 channels")
 def _(rng, ops):
-    regions = around(rng, 64, 1, (256, 256), (40, 80))
+    regions = rois_around(rng, 64, 1, (256, 256), (40, 80))
     grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((64, 16, 7, 7))), regions))
     cuda_emulator.module().roi_align_backward(grad, regions, 1, 32, 32, 0.125, 2, False)
 
@@ -388,7 +387,7 @@ def roi_align_backward(stride, objects, sides):
     """Of 512 RoIs around so many objects, or spread, on a map of an image of 800 x 1,088."""
 
     def called(rng, ops):
-        regions = around(rng, 512, objects, (800, 1088), sides)
+        regions = rois_around(rng, 512, objects, (800, 1088), sides)
         grad, regions = map(cuda_emulator.DeviceArray, (on_device(rng.random((512, 256, 7, 7))), regions))
         cuda_emulator.module().roi_align_backward(grad, regions, 1, 800 // stride, 1088 // stride, 1 / stride, 2, False)
 
