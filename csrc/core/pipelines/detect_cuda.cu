@@ -2,7 +2,7 @@
 // class-agnostic), in any order.
 //   1. collect_kernel   all scores once; candidates are appended to their list
 //   2. cut_kernel       class-agnostic with a limit per class: a block per class moves its best to the image's list
-//   3. suppress_kernel  a block per list: its 64 best candidates (of the one list of an image, 256) are settled as NMS
+//   3. suppress_kernel  a block per list: its 128 best candidates (of the one list of an image, 256) are settled as NMS
 //                       settles its boxes (nms/few.cuh); what stays is appended to the image's list
 //   4. resume_kernel    the same with the rest, 256 at a time, of lists from which a detection could still come
 //   5. merge_kernel     a block per image: the best of that list
@@ -33,7 +33,8 @@ struct List {
   int32_t *pairs, *kept;
   int64_t taken;  // how many are kept
   Rank done;      // the last candidate of the rounds before
-  bool more;      // candidates are left
+  bool more;      // whether candidates are left
+
   __device__ Rank rank_at(const DetectInput& in, uint32_t i) const {
     return pairs[i] < 0 ? Rank::none() : Rank{key_of(in, b, pairs[i]), pairs[i]};
   }

@@ -64,9 +64,9 @@ BOXOPS_API int generate_proposals(const ProposalsInput& input, const ProposalsOp
 //
 // Floor: the scores are read once; boxes of candidates only.
 // CPU: the pass over the scores is vectorised; images go to threads.
-// CUDA: candidates are collected in a list per class, so that no step sorts, or even looks at, the other pairs; then a
-// block per class suppresses, and a block per image merges. Workspace: 4 bytes per score, and 16 for each box that a
-// class may keep.
+// CUDA: candidates are collected in a list per class, so that no step sorts, or even looks at, the other pairs; a block
+// per class suppresses its best, then, where a detection could still come, the others; a block per image merges.
+// Workspace: 4 bytes per score, 16 for each box that a class may keep, and 24 for each class.
 
 struct DetectInput {
   int64_t batch, count, classes;

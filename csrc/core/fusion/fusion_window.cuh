@@ -1,0 +1,369 @@
+// The clusters of one label: a block settles up to 128 of its boxes at a time.
+//
+//   boxes     | x x x x x | . . . . . | . . .     of the label, by falling score: done, the window, to come
+//   clusters  | 0 1 2 .. c - 1 |                  that stand when the window begins
+//   cluster   | 1 c c+1 1 c |                     of each box of the window, as is guessed: c + k: box k founds it
+//   next      | 3 4  -  - - |                     box of the window in the same cluster
+//   fused     | . . . . . |                       the fused box of its cluster once it has joined
+//
+// What a box joins hangs on those before it alone. So all boxes of the window choose at once, each among the clusters
+// that stand and the fused boxes of the window which are a cluster's last before it, as the guesses have them. Their
+// choices are the next guesses. After a round the first box is right for good, and those that hang on it after the
+// next; where nothing changes all are. Few rounds do, for most boxes meet few others.
+//
+// Of the clusters that stand, each lane of a box knows the best and how good its others are at most. Where the best has
+// changed in the window, and the others might matter, the box is not known, and begins the next window.
+//
+#pragma once
+
+#include "common/cells.cuh"
+#include "common/warp.cuh"
+#include "fusion/fusion.h"
+#include "nms/overlap.cuh"
+#include "nms/segments.cuh"
+#include "nms/settle.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kFusionThreads = 512;
+constexpr int kWindow = 128, kWords = kWindow / 32,
+              kLanes = kFusionThreads / kWindow;  // kLanes: of a warp, for each box
+constexpr int kChunk = 512;                       // clusters that are held against the window at a time
+
+template <class T>
+struct FusionState {
+  Segments segments;
+  FusionBox<T>* boxes;  // by place; model -1: does not take part
+  uint64_t* labels;     // by place
+  T* weights;           // by model
+  // By segment and age:
+  Cluster<T>* clusters;
+  Upright<T>* fused;
+  uint64_t* bits;
+  int* joined;     // the first box of the window that joins it, if that has the cluster for its guess
+  uchar4* around;  // where, in the tables of cells, boxes stand at most that it may get
+  // By the place of the first box; slot -1: no cluster's first.
+  int64_t* slot;
+  T* confidence;
+  int64_t* found;  // the places of first boxes, rising
+
+  FusionState(Workspace& w, int64_t n, int64_t models)
+      : segments(w, n),
+        boxes(w.take<FusionBox<T>>(n)),
+        labels(w.take<uint64_t>(n)),
+        weights(w.take<T>(models)),
+        clusters(w.take<Cluster<T>>(n)),
+        fused(w.take<Upright<T>>(n)),
+        bits(w.take<uint64_t>(n * model_words(models))),
+        joined(w.take<int>(n)),
+        around(w.take<uchar4>(n)),
+        slot(w.take<int64_t>(n)),
+        confidence(w.take<T>(n)),
+        found(w.take<int64_t>(n)) {}
+};
+
+// It meets nothing.
+template <class T>
+__device__ Box<T> nowhere() {
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  return {inf, inf, -inf, -inf};
+}
+
+// The boxes and clusters of one label.
+template <class T>
+struct Label {
+  int64_t start, n;  // boxes
+  const FusionBox<T>* boxes;
+  const int64_t* order;
+  Cluster<T>* clusters;
+  Upright<T>* fused;
+  uint64_t* bits;
+  int* joined;
+  uchar4* around;
+  int64_t words;  // of bits, of a cluster
+
+  __device__ Label(const FusionState<T>& s, int64_t segment, int64_t words)
+      : start(s.segments.starts[segment]),
+        n(s.segments.starts[segment + 1] - start),
+        boxes(s.boxes),
+        order(s.segments.order + start),
+        clusters(s.clusters + start),
+        fused(s.fused + start),
+        bits(s.bits + start * words),
+        joined(s.joined + start),
+        around(s.around + start),
+        words(words) {}
+
+  __device__ FusionBox<T> box(int64_t i) const { return boxes[order[i]]; }
+
+  // Of the boxes that have one, for all threads of the block.
+  __device__ Box<T> hull() const {
+    __shared__ Box<T> hulls[kFusionThreads / 32];
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    Box<T> hull = nowhere<T>();
+    for (int64_t i = threadIdx.x; i < n; i += kFusionThreads) {
+      const FusionBox<T> b = box(i);
+      if (b.model >= 0 && farthest(b) < std::numeric_limits<T>::infinity())
+        hull = {min_of(hull.x1, b.x1), min_of(hull.y1, b.y1), max_of(hull.x2, b.x2), max_of(hull.y2, b.y2)};
+    }
+    hull = warp_hull(hull);
+    if (lane == 0) hulls[threadIdx.x / 32] = hull;
+    __syncthreads();
+    return warp_hull(lane < kFusionThreads / 32 ? hulls[lane] : nowhere<T>());
+  }
+};
+
+// What a box must reach over to have an IoU > t with box b: it begins before this one's end, and ends behind its
+// beginning. For with the overlap o along an axis IoU <= o / width, so that o >= t width, less some ulps; these
+// are taken off where areas keep their precision, elsewhere it is all of b. (Sums are rounded, but so that what was not
+// larger than a coordinate does not become so.)
+template <class T>
+__device__ Box<T> core_of(const Upright<T>& b, T t) {
+  using Limits = std::numeric_limits<T>;
+  if (!(t * b.area >= Limits::min() / Limits::epsilon() && b.area < Limits::infinity())) return b;
+  const T part = t * (T(1) - 64 * Limits::epsilon()), w = part * (b.x2 - b.x1), h = part * (b.y2 - b.y1);
+  return {b.x1 + w, b.y1 + h, b.x2 - w, b.y2 - h};
+}
+
+// The bits from `from` to before `to`.
+__device__ unsigned bits_between(int from, int to) { return static_cast<unsigned>(lowest(to) & ~lowest(from)); }
+
+// A thread is a lane of one of the window's boxes.
+__device__ int own_box() { return static_cast<int>(threadIdx.x) / kLanes; }
+__device__ int own_lane() { return static_cast<int>(threadIdx.x) % kLanes; }
+
+struct Guesses {
+  alignas(16) int cluster[kWindow];  // -1: takes no part
+  int next[kWindow];                 // kWindow: none
+};
+
+template <class T>
+struct Window {
+  FusionBox<T> boxes[kWindow];
+  Upright<T> shapes[kWindow], fused[kWindow];
+  Cells<T, kWords> cells;                    // of shapes
+  unsigned noted[kWindow][kChunk / 32 + 1];  // bits of fused boxes, zeros once they are read; one more for banks
+  Guesses guesses[2];                        // of this round and the next
+  unsigned founders[kWords];                 // bits of boxes
+  int end;                                   // the first box that is not known
+
+  // Puts the boxes from the label's `from` on in. Says whether any takes part.
+  __device__ bool load(const Label<T>& label, int64_t from) {
+    const int t = static_cast<int>(threadIdx.x);
+    bool used = false;
+    if (t < kWindow) {
+      FusionBox<T> b{nowhere<T>(), T(0), T(0), -1, 0};
+      if (from + t < label.n) b = label.box(from + t);
+      used = b.model >= 0;
+      boxes[t] = b;
+      shapes[t] = {shape_of<Measure::kIoU>(used ? Box<T>(b) : nowhere<T>())};
+      guesses[0].cluster[t] = -1;
+    }
+    if (t < kWords) founders[t] = 0;
+    if (t == 0) end = static_cast<int>(min_of<int64_t>(label.n - from, kWindow));
+    return __syncthreads_or(used);
+  }
+
+  // Where the boxes stand at most that overlap `b` enough.
+  __device__ uchar4 around(const Upright<T>& b, const Threshold<T>& threshold) const {
+    int at[4];
+    cells.around(core_of(b, threshold.value), at);
+    return {static_cast<uint8_t>(at[0]), static_cast<uint8_t>(at[1]), static_cast<uint8_t>(at[2]),
+            static_cast<uint8_t>(at[3])};
+  }
+
+  // A thread notes for the boxes of a word, those among `bits`, that the fused box `b`, number i, overlaps them enough.
+  __device__ void note(const Upright<T>& b, uchar4 around, int i, int word, unsigned bits,
+                       const Threshold<T>& threshold) {
+    const int at[] = {around.x, around.y, around.z, around.w};
+    for (bits &= cells.near(word, at); bits != 0; bits &= bits - 1) {
+      const int k = word * 32 + __ffs(static_cast<int>(bits)) - 1;
+      const T inter = quick_intersection<T>(b, shapes[k]);
+      if (inter > T(0) && exceeds(inter, b, shapes[k], threshold)) atomicOr(&noted[k][i / 32], 1u << i % 32);
+    }
+  }
+
+  // A lane of a box calls visit(i, IoU) for its part of the n fused boxes noted, i rising, and forgets them.
+  template <class Visit>
+  __device__ void visit_noted(const Upright<T>* fused, int n, Visit visit) {
+    const int k = own_box();
+    for (int word = own_lane(); word * 32 < n; word += kLanes) {
+      unsigned bits = noted[k][word];
+      if (bits != 0) noted[k][word] = 0;
+      for (; bits != 0; bits &= bits - 1) {
+        const int i = word * 32 + __ffs(static_cast<int>(bits)) - 1;
+        visit(i, iou_of<true, T>(fused[i], shapes[k]));
+      }
+    }
+  }
+};
+
+template <class T>
+using Best = Indexed<T>;  // an IoU above the threshold and the cluster's id; kNone: with none, the threshold's
+
+// Of the clusters that stand, those that a lane has looked at.
+template <class T>
+struct Standing {
+  Best<T> best;
+  T rest;  // the IoU of the next; the threshold: none has more
+};
+
+template <class T>
+__device__ Standing<T> find_standing(const Label<T>& label, int64_t count, const Threshold<T>& threshold,
+                                     Window<T>& window) {
+  Standing<T> own{{threshold.value, Best<T>::kNone}, threshold.value};
+  for (int64_t first = 0; first < count; first += kChunk) {
+    const int n = static_cast<int>(min_of<int64_t>(count - first, kChunk));
+    const Upright<T>* const fused = label.fused + first;
+    for (int item = static_cast<int>(threadIdx.x); item < n * kWords; item += kFusionThreads) {
+      const int i = item / kWords;
+      window.note(fused[i], label.around[first + i], i, item % kWords, ~0u, threshold);
+    }
+    __syncthreads();
+    window.visit_noted(fused, n, [&](int i, T iou) {
+      if (iou > own.best.value) own.rest = own.best.value, own.best = {iou, first + i};
+      else if (iou > own.rest) own.rest = iou;
+    });
+    __syncthreads();
+  }
+  return own;
+}
+
+struct Choice {
+  int cluster;
+  bool known;
+};
+
+// The lanes of box k choose by the guesses, where `count` clusters stand.
+template <class T>
+__device__ Choice choose(const Label<T>& label, const Standing<T>& standing, int count, const Threshold<T>& threshold,
+                         const Guesses& guesses, Window<T>& window) {
+  const int k = own_box();
+  Best<T> best = standing.best;
+  T rest = threshold.value;
+  if (best.index != Best<T>::kNone) {
+    const int first = label.joined[best.index];
+    if (first < k && guesses.cluster[first] == best.index)
+      best = {threshold.value, Best<T>::kNone}, rest = standing.rest;
+  }
+  window.visit_noted(window.fused, kWindow, [&](int j, T iou) {
+    const Best<T> other{iou, guesses.cluster[j]};
+    if (other.before(best)) best = other;
+  });
+  for (int bits = 1; bits < kLanes; bits *= 2) {
+    const Best<T> other = shuffle_xor(best, bits);
+    if (other.before(best)) best = other;
+    rest = max_of(rest, shuffle_xor(rest, bits));
+  }
+  const int id = best.index == Best<T>::kNone ? count + k : static_cast<int>(best.index);
+  return {window.boxes[k].model < 0 ? -1 : id, !(rest > threshold.value && rest >= best.value)};
+}
+
+// The last box before a lane's own with the same guess; -1: none.
+__device__ int previous(const Guesses& guesses) {
+  const int k = own_box(), own = guesses.cluster[k];
+  int found = -1;
+  for (int j = 4 * own_lane(); j < k; j += 4 * kLanes) {
+    const int4 four = *reinterpret_cast<const int4*>(guesses.cluster + j);
+    if (four.x == own) found = j;
+    if (four.y == own && j + 1 < k) found = j + 1;
+    if (four.z == own && j + 2 < k) found = j + 2;
+    if (four.w == own && j + 3 < k) found = j + 3;
+  }
+  for (int bits = 1; bits < kLanes; bits *= 2) found = max_of(found, shuffle_xor(found, bits));
+  return found;
+}
+
+// A thread puts the boxes of the window that have the same cluster in, from its first one, k, to before `end`, and
+// calls visit(j, cluster) after each. Returns the cluster.
+template <class T, class Visit>
+__device__ Cluster<T> join_all(const Label<T>& label, int k, int end, int count, const Guesses& guesses,
+                               const Window<T>& window, Visit visit) {
+  const int id = guesses.cluster[k];
+  Cluster<T> c;
+  if (id < count) c = label.clusters[id], join(c, window.boxes[k]);
+  else c = found(window.boxes[k]);
+  visit(k, c);
+  for (int j = guesses.next[k]; j < end; j = guesses.next[j]) {
+    join(c, window.boxes[j]);
+    visit(j, c);
+  }
+  return c;
+}
+
+struct Settled {
+  int round;      // of the guesses that are right
+  bool is_first;  // whether box k is its cluster's first in the window
+};
+
+// Settles the window, up to window.end.
+template <class T>
+__device__ Settled settle(const Label<T>& label, const Standing<T>& standing, int count, const Threshold<T>& threshold,
+                          Window<T>& window) {
+  const int k = own_box();
+  const bool leads = own_lane() == 0;
+  bool is_first = false;
+  for (int round = 0;; round ^= 1) {
+    const Choice choice = choose(label, standing, count, threshold, window.guesses[round], window);
+    const bool changed = choice.cluster != window.guesses[round].cluster[k];
+    Guesses& guesses = window.guesses[round ^ 1];
+    if (leads) guesses.cluster[k] = choice.cluster, guesses.next[k] = kWindow;
+    if (!__syncthreads_or(changed)) {
+      if (leads && !choice.known) atomicMin(&window.end, k);
+      return {round, is_first};
+    }
+    const int before = previous(guesses);
+    is_first = choice.cluster >= 0 && before < 0;
+    if (leads && choice.cluster >= 0) {
+      if (before >= 0) guesses.next[before] = k;
+      else if (choice.cluster < count) label.joined[choice.cluster] = k;
+    }
+    __syncthreads();
+    if (leads && is_first)
+      join_all(label, k, kWindow, count, guesses, window,
+               [&](int j, const Cluster<T>& c) { window.fused[j] = {shape_of<Measure::kIoU>(c.box)}; });
+    __syncthreads();
+    const int j = static_cast<int>(threadIdx.x) / kWords, word = static_cast<int>(threadIdx.x) % kWords;
+    if (guesses.cluster[j] >= 0)  // for those that see box j as the last of its cluster
+      window.note(window.fused[j], window.around(window.fused[j], threshold), j, word,
+                  bits_between(j + 1 - word * 32, guesses.next[j] + 1 - word * 32), threshold);
+    __syncthreads();
+  }
+}
+
+// Keeps what has settled. Returns how many boxes, and counts the new clusters.
+template <class T>
+__device__ int keep(const Label<T>& label, const Settled& settled, const Threshold<T>& threshold, int64_t* count,
+                    Window<T>& window) {
+  const int k = own_box();
+  const bool leads = own_lane() == 0;
+  const Guesses& guesses = window.guesses[settled.round];
+  const int stood = static_cast<int>(*count), id = guesses.cluster[k];
+  __syncthreads();
+  const int end = window.end;
+  if (leads && k < end && id == stood + k) atomicOr(&window.founders[k / 32], 1u << k % 32);
+  __syncthreads();
+  for (int word = 0; word < kWords; ++word) *count += __popc(window.founders[word]);
+  if (leads && k < end && settled.is_first) {
+    int64_t to = id;
+    if (id >= stood) {
+      to = stood;
+      for (int word = 0; word < kWords; ++word) to += __popc(window.founders[word] & bits_between(0, k - 32 * word));
+      label.joined[to] = 0;
+      for (int64_t word = 0; word < label.words; ++word) label.bits[to * label.words + word] = 0;
+    }
+    const Cluster<T> c = join_all(label, k, end, stood, guesses, window, [&](int j, const Cluster<T>&) {
+      const int64_t model = window.boxes[j].model;
+      atomicOr(reinterpret_cast<unsigned long long*>(label.bits) + to * label.words + model / 64, 1ull << model % 64);
+    });
+    label.clusters[to] = c;
+    const Upright<T> fused{shape_of<Measure::kIoU>(c.box)};
+    label.fused[to] = fused, label.around[to] = window.around(fused, threshold);
+  }
+  __syncthreads();
+  return end;
+}
+
+}  // namespace
+}  // namespace boxops::cuda
