@@ -200,14 +200,21 @@ def test_compaction_goes_round_more_than_once(kernels):
 
 
 @emulated
-def test_very_many_boxes(kernels):
-    """As many as nms_grid is for, csrc/core/nms/many.cuh: the public function takes that way."""
+@pytest.mark.parametrize(
+    ("name", "threshold"), [("batched_nms", 0.45), ("batched_nms", 0.05), ("batched_rotated_nms", 0.45)]
+)
+def test_very_many_boxes(kernels, name, threshold):
+    """As many as nms_grid is for, csrc/core/nms/many.cuh: with a grid; with too low a threshold for one; rotated."""
     rng = np.random.default_rng(0)
     count = (1 << 14) + 70
     boxes = random_boxes(rng, count) + rng.integers(0, 20, (count, 1)).astype(np.float32) * 60
+    if "rotated" in name:
+        boxes = np.concatenate(
+            [boxes[:, :2], boxes[:, 2:] - boxes[:, :2], rng.uniform(-90, 90, (count, 1))], 1, dtype=np.float32
+        )
     scores, groups = rng.integers(0, 5000, count).astype(np.float32), rng.integers(0, 3, count)
-    got = kernels.batched_nms(*map(cuda_emulator.DeviceArray, (boxes, scores, groups)), 0.45)
-    np.testing.assert_array_equal(cuda_emulator.to_host(got), kernels.batched_nms(boxes, scores, groups, 0.45))
+    got = getattr(kernels, name)(*map(cuda_emulator.DeviceArray, (boxes, scores, groups)), threshold)
+    np.testing.assert_array_equal(cuda_emulator.to_host(got), getattr(kernels, name)(boxes, scores, groups, threshold))
 
 
 @pytest.mark.slow

@@ -50,9 +50,9 @@ struct Cells {
       default: return kCells - 1 - cell(1, b.y2);
     }
   }
-  // A warp for each word and side; all warps of the block call.
+  // A warp for each word and side; all warps of the block call. boxes[i]: box i.
   template <class B>
-  __device__ void build(const B* boxes, int count) {
+  __device__ void build(const B& boxes, int count) {
     const int lane = static_cast<int>(threadIdx.x) % 32, warps = static_cast<int>(blockDim.x) / 32;
     for (int job = static_cast<int>(threadIdx.x) / 32; job / 4 * 32 < count; job += warps) {
       const int side = job % 4, i = job / 4 * 32 + lane;

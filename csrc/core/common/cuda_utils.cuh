@@ -77,11 +77,11 @@ class Workspace {
 };
 
 // The first i below n, or n, for which `holds` is false, where it is true for all before and false for all behind.
-template <class Holds>
-__device__ int64_t partition_point(int64_t n, Holds holds) {
-  int64_t low = 0, high = n;
+template <class Int, class Holds>
+__device__ Int partition_point(Int n, Holds holds) {
+  Int low = 0, high = n;
   while (low < high) {
-    const int64_t middle = low + (high - low) / 2;
+    const Int middle = low + (high - low) / 2;
     if (holds(middle)) low = middle + 1;
     else high = middle;
   }

@@ -1,12 +1,17 @@
-// A stable sort in two launches, of up to some 100,000 pairs: a radix sort is fewer instructions for many, but a dozen
-// launches and more.
+// A stable sort in three launches at most, of up to some 100,000 pairs: a radix sort is fewer instructions for many,
+// but a dozen launches and more.
 //
 //   keys     | 5 1 3 4 | 2 5 0 1 | 3 3       in tiles, of 1024
-//   sorted   | 1 3 4 5 | 0 1 2 5 | 3 3       tile_kernel: each by a block
-//   rank       1 4 6 7   0 2 3 8 | . .       rank_kernel: a key's place in its tile, and how many of each other tile
+//   tiles    | 1 3 4 5 | 0 1 2 5 | 3 3       tile_kernel: each by a block
+//   rank       1 4 6 7   0 2 3 8 | . .       merge_kernel: a key's place in its tile, and how many of each other tile
 //                                            come before it, by bisection
+//
+// Of many tiles, first some in a row are merged, and then what these have become.
 #pragma once
 
+#include <cmath>
+
+#include "common/geometry.h"
 #include "common/sort_space.cuh"
 #include "common/warp.cuh"
 
@@ -60,31 +65,59 @@ __global__ void __launch_bounds__(kTile)
   if (i < n) keys[i] = own.key, values[i] = value;
 }
 
-// A thread puts one pair to its place.
-__global__ void __launch_bounds__(kTile)
-    rank_kernel(int n, const uint64_t* keys, const int64_t* values, uint64_t* sorted, int64_t* order) {
-  const int own = static_cast<int>(blockIdx.x) * kTile, i = own + static_cast<int>(threadIdx.x);
+// A thread puts one pair to its place among `ways` runs in a row, each sorted and `length` long.
+__global__ void __launch_bounds__(kTile) merge_kernel(int n, int length, int ways, const uint64_t* keys,
+                                                      const int64_t* values, uint64_t* sorted, int64_t* order) {
+  const int i = static_cast<int>(blockIdx.x) * kTile + static_cast<int>(threadIdx.x);
   if (i >= n) return;
   const uint64_t key = keys[i];
-  int64_t rank = threadIdx.x;
-  for (int first = 0; first < n; first += kTile)
-    if (first != own)  // equal keys of the tiles before are before it
-      rank += partition_point(min_of(n - first, kTile), [&](int64_t k) {
-        return keys[first + k] < key || (first < own && keys[first + k] == key);
-      });
+  const int own = i / length * length, begin = i / (length * ways) * (length * ways);
+  int rank = begin + i - own;
+  for (int first = begin; first < min_of(begin + length * ways, n); first += length)
+    if (first != own)  // equal keys of the runs before are before it
+      rank += partition_point(min_of(n - first, length),
+                              [&](int k) { return keys[first + k] < key || (first < own && keys[first + k] == key); });
   sorted[rank] = key, order[rank] = values[i];
 }
 
 // Writes the values to `order` by rising key, stably, and the keys to space.sorted.
+constexpr int kMergedAtOnce = 32;
 template <class KeyOf>
 int sort_in_tiles(KeyOf key_of, const int64_t* from, const SortSpace& space, int64_t* order, void* stream) {
-  const int n = static_cast<int>(space.n);
-  const unsigned tiles = static_cast<unsigned>(blocks_of(n, kTile));
+  const int n = static_cast<int>(space.n), tiles = static_cast<int>(blocks_of(n, kTile));
   const int threads = min_of(max_of(1 << bits_of(n), 32), kTile);
-  const bool done = tiles <= 1;
-  BOXOPS_TRY(launch(tile_kernel<KeyOf>, tiles, threads, stream, key_of, from, n, done ? space.sorted : space.keys,
-                    done ? order : space.values));
-  return done ? 0 : launch(rank_kernel, tiles, kTile, stream, n, space.keys, space.values, space.sorted, order);
+  const int merges = tiles <= 1 ? 0 : tiles <= kMergedAtOnce ? 1 : 2;
+  uint64_t* keys[] = {space.sorted, space.keys};  // by how many merges are left
+  int64_t* values[] = {order, space.values};
+  BOXOPS_TRY(launch(tile_kernel<KeyOf>, static_cast<unsigned>(tiles), threads, stream, key_of, from, n,
+                    keys[merges % 2], values[merges % 2]));
+  int length = kTile;
+  for (int left = merges; left > 0; --left) {
+    const int ways = left == 1 ? static_cast<int>(blocks_of(n, length)) : static_cast<int>(std::ceil(std::sqrt(tiles)));
+    BOXOPS_TRY(launch(merge_kernel, static_cast<unsigned>(tiles), kTile, stream, n, length, ways, keys[left % 2],
+                      values[left % 2], keys[1 - left % 2], values[1 - left % 2]));
+    length *= ways;
+  }
+  return 0;
+}
+
+// A thread writes the key of one value; `from` null: the values are 0 to n - 1.
+template <class KeyOf>
+__global__ void key_kernel(KeyOf key_of, const int64_t* from, SortSpace space) {
+  for (const int64_t i : grid_stride(space.n)) {
+    const int64_t value = from == nullptr ? i : from[i];
+    space.keys[i] = key_of(value), space.values[i] = value;
+  }
+}
+
+// Sorts values stably by rising key, of which the `bits` lowest count, into `order`; the keys go to space.sorted. Each
+// value is asked for its key once.
+template <class KeyOf>
+int sort_by(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
+  constexpr int kThreads = 256;
+  if (space.n <= kMostTiled) return sort_in_tiles(key_of, from, space, order, stream);
+  BOXOPS_TRY(launch(key_kernel<KeyOf>, grid_x(blocks_of(space.n, kThreads)), kThreads, stream, key_of, from, space));
+  return space.sort(order, bits, stream);
 }
 
 }  // namespace

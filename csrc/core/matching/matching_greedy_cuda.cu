@@ -4,6 +4,7 @@
 //      if it stays free, each chunk's peak
 //   2. assign_kernel: the first heads, a block per box; of an image's blocks the last to end goes on to the matches
 #include "common/compact.cuh"
+#include "common/last_block.cuh"
 #include "matching/matching_scan.cuh"
 
 namespace boxops::cuda {
@@ -212,18 +213,6 @@ __device__ void find_head(const Greedy<T>& s, const Column& column, int64_t imag
   }
 }
 
-// Says whether this is the last block to have come here with the heads of its boxes.
-template <class T>
-__device__ bool is_last(const Greedy<T>& s, int64_t image) {
-  int last = 0;
-  if (threadIdx.x == 0) {
-    __threadfence();  // what it has written is there for whoever sees the count
-    last = atomicAdd(&s.done[image], 1u) == gridDim.x - 1;
-    __threadfence();  // and what the others have for this block
-  }
-  return __syncthreads_or(last) != 0;
-}
-
 constexpr int kStaged = 512;  // heads of an image that lie in shared memory; where there are more, none do
 template <class T>
 struct Round {
@@ -334,7 +323,7 @@ __global__ void __launch_bounds__(kCompactThreads) assign_kernel(Columns pairs, 
     for (int64_t g = blockIdx.x; g < boxes.count; g += gridDim.x)
       find_head<kCompactThreads>(s, pairs.column(image, boxes.begin + g), image, boxes.begin + g, heads, g,
                                  round.first);
-    if (is_last(s, image)) match_image(pairs, s, boxes, image, round);
+    if (is_last_block(&s.done[image], gridDim.x)) match_image(pairs, s, boxes, image, round);
     __syncthreads();
   }
 }

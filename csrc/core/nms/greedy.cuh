@@ -38,8 +38,8 @@ struct Rounds {
     single = input.boxes.batch == 1 && !input.has_groups;
     longest = input.has_groups ? min_of(input.boxes.count, input.longest_group) : input.boxes.count;
     chunk = kMaxChunk;
-    while (chunk > kMinChunk && chunk / 4 >= limit) chunk /= 2;
-    if (!single && n > (1 << 18)) chunk = kMinChunk;  // of memory there is an end
+    while (chunk > kMinChunk && chunk / 4 >= limit && longest <= 2 * chunk) chunk /= 2;  // four rounds are enough
+    if (!single && n > (1 << 18)) chunk = kMinChunk;                                     // of memory there is an end
     const int64_t count = max_of<int64_t>(blocks_of(longest, chunk), 1);
     chunk = 64 * blocks_of(longest, 64 * count);  // rounds of one size have the fewest pairs
     rows = 64 * blocks_of(single ? min_of(n, chunk) : n, 64);

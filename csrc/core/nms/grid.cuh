@@ -41,7 +41,6 @@ struct KeptGrid {
   int slot_bits;
   int *heads, *next;
   int* home;             // by place: its slot
-  int* listed;           // places of kept boxes
   int *odd, *odd_count;  // places of those that are odd
 
   template <class T>
@@ -54,7 +53,6 @@ struct KeptGrid {
         heads(w.take<int>(slots())),
         next(w.take<int>(n)),
         home(w.take<int>(n)),
-        listed(w.take<int>(n)),
         odd(w.take<int>(n)),
         odd_count(w.take<int>(1)) {}
   BOXOPS_HD int64_t slots() const { return int64_t(1) << slot_bits; }
@@ -94,21 +92,20 @@ __device__ int home_of(const KeptGrid& grid, const Upright<T>& box, int64_t segm
   return grid.slot(KeptGrid::column(x, KeptGrid::whole(at_x)), KeptGrid::column(y, KeptGrid::whole(at_y)), segment);
 }
 
-// Files place i, the box kept as number `at` by the list.
-__device__ void file(const KeptGrid& grid, int64_t i, int64_t at) {
-  const int place = static_cast<int>(i), home = grid.home[i];
-  grid.listed[at] = place;
-  if (home >= 0) grid.next[i] = atomicExch(&grid.heads[home], place);
+// Files a kept box.
+__device__ void file(const KeptGrid& grid, int place) {
+  const int home = grid.home[place];
+  if (home >= 0) grid.next[place] = atomicExch(&grid.heads[home], place);
   if (home == KeptGrid::kOdd) grid.odd[atomicAdd(grid.odd_count, 1)] = place;
 }
 
 // The cells along one axis where the centre of a box may lie that overlaps this one too much: level after level, those
 // of the window. Each lane has one; of more than 32 the others are not told.
-struct Cells {
+struct CellsOfAxis {
   int64_t count = 0;
   uint64_t column = 0;
 
-  __device__ Cells(const KeptGrid& grid, double centre, double side) {
+  __device__ CellsOfAxis(const KeptGrid& grid, double centre, double side) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const double most = side / grid.ratio;
     for (int level = grid.level(side * grid.ratio), last = grid.level(most); level <= last; ++level) {
@@ -124,10 +121,11 @@ struct Cells {
   }
 };
 
-// Whether a kept box overlaps the box at place i too much, asked by a warp; `kept`: how many.
+// Whether one of the kept boxes, which are listed by their places too, overlaps the box at place i too much; a warp
+// asks.
 template <class T>
-__device__ bool meets_kept(const Ordered<Upright<T>>& s, const KeptGrid& grid, int64_t i, int64_t kept,
-                           const Threshold<T>& threshold) {
+__device__ bool meets_kept(const Ordered<Upright<T>>& s, const KeptGrid& grid, const int* listed, int64_t kept,
+                           int64_t i, const Threshold<T>& threshold) {
   const int lane = static_cast<int>(threadIdx.x) % 32, home = grid.home[i];
   const Upright<T> box = s.boxes[i];
   const Span own = s.segment[i];
@@ -143,10 +141,10 @@ __device__ bool meets_kept(const Ordered<Upright<T>>& s, const KeptGrid& grid, i
     return false;
   };
   if (home == KeptGrid::kNowhere) return false;
-  if (home == KeptGrid::kOdd) return meets_any(grid.listed, kept);
-  const Cells columns(grid, middle(box.x1, box.x2), static_cast<double>(box.x2) - static_cast<double>(box.x1));
-  const Cells rows(grid, middle(box.y1, box.y2), static_cast<double>(box.y2) - static_cast<double>(box.y1));
-  if (columns.count > 32 || rows.count > 32) return meets_any(grid.listed, kept);
+  if (home == KeptGrid::kOdd) return meets_any(listed, kept);
+  const CellsOfAxis columns(grid, middle(box.x1, box.x2), static_cast<double>(box.x2) - static_cast<double>(box.x1));
+  const CellsOfAxis rows(grid, middle(box.y1, box.y2), static_cast<double>(box.y2) - static_cast<double>(box.y1));
+  if (columns.count > 32 || rows.count > 32) return meets_any(listed, kept);
   if (meets_any(grid.odd, *grid.odd_count)) return true;
   const int width = static_cast<int>(columns.count), cells = width * static_cast<int>(rows.count);
   for (int first = 0; first < cells; first += 32) {

@@ -78,13 +78,22 @@ int list(const Ordered<S>& s, const NmsInput& input, int64_t limit, bool pad, in
 
 template <class S>
 size_t workspace_of(const NmsInput& input, int64_t limit) {
+  using Grid = std::conditional_t<kCostly<S>, NoGrid, KeptGrid>;  // whether there is one, the threshold says
   Workspace w(nullptr);
-  const Greedy<S> s(w, input, Rounds(input, limit), !by_counting(input));
-  const size_t listing = listed_by_many(input) ? select_workspace(s.n) : 0;
-  if constexpr (kCostly<S>) return w.used() + listing;
-  Workspace other(nullptr);
-  const Many<typename S::Scalar> many(other, input, !by_counting(input));
-  return max_of(w.used(), are_many(input, limit) ? other.used() : 0) + listing;  // which of the two, the threshold says
+  if (are_many(input)) const Many<S, Grid> s(w, input, true);
+  else const Greedy<S> s(w, input, Rounds(input, limit), !by_counting(input));
+  return w.used() + (listed_by_many(input) ? select_workspace(input.boxes.count) : 0);
+}
+
+template <class S, class Grid>
+int run_many(const NmsInput& input, typename S::Scalar threshold, const PaddedOptions& options, bool pad,
+             int64_t* indices, int64_t* counts, void* workspace, void* stream) {
+  Workspace w(workspace);
+  const Many<S, Grid> s(w, input, true, threshold);
+  const int64_t limit = input.boxes.batch == 1 && !input.has_groups ? options.max_output : s.n;
+  BOXOPS_TRY(sort<S>(input, options, s, stream));
+  BOXOPS_TRY(keep_of_many(s, limit, Threshold(threshold), stream, s.places));
+  return list(s, input, options.max_output, pad, indices, counts, w, stream);
 }
 
 template <class S, class T = typename S::Scalar>
@@ -92,25 +101,19 @@ int run(const NmsInput& input, T threshold, const PaddedOptions& options, bool p
         void* workspace, void* stream) {
   const int64_t limit = options.max_output;
   const bool one = input.boxes.batch == 1 && !input.has_groups;
-  const auto order = [&](const Ordered<S>& s) {
-    return by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream);
-  };
-  Workspace w(workspace);
   if constexpr (!kCostly<S>) {
     if (are_few(input))
       return launch(few_kernel<T>, static_cast<unsigned>(input.boxes.batch), kFewThreads, stream, input, options, pad,
                     Threshold(threshold), indices, counts);
-    if (are_many(input, limit) && threshold >= T(kLeastGridded)) {
-      const Many<T> s(w, input, !by_counting(input), threshold);
-      BOXOPS_TRY(order(s));
-      BOXOPS_TRY(keep_of_many(s, one ? limit : s.n, Threshold(threshold), stream));
-      return list(s, input, limit, pad, indices, counts, w, stream);
-    }
+    if (are_many(input) && threshold >= T(kLeastGridded))
+      return run_many<S, KeptGrid>(input, threshold, options, pad, indices, counts, workspace, stream);
   }
+  if (are_many(input)) return run_many<S, NoGrid>(input, threshold, options, pad, indices, counts, workspace, stream);
   const Rounds rounds(input, limit);
+  Workspace w(workspace);
   const Greedy<S> s(w, input, rounds, !by_counting(input));
   if (s.n > 0) {
-    BOXOPS_TRY(order(s));
+    BOXOPS_TRY(by_counting(input) ? count<S>(input, options, s, stream) : sort<S>(input, options, s, stream));
     BOXOPS_TRY(greedy(s, rounds, limit, Threshold(threshold), one ? Listing{indices, counts, pad} : Listing{}, stream));
     if (one) return cudaSuccess;
   }

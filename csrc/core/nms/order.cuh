@@ -8,14 +8,14 @@
 //            segment = [start, end) of its places
 //
 // Few boxes find their places by counting: a box compares itself with all others of its image, all boxes at once, which
-// is one launch. More are sorted: by (image, score), then by a number of (image, group) out of a hash table. Which
-// segment comes first leaves no trace in the result.
+// is one launch. More are sorted: by (image, score), then by the slot of (image, group) in a hash table. Which segment
+// comes first leaves no trace in the result.
 #pragma once
 
 #include <type_traits>
 
 #include "common/cuda_utils.cuh"
-#include "common/sort_space.cuh"
+#include "common/tile_sort.cuh"
 #include "nms/overlap.cuh"
 
 namespace boxops::cuda {
@@ -158,38 +158,40 @@ __global__ void __launch_bounds__(kCountThreads) count_kernel(NmsInput input, Pa
 
 // Sorting
 
-enum class Key { kScore, kImage, kImageAndScore };
+enum class By { kScore, kImage, kImageAndScore };
 
-// A thread writes the sort key of one box, and clears slots; `from` holds the boxes, null: in their order.
-__global__ void key_kernel(NmsInput input, Key kind, const int64_t* from, int64_t n, uint64_t* keys, int64_t* values,
-                           int64_t slots, unsigned long long* table) {
-  for (const int64_t i : grid_stride(n)) {
-    const int64_t flat = from == nullptr ? i : from[i];
-    const uint64_t batch = flat / input.boxes.count;
-    const uint64_t score = kind == Key::kImage ? 0 : score_key(input.scores, batch, flat % input.boxes.count);
-    keys[i] = kind == Key::kScore ? score : kind == Key::kImage ? batch : batch << 32 | score;
-    values[i] = flat;
-  }
-  for (const int64_t slot : grid_stride(slots)) table[slot] = ~0ull;
-}
-
-// A thread finds the slot of one rank's (image, group).
+// The sort key of a box. On the way each box clears some of the slots.
 template <class S>
-__global__ void slot_kernel(NmsInput input, Ordered<S> s) {
-  for (const int64_t rank : grid_stride(s.n)) {
+struct BoxKey {
+  NmsInput input;
+  By by;
+  Ordered<S> s;
+  __device__ uint64_t operator()(int64_t flat) const {
+    for (int64_t slot = flat; slot < s.slots; slot += s.n) s.table[slot] = ~0ull;
+    const uint64_t batch = flat / input.boxes.count;
+    if (by == By::kImage) return batch;
+    const uint64_t score = score_key(input.scores, batch, flat % input.boxes.count);
+    return by == By::kScore ? score : batch << 32 | score;
+  }
+};
+
+// The slot of a rank's (image, group): that of the first box of its segment to come.
+template <class S>
+struct SlotKey {
+  NmsInput input;
+  Ordered<S> s;
+  __device__ uint64_t operator()(int64_t rank) const {
     const uint64_t flat = s.order[rank], count = input.boxes.count, batch = flat / count;
     const uint64_t group = group_key(input.groups, batch, flat % count);
     uint64_t hash = (group ^ batch << 32) * 0x9e3779b97f4a7c15ull;
     hash ^= hash >> 32;
     for (;; ++hash) {
       const uint64_t slot = hash & (s.slots - 1), first = atomicCAS(&s.table[slot], ~0ull, flat);
-      if (first != ~0ull && (first / count != batch || group_key(input.groups, batch, first % count) != group))
-        continue;
-      s.space.keys[rank] = slot, s.space.values[rank] = rank;
-      break;
+      if (first == ~0ull || (first / count == batch && group_key(input.groups, batch, first % count) == group))
+        return slot;
     }
   }
-}
+};
 
 // A thread puts one box to its place.
 template <class S>
@@ -220,27 +222,21 @@ int count(const NmsInput& input, const PaddedOptions& options, const Ordered<S>&
 // Stable sorts from the least to the most significant key.
 template <class S>
 int sort(const NmsInput& input, const PaddedOptions& options, const Ordered<S>& s, void* stream) {
-  const unsigned blocks = grid_x(blocks_of(s.n, kThreads));
-  const auto sort_by = [&](Key kind, const int64_t* from, int64_t* to, int bits) -> int {
-    BOXOPS_TRY(launch(key_kernel, blocks, kThreads, stream, input, kind, from, s.n, s.space.keys, s.space.values,
-                      s.slots, s.table));
-    return s.space.sort(to, bits, stream);
+  const auto sort_boxes = [&](By by, const int64_t* from, int64_t* to, int bits) {
+    return sort_by(BoxKey<S>{input, by, s}, from, bits, s.space, to, stream);
   };
   const int64_t batch = input.boxes.batch;
   const int bits = score_key_bits(input.scores.dtype);
   if (batch == 1) {
-    BOXOPS_TRY(sort_by(Key::kScore, nullptr, s.order, bits));
+    BOXOPS_TRY(sort_boxes(By::kScore, nullptr, s.order, bits));
   } else if (bits == 32) {
-    BOXOPS_TRY(sort_by(Key::kImageAndScore, nullptr, s.order, 32 + bits_of(batch)));
+    BOXOPS_TRY(sort_boxes(By::kImageAndScore, nullptr, s.order, 32 + bits_of(batch)));
   } else {
-    BOXOPS_TRY(sort_by(Key::kScore, nullptr, s.rank, bits));  // `rank` serves as the spare
-    BOXOPS_TRY(sort_by(Key::kImage, s.rank, s.order, bits_of(batch)));
+    BOXOPS_TRY(sort_boxes(By::kScore, nullptr, s.rank, bits));  // `rank` serves as the spare
+    BOXOPS_TRY(sort_boxes(By::kImage, s.rank, s.order, bits_of(batch)));
   }
-  if (input.has_groups) {
-    BOXOPS_TRY(launch(slot_kernel<S>, blocks, kThreads, stream, input, s));
-    BOXOPS_TRY(s.space.sort(s.rank, bits_of(s.slots), stream));
-  }
-  return launch(put_kernel<S>, blocks, kThreads, stream, input, options, s);
+  if (input.has_groups) BOXOPS_TRY(sort_by(SlotKey<S>{input, s}, nullptr, bits_of(s.slots), s.space, s.rank, stream));
+  return launch(put_kernel<S>, grid_x(blocks_of(s.n, kThreads)), kThreads, stream, input, options, s);
 }
 
 }  // namespace

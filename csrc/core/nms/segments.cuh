@@ -20,22 +20,10 @@ struct Segments {
       : space(w, n), n(n), order(w.take<int64_t>(n)), starts(w.take<int64_t>(n + 1)), count(w.take<int64_t>(1)) {}
 };
 
-// A thread writes key(value) of one value; `from` null: the values are 0 to n - 1.
-template <class Key>
-__global__ void segment_key_kernel(Key key, const int64_t* from, Segments s) {
-  for (const int64_t i : grid_stride(s.n)) {
-    const int64_t value = from == nullptr ? i : from[i];
-    s.space.keys[i] = key(value), s.space.values[i] = value;
-  }
-}
-
 // Sorts values stably by rising key into s.order.
 template <class Key>
 int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* stream) {
-  if (s.n <= kMostTiled) return sort_in_tiles(key, from, s.space, s.order, stream);
-  BOXOPS_TRY(
-      launch(segment_key_kernel<Key>, grid_x(blocks_of(s.n, kSegmentThreads)), kSegmentThreads, stream, key, from, s));
-  return s.space.sort(s.order, bits, stream);
+  return sort_by(key, from, bits, s.space, s.order, stream);
 }
 
 // One block lists where the sorted keys change; without keys there is one segment.

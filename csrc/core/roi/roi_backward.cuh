@@ -30,6 +30,7 @@
 // RoIs, and writes 148 MB: that, not the RoIs, is what it costs.
 #pragma once
 
+#include "common/last_block.cuh"
 #include "common/warp.cuh"
 #include "roi/roi_lists.cuh"
 #include "roi/roi_tiles.cuh"
@@ -94,7 +95,6 @@ struct TileShared {
   uint8_t touched[kAtOnce][2][kSpan];               // a bit for each of these
   Hit hits[kTileThreads];                           // of a chunk of RoIs, in their order
   int found[kRowWarps];
-  bool last;  // of a tile's blocks
 };
 
 // A thread looks whether one RoI of the chunk [begin, end) touches the tile; those that do, of this part, are listed.
@@ -251,18 +251,11 @@ __device__ void add_job(const Job& job, const Bins& bins, const FeatureMap& map,
 // Leaves the sums of an item of a cut tile in memory. The last of the tile's blocks then has those of all parts, added
 // in their order; returns whether it is this one. sums[part][x][thread], the parts `step` apart.
 template <class T>
-__device__ bool add_parts(const Item& item, T* sums, int64_t step, int* arrived, T (&sum)[kTile],
-                          TileShared<T>& shared) {
-  const int t = static_cast<int>(threadIdx.x);
-  sums += t;
+__device__ bool add_parts(const Item& item, T* sums, int64_t step, unsigned* arrived, T (&sum)[kTile]) {
+  sums += threadIdx.x;
 #pragma unroll
   for (int x = 0; x < kTile; ++x) sums[item.part * step + x * kTileThreads] = sum[x];
-  __threadfence();
-  __syncthreads();
-  if (t == 0) shared.last = atomicAdd(arrived, 1) == item.parts - 1;
-  __syncthreads();
-  if (!shared.last) return false;
-  __threadfence();
+  if (!is_last_block(arrived, static_cast<unsigned>(item.parts))) return false;
 #pragma unroll
   for (int x = 0; x < kTile; ++x) sum[x] = sums[x * kTileThreads];
   for (int p = 1; p < item.parts; ++p)
@@ -311,7 +304,7 @@ __global__ void __launch_bounds__(kTileThreads, kTileBlocks<T>)
       add_job<kType>(job, bins, map, lists, range, grad, gradients.channels, shared, sum);
       const int64_t first = (index - item.part) * parts.groups + group;  // of the tile's blocks
       if (item.parts <= 1 ||
-          add_parts(item, sums + first * kNumbers, parts.groups * kNumbers, parts.arrived + first, sum, shared))
+          add_parts(item, sums + first * kNumbers, parts.groups * kNumbers, parts.arrived + first, sum))
         store_rows<kType>(job, gradients, sum, shared);
     }
   }

@@ -39,7 +39,7 @@ struct Parts {
   int64_t items = 0, cut = 0;     // at most; those of cut tiles
   Item* item = nullptr;           // null: no tile is cut, and item i is tile i
   int* touching = nullptr;        // [tiles + 1]
-  int* arrived = nullptr;         // [cut][groups], at a tile's first item: how many of its blocks are done
+  unsigned* arrived = nullptr;    // [cut][groups], at a tile's first item: how many of its blocks are done
 
   Parts() = default;
   Parts(Workspace& w, const Features& gradients, int64_t rois) : groups(blocks_of(gradients.channels, kLanes)) {
@@ -50,7 +50,7 @@ struct Parts {
     const int64_t more = min_of(shares, tiles * ((rois - 1) / kFewest));
     items += more, cut = more + min_of(shares, tiles);
     item = w.take<Item>(items);
-    touching = w.take<int>(tiles + 1), arrived = w.take<int>(cut * groups);
+    touching = w.take<int>(tiles + 1), arrived = w.take<unsigned>(cut * groups);
   }
 };
 

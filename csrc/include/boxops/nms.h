@@ -11,8 +11,8 @@
 // neighbours; then against all kept ones while those are few, and else against those that lie in cells of a grid where
 // some could exceed the threshold. Work is near N on a detector's boxes and near N log N on spread-out ones, memory
 // O(N). Boxes whose area is about to overflow meet all others one by one. CUDA: workspace O(N), no N x N/64 mask;
-// groups of 16,384 and more are taken by such a grid, at thresholds from 0.1 on.
-// Nothing allocates device memory or waits.
+// groups of more than 12,288 are taken by such a grid, at thresholds from 0.1 on. Up to 100,000 boxes take at most 18
+// launches. Nothing allocates device memory or waits.
 #pragma once
 
 #include <cstddef>
