@@ -39,10 +39,21 @@ def soft_nms():
     for method, groups in product(("linear", "gaussian"), (None, "3 groups")):
         yield of_soft(f"scores of both signs, {method}, {groups}", shaped(200, extent=100.0), signed, method=method,
                       score_threshold=-2.0, idxs=GROUPS.get(groups))  # fmt: skip
-    yield of_soft("1100 boxes in a crowd", shaped(1100, extent=60.0), dtypes=("float32",))
+    for n in (700, 1100):
+        yield of_soft(f"{n} boxes in a crowd", shaped(n, extent=60.0), dtypes=("float32",))
+    for method, groups in product(("linear", "gaussian"), (None, "3 groups")):
+        yield of_soft(f"around 12 objects, {method}, {groups}", around_objects, dtypes=DECISIVE, method=method,
+                      idxs=GROUPS.get(groups))  # fmt: skip
     yield of_soft("integers", integer_boxes, dtypes=INTEGERS)
     for threshold in THRESHOLDS[::2]:
         yield of_soft(f"pairs about {threshold}", about(threshold), "constant", DECISIVE, threshold, method="linear")
+
+
+def around_objects(rng, dtype):
+    """200 boxes in components of some objects each."""
+    corner = rng.uniform(0, 400, (12, 2))
+    objects = np.concatenate([corner, corner + rng.uniform(20, 80, (12, 2))], 1)[np.arange(200) % 12]
+    return (objects + rng.normal(0, 6, objects.shape)).astype(dtype)
 
 
 def signed(rng, shape):

@@ -330,6 +330,16 @@ def _(rng, ops):
     ops.soft_nms(boxes(rng, 5000, extent=1200), scores(rng, 5000), method="linear")
 
 
+@call("soft_nms, 1,000 boxes around 60 objects, gaussian", LARGE)
+def _(rng, ops):
+    ops.soft_nms(around(rng, 1000, boxes(rng, 60, extent=1200)), scores(rng, 1000))
+
+
+@call("soft_nms, 5,000 boxes around 60 objects, gaussian", LARGE)
+def _(rng, ops):
+    ops.soft_nms(around(rng, 5000, boxes(rng, 60, extent=1200)), scores(rng, 5000))
+
+
 @call("weighted_boxes_fusion, 3 models of 2,000 boxes of one label", LARGE)
 def _(rng, ops):
     fuse(ops, [boxes(rng, 2000, extent=1200) for _ in range(3)], 1)

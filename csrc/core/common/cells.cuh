@@ -24,8 +24,7 @@ __device__ Box<T> warp_hull(const Box<T>& own) {
   return {warp_min(own.x1), warp_min(own.y1), warp_max(own.x2), warp_max(own.y2)};
 }
 __device__ inline Box<float> warp_hull(const Box<float>& own) {
-  const auto largest = [](float x) { return __int_as_float(rising_bits(warp_max(rising_bits(__float_as_int(x))))); };
-  return {-largest(-own.x1), -largest(-own.y1), largest(own.x2), largest(own.y2)};
+  return {-warp_largest(-own.x1), -warp_largest(-own.y1), warp_largest(own.x2), warp_largest(own.y2)};
 }
 
 template <class T, int kWords>

@@ -90,6 +90,14 @@ __device__ T warp_first(const T& own) {
 }
 // Bits that order as floats do, but for NaN, and -0 below 0; the same makes floats' bits of them again.
 __device__ inline int rising_bits(int bits) { return bits < 0 ? bits ^ 0x7fffffff : bits; }
+// The largest of numbers, none of them NaN; -0 may be below 0.
+template <class T>
+__device__ T warp_largest(T value) {
+  return warp_max(value);
+}
+__device__ inline float warp_largest(float value) {
+  return __int_as_float(rising_bits(warp_max(rising_bits(__float_as_int(value)))));
+}
 // Of floats by reductions of integers: the largest value (-0 as 0), then the halves of the lowest index, none of them
 // negative, of those that have it.
 __device__ inline Indexed<float> warp_first(const Indexed<float>& own) {

@@ -141,7 +141,7 @@ int fuse(const FusionModel* models, const FusionRule<T>& options, const FusionRe
     BOXOPS_TRY(load_all(models, options, s, stream));
     BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments, stream));
     BOXOPS_TRY(sort_by(LabelKey{s.labels}, s.segments.order, label_bits, s.segments, stream));
-    BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments, false));
+    BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments));
     BOXOPS_TRY(launch(cluster_kernel<T>, static_cast<unsigned>(min_of<int64_t>(n, 1024)), kFusionThreads, stream, s,
                       options, Threshold<T>(options.iou_threshold), model_words(options.models)));
   }

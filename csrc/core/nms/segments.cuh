@@ -26,16 +26,12 @@ int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* str
   return sort_by(key, from, bits, s.space, s.order, stream);
 }
 
-// One block lists where the sorted keys change; without keys there is one segment.
-__global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s, bool one) {
-  const int64_t count =
-      one ? 1
-          : compact(
-                s.n, s.n, [&](int64_t i) { return i == 0 || s.space.sorted[i] != s.space.sorted[i - 1]; },
-                [&](int64_t at, int64_t i) { s.starts[at] = i; });
-  if (threadIdx.x > 0) return;
-  if (one) s.starts[0] = 0;
-  s.starts[count] = s.n, *s.count = count;
+// One block lists where the sorted keys change.
+__global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s) {
+  const int64_t count = compact(
+      s.n, s.n, [&](int64_t i) { return i == 0 || s.space.sorted[i] != s.space.sorted[i - 1]; },
+      [&](int64_t at, int64_t i) { s.starts[at] = i; });
+  if (threadIdx.x == 0) s.starts[count] = s.n, *s.count = count;
 }
 
 }  // namespace

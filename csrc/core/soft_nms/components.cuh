@@ -1,0 +1,131 @@
+// Which boxes decay each other, at once or by way of others: the connected components of the graph of pairs that
+// overlap.
+//
+//   places   | 128 rows | 128 rows | ...     by rising group; a block for each pair of tiles, a thread for each row
+//   columns  | 32 | 32 | 32 | 32 | ...
+//   parents  | 0 0 1 0 4 4 |                 of box i: a box of its component before it; itself: the first
+//
+// Union-find without locks (Jaiganesh and Burtscher 2018). The larger of two roots gets the smaller one as its parent,
+// so that whatever comes first, the root in the end is the component's first box.
+//
+// Floor: a dozen operations for each pair in a group, by all multiprocessors.
+#pragma once
+
+#include "common/load_box.cuh"
+#include "nms/overlap.cuh"
+#include "soft_nms/soft_nms.h"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kRows = 128, kColumns = 32;
+
+template <class T>
+__device__ bool meet(const Box<T>& a, const Box<T>& b) {
+  return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2);
+}
+
+// The empty box instead, where it overlaps nothing.
+template <class T>
+__device__ Shape<T> unless_alone(const Shape<T>& box) {
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  return box.area > T(0) && farthest(box) < inf ? box : Shape<T>{{inf, inf, -inf, -inf}, T(0), T(0)};
+}
+
+// Whether one of two boxes decays the other.
+template <bool gaussian, class T>
+__device__ bool decays(const Shape<T>& a, const Shape<T>& b, const Decay<T>& decay) {
+  return meet(a, b) && (gaussian || iou_of(a, b) > decay.iou_threshold);
+}
+
+struct Components {
+  unsigned long long* parents;
+
+  __device__ uint64_t parent(uint64_t i) const { return const_cast<const volatile unsigned long long*>(parents)[i]; }
+
+  __device__ uint64_t root(uint64_t i) const {
+    for (uint64_t next; (next = parent(i)) != i;) i = next;
+    return i;
+  }
+  // Returns the root of both. What comes to be the parent of a root is before it, and stays of its component.
+  __device__ uint64_t unite(uint64_t a, uint64_t b) const {
+    a = root(a), b = root(b);
+    while (a != b) {
+      const uint64_t first = min_of(a, b), second = max_of(a, b);
+      const uint64_t was = atomicCAS(&parents[second], second, first);
+      if (was == second) return first;
+      a = first, b = root(was);
+    }
+    return a;
+  }
+  __device__ uint64_t operator()(int64_t i) const { return root(static_cast<uint64_t>(i)); }  // as a key
+};
+
+// Boxes by place; with groups, by rising key of these.
+struct Places {
+  int64_t n;
+  bool grouped;
+  const int64_t* order;
+  const uint64_t* groups;
+  __device__ int64_t index(int64_t place) const { return grouped ? order[place] : place; }
+  __device__ uint64_t group(int64_t place) const { return grouped ? groups[place] : 0; }
+};
+
+// The box at a place, and what else tells whether it may be decayed.
+template <class T>
+struct Node {
+  Upright<T> box;
+  int64_t index;
+  uint64_t group;
+  __device__ Node(const NmsInput& input, const Decay<T>& decay, const Places& places, int64_t place)
+      : index(places.index(place)), group(places.group(place)) {
+    box = {unless_alone(shape_of<Measure::kIoU>(load_box_at_once<T>(input.boxes, 0, index)))};
+    if (!(load_score<T>(input.scores, index) > decay.score_threshold)) box.x1 = std::numeric_limits<T>::infinity();
+  }
+};
+
+// A thread unites one box with those of 32 columns that are behind it, have its group, and are decayed by it or decay
+// it.
+template <bool gaussian, class T>
+__global__ void __launch_bounds__(kRows)
+    unite_kernel(NmsInput input, Decay<T> decay, Places places, Components components) {
+  __shared__ Upright<T> columns[kColumns];
+  __shared__ int64_t indices[kColumns];
+  __shared__ uint64_t groups[kColumns];
+  const int t = static_cast<int>(threadIdx.x);
+  const int64_t column = int64_t(blockIdx.x) * kColumns;
+  const int count = static_cast<int>(min_of<int64_t>(places.n - column, kColumns));
+  int64_t first = int64_t(blockIdx.y) * kRows;
+  if (first >= column + count) return;
+  if (t < count) {
+    const Node<T> node(input, decay, places, column + t);
+    columns[t] = node.box, indices[t] = node.index, groups[t] = node.group;
+  }
+  __syncthreads();
+  for (; first < column + count; first += int64_t(gridDim.y) * kRows) {
+    if (first + t >= column + count || places.group(min_of(first + kRows, places.n) - 1) < groups[0]) continue;
+    const Node<T> own(input, decay, places, first + t);
+    unsigned meeting = 0;
+#pragma unroll 8
+    for (int c = 0; c < count; ++c)
+      meeting |= static_cast<unsigned>(meet<T>(columns[c], own.box) & (column + c > first + t)) << c;
+    uint64_t root = static_cast<uint64_t>(own.index);
+    for (; meeting != 0; meeting &= meeting - 1) {
+      const int c = __ffs(static_cast<int>(meeting)) - 1;
+      if (groups[c] == own.group && decays<gaussian, T>(columns[c], own.box, decay))
+        root = components.unite(root, static_cast<uint64_t>(indices[c]));
+    }
+  }
+}
+
+// Boxes that decay each other come to have one root.
+template <class T>
+int unite(const NmsInput& input, const Decay<T>& decay, const Places& places, const Components& components,
+          void* stream) {
+  const dim3 grid(grid_x(blocks_of(places.n, kColumns)), grid_yz(blocks_of(places.n, kRows)));
+  return launch(decay.gaussian ? unite_kernel<true, T> : unite_kernel<false, T>, grid, kRows, stream, input, decay,
+                places, components);
+}
+
+}  // namespace
+}  // namespace boxops::cuda

@@ -1,0 +1,201 @@
+// Takes the boxes of a large segment, up to 256 at a time, in rounds: less work than steps.cuh where few meet.
+//
+//   scores   | . x . x x . x . . x . |   of the group's boxes
+//   best     | 0 1 2 3 4 5 |             a window: the best of them, by falling score; what is behind its last waits
+//   settled  | x x . x . x |             round by round, by a thread each
+//   boxes    | 0 3 1 5 |                 those, in the order of taking, which then decay all that is not in the window
+//
+// Scores above 0 never rise. So a box settles, its score final, when it comes before all unsettled ones that it
+// overlaps and before what is behind the window. A settled box decays another one when it comes before all unsettled
+// ones that the other overlaps. Thus boxes far apart settle in one round, and yet each is decayed by its neighbours in
+// the order of taking, to the bit. Scores of at most 0 may rise: of these the best alone is the window.
+//
+// Floor: the pairs that overlap, some 50 operations each.
+#pragma once
+
+#include "soft_nms/segment.cuh"
+
+namespace boxops::cuda {
+namespace {
+namespace rounds {
+
+constexpr int kWindow = kAtOnce, kWords = kWindow / 32, kParts = kThreads / kWindow;
+
+template <class T>
+struct Window {
+  Best best;
+  Upright<T> boxes[kWindow];
+  Cells<T, kWords> cells;
+  unsigned overlapped[kWords][kWindow];  // bits of the boxes that decay box t, or are decayed by it, and have not yet
+  T initial[kWindow];                    // scores, falling: none comes to be above its own
+  // In this round and the next; of the settled ones, bits.
+  T scores[2][kWindow];
+  unsigned settled[2][kWords];
+  Bid<T> latest;  // of the segment so far
+};
+
+// Puts at most `size` of the best into the window; returns how many.
+template <class T>
+__device__ int fill(const Segment<T>& segment, uint32_t size, Window<T>& window) {
+  const RankAt<T> rank_at{segment.scores};
+  const int n = static_cast<int>(take_best(static_cast<uint32_t>(segment.n), size, rank_at, window.best));
+  const int t = static_cast<int>(threadIdx.x);
+  T score = T(0);
+  clear(window.best);
+  if (t < kWords) window.settled[0][t] = 0;
+  if (t < n) {
+    const int64_t place = window.best.ranks[t].pair;
+    const Shape<T> box = segment.boxes[place];
+    window.boxes[t] = {box}, score = segment.scores[place];
+    window.initial[t] = window.scores[0][t] = score;
+  }
+  const int above_zero = __syncthreads_count(score > T(0));
+  return above_zero > 0 ? above_zero : min_of(n, 1);
+}
+
+// Finds `overlapped` of n boxes: kParts threads for each.
+template <bool gaussian, class T>
+__device__ void compare(int n, const Decay<T>& decay, Window<T>& window) {
+  window.cells.build(window.boxes, n);
+  __syncthreads();
+  const int i = static_cast<int>(threadIdx.x) % kWindow, part = static_cast<int>(threadIdx.x) / kWindow;
+  if (i >= n) return;
+  const Shape<T> box = window.boxes[i];
+  int at[4];
+  window.cells.around(box, at);
+  for (int word = part; word * 32 < n; word += kParts) {
+    unsigned bits = 0;
+    for (unsigned left = window.cells.near(word, at); left != 0; left &= left - 1) {
+      const int k = word * 32 + __ffs(static_cast<int>(left)) - 1;
+      const Shape<T>& other = window.boxes[k];
+      if (k != i && decays<gaussian>(other, box, decay)) bits |= left & -left;
+    }
+    window.overlapped[word][i] = bits;
+  }
+}
+
+// The first of those that box t of n overlaps, among the settled ones or the others, and its bid; -1: none.
+template <class T>
+__device__ int first_overlapped(int n, bool settled, int round, const Window<T>& window, Bid<T>* bid) {
+  int first = -1;
+  *bid = Bid<T>::none();
+  for (int word = 0; word * 32 < n; ++word) {
+    unsigned left = window.overlapped[word][threadIdx.x];
+    for (left &= window.settled[round][word] ^ (settled ? 0 : ~0u); left != 0; left &= left - 1) {
+      const int k = word * 32 + __ffs(static_cast<int>(left)) - 1;
+      const T initial = window.initial[k], score = window.scores[round][k];
+      if (initial < bid->value) return first;  // so are those behind it
+      if (score < bid->value) continue;
+      const Bid<T> other{score, window.best.ranks[k].pair};
+      if (other.before(*bid)) first = k, *bid = other;
+    }
+  }
+  return first;
+}
+
+// Settles those of n boxes that come before `bound`, a thread each. Says whether the own one has settled, and its
+// score.
+template <bool gaussian, class T>
+__device__ bool settle(int n, const Bid<T>& bound, const Decay<T>& decay, Window<T>& window, Bid<T>* own) {
+  const int t = static_cast<int>(threadIdx.x), word = t / 32;
+  bool settled = false, again = true;
+  int open = -1;  // the first that is not settled, and its bid
+  Bid<T> open_bid, bid;
+  for (int round = 0, first = 1; __syncthreads_or(again); round ^= 1, first = 0) {
+    again = false;
+    if (word * 32 >= n) continue;
+    if (!settled && own->value > T(0)) {
+      if (first || (open >= 0 && (window.scores[round][open] != open_bid.value ||
+                                  (window.settled[round][open / 32] >> open % 32 & 1))))
+        open = first_overlapped(n, false, round, window, &open_bid);
+      for (int k; own->value > T(0) && (k = first_overlapped(n, true, round, window, &bid)) >= 0;) {
+        if (!bid.before(open_bid)) break;
+        own->value = decayed<gaussian, T>(own->value, window.boxes[k], window.boxes[t], decay);
+        window.overlapped[k / 32][t] &= ~(1u << k % 32);
+        again = true;
+      }
+      if (own->value > T(0) && !bound.before(*own) && own->before(open_bid)) settled = again = true;
+    }
+    if (t < n) window.scores[1 - round][t] = max_of(own->value, T(0));
+    const unsigned bits = __ballot_sync(kFullMask, settled);
+    if (t % 32 == 0) window.settled[1 - round][word] = bits;
+  }
+  return settled;
+}
+
+// Lists what has settled, in the order of taking, in the window and from place `to` on; returns how many.
+template <class T>
+__device__ int list(bool settled, const Bid<T>& own, const Segment<T>& segment, const SoftState<T>& s, int64_t to,
+                    Window<T>& window) {
+  const int t = static_cast<int>(threadIdx.x);
+  const uint32_t slot = append(settled, {falling_key(own.value), own.index}, window.best);
+  Bid<T> latest = window.latest;
+  Shape<T> box;
+  if (settled) box = window.boxes[t];
+  __syncthreads();
+  const uint32_t count = window.best.count;
+  find_places(window.best);
+  __syncthreads();
+  if (settled) {
+    const uint32_t at = window.best.places[slot];
+    const Bid<T> taken{own.value, s.segments.order[segment.start + own.index]};
+    if (latest.before(taken)) latest = taken;
+    s.taken[to + at] = taken.index, s.taken_scores[to + at] = taken.value, s.latest[to + at] = latest;
+    window.boxes[at] = {box};
+    if (at + 1 == count) window.latest = latest;
+  }
+  __syncthreads();
+  return static_cast<int>(count);
+}
+
+// A thread decays its boxes by `count` of the window's, in their order.
+template <bool gaussian, class T>
+__device__ void decay_rest(const Segment<T>& segment, int count, const Decay<T>& decay, Window<T>& window) {
+  window.cells.build(window.boxes, count);
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i < segment.n; i += kThreads) {
+    T score = segment.scores[i];
+    if (!(score > kGone<T>)) continue;
+    const Shape<T> box = segment.boxes[i];
+    int at[4];
+    window.cells.around(box, at);
+    unsigned left = 0;
+    for (int word = -1; score > kGone<T>; left &= left - 1) {
+      while (left == 0 && ++word * 32 < count) left = window.cells.near(word, at);
+      if (left == 0) break;
+      const Shape<T>& by = window.boxes[word * 32 + __ffs(static_cast<int>(left)) - 1];
+      if (meet(by, box)) score = decayed<gaussian>(score, by, box, decay);
+    }
+    segment.scores[i] = score;
+  }
+}
+
+// The block takes all boxes of a segment; returns how many.
+template <bool gaussian, class T>
+__device__ int64_t take_segment(const Segment<T>& segment, const Box<T>& hull, const Decay<T>& decay,
+                                const SoftState<T>& s, Window<T>& window) {
+  const int t = static_cast<int>(threadIdx.x);
+  if (t == 0) window.latest = {-kGone<T>, -1}, window.cells.fit(hull);
+  __syncthreads();
+  int64_t done = 0;
+  uint32_t size = kWindow;
+  while (const int n = fill(segment, size, window)) {
+    Bid<T> own = Bid<T>::none(), bound = own;
+    if (t < n) own = {window.initial[t], window.best.ranks[t].pair}, segment.scores[own.index] = kGone<T>;
+    if (n == static_cast<int>(size)) bound = {window.initial[n - 1], window.best.ranks[n - 1].pair};
+    compare<gaussian>(n, decay, window);
+    const bool settled = n == 1 ? t == 0 : settle<gaussian>(n, bound, decay, window, &own);
+    const int taken = list(settled, own, segment, s, segment.start + done, window);
+    decay_rest<gaussian>(segment, taken, decay, window);
+    __syncthreads();
+    if (t < n && !settled) segment.scores[own.index] = own.value;
+    __syncthreads();
+    done += taken;
+    size = min_of<uint32_t>(kWindow, blocks_of(2 * taken, 32) * 32);  // no larger than what pays
+  }
+  return done;
+}
+
+}  // namespace rounds
+}  // namespace
+}  // namespace boxops::cuda

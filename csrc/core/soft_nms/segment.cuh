@@ -1,0 +1,102 @@
+// What both ways of taking share: the segments, each a component whose boxes one block takes in the order of ranks, and
+// what was taken.
+//
+//   places   | 0 1 2 | 3 | 4 5 6 7 |     boxes by segment, by rising index
+//   taken    | 2 0 . | 3 | 5 7 4 . |     from a segment's first place on: indices in the order of taking
+#pragma once
+
+#include "common/best_ranks.cuh"
+#include "common/cells.cuh"
+#include "nms/segments.cuh"
+#include "soft_nms/components.cuh"
+
+namespace boxops::cuda {
+namespace {
+
+constexpr int kThreads = 512;
+
+// A score and whose it is; the order of taking.
+template <class T>
+using Bid = Indexed<T>;
+
+template <class T>
+struct SoftState {
+  Segments segments;
+  Upright<T>* boxes;  // by place: segment by segment, by rising index
+  T* scores;          // by place; kGone: taken, in the window, or decayed too far
+  // By segment and order of taking:
+  int64_t* taken;  // indices; -1: none
+  T* taken_scores;
+  Bid<T>* latest;  // of the segment so far
+
+  Components components;
+
+  SoftState(Workspace& w, int64_t n)
+      : segments(w, n),
+        boxes(w.take<Upright<T>>(n)),
+        scores(w.take<T>(n)),
+        taken(w.take<int64_t>(n)),
+        taken_scores(w.take<T>(n)),
+        latest(w.take<Bid<T>>(n)),
+        components{w.take<unsigned long long>(n)} {}
+};
+
+template <class T>
+constexpr T kGone = -std::numeric_limits<T>::infinity();
+
+template <bool gaussian, class T>
+__device__ T decayed(T score, const Shape<T>& by, const Shape<T>& box, const Decay<T>& decay) {
+  const T s = score * decay_weight<gaussian>(iou_of(by, box), decay);
+  return s > decay.score_threshold ? s : kGone<T>;
+}
+
+// The boxes of a segment, of which thread t owns places t, t + kThreads, ...
+template <class T>
+struct Segment {
+  int64_t start, n;
+  Upright<T>* boxes;
+  T* scores;
+  int64_t* places;  // of those in the window, rising
+
+  __device__ Segment(const SoftState<T>& s, int64_t segment)
+      : start(s.segments.starts[segment]),
+        n(s.segments.starts[segment + 1] - start),
+        boxes(s.boxes + start),
+        scores(s.scores + start),
+        places(s.segments.space.values + start) {}
+
+  // Returns the hull of all boxes; one that overlaps nothing becomes the empty one without area.
+  __device__ Box<T> load(const NmsInput& input, T score_threshold, const SoftState<T>& s) const {
+    __shared__ Box<T> hulls[kThreads / 32];
+    constexpr T inf = std::numeric_limits<T>::infinity();
+    const Box<T> nothing{inf, inf, -inf, -inf};
+    Box<T> hull = nothing;
+    for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+      const int64_t index = s.segments.order[start + i];
+      const T score = load_score<T>(input.scores, index);
+      const Shape<T> box = unless_alone(shape_of<Measure::kIoU>(load_box_at_once<T>(input.boxes, 0, index)));
+      boxes[i] = {box};
+      scores[i] = score > score_threshold ? score : kGone<T>;
+      s.taken[start + i] = -1;
+      hull = {min_of(hull.x1, box.x1), min_of(hull.y1, box.y1), max_of(hull.x2, box.x2), max_of(hull.y2, box.y2)};
+    }
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    hull = warp_hull(hull);
+    if (lane == 0) hulls[threadIdx.x / 32] = hull;
+    __syncthreads();
+    return warp_hull(lane < kThreads / 32 ? hulls[lane] : nothing);
+  }
+};
+
+// The rank of the box at a place of the segment. A type of its own, so that one selection serves both ways of taking.
+template <class T>
+struct RankAt {
+  const T* scores;
+  __device__ Rank operator()(int64_t i) const {
+    const T score = scores[i];
+    return score > kGone<T> ? Rank{falling_key(score), i} : Rank::none();
+  }
+};
+
+}  // namespace
+}  // namespace boxops::cuda
