@@ -7,8 +7,8 @@
 // 0 with everything.
 //
 // Floor: 30 operations or so per pair of boxes that overlap. CPU: boxes lie in tiles by place, and only tiles whose
-// hull meets the box taken are looked at. CUDA: a block per group, in which boxes far apart settle together; workspace
-// O(N).
+// hull meets the box taken are looked at. CUDA: boxes that decay each other, at once or by way of others, are
+// a block's work; workspace O(N).
 #pragma once
 
 #include <cstddef>
