@@ -27,6 +27,17 @@ __device__ inline Box<float> warp_hull(const Box<float>& own) {
   return {-warp_largest(-own.x1), -warp_largest(-own.y1), warp_largest(own.x2), warp_largest(own.y2)};
 }
 
+// The same of all threads of a block, for each of them.
+template <int threads, class T>
+__device__ Box<T> block_hull(const Box<T>& own) {
+  __shared__ Box<T> hulls[threads / 32];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const Box<T> hull = warp_hull(own);
+  if (lane == 0) hulls[threadIdx.x / 32] = hull;
+  __syncthreads();
+  return warp_hull(lane < threads / 32 ? hulls[lane] : nowhere<T>());
+}
+
 template <class T, int kWords>
 struct Cells {
   T low[2], scale[2];  // any do, for all is monotone; those of the hull part best

@@ -59,6 +59,13 @@ BOXOPS_HD T extent(T lo, T hi) {
   return d > T(0) ? d : T(0);
 }
 
+// An empty box that meets nothing.
+template <class T>
+BOXOPS_HD Box<T> nowhere() {
+  constexpr T inf = std::numeric_limits<T>::infinity();
+  return {inf, inf, -inf, -inf};
+}
+
 template <class T>
 BOXOPS_HD bool has_nan(const Box<T>& b) {
   return b.x1 != b.x1 || b.y1 != b.y1 || b.x2 != b.x2 || b.y2 != b.y2;
@@ -110,10 +117,9 @@ BOXOPS_HD T angle_of(const Box<T>& b) {
 // union and centre into the penalties but not through the guarded quotient.
 template <Measure measure, class T>
 BOXOPS_HD Shape<T> shape_of(Box<T> b) {
-  constexpr T inf = std::numeric_limits<T>::infinity();
   Shape<T> s;
   if (has_nan(b)) {
-    b = {inf, inf, -inf, -inf};
+    b = nowhere<T>();
     s.area = std::numeric_limits<T>::quiet_NaN();
   } else {
     s.area = extent(b.x1, b.x2) * extent(b.y1, b.y2);
@@ -134,6 +140,12 @@ BOXOPS_HD T quick_intersection(const Shape<T>& a, const Shape<T>& b) {
   const T width = std::fmax(std::fmin(a.x2, b.x2) - std::fmax(a.x1, b.x1), T(0));
   const T height = std::fmax(std::fmin(a.y2, b.y2) - std::fmax(a.y1, b.y1), T(0));
   return width * height;
+}
+
+// The box around two that hold no NaN.
+template <class T>
+BOXOPS_HD Box<T> hull_of(const Box<T>& a, const Box<T>& b) {
+  return {min_of(a.x1, b.x1), min_of(a.y1, b.y1), max_of(a.x2, b.x2), max_of(a.y2, b.y2)};
 }
 
 template <class T>

@@ -63,13 +63,6 @@ struct FusionState {
         found(w.take<int64_t>(n)) {}
 };
 
-// It meets nothing.
-template <class T>
-__device__ Box<T> nowhere() {
-  constexpr T inf = std::numeric_limits<T>::infinity();
-  return {inf, inf, -inf, -inf};
-}
-
 // The boxes and clusters of one label.
 template <class T>
 struct Label {
@@ -99,18 +92,12 @@ struct Label {
 
   // Of the boxes that have one, for all threads of the block.
   __device__ Box<T> hull() const {
-    __shared__ Box<T> hulls[kFusionThreads / 32];
-    const int lane = static_cast<int>(threadIdx.x) % 32;
     Box<T> hull = nowhere<T>();
     for (int64_t i = threadIdx.x; i < n; i += kFusionThreads) {
       const FusionBox<T> b = box(i);
-      if (b.model >= 0 && farthest(b) < std::numeric_limits<T>::infinity())
-        hull = {min_of(hull.x1, b.x1), min_of(hull.y1, b.y1), max_of(hull.x2, b.x2), max_of(hull.y2, b.y2)};
+      if (b.model >= 0 && farthest(b) < std::numeric_limits<T>::infinity()) hull = hull_of<T>(hull, b);
     }
-    hull = warp_hull(hull);
-    if (lane == 0) hulls[threadIdx.x / 32] = hull;
-    __syncthreads();
-    return warp_hull(lane < kFusionThreads / 32 ? hulls[lane] : nowhere<T>());
+    return block_hull<kFusionThreads>(hull);
   }
 };
 

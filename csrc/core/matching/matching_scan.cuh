@@ -76,9 +76,8 @@ struct BoxTile {
   }
   // An empty box, which overlaps nothing, becomes one that is far from all.
   __device__ void set(int i, const Shape<T>& s) {
-    constexpr T inf = std::numeric_limits<T>::infinity();
-    if (s.area > T(0)) corners[i] = {s.x1, s.y1, s.x2, s.y2}, areas[i] = s.area;
-    else corners[i] = {inf, inf, -inf, -inf}, areas[i] = T(0);
+    if (s.area > T(0)) corners[i] = s, areas[i] = s.area;
+    else corners[i] = nowhere<T>(), areas[i] = T(0);
   }
 
   // Brings boxes [first, first + n) here; the block waits before and after.
@@ -94,12 +93,11 @@ struct BoxTile {
   // Files the n boxes by cells, which the first warp fits to them; the block waits behind it.
   __device__ void file(int n) {
     if (threadIdx.x < 32) {
-      constexpr T inf = std::numeric_limits<T>::infinity();
-      Box<T> hull{inf, inf, -inf, -inf};
+      Box<T> hull = nowhere<T>();
       bool own = true;
       for (int i = threadIdx.x; i < n; i += 32) {
         const Shape<T> box = (*this)[i];
-        hull = {min_of(hull.x1, box.x1), min_of(hull.y1, box.y1), max_of(hull.x2, box.x2), max_of(hull.y2, box.y2)};
+        hull = hull_of<T>(hull, box);
         own = own & (is_ordinary<Measure::kIoU>(box) | (box.area == T(0)));
       }
       hull = warp_hull(hull), own = __all_sync(kFullMask, own);

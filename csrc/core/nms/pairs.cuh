@@ -43,21 +43,19 @@ struct Pairs {
   // Brings box_at(c) for every column c; the block waits before and after.
   template <class BoxAt>
   __device__ void load(BoxAt box_at) {
-    constexpr T inf = std::numeric_limits<T>::infinity();
-    const Box<T> nowhere{inf, inf, -inf, -inf};
     const int t = static_cast<int>(threadIdx.x), lane = t % 32;
     __syncthreads();
     if (t < kTilePlaces) {
       const S box = box_at(t);
       columns[t] = box;
       const Box<T> own = hull_of(box);
-      const bool fits = own.x2 > own.x1 && own.y2 > own.y1 && farthest(own) < inf;
-      const Box<T> hull = warp_hull(fits ? own : nowhere);
+      const bool fits = own.x2 > own.x1 && own.y2 > own.y1 && farthest(own) < std::numeric_limits<T>::infinity();
+      const Box<T> hull = warp_hull(fits ? own : nowhere<T>());
       if (lane == 0) hulls[t / 32] = hull;
     }
     __syncthreads();
     if (t < 32) {
-      const Box<T> hull = warp_hull(lane < kTilePlaces / 32 ? hulls[lane] : nowhere);
+      const Box<T> hull = warp_hull(lane < kTilePlaces / 32 ? hulls[lane] : nowhere<T>());
       if (lane == 0) cells.fit(hull);
     }
     __syncthreads();

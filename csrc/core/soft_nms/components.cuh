@@ -25,13 +25,6 @@ __device__ bool meet(const Box<T>& a, const Box<T>& b) {
   return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2);
 }
 
-// The empty box instead, where it overlaps nothing.
-template <class T>
-__device__ Shape<T> unless_alone(const Shape<T>& box) {
-  constexpr T inf = std::numeric_limits<T>::infinity();
-  return box.area > T(0) && farthest(box) < inf ? box : Shape<T>{{inf, inf, -inf, -inf}, T(0), T(0)};
-}
-
 // Whether one of two boxes decays the other.
 template <bool gaussian, class T>
 __device__ bool decays(const Shape<T>& a, const Shape<T>& b, const Decay<T>& decay) {

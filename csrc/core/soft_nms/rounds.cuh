@@ -148,28 +148,6 @@ __device__ int list(bool settled, const Bid<T>& own, const Segment<T>& segment, 
   return static_cast<int>(count);
 }
 
-// A thread decays its boxes by `count` of the window's, in their order.
-template <bool gaussian, class T>
-__device__ void decay_rest(const Segment<T>& segment, int count, const Decay<T>& decay, Window<T>& window) {
-  window.cells.build(window.boxes, count);
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < segment.n; i += kThreads) {
-    T score = segment.scores[i];
-    if (!(score > kGone<T>)) continue;
-    const Shape<T> box = segment.boxes[i];
-    int at[4];
-    window.cells.around(box, at);
-    unsigned left = 0;
-    for (int word = -1; score > kGone<T>; left &= left - 1) {
-      while (left == 0 && ++word * 32 < count) left = window.cells.near(word, at);
-      if (left == 0) break;
-      const Shape<T>& by = window.boxes[word * 32 + __ffs(static_cast<int>(left)) - 1];
-      if (meet(by, box)) score = decayed<gaussian>(score, by, box, decay);
-    }
-    segment.scores[i] = score;
-  }
-}
-
 // The block takes all boxes of a segment; returns how many.
 template <bool gaussian, class T>
 __device__ int64_t take_segment(const Segment<T>& segment, const Box<T>& hull, const Decay<T>& decay,
@@ -186,7 +164,7 @@ __device__ int64_t take_segment(const Segment<T>& segment, const Box<T>& hull, c
     compare<gaussian>(n, decay, window);
     const bool settled = n == 1 ? t == 0 : settle<gaussian>(n, bound, decay, window, &own);
     const int taken = list(settled, own, segment, s, segment.start + done, window);
-    decay_rest<gaussian>(segment, taken, decay, window);
+    decay_rest<gaussian>(segment, window.boxes, taken, decay, window.cells);
     __syncthreads();
     if (t < n && !settled) segment.scores[own.index] = own.value;
     __syncthreads();

@@ -67,10 +67,7 @@ struct Segment {
 
   // Returns the hull of all boxes; one that overlaps nothing becomes the empty one without area.
   __device__ Box<T> load(const NmsInput& input, T score_threshold, const SoftState<T>& s) const {
-    __shared__ Box<T> hulls[kThreads / 32];
-    constexpr T inf = std::numeric_limits<T>::infinity();
-    const Box<T> nothing{inf, inf, -inf, -inf};
-    Box<T> hull = nothing;
+    Box<T> hull = nowhere<T>();
     for (int64_t i = threadIdx.x; i < n; i += kThreads) {
       const int64_t index = s.segments.order[start + i];
       const T score = load_score<T>(input.scores, index);
@@ -78,13 +75,9 @@ struct Segment {
       boxes[i] = {box};
       scores[i] = score > score_threshold ? score : kGone<T>;
       s.taken[start + i] = -1;
-      hull = {min_of(hull.x1, box.x1), min_of(hull.y1, box.y1), max_of(hull.x2, box.x2), max_of(hull.y2, box.y2)};
+      hull = hull_of<T>(hull, box);
     }
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    hull = warp_hull(hull);
-    if (lane == 0) hulls[threadIdx.x / 32] = hull;
-    __syncthreads();
-    return warp_hull(lane < kThreads / 32 ? hulls[lane] : nothing);
+    return block_hull<kThreads>(hull);
   }
 };
 
@@ -97,6 +90,29 @@ struct RankAt {
     return score > kGone<T> ? Rank{falling_key(score), i} : Rank::none();
   }
 };
+
+// A thread decays its boxes of the segment by `count` that were taken, in their order; these come into the cells.
+template <bool gaussian, class T, class B, class CellsOfWindow>
+__device__ void decay_rest(const Segment<T>& segment, const B* taken, int count, const Decay<T>& decay,
+                           CellsOfWindow& cells) {
+  cells.build(taken, count);
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i < segment.n; i += kThreads) {
+    T score = segment.scores[i];
+    if (!(score > kGone<T>)) continue;
+    const Shape<T> box = segment.boxes[i];
+    int at[4];
+    cells.around(box, at);
+    unsigned left = 0;
+    for (int word = -1; score > kGone<T>; left &= left - 1) {
+      while (left == 0 && ++word * 32 < count) left = cells.near(word, at);
+      if (left == 0) break;
+      const Shape<T>& by = taken[word * 32 + __ffs(static_cast<int>(left)) - 1];
+      if (meet(by, box)) score = decayed<gaussian>(score, by, box, decay);
+    }
+    segment.scores[i] = score;
+  }
+}
 
 }  // namespace
 }  // namespace boxops::cuda

@@ -30,6 +30,13 @@ BOXOPS_HD T decay_weight(T iou, const Decay<T>& d) {
   return iou > d.iou_threshold ? max_of(T(1) - iou, T(0)) : T(1);
 }
 
+// The box, or where it overlaps nothing the empty one without area.
+template <class T>
+BOXOPS_HD Shape<T> unless_alone(const Shape<T>& box) {
+  const bool overlaps = box.area > T(0) && farthest(box) < std::numeric_limits<T>::infinity();
+  return overlaps ? box : Shape<T>{nowhere<T>(), T(0), T(0)};
+}
+
 template <class T>
 BOXOPS_HD T load_score(const Scalars& scores, int64_t i) {
   return load<T>(scores.data, scores.dtype, i * scores.stride);

@@ -62,14 +62,11 @@ void sort_by_place(SoftBox<T>* boxes, int64_t n) {
   for (int64_t i = 0; i < n; ++i) boxes[i] = unsorted[order[i]];
 }
 
-// A box that overlaps nothing becomes the empty one without area.
 template <class T>
 SoftBox<T> load_soft_box(const NmsInput& input, int64_t i) {
-  constexpr T inf = std::numeric_limits<T>::infinity();
+  const Shape<T> box = unless_alone(shape_of<Measure::kIoU>(load_box<T>(input.boxes, 0, i)));
   SoftBox<T> b;
-  static_cast<Box<T>&>(b) = load_box<T>(input.boxes, 0, i);
-  b.area = area(b);
-  if (!(b.area > T(0) && farthest(b) < inf)) static_cast<Box<T>&>(b) = {inf, inf, -inf, -inf}, b.area = T(0);
+  static_cast<Box<T>&>(b) = box, b.area = box.area;
   b.score = load_score<T>(input.scores, i);
   b.index = i;
   return b;

@@ -30,16 +30,16 @@ class SoftGroup {
       std::sort(sorted, sorted + m, [](const SoftBox<T>& a, const SoftBox<T>& b) { return a.index < b.index; });
       Tile& tile = tiles_[t];
       Block& block = blocks_[t / kSoftTiles];
-      Box<T> hull = kNothing;
+      Box<T> hull = nowhere<T>();
       for (int i = 0; i < m; ++i) {
         const SoftBox<T>& b = sorted[i];
         tile.x1[i] = b.x1, tile.y1[i] = b.y1, tile.x2[i] = b.x2, tile.y2[i] = b.y2;
         tile.area[i] = b.area, tile.score[i] = b.score, tile.index[i] = b.index;
-        hull = hull_of(hull, b);
+        hull = hull_of<T>(hull, b);
       }
       const int at = static_cast<int>(t % kSoftTiles);
       block.x1[at] = hull.x1, block.y1[at] = hull.y1, block.x2[at] = hull.x2, block.y2[at] = hull.y2;
-      block.hull = hull_of(block.hull, hull);
+      block.hull = hull_of<T>(block.hull, hull);
       refresh(block, at, tile);
     }
     for (Block& block : blocks_) refresh(block);
@@ -70,7 +70,6 @@ class SoftGroup {
  private:
   static constexpr T kInf = std::numeric_limits<T>::infinity();
   static constexpr T kGone = -kInf;  // below every score that stays
-  static constexpr Box<T> kNothing{kInf, kInf, -kInf, -kInf};
 
   struct alignas(64) Tile {
     T x1[kSoftLanes], y1[kSoftLanes], x2[kSoftLanes], y2[kSoftLanes], area[kSoftLanes], score[kSoftLanes];
@@ -84,7 +83,7 @@ class SoftGroup {
     T x1[kSoftTiles], y1[kSoftTiles], x2[kSoftTiles], y2[kSoftTiles];  // hulls of the tiles
     T scores[kSoftTiles];                                              // the best of each tile, and whose it is
     int64_t indices[kSoftTiles];
-    Box<T> hull = kNothing;
+    Box<T> hull = nowhere<T>();
     T score = kGone;  // the best of the block, and whose it is
     int64_t index = 0;
     Block() {
@@ -92,10 +91,6 @@ class SoftGroup {
     }
     bool before(const Block& o) const { return score > o.score || (score == o.score && index < o.index); }
   };
-
-  static Box<T> hull_of(const Box<T>& a, const Box<T>& b) {
-    return {min_of(a.x1, b.x1), min_of(a.y1, b.y1), max_of(a.x2, b.x2), max_of(a.y2, b.y2)};
-  }
 
   // Finds the tile's best anew.
   static void refresh(Block& block, int at, const Tile& tile) {

@@ -58,8 +58,8 @@ __device__ int best_lane(unsigned among, T score) {
 // Step by step, takes the best of all warps, and those after it up to the first that meets one of these or may not be
 // the next, for it comes after some warp's second. Returns how many.
 template <bool gaussian, class T>
-__device__ int take(const Rank& last, const Decay<T>& decay, const SoftState<T>& s, int64_t start, int64_t to,
-                    Bid<T>* latest, Candidate<T>& own, Window<T>& window) {
+__device__ int take(const Rank& last, const Decay<T>& decay, const SoftState<T>& s, int64_t to, Bid<T>* latest,
+                    Candidate<T>& own, Window<T>& window) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const bool waiting = last.before(Rank::none());
   int count = 0;
@@ -109,34 +109,6 @@ __device__ void list(const SoftState<T>& s, int64_t start, int64_t from, int cou
   s.taken[at] = order[s.taken[at]], s.latest[at].index = order[s.latest[at].index];
 }
 
-// A thread decays its boxes by `count` of the window's, in their order.
-template <bool gaussian, class T>
-__device__ void decay_rest(const Segment<T>& segment, int count, const Decay<T>& decay, Window<T>& window) {
-  window.cells.build(window.boxes, count);
-  __syncthreads();
-  for (int64_t i = threadIdx.x; i < segment.n; i += kThreads) {
-    T score = segment.scores[i];
-    if (!(score > kGone<T>)) continue;
-    const Shape<T> box = segment.boxes[i];
-    int at[4];
-    window.cells.around(box, at);
-    int word = -1;
-    unsigned left = 0;
-    const auto next = [&] {  // of those that meet the box; lanes look for theirs, then decay together
-      while (true) {
-        while (left == 0)
-          if (++word * 32 < count) left = window.cells.near(word, at);
-          else return -1;
-        const int k = word * 32 + __ffs(static_cast<int>(left)) - 1;
-        left &= left - 1;
-        if (meet<T>(window.boxes[k], box)) return k;
-      }
-    };
-    for (int k; score > kGone<T> && (k = next()) >= 0;) score = decayed<gaussian>(score, window.boxes[k], box, decay);
-    segment.scores[i] = score;
-  }
-}
-
 // The block takes all boxes of a segment; returns how many.
 template <bool gaussian, class T>
 __device__ int64_t take_segment(const Segment<T>& segment, const Box<T>& hull, const Decay<T>& decay,
@@ -156,12 +128,12 @@ __device__ int64_t take_segment(const Segment<T>& segment, const Box<T>& hull, c
       segment.scores[place] = kGone<T>;
     }
     waiting = last.before(Rank::none());
-    const int taken = take<gaussian>(last, decay, s, segment.start, segment.start + done, &latest, own, window);
+    const int taken = take<gaussian>(last, decay, s, segment.start + done, &latest, own, window);
     __syncthreads();
     list(s, segment.start, segment.start + done, taken);
     done += taken;
     if (!waiting) break;
-    decay_rest<gaussian>(segment, taken, decay, window);
+    decay_rest<gaussian>(segment, window.boxes, taken, decay, window.cells);
     __syncthreads();
     if (own.score > kGone<T>) segment.scores[own.place] = own.score;
     __syncthreads();
