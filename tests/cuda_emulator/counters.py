@@ -147,7 +147,8 @@ def lines(operations, most):
 def main(arguments):
     from rich.console import Console
 
-    from cuda_emulator import calls
+    from cuda_emulator.calls import CALLS
+    from cuda_emulator.large_calls import LARGE
 
     parser = argparse.ArgumentParser(prog="python tests/cuda_emulator counters", description=__doc__.split("\n")[0])
     parser.add_argument("-k", default="", metavar="TEXT", help="only calls whose names contain TEXT")
@@ -156,7 +157,7 @@ def main(arguments):
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")
     parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}, and the table of {PAGE.name}")
     options = parser.parse_args(arguments)
-    chosen = calls.LARGE if options.large else calls.CALLS
+    chosen = LARGE if options.large else CALLS
     if not any(options.k in name for name in chosen):
         parser.error(f"-k: no call contains {options.k!r}; there are: {'; '.join(chosen)}")
     if options.large and options.update:
