@@ -59,7 +59,7 @@ def _rois(input, boxes):
 
 def _each_roi(input, boxes, output_size, pool, scale, *rest):
     """[K, C, PH, PW]: `pool` of the features of the RoI's image."""
-    size = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    size = np.broadcast_to(output_size, 2).astype(int)  # a bool is 0 or 1, as C++ has it
     features, (images, corners) = compute(input), _rois(input, boxes)
     out = np.zeros((len(images), input.shape[1], *size), features.dtype)
     for k, image in enumerate(images):
