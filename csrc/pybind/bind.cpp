@@ -261,7 +261,9 @@ Array Numpy::empty(const Dims& sizes, DType dtype, Device device) {
     if (const py::error_already_set error; !error.matches(PyExc_MemoryError)) throw error;
     throw NoMemory(sizes, dtype, device);
   }
-  Array a{py::detail::array_proxy(array)->data, dtype, device, sizes, compact_strides(sizes), {}};
+  Array a;  // not as a list of members: that clears all of it first, which takes longer than a small op
+  a.data = py::detail::array_proxy(array)->data, a.dtype = dtype, a.device = device;
+  a.sizes = sizes, a.strides = compact_strides(sizes);
   if (count_ < kHeld) a.owner = borrowed(held_[count_++] = array);
   else a.owner = share(py::reinterpret_steal<py::object>(array));
   return a;

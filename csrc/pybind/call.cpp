@@ -145,9 +145,9 @@ py::object call(const Op& op, DLPack& framework, PyObject* const* args, Py_ssize
       rethrow_named([&] { return op.name; });
     }
   }
-  if (op.results == 1) return framework.to_object(*results[0]);
+  if (op.results == 1) return framework.to_object(results[0]);
   py::tuple all(op.results);
-  for (int i = 0; i < op.results; ++i) all[i] = framework.to_object(*results[i]);
+  for (int i = 0; i < op.results; ++i) all[i] = framework.to_object(results[i]);
   return std::move(all);
 }
 

@@ -214,7 +214,7 @@ void call(const Op& op, StableIValue* stack) {
   } catch (...) {
     rethrow_named([&] { return op.name; });
   }
-  for (int i = 0; i < op.results; ++i) stack[i] = pass(*results[i]);
+  for (int i = 0; i < op.results; ++i) stack[i] = pass(results[i]);
 }
 
 // boxops' operators with their kernels, registered when this library is loaded. Fake kernels, autograd and autocast

@@ -56,7 +56,7 @@ class Arguments {
   size_t count_ = 0;
 };
 
-using Results = std::array<std::optional<Array>, kMaxResults>;
+using Results = std::array<Array, kMaxResults>;
 
 struct Op {
   const char* name;
