@@ -103,6 +103,17 @@ def test_very_many_are_those_of_each_tile():
     np.testing.assert_array_equal(boxops.nms(boxes, scores, 0.5), want)
 
 
+def test_very_many_after_boxes_without_area():
+    """Nothing is kept yet where the first stretch is sifted."""
+    rng = np.random.default_rng(0)
+    boxes = around(rng, VERY_MANY, 3000, 0.1, 4000.0).astype(np.float32)
+    scores = np.linspace(1, 0, VERY_MANY, dtype=np.float32)
+    none = 20_000
+    boxes[:none, 2:] = boxes[:none, :2]
+    want = none + boxops.nms(boxes[none:], scores[none:], 0.5)
+    np.testing.assert_array_equal(boxops.nms(boxes, scores, 0.5), np.concatenate([np.arange(none), want]))
+
+
 def test_rotated_beyond_the_list():
     rng = np.random.default_rng(0)
     corners = apart(LISTED + 30)

@@ -92,10 +92,10 @@ static std::string signature_of(const Op& op) {
 }
 
 template <class T>
-std::string words(const std::optional<Array>& array) {
-  if (!array) return "none";
+std::string words(const Array& array) {
+  if (array.data == nullptr) return "none";
   std::string all;
-  for (int64_t i = 0; i < array->numel(); ++i) all += (i ? " " : "") + to_string(double(array->as<T>()[i]));
+  for (int64_t i = 0; i < array.numel(); ++i) all += (i ? " " : "") + to_string(double(array.as<T>()[i]));
   return all;
 }
 

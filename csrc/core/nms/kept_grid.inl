@@ -47,45 +47,42 @@ class KeptGrid {
     while (buckets < room / 2) buckets *= 2;
     mask_ = static_cast<uint64_t>(buckets) - 1;
     row_ = static_cast<uint64_t>(static_cast<double>(buckets) * 0.6180339887) | 1;
-    buckets_.assign(buckets + 1, {});
+    buckets_.assign(buckets + 1, kNone);
   }
 
-  // The place for a box: shelf * kLanes + lane; a new shelf is the one after the last. `stamp` rises with the boxes.
-  // `anywhere`: its corners do not say what it overlaps, so every search looks at it.
-  int64_t file(const Box<double>& box, int64_t stamp, bool anywhere) {
+  // The place for a box: shelf * kLanes + lane; a new shelf is the one after the last. `anywhere`: its corners do not
+  // say what it overlaps, so every search looks at it.
+  int64_t file(const Box<double>& box, bool anywhere) {
     size_t at = mask_ + 1;
     if (!anywhere) {
       Level& grid = level_at(level_of(larger_side(box)));
       grid.boxes = std::max(grid.boxes, 1.0);
       at = bucket_of(box, grid);
     }
-    Bucket& to = buckets_[at];
-    to.newest = stamp_of(stamp);
-    if (to.head == kNone || links_[to.head].filled == kLanes) {
-      links_.push_back({to.head, 0});
-      to.head = static_cast<uint32_t>(links_.size() - 1);
+    uint32_t& head = buckets_[at];
+    if (head == kNone || links_[head].filled == kLanes) {
+      links_.push_back({head, 0});
+      head = static_cast<uint32_t>(links_.size() - 1);
     }
-    return static_cast<int64_t>(to.head) * kLanes + links_[to.head].filled++;
+    return static_cast<int64_t>(head) * kLanes + links_[head].filled++;
   }
 
-  // Where a box that has been shown to `build` goes: neighbours in the order of buckets lie near each other.
+  // Where a box would go: neighbours in the order of buckets lie near each other.
   uint64_t bucket_of(const Box<double>& box) const {
-    return bucket_of(box, levels_[level_of(larger_side(box)) - least_level_]);
+    const int at = level_of(larger_side(box)) - least_level_;
+    return at >= 0 && at < static_cast<int>(levels_.size()) ? bucket_of(box, levels_[at]) : mask_ + 1;
   }
 
-  // Fetches the bucket of such a box, or its newest shelf's number: boxes come in random places, and this hides the
-  // wait.
-  const void* bucket_ahead(const Box<double>& box) const { return &buckets_[bucket_ahead_of(box)]; }
-  uint32_t shelf_ahead(const Box<double>& box) const { return buckets_[bucket_ahead_of(box)].head; }
+  // Its bucket, to be fetched, and the newest shelf of that: boxes come in random places, and this hides the wait.
+  const void* bucket_ahead(const Box<double>& box) const { return &buckets_[bucket_of(box)]; }
+  uint32_t shelf_ahead(const Box<double>& box) const { return buckets_[bucket_of(box)]; }
 
   // Calls look(shelf) for the shelves with boxes that might have an IoU above the threshold with this one, until it
-  // returns true. Shelves without a box of stamp `since` or later may be left out.
+  // returns true.
   template <class Look>
-  bool search(const Box<double>& box, double area, double threshold, int64_t since, Look look) const {
-    const uint32_t oldest = stamp_of(since);
-    const auto meets = [&](const Bucket& b) __attribute__((always_inline)) {
-      if (b.newest < oldest) return false;
-      for (uint32_t shelf = b.head; shelf != kNone; shelf = links_[shelf].next)
+  bool search(const Box<double>& box, double area, double threshold, Look look) const {
+    const auto meets = [&](uint32_t head) __attribute__((always_inline)) {
+      for (uint32_t shelf = head; shelf != kNone; shelf = links_[shelf].next)
         if (look(shelf)) return true;
       return false;
     };
@@ -126,14 +123,10 @@ class KeptGrid {
     double per_cell = 0;  // cells per unit of length
     double boxes = 0;     // that are expected
   };
-  struct Bucket {
-    uint32_t head = kNone, newest = 0;
-  };
   struct Link {
     uint32_t next, filled;
   };
 
-  static uint32_t stamp_of(int64_t stamp) { return static_cast<uint32_t>(std::min<int64_t>(stamp, kNone)); }
   static double larger_side(const Box<double>& b) { return std::max(b.x2 - b.x1, b.y2 - b.y1); }
   // The exponent of a side >= 0, without the call that std::ilogb is.
   static int level_of(double side) { return static_cast<int>(detail::bits_as<uint64_t>(side) >> 52 & 2047) - 1023; }
@@ -149,10 +142,6 @@ class KeptGrid {
   uint64_t bucket_of(const Box<double>& box, const Level& grid) const {
     const int level = least_level_ + static_cast<int>(&grid - levels_.data());
     return bucket(cell(middle(box.x1, box.x2), grid), cell(middle(box.y1, box.y2), grid), level);
-  }
-  uint64_t bucket_ahead_of(const Box<double>& box) const {
-    const int at = level_of(larger_side(box)) - least_level_;
-    return at >= 0 && at < static_cast<int>(levels_.size()) ? bucket_of(box, levels_[at]) : mask_ + 1;
   }
 
   // How far along one axis the centre of a box with sides up to `largest` can lie from that of a
@@ -191,8 +180,8 @@ class KeptGrid {
   int least_level_ = 0;
   std::vector<Level> levels_;
   uint64_t mask_ = 0, row_ = 1;
-  std::vector<Bucket> buckets_;  // the last holds what may lie anywhere
-  std::vector<Link> links_;      // by shelf
+  std::vector<uint32_t> buckets_;  // their newest shelves; the last holds what may lie anywhere
+  std::vector<Link> links_;        // by shelf
 };
 
 }  // namespace boxops::BOXOPS_ISA

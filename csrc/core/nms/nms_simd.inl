@@ -5,100 +5,20 @@
 // is looked up among the kept boxes.
 //
 // Where candidates are very many, a stretch of them at a time is first sifted: held against the boxes kept so far, by
-// all threads and by place, so that memory is met in order. Those left are taken in turn, and need only look at boxes
-// kept since.
+// all threads and by place, so that memory is met in order. Those left are taken in turn and look at each other only;
+// the ones kept then join the rest, by place again.
 #include "nms/kept_boxes.inl"
 
 namespace boxops::BOXOPS_ISA {
 
+// By the size and place of boxes, who has suppressed one like it.
 template <class R>
-class Greedy {
-  using T = typename R::Scalar;
-
+class Hints {
  public:
-  Greedy(const RankedBoxes<R>& boxes, int64_t n, T threshold, int64_t limit, bool* keep)
-      : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
+  static constexpr int kBlock = Candidates<R>::kBlock;
 
-  void run(const Parallel& parallel) {
-    constexpr int64_t kFirst = 1 << 14, kStretch = 1 << 15, kVeryMany = 1 << 19;
-    int64_t done = n_ < kVeryMany ? n_ : kFirst;
-    take(boxes_, 0, done, 0, [](int64_t i) { return i; });
-    while (done < n_ && count_ < limit_) {
-      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 24));
-      std::vector<uint8_t> open(m);
-      parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
-      std::vector<int64_t> left, order;
-      for (int64_t i = 0; i < m; ++i)
-        if (open[i]) left.push_back(done + i), order.push_back(boxes_.order[done + i]);
-      if (kept_.reserve(kept_.count() + static_cast<int64_t>(left.size()))) forget_hints();
-      const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
-      take(those, 0, static_cast<int64_t>(left.size()), kept_.count(), [&](int64_t i) { return left[i]; });
-      done += m;
-    }
-  }
-
- private:
-  static constexpr int kBlock = Candidates<R>::kBlock, kHintBits = 10, kHints = 1 << kHintBits;
-
-  // Takes candidates [first, last) of `boxes` in turn until `limit` are kept; rank(i) is the place of i among all.
-  // `since`: the first so many kept boxes suppress none of them.
-  template <class Rank>
-  void take(const RankedBoxes<R>& boxes, int64_t first, int64_t last, int64_t since, Rank rank) {
-    Candidates<R> block;
-    uint32_t cells[kBlock];
-    uint8_t open[kBlock];
-    const bool hinted = last - first > kBlock;
-    if (hinted && !hinted_) forget_hints();
-    for (; first < last; first += kBlock) {
-      boxes.load(first, last, block);
-      if (hinted) find_cells(block, cells);
-      const int left = hinted ? by_hints(block, cells, open) : all(block, open);
-      for (int k = 0; k < left; ++k) {
-        const int i = open[k];
-        const R box = block[i];
-        if (k + 8 < left) kept_.fetch_bucket(block[open[k + 8]]);
-        if (k + 4 < left) kept_.fetch_shelf(block[open[k + 4]]);
-        if (const int64_t place = box.ordinary() ? kept_.find(box, since) : -1; place >= 0) {
-          if (hinted) hints_[cells[i]] = static_cast<uint32_t>(place <= kMaxHint ? place : 0);
-          continue;
-        }
-        if ((!box.ordinary() || !huge_.empty()) && suppressed_as_huge(box)) continue;
-        if (box.ordinary() && kept_.insert(box)) forget_hints();
-        keep_[rank(first + i)] = true;
-        if (++count_ == limit_) return;
-      }
-    }
-  }
-
-  // Writes which of the n candidates from `first` on no kept ordinary box suppresses. Threads may share it.
-  void sift(int64_t first, int64_t n, uint8_t* open) const {
-    Candidates<R> block;
-    uint32_t cells[kBlock];
-    uint8_t among[kBlock];
-    std::vector<uint64_t> keys(n);
-    for (int64_t at = 0; at < n; at += kBlock) {
-      boxes_.load(first + at, first + n, block);
-      for (int i = 0; i < block.count; ++i) keys[at + i] = kept_.neighbourhood(block[i]);
-    }
-    std::vector<int64_t> by_place(n), order(n);
-    cpu::order_of(keys.data(), n, by_place.data());
-    for (int64_t i = 0; i < n; ++i) order[i] = boxes_.order[first + by_place[i]];
-    const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
-    for (int64_t at = 0; at < n; at += kBlock) {
-      those.load(at, n, block);
-      find_cells(block, cells);
-      const int left = by_hints(block, cells, among);
-      for (int k = 0; k < left; ++k) {
-        const R box = block[among[k]];
-        open[by_place[at + among[k]]] = !box.ordinary() || kept_.find(box) < 0;
-      }
-    }
-  }
-
-  static int all(const Candidates<R>& block, uint8_t* open) {
-    for (int i = 0; i < kBlock; ++i) open[i] = static_cast<uint8_t>(i);
-    return block.count;
-  }
+  void forget() { std::fill_n(places_, kHints, 0); }
+  void learn(uint32_t cell, int64_t place) { places_[cell] = static_cast<uint32_t>(place <= kMaxPlace ? place : 0); }
 
   // A hash of the box's size, to a factor of two, and of its centre's cell, about a quarter as large. How this rounds
   // does not matter.
@@ -116,34 +36,133 @@ class Greedy {
   }
 
   // Writes which candidates are not suppressed by the box that their hint names; returns how many.
-  int by_hints(const Candidates<R>& block, const uint32_t* cells, uint8_t* open) const {
+  __attribute__((always_inline)) int left_by(const KeptBoxes<R>& kept, const Candidates<R>& block,
+                                             const uint32_t* cells, uint8_t* open) const {
     int left = 0;
     for (int i = 0; i < block.count; ++i) {
       open[left] = static_cast<uint8_t>(i);
       const R box = block[i];
-      left += !(box.ordinary() && kept_.suppresses(hints_[cells[i]], box));
+      left += !(box.ordinary() && kept.suppresses(places_[cells[i]], box));
     }
     return left;
   }
-  void forget_hints() {
-    std::fill_n(hints_, kHints, 0);
-    hinted_ = true;
+
+ private:
+  static constexpr int kHintBits = 10, kHints = 1 << kHintBits;
+  static constexpr int64_t kMaxPlace = std::numeric_limits<uint32_t>::max();
+
+  uint32_t places_[kHints];  // among the kept; 0, where none is known, is that of the first
+};
+
+template <class R>
+class Greedy {
+  using T = typename R::Scalar;
+
+ public:
+  Greedy(const RankedBoxes<R>& boxes, int64_t n, T threshold, int64_t limit, bool* keep)
+      : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
+
+  void run(const Parallel& parallel) {
+    constexpr int64_t kFirst = 1 << 14, kStretch = 1 << 15, kVeryMany = 1 << 19;
+    int64_t done = n_ < kVeryMany ? n_ : kFirst;
+    take(boxes_, 0, done, kept_, [](int64_t i) { return i; });
+    while (done < n_ && count_ < limit_) {
+      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 24));
+      std::vector<uint8_t> open(m);
+      parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
+      std::vector<int64_t> left, order;
+      for (int64_t i = 0; i < m; ++i)
+        if (open[i]) left.push_back(done + i), order.push_back(boxes_.order[done + i]);
+      const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
+      const auto count = static_cast<int64_t>(left.size());
+      KeptBoxes<R> kept(threshold_, count);
+      take(those, 0, count, kept, [&](int64_t i) { return left[i]; });
+      kept_.insert(kept);
+      done += m;
+    }
+  }
+
+ private:
+  static constexpr int kBlock = Candidates<R>::kBlock;
+
+  // Takes candidates [first, last) of `boxes` in turn until `limit` are kept; rank(i) is the place of i among all.
+  // `kept`: who may suppress them, and where ordinary ones are kept.
+  template <class Rank>
+  void take(const RankedBoxes<R>& boxes, int64_t first, int64_t last, KeptBoxes<R>& kept, Rank rank) {
+    Candidates<R> block;
+    Hints<R> hints;
+    uint32_t cells[kBlock];
+    uint8_t open[kBlock];
+    const bool hinted = last - first > kBlock;
+    if (hinted) hints.forget();
+    for (; first < last; first += kBlock) {
+      boxes.load(first, last, block);
+      if (hinted) hints.find_cells(block, cells);
+      const int left = hinted ? hints.left_by(kept, block, cells, open) : all(block, open);
+      for (int k = 0; k < left; ++k) {
+        const int i = open[k];
+        const R box = block[i];
+        if (k + 8 < left) kept.fetch_bucket(block[open[k + 8]]);
+        if (k + 4 < left) kept.fetch_shelf(block[open[k + 4]]);
+        if (const int64_t place = box.ordinary() ? kept.find(box) : -1; place >= 0) {
+          if (hinted) hints.learn(cells[i], place);
+          continue;
+        }
+        if ((!box.ordinary() || !huge_.empty()) && suppressed_as_huge(box, kept)) continue;
+        if (box.ordinary() && kept.insert(box)) hints.forget();
+        keep_[rank(first + i)] = true;
+        if (++count_ == limit_) return;
+      }
+    }
+  }
+
+  // Writes which of the n candidates from `first` on no kept ordinary box suppresses. Threads may share it.
+  void sift(int64_t first, int64_t n, uint8_t* open) const {
+    Candidates<R> block;
+    Hints<R> hints;
+    uint32_t cells[kBlock];
+    uint8_t among[kBlock];
+    std::vector<uint64_t> keys(n);
+    for (int64_t at = 0; at < n; at += kBlock) {
+      boxes_.load(first + at, first + n, block);
+      for (int i = 0; i < block.count; ++i) keys[at + i] = kept_.neighbourhood(block[i]);
+    }
+    std::vector<int64_t> by_place(n), order(n);
+    cpu::order_of(keys.data(), n, by_place.data());
+    for (int64_t i = 0; i < n; ++i) order[i] = boxes_.order[first + by_place[i]];
+    const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
+    hints.forget();
+    for (int64_t at = 0; at < n; at += kBlock) {
+      those.load(at, n, block);
+      hints.find_cells(block, cells);
+      const int left = hints.left_by(kept_, block, cells, among);
+      for (int k = 0; k < left; ++k) {
+        const int i = among[k];
+        const R box = block[i];
+        const int64_t place = box.ordinary() ? kept_.find(box) : -1;
+        if (place >= 0) hints.learn(cells[i], place);
+        else open[by_place[at + i]] = true;
+      }
+    }
+  }
+
+  static int all(const Candidates<R>& block, uint8_t* open) {
+    for (int i = 0; i < kBlock; ++i) open[i] = static_cast<uint8_t>(i);
+    return block.count;
   }
 
   // Boxes whose areas may overflow meet all others one by one, and the kept ones of them are a list of their own.
-  __attribute__((noinline)) bool suppressed_as_huge(const R& box) {
+  __attribute__((noinline)) bool suppressed_as_huge(const R& box, const KeptBoxes<R>& kept) {
     const auto suppresses = [&](const R& a) {
       return a.x1 < box.x2 && box.x1 < a.x2 && a.y1 < box.y2 && box.y1 < a.y2 &&
              R::template iou<true>(a, box) > threshold_;
     };
     if (std::any_of(huge_.begin(), huge_.end(), suppresses)) return true;
     if (!box.huge()) return false;
-    if (kept_.any_suppresses_huge(box)) return true;
+    if (kept_.any_suppresses_huge(box) || kept.any_suppresses_huge(box)) return true;
     huge_.push_back(box);
     return false;
   }
-
-  static constexpr int64_t kMaxHint = std::numeric_limits<uint32_t>::max();
 
   RankedBoxes<R> boxes_;
   int64_t n_;
@@ -152,8 +171,6 @@ class Greedy {
   bool* keep_;
   KeptBoxes<R> kept_;
   std::vector<R> huge_;
-  bool hinted_ = false;
-  uint32_t hints_[kHints];  // places among the kept; 0, where none is known, is that of the first
 };
 
 // Takes the first n boxes until `limit` are kept, and sets keep[i] of those.
