@@ -93,7 +93,8 @@ struct TileShared {
   };
   alignas(16) T weights[kAtOnce][2][kSpan][kTile];  // along y and x: what a bin gives the tile's rows or columns
   uint8_t touched[kAtOnce][2][kSpan];               // a bit for each of these
-  Hit hits[kTileThreads];                           // of a chunk of RoIs, in their order
+  Piece pieces[kAtOnce];
+  Hit hits[kTileThreads];  // of a chunk of RoIs, in their order
   int found[kRowWarps];
 };
 
@@ -136,13 +137,16 @@ __device__ void load_weights(const Job& job, const Bins& bins, const FeatureMap&
   const int t = static_cast<int>(threadIdx.x), s = t / (2 * kSpan), axis = t / kSpan % 2, b = t % kSpan;
   if (s >= n) return;
   const Piece piece = piece_of(shared.hits[h + s], round);
-  const AlignPlace<T> at = places[shared.hits[h + s].offset];
+  const AlignPlace<T> place = places[shared.hits[h + s].offset];
+  if (axis == 0 && b == 0) shared.pieces[s] = piece;
   const bool is_y = axis == 0;
-  const T factor = is_y ? T(1) / static_cast<T>(sample_count(at.y.samples, at.x.samples)) : T(1);
+  const AlignAxis<T> at = is_y ? place.y : place.x;
+  const T factor = is_y ? T(1) / static_cast<T>(sample_count(at.samples, place.x.samples)) : T(1);
   if (b < (is_y ? piece.rows : piece.columns))
-    shared.touched[s][axis][b] = static_cast<uint8_t>(tile_weights<Pooling::kAlign, T>(
-        is_y ? at.y : at.x, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
-        is_y ? map.height : map.width, is_y ? job.tile.y : job.tile.x, factor, shared.weights[s][axis][b]));
+    shared.touched[s][axis][b] = static_cast<uint8_t>(
+        tile_weights<Pooling::kAlign, T>(at, (is_y ? piece.p : piece.q) + b, is_y ? bins.height : bins.width,
+                                         static_cast<int>(is_y ? map.height : map.width),
+                                         is_y ? job.tile.y : job.tile.x, factor, shared.weights[s][axis][b]));
 }
 
 // The gradients of these pieces. A warp: some channels of one piece, lanes along the bins; all loads before the first
@@ -156,17 +160,20 @@ __device__ void load_pieces(const Job& job, const Bins& bins, const void* grad, 
   const int s = warp % kAtOnce;
   if (s >= n) return;
   const Piece piece = piece_of(shared.hits[h + s], round);
-  const int64_t area = bins.height * bins.width, base = (shared.hits[h + s].roi * channels + job.first) * area;
+  const unsigned area = static_cast<unsigned>(bins.height * bins.width);  // at most 2^30
+  const int64_t base = (shared.hits[h + s].roi * channels + job.first) * area;
 #pragma unroll 1
   for (int i = lane; i < piece.rows * piece.columns; i += kLanes) {
     const int p = i / piece.columns, q = i - p * piece.columns;
-    const int64_t at = base + (int64_t(piece.p + p) * static_cast<int>(bins.width) + piece.q + q);
+    const int bin = (piece.p + p) * static_cast<int>(bins.width) + piece.q + q;
+    const char* from = static_cast<const char*>(grad) + (base + bin) * storage_bytes(kType);
 #pragma unroll 1
     for (int channel = warp / kAtOnce; channel < job.channels; channel += kWarps * kLoads) {
       T g[kLoads];
 #pragma unroll
       for (int c = 0; c < kLoads; ++c)
-        if (channel + c * kWarps < job.channels) g[c] = load<T>(grad, kType, at + (channel + c * kWarps) * area);
+        if (channel + c * kWarps < job.channels)
+          g[c] = load<T>(from, kType, int64_t(area) * static_cast<unsigned>(channel + c * kWarps));
 #pragma unroll
       for (int c = 0; c < kLoads; ++c)
         if (channel + c * kWarps < job.channels) shared.grad[s][channel + c * kWarps][i] = g[c];
@@ -174,54 +181,53 @@ __device__ void load_pieces(const Job& job, const Bins& bins, const void* grad, 
   }
 }
 
-// Adds a piece to a thread's row of sums: its bins along y first, four at a time, then spread along x. `rows` are those
-// that touch the row, with weights y[.][row]; grad is the thread's channel. A pixel that a bin does not touch has
-// weight 0, which only a finite gradient may be multiplied with.
-template <class T>
-__device__ void add_piece(unsigned rows, int columns, int row, const T* grad, const T (*y)[kTile], const T (*x)[kTile],
-                          const uint8_t* touched, T (&sum)[kTile]) {
-  constexpr int kRows = 4;
-#pragma unroll 1
-  while (rows != 0) {
-    const int n = __popc(rows);
-    T weight[kRows];
-    int at[kRows];
+// Adds the first kRows bins along y of `rows`, those of a piece that touch the row, to a thread's row of sums, and
+// returns the others: along y first, then spread along x. A pixel that a bin does not touch has weight 0, which only a
+// finite gradient may be multiplied with.
+template <int kRows, class T>
+__device__ unsigned add_bin_rows(unsigned rows, int s, const TileShared<T>& shared, T (&sum)[kTile]) {
+  const int row = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int n = __popc(rows), columns = shared.pieces[s].columns;
+  const T *grad = shared.grad[s][lane], (*x)[kTile] = shared.weights[s][1];
+  T weight[kRows];
+  int at[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const int p = max_of(__ffs(static_cast<int>(rows)) - 1, 0);
-      weight[r] = y[p][row], at[r] = p * columns;
-      rows &= rows - 1;
-    }
+  for (int r = 0; r < kRows; ++r) {
+    const int p = max_of(__ffs(static_cast<int>(rows)) - 1, 0);
+    weight[r] = shared.weights[s][0][p][row], at[r] = p * columns;
+    rows &= rows - 1;
+  }
 #pragma unroll 2
-    for (int q = 0; q < columns; ++q) {
-      T g = weight[0] * grad[at[0] + q];
+  for (int q = 0; q < columns; ++q) {
+    T g = weight[0] * grad[at[0] + q];
 #pragma unroll
-      for (int r = 1; r < kRows; ++r)
-        if (r < n) g = std::fma(weight[r], grad[at[r] + q], g);
-      if (std::fabs(g) <= std::numeric_limits<T>::max()) {
+    for (int r = 1; r < kRows; ++r)
+      if (r < n) g = std::fma(weight[r], grad[at[r] + q], g);
+    if (std::fabs(g) <= std::numeric_limits<T>::max()) {
 #pragma unroll
-        for (int i = 0; i < kTile; ++i) sum[i] = std::fma(x[q][i], g, sum[i]);
-      } else {
+      for (int i = 0; i < kTile; ++i) sum[i] = std::fma(x[q][i], g, sum[i]);
+    } else {
 #pragma unroll
-        for (int i = 0; i < kTile; ++i)
-          if (touched[q] >> i & 1) sum[i] += x[q][i] * g;
-      }
+      for (int i = 0; i < kTile; ++i)
+        if (shared.touched[s][1][q] >> i & 1) sum[i] += x[q][i] * g;
     }
   }
+  return rows;
 }
 
-// Adds the pieces in shared memory, in order.
+// Adds the n pieces in shared memory, in order. A row is mostly touched by one bin along y or two, of small RoIs by
+// more.
 template <class T>
-__device__ void add_pieces(const Job& job, int h, int n, int round, const TileShared<T>& shared, T (&sum)[kTile]) {
+__device__ void add_pieces(const Job& job, int n, const TileShared<T>& shared, T (&sum)[kTile]) {
   const int row = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % kLanes;
 #pragma unroll 1
   for (int s = 0; s < n; ++s) {
-    const Piece piece = piece_of(shared.hits[h + s], round);
-    const unsigned rows =  // of bins that touch the row of pixels
-        __ballot_sync(kFullMask, lane < piece.rows && (shared.touched[s][0][lane] >> row & 1));
-    if (rows != 0 && lane < job.channels)
-      add_piece(rows, piece.columns, row, shared.grad[s][lane], shared.weights[s][0], shared.weights[s][1],
-                shared.touched[s][1], sum);
+    unsigned rows =  // of bins that touch the row of pixels
+        __ballot_sync(kFullMask, lane < shared.pieces[s].rows && (shared.touched[s][0][lane] >> row & 1));
+    if (lane >= job.channels) continue;
+#pragma unroll 1
+    while (__popc(rows) > 2) rows = add_bin_rows<4>(rows, s, shared, sum);
+    if (rows != 0) add_bin_rows<2>(rows, s, shared, sum);
   }
 }
 
@@ -241,7 +247,7 @@ __device__ void add_job(const Job& job, const Bins& bins, const FeatureMap& map,
         load_weights(job, bins, map, places, h, n, round, shared);
         load_pieces<kType>(job, bins, grad, channels, h, n, round, shared);
         __syncthreads();
-        add_pieces(job, h, n, round, shared, sum);
+        add_pieces(job, n, shared, sum);
         __syncthreads();
       }
     }
@@ -273,9 +279,14 @@ __device__ void store_rows(const Job& job, const Features& gradients, const T (&
   for (int x = 0; x < kTile; ++x) shared.sums[row * kTile + x][lane] = sum[x];
   __syncthreads();
   const int64_t y = job.tile.y + pixel / kTile, x = job.tile.x + pixel % kTile;
-  const int64_t at = job.tile.image * map.image_stride + y * map.y_stride + x * map.x_stride;
-  for (int c = t / kPixels; c < job.channels && y < map.height && x < map.width; c += kTileThreads / kPixels)
-    store(map.data, kType, at + (job.first + c) * map.channel_stride, shared.sums[pixel][c]);
+  constexpr int kApart = kTileThreads / kPixels;  // channels
+  int64_t at = job.tile.image * map.image_stride + (job.first + t / kPixels) * map.channel_stride + y * map.y_stride +
+               x * map.x_stride;
+  if (y < map.height && x < map.width) {
+#pragma unroll 4
+    for (int c = t / kPixels; c < job.channels; c += kApart, at += kApart * map.channel_stride)
+      store(map.data, kType, at, shared.sums[pixel][c]);
+  }
   __syncthreads();
 }
 
