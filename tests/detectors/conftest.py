@@ -11,6 +11,19 @@ def torch_home(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Of torch, here and in processes that tests start: while the emulator's runs want a core, threads that wait for
+    each other take trainings half as long again."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def heard():
     """A suite that runs in the background or under nohup ignores SIGINT or SIGHUP, and so would the runs in it."""
