@@ -75,6 +75,36 @@ def test_many_clusters_of_one_label(backend, threshold, extent):
     )
 
 
+def crowd(rng, boxes, extent, sides=(16, 128)):
+    corners = rng.uniform(0, extent, (boxes, 2))
+    return np.concatenate([corners, corners + rng.uniform(*sides, (boxes, 2))], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 8, 106, 264, 379])
+def test_clusters_that_come_to_meet_others(backend, seed):
+    """CUDA guesses which boxes hang on each other: in the first two scenes not all, in the others twice."""
+    rng = np.random.default_rng(seed)
+    lists = [crowd(rng, 250, 150)], [rng.random(250).astype(np.float32)]
+    for labels in (np.zeros(250, np.int64), rng.permutation(np.repeat([5, 3, 4], [230, 10, 10]))):
+        got = call(backend, *lists, [labels], iou_threshold=0.5)
+        same(got, reference.weighted_boxes_fusion(*lists, [labels], iou_threshold=0.5))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("objects", "boxes", "threshold"), [(9, 300, 0.55), (1, 200, 0.9), (3, 700, 0.8)])
+def test_parts_of_a_label(backend, objects, boxes, threshold, dtype):
+    """CUDA fuses them side by side, whether they have few boxes or many, and few clusters or many; two labels have."""
+    rng = np.random.default_rng(objects)
+    seen = crowd(rng, objects, 100 * objects)[rng.integers(0, objects, boxes)]
+    seen = seen + rng.normal(0, 0.12, seen.shape) * np.tile(seen[:, 2:] - seen[:, :2], 2)
+    seen[::50] = np.nan
+    labels = np.sort(rng.integers(0, 2, boxes))
+    lists = [seen[::2], seen[1::2]], [rng.random(len(seen) // 2) for _ in range(2)], [labels[::2], labels[1::2]]
+    lists = *([part.astype(dtype) for part in parts] for parts in lists[:2]), lists[2]
+    options = {"iou_threshold": threshold, "conf_type": "box_and_model_avg"}
+    same(call(backend, *lists, **options), reference.weighted_boxes_fusion(*lists, **options))
+
+
 def test_very_many_boxes(backend):
     """Most of them left out; CUDA sorts so many otherwise."""
     rng = np.random.default_rng(0)

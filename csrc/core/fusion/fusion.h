@@ -48,7 +48,7 @@ struct Cluster {
 };
 
 // Words of bits that say which models a cluster has boxes of.
-inline int64_t model_words(int64_t models) { return (models + 63) / 64; }
+BOXOPS_HD int64_t model_words(int64_t models) { return (models + 63) / 64; }
 
 template <class T>
 BOXOPS_HD void join(Cluster<T>& c, const FusionBox<T>& b) {

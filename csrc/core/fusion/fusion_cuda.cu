@@ -1,10 +1,9 @@
-// Weighted boxes fusion on the device: the boxes are sorted by label and score, a block fuses those of one label, and
-// the clusters are sorted by their confidence.
+// Weighted boxes fusion on the device: the boxes are sorted by label and score, parts of a label are fused side by side
+// as though they were alone and checked against each other, and the clusters are sorted by their confidence.
 //
-// Floor: 10 operations for each box and cluster near it of its label, by one multiprocessor per label.
+// Floor: a dozen operations for each pair in a label, two or three times, and the largest part, one by one.
 #include "fusion/fusion.h"
-#include "fusion/fusion_window.cuh"
-#include "nms/segments.cuh"
+#include "fusion/fusion_parts.cuh"
 
 namespace boxops::cuda {
 
@@ -23,83 +22,55 @@ __global__ void load_kernel(SomeModels some, T score_threshold, FusionState<T> s
   const FusionModel& model = some.models[blockIdx.y];
   const int64_t number = some.number + blockIdx.y, first = some.firsts[blockIdx.y];
   const T weight = static_cast<T>(model.weight);
-  if (blockIdx.x == 0 && threadIdx.x == 0) s.weights[number] = weight;
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    s.weights[number] = weight;
+    if (number == 0) *s.progress = {};
+  }
   for (const int64_t i : grid_stride(model.boxes.count)) {
     const T score = load<T>(model.scores.data, model.scores.dtype, i * model.scores.stride);
     const Box<T> box = load_box<T>(model.boxes, 0, i);
     const bool used = score >= score_threshold && area(box) > T(0);
     s.boxes[first + i] = {box, score * weight, weight, used ? number : -1, first + i};
     s.labels[first + i] = group_key(model.labels, 0, i);
-    s.slot[first + i] = -1;
+    s.components.parents[first + i] = static_cast<unsigned long long>(first + i);
+    s.marks[first + i] = 0, s.founds[first + i] = false;
   }
 }
 
+// Boxes that take no part come last, so that nobody need look at them.
 template <class T>
 struct WeightedScoreKey {
   const FusionBox<T>* boxes;
-  __device__ uint64_t operator()(int64_t i) const { return falling_key(boxes[i].score); }
+  __device__ uint64_t operator()(int64_t i) const {
+    return falling_key(boxes[i].model < 0 ? std::numeric_limits<T>::quiet_NaN() : boxes[i].score);
+  }
 };
 struct LabelKey {
   const uint64_t* labels;
   __device__ uint64_t operator()(int64_t i) const { return labels[i]; }
 };
+// Places that founded no cluster come behind all others.
+constexpr uint64_t kNoCluster = ~uint64_t(0);
 template <class T>
 struct ConfidenceKey {
+  static constexpr int kBits = sizeof(T) == sizeof(float) ? 33 : 64;
   FusionState<T> s;
-  const int64_t* count;
   __device__ uint64_t operator()(int64_t i) const {
-    return falling_key(i < *count ? s.confidence[s.found[i]] : std::numeric_limits<T>::quiet_NaN());
+    return s.founds[i] ? min_of(falling_key(s.confidence[i]), kNoCluster - 1) : kNoCluster;
   }
 };
 
-// A block fuses the boxes of one label after another.
+// A thread writes one result, and the last of these how many there are.
 template <class T>
-__global__ void __launch_bounds__(kFusionThreads)
-    cluster_kernel(FusionState<T> s, FusionRule<T> options, Threshold<T> threshold, int64_t words) {
-  __shared__ Window<T> window;
-  const int t = static_cast<int>(threadIdx.x);
-  for (int i = t; i < kWindow * (kChunk / 32); i += kFusionThreads)
-    window.noted[i / (kChunk / 32)][i % (kChunk / 32)] = 0;
-  for (int64_t segment = blockIdx.x; segment < *s.segments.count; segment += gridDim.x) {
-    const Label<T> label(s, segment, words);
-    const Box<T> hull = label.hull();
-    if (t == 0) window.cells.fit(hull);
-    int64_t count = 0;
-    for (int64_t from = 0; from < label.n;) {
-      if (!window.load(label, from)) {
-        from += kWindow;
-        continue;
-      }
-      window.cells.build(window.shapes, kWindow);
-      __syncthreads();
-      const Standing<T> standing = find_standing(label, count, threshold, window);
-      const Settled settled = settle(label, standing, static_cast<int>(count), threshold, window);
-      from += keep(label, settled, threshold, &count, window);
-    }
-    for (int64_t c = t; c < count; c += kFusionThreads) {
-      const int64_t first = label.clusters[c].first;
-      s.slot[first] = label.start + c;
-      s.confidence[first] = confidence_of(label.clusters[c], label.bits + c * words, s.weights, options);
-    }
-    __syncthreads();
-  }
-}
-
-// One block lists the clusters by their first boxes.
-template <class T>
-__global__ void __launch_bounds__(kCompactThreads) found_kernel(FusionState<T> s, int64_t* count) {
+__global__ void emit_kernel(FusionState<T> s, FusionResult result, int64_t* count) {
   const int64_t n = s.segments.n;
-  const int64_t written =
-      compact(n, n, [&](int64_t i) { return s.slot[i] >= 0; }, [&](int64_t at, int64_t i) { s.found[at] = i; });
-  if (threadIdx.x == 0) *count = written;
-}
-
-// A thread writes one result.
-template <class T>
-__global__ void emit_kernel(FusionState<T> s, FusionResult result, const int64_t* count) {
-  for (const int64_t i : grid_stride(*count)) {
-    const int64_t first = s.found[s.segments.order[i]];
-    const Box<T> b = s.clusters[s.slot[first]].box;
+  const uint64_t* const keys = s.segments.space.sorted;
+  if (blockIdx.x == 0 && threadIdx.x == 0 && (n == 0 || keys[0] == kNoCluster)) *count = 0;
+  for (const int64_t i : grid_stride(n)) {
+    if (keys[i] == kNoCluster) break;
+    if (i + 1 == n || keys[i + 1] == kNoCluster) *count = i + 1;
+    const int64_t first = s.segments.order[i];
+    const Box<T> b = s.results[first];
     T* out = static_cast<T*>(result.boxes) + 4 * i;
     out[0] = b.x1, out[1] = b.y1, out[2] = b.x2, out[3] = b.y2;
     static_cast<T*>(result.scores)[i] = s.confidence[first];
@@ -141,14 +112,11 @@ int fuse(const FusionModel* models, const FusionRule<T>& options, const FusionRe
     BOXOPS_TRY(load_all(models, options, s, stream));
     BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments, stream));
     BOXOPS_TRY(sort_by(LabelKey{s.labels}, s.segments.order, label_bits, s.segments, stream));
-    BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, s.segments));
-    BOXOPS_TRY(launch(cluster_kernel<T>, static_cast<unsigned>(min_of<int64_t>(n, 1024)), kFusionThreads, stream, s,
-                      options, Threshold<T>(options.iou_threshold), model_words(options.models)));
+    BOXOPS_TRY(fuse_all(s, options, stream));
+    BOXOPS_TRY(sort_by(ConfidenceKey<T>{s}, nullptr, ConfidenceKey<T>::kBits, s.segments, stream));
   }
-  BOXOPS_TRY(launch(found_kernel<T>, 1, kCompactThreads, stream, s, count));
-  if (n == 0) return cudaSuccess;
-  BOXOPS_TRY(sort_by(ConfidenceKey<T>{s, count}, nullptr, score_bits, s.segments, stream));
-  return launch(emit_kernel<T>, grid_x(blocks_of(n, kSegmentThreads)), kSegmentThreads, stream, s, result, count);
+  const unsigned blocks = grid_x(blocks_of(max_of<int64_t>(n, 1), kSegmentThreads));
+  return launch(emit_kernel<T>, blocks, kSegmentThreads, stream, s, result, count);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// The clusters of one label: a block settles up to 128 of its boxes at a time.
+// The clusters of a large part: a block settles up to 128 of its boxes at a time.
 //
-//   boxes     | x x x x x | . . . . . | . . .     of the label, by falling score: done, the window, to come
+//   boxes     | x x x x x | . . . . . | . . .     of the part, by falling score: done, the window, to come
 //   clusters  | 0 1 2 .. c - 1 |                  that stand when the window begins
 //   cluster   | 1 c c+1 1 c |                     of each box of the window, as is guessed: c + k: box k founds it
 //   next      | 3 4  -  - - |                     box of the window in the same cluster
@@ -18,83 +18,46 @@
 
 #include "common/cells.cuh"
 #include "common/warp.cuh"
-#include "fusion/fusion.h"
-#include "nms/overlap.cuh"
-#include "nms/segments.cuh"
+#include "fusion/fusion_state.cuh"
 #include "nms/settle.cuh"
 
 namespace boxops::cuda {
 namespace {
 
-constexpr int kFusionThreads = 512;
 constexpr int kWindow = 128, kWords = kWindow / 32,
               kLanes = kFusionThreads / kWindow;  // kLanes: of a warp, for each box
 constexpr int kChunk = 512;                       // clusters that are held against the window at a time
 
+// The boxes and clusters of a part.
 template <class T>
-struct FusionState {
-  Segments segments;
-  FusionBox<T>* boxes;  // by place; model -1: does not take part
-  uint64_t* labels;     // by place
-  T* weights;           // by model
-  // By segment and age:
+struct Part {
+  const FusionState<T>& s;
+  int n;
+  int* members;
   Cluster<T>* clusters;
   Upright<T>* fused;
-  uint64_t* bits;
-  int* joined;     // the first box of the window that joins it, if that has the cluster for its guess
-  uchar4* around;  // where, in the tables of cells, boxes stand at most that it may get
-  // By the place of the first box; slot -1: no cluster's first.
-  int64_t* slot;
-  T* confidence;
-  int64_t* found;  // the places of first boxes, rising
-
-  FusionState(Workspace& w, int64_t n, int64_t models)
-      : segments(w, n),
-        boxes(w.take<FusionBox<T>>(n)),
-        labels(w.take<uint64_t>(n)),
-        weights(w.take<T>(models)),
-        clusters(w.take<Cluster<T>>(n)),
-        fused(w.take<Upright<T>>(n)),
-        bits(w.take<uint64_t>(n * model_words(models))),
-        joined(w.take<int>(n)),
-        around(w.take<uchar4>(n)),
-        slot(w.take<int64_t>(n)),
-        confidence(w.take<T>(n)),
-        found(w.take<int64_t>(n)) {}
-};
-
-// The boxes and clusters of one label.
-template <class T>
-struct Label {
-  int64_t start, n;  // boxes
-  const FusionBox<T>* boxes;
-  const int64_t* order;
-  Cluster<T>* clusters;
-  Upright<T>* fused;
-  uint64_t* bits;
+  int2* ends;
   int* joined;
   uchar4* around;
-  int64_t words;  // of bits, of a cluster
 
-  __device__ Label(const FusionState<T>& s, int64_t segment, int64_t words)
-      : start(s.segments.starts[segment]),
-        n(s.segments.starts[segment + 1] - start),
-        boxes(s.boxes),
-        order(s.segments.order + start),
+  // Its space begins at `start`.
+  __device__ Part(const FusionState<T>& s, int start, int n)
+      : s(s),
+        n(n),
+        members(s.members + start),
         clusters(s.clusters + start),
         fused(s.fused + start),
-        bits(s.bits + start * words),
+        ends(s.ends + start),
         joined(s.joined + start),
-        around(s.around + start),
-        words(words) {}
+        around(s.around + start) {}
 
-  __device__ FusionBox<T> box(int64_t i) const { return boxes[order[i]]; }
+  __device__ const FusionBox<T>& box(int64_t i) const { return s.box(members[i]); }
 
   // Of the boxes that have one, for all threads of the block.
   __device__ Box<T> hull() const {
     Box<T> hull = nowhere<T>();
     for (int64_t i = threadIdx.x; i < n; i += kFusionThreads) {
-      const FusionBox<T> b = box(i);
+      const FusionBox<T>& b = box(i);
       if (b.model >= 0 && farthest(b) < std::numeric_limits<T>::infinity()) hull = hull_of<T>(hull, b);
     }
     return block_hull<kFusionThreads>(hull);
@@ -112,9 +75,6 @@ __device__ Box<T> core_of(const Upright<T>& b, T t) {
   const T part = t * (T(1) - 64 * Limits::epsilon()), w = part * (b.x2 - b.x1), h = part * (b.y2 - b.y1);
   return {b.x1 + w, b.y1 + h, b.x2 - w, b.y2 - h};
 }
-
-// The bits from `from` to before `to`.
-__device__ unsigned bits_between(int from, int to) { return static_cast<unsigned>(lowest(to) & ~lowest(from)); }
 
 // A thread is a lane of one of the window's boxes.
 __device__ int own_box() { return static_cast<int>(threadIdx.x) / kLanes; }
@@ -135,20 +95,20 @@ struct Window {
   unsigned founders[kWords];                 // bits of boxes
   int end;                                   // the first box that is not known
 
-  // Puts the boxes from the label's `from` on in. Says whether any takes part.
-  __device__ bool load(const Label<T>& label, int64_t from) {
+  // Puts the boxes from the part's `from` on in. Says whether any takes part.
+  __device__ bool load(const Part<T>& part, int64_t from) {
     const int t = static_cast<int>(threadIdx.x);
     bool used = false;
     if (t < kWindow) {
       FusionBox<T> b{nowhere<T>(), T(0), T(0), -1, 0};
-      if (from + t < label.n) b = label.box(from + t);
+      if (from + t < part.n) b = part.box(from + t);
       used = b.model >= 0;
       boxes[t] = b;
       shapes[t] = {shape_of<Measure::kIoU>(used ? Box<T>(b) : nowhere<T>())};
       guesses[0].cluster[t] = -1;
     }
     if (t < kWords) founders[t] = 0;
-    if (t == 0) end = static_cast<int>(min_of<int64_t>(label.n - from, kWindow));
+    if (t == 0) end = static_cast<int>(min_of<int64_t>(part.n - from, kWindow));
     return __syncthreads_or(used);
   }
 
@@ -197,15 +157,15 @@ struct Standing {
 };
 
 template <class T>
-__device__ Standing<T> find_standing(const Label<T>& label, int64_t count, const Threshold<T>& threshold,
+__device__ Standing<T> find_standing(const Part<T>& part, int64_t count, const Threshold<T>& threshold,
                                      Window<T>& window) {
   Standing<T> own{{threshold.value, Best<T>::kNone}, threshold.value};
   for (int64_t first = 0; first < count; first += kChunk) {
     const int n = static_cast<int>(min_of<int64_t>(count - first, kChunk));
-    const Upright<T>* const fused = label.fused + first;
+    const Upright<T>* const fused = part.fused + first;
     for (int item = static_cast<int>(threadIdx.x); item < n * kWords; item += kFusionThreads) {
       const int i = item / kWords;
-      window.note(fused[i], label.around[first + i], i, item % kWords, ~0u, threshold);
+      window.note(fused[i], part.around[first + i], i, item % kWords, ~0u, threshold);
     }
     __syncthreads();
     window.visit_noted(fused, n, [&](int i, T iou) {
@@ -217,20 +177,22 @@ __device__ Standing<T> find_standing(const Label<T>& label, int64_t count, const
   return own;
 }
 
+template <class T>
 struct Choice {
   int cluster;
   bool known;
+  T iou;
 };
 
 // The lanes of box k choose by the guesses, where `count` clusters stand.
 template <class T>
-__device__ Choice choose(const Label<T>& label, const Standing<T>& standing, int count, const Threshold<T>& threshold,
-                         const Guesses& guesses, Window<T>& window) {
+__device__ Choice<T> choose(const Part<T>& part, const Standing<T>& standing, int count, const Threshold<T>& threshold,
+                            const Guesses& guesses, Window<T>& window) {
   const int k = own_box();
   Best<T> best = standing.best;
   T rest = threshold.value;
   if (best.index != Best<T>::kNone) {
-    const int first = label.joined[best.index];
+    const int first = part.joined[best.index];
     if (first < k && guesses.cluster[first] == best.index)
       best = {threshold.value, Best<T>::kNone}, rest = standing.rest;
   }
@@ -244,7 +206,7 @@ __device__ Choice choose(const Label<T>& label, const Standing<T>& standing, int
     rest = max_of(rest, shuffle_xor(rest, bits));
   }
   const int id = best.index == Best<T>::kNone ? count + k : static_cast<int>(best.index);
-  return {window.boxes[k].model < 0 ? -1 : id, !(rest > threshold.value && rest >= best.value)};
+  return {window.boxes[k].model < 0 ? -1 : id, !(rest > threshold.value && rest >= best.value), best.value};
 }
 
 // The last box before a lane's own with the same guess; -1: none.
@@ -265,11 +227,11 @@ __device__ int previous(const Guesses& guesses) {
 // A thread puts the boxes of the window that have the same cluster in, from its first one, k, to before `end`, and
 // calls visit(j, cluster) after each. Returns the cluster.
 template <class T, class Visit>
-__device__ Cluster<T> join_all(const Label<T>& label, int k, int end, int count, const Guesses& guesses,
+__device__ Cluster<T> join_all(const Part<T>& part, int k, int end, int count, const Guesses& guesses,
                                const Window<T>& window, Visit visit) {
   const int id = guesses.cluster[k];
   Cluster<T> c;
-  if (id < count) c = label.clusters[id], join(c, window.boxes[k]);
+  if (id < count) c = part.clusters[id], join(c, window.boxes[k]);
   else c = found(window.boxes[k]);
   visit(k, c);
   for (int j = guesses.next[k]; j < end; j = guesses.next[j]) {
@@ -279,36 +241,38 @@ __device__ Cluster<T> join_all(const Label<T>& label, int k, int end, int count,
   return c;
 }
 
+template <class T>
 struct Settled {
   int round;      // of the guesses that are right
   bool is_first;  // whether box k is its cluster's first in the window
+  T iou;          // by which it joined
 };
 
 // Settles the window, up to window.end.
 template <class T>
-__device__ Settled settle(const Label<T>& label, const Standing<T>& standing, int count, const Threshold<T>& threshold,
-                          Window<T>& window) {
+__device__ Settled<T> settle(const Part<T>& part, const Standing<T>& standing, int count, const Threshold<T>& threshold,
+                             Window<T>& window) {
   const int k = own_box();
   const bool leads = own_lane() == 0;
   bool is_first = false;
   for (int round = 0;; round ^= 1) {
-    const Choice choice = choose(label, standing, count, threshold, window.guesses[round], window);
+    const Choice<T> choice = choose(part, standing, count, threshold, window.guesses[round], window);
     const bool changed = choice.cluster != window.guesses[round].cluster[k];
     Guesses& guesses = window.guesses[round ^ 1];
     if (leads) guesses.cluster[k] = choice.cluster, guesses.next[k] = kWindow;
     if (!__syncthreads_or(changed)) {
       if (leads && !choice.known) atomicMin(&window.end, k);
-      return {round, is_first};
+      return {round, is_first, choice.iou};
     }
     const int before = previous(guesses);
     is_first = choice.cluster >= 0 && before < 0;
     if (leads && choice.cluster >= 0) {
       if (before >= 0) guesses.next[before] = k;
-      else if (choice.cluster < count) label.joined[choice.cluster] = k;
+      else if (choice.cluster < count) part.joined[choice.cluster] = k;
     }
     __syncthreads();
     if (leads && is_first)
-      join_all(label, k, kWindow, count, guesses, window,
+      join_all(part, k, kWindow, count, guesses, window,
                [&](int j, const Cluster<T>& c) { window.fused[j] = {shape_of<Measure::kIoU>(c.box)}; });
     __syncthreads();
     const int j = static_cast<int>(threadIdx.x) / kWords, word = static_cast<int>(threadIdx.x) % kWords;
@@ -319,37 +283,69 @@ __device__ Settled settle(const Label<T>& label, const Standing<T>& standing, in
   }
 }
 
-// Keeps what has settled. Returns how many boxes, and counts the new clusters.
+// Keeps what has settled of the window, which begins at box `from`. Returns how many boxes, and counts the new
+// clusters.
 template <class T>
-__device__ int keep(const Label<T>& label, const Settled& settled, const Threshold<T>& threshold, int64_t* count,
-                    Window<T>& window) {
+__device__ int keep(const Part<T>& part, int from, const Settled<T>& settled, const FusionRule<T>& options,
+                    const Threshold<T>& threshold, int* count, Window<T>& window) {
   const int k = own_box();
   const bool leads = own_lane() == 0;
   const Guesses& guesses = window.guesses[settled.round];
-  const int stood = static_cast<int>(*count), id = guesses.cluster[k];
+  const int stood = *count, id = guesses.cluster[k];
   __syncthreads();
   const int end = window.end;
-  if (leads && k < end && id == stood + k) atomicOr(&window.founders[k / 32], 1u << k % 32);
+  const bool stays = leads && k < end;
+  if (stays && id == stood + k) atomicOr(&window.founders[k / 32], 1u << k % 32);
+  if (stays && id >= 0) part.s.best[part.members[from + k]] = settled.iou;
   __syncthreads();
   for (int word = 0; word < kWords; ++word) *count += __popc(window.founders[word]);
-  if (leads && k < end && settled.is_first) {
-    int64_t to = id;
+  if (stays && settled.is_first) {
+    int to = id;
     if (id >= stood) {
       to = stood;
       for (int word = 0; word < kWords; ++word) to += __popc(window.founders[word] & bits_between(0, k - 32 * word));
-      label.joined[to] = 0;
-      for (int64_t word = 0; word < label.words; ++word) label.bits[to * label.words + word] = 0;
+      part.joined[to] = 0, part.ends[to].x = part.members[from + k];
+      part.s.clear_models(part.ends[to].x, options);
     }
-    const Cluster<T> c = join_all(label, k, end, stood, guesses, window, [&](int j, const Cluster<T>&) {
-      const int64_t model = window.boxes[j].model;
-      atomicOr(reinterpret_cast<unsigned long long*>(label.bits) + to * label.words + model / 64, 1ull << model % 64);
+    int2 ends = part.ends[to];
+    Upright<T> fused;
+    const Cluster<T> c = join_all(part, k, end, stood, guesses, window, [&](int j, const Cluster<T>& c) {
+      const int position = part.members[from + j];
+      fused = {shape_of<Measure::kIoU>(c.box)};
+      part.s.record(window.boxes[j], position, ends.x, ends.y, fused), ends.y = position;
+      part.s.note_model(ends.x, window.boxes[j].model, options);
     });
-    label.clusters[to] = c;
-    const Upright<T> fused{shape_of<Measure::kIoU>(c.box)};
-    label.fused[to] = fused, label.around[to] = window.around(fused, threshold);
+    part.clusters[to] = c, part.ends[to] = ends, part.fused[to] = fused;
+    part.around[to] = window.around(fused, threshold);
   }
   __syncthreads();
   return end;
+}
+
+// A block goes on with a part, of which `from` boxes have made `count` clusters.
+template <class T>
+__device__ void fuse_rest(const Part<T>& part, int from, int count, const FusionRule<T>& options,
+                          const Threshold<T>& threshold, Window<T>& window) {
+  const int t = static_cast<int>(threadIdx.x);
+  const Box<T> hull = part.hull();
+  if (t == 0) window.cells.fit(hull);
+  __syncthreads();
+  if (t < count) part.around[t] = window.around(part.fused[t], threshold);
+  for (int i = t; i < kWindow * (kChunk / 32); i += kFusionThreads)
+    window.noted[i / (kChunk / 32)][i % (kChunk / 32)] = 0;
+  while (from < part.n) {
+    if (!window.load(part, from)) {
+      from += kWindow;
+      continue;
+    }
+    window.cells.build(window.shapes, kWindow);
+    __syncthreads();
+    const Standing<T> standing = find_standing(part, count, threshold, window);
+    const Settled<T> settled = settle(part, standing, count, threshold, window);
+    from += keep(part, from, settled, options, threshold, &count, window);
+  }
+  for (int c = t; c < count; c += kFusionThreads) part.s.finish(part.clusters[c], part.ends[c].x, options);
+  __syncthreads();
 }
 
 }  // namespace

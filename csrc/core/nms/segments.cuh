@@ -1,7 +1,6 @@
 // Boxes of one group side by side, by falling score, on the device: what soft NMS and fusion start from.
 #pragma once
 
-#include "common/compact.cuh"
 #include "common/cuda_utils.cuh"
 #include "common/tile_sort.cuh"
 
@@ -24,14 +23,6 @@ struct Segments {
 template <class Key>
 int sort_by(Key key, const int64_t* from, int bits, const Segments& s, void* stream) {
   return sort_by(key, from, bits, s.space, s.order, stream);
-}
-
-// One block lists where the sorted keys change.
-__global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s) {
-  const int64_t count = compact(
-      s.n, s.n, [&](int64_t i) { return i == 0 || s.space.sorted[i] != s.space.sorted[i - 1]; },
-      [&](int64_t at, int64_t i) { s.starts[at] = i; });
-  if (threadIdx.x == 0) s.starts[count] = s.n, *s.count = count;
 }
 
 }  // namespace

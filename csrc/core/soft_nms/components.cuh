@@ -3,14 +3,11 @@
 //
 //   places   | 128 rows | 128 rows | ...     by rising group; a block for each pair of tiles, a thread for each row
 //   columns  | 32 | 32 | 32 | 32 | ...
-//   parents  | 0 0 1 0 4 4 |                 of box i: a box of its component before it; itself: the first
-//
-// Union-find without locks (Jaiganesh and Burtscher 2018). The larger of two roots gets the smaller one as its parent,
-// so that whatever comes first, the root in the end is the component's first box.
 //
 // Floor: a dozen operations for each pair in a group, by all multiprocessors.
 #pragma once
 
+#include "common/components.cuh"
 #include "common/load_box.cuh"
 #include "nms/overlap.cuh"
 #include "soft_nms/soft_nms.h"
@@ -20,39 +17,11 @@ namespace {
 
 constexpr int kRows = 128, kColumns = 32;
 
-template <class T>
-__device__ bool meet(const Box<T>& a, const Box<T>& b) {
-  return (a.x1 < b.x2) & (b.x1 < a.x2) & (a.y1 < b.y2) & (b.y1 < a.y2);
-}
-
 // Whether one of two boxes decays the other.
 template <bool gaussian, class T>
 __device__ bool decays(const Shape<T>& a, const Shape<T>& b, const Decay<T>& decay) {
   return meet(a, b) && (gaussian || iou_of(a, b) > decay.iou_threshold);
 }
-
-struct Components {
-  unsigned long long* parents;
-
-  __device__ uint64_t parent(uint64_t i) const { return const_cast<const volatile unsigned long long*>(parents)[i]; }
-
-  __device__ uint64_t root(uint64_t i) const {
-    for (uint64_t next; (next = parent(i)) != i;) i = next;
-    return i;
-  }
-  // Returns the root of both. What comes to be the parent of a root is before it, and stays of its component.
-  __device__ uint64_t unite(uint64_t a, uint64_t b) const {
-    a = root(a), b = root(b);
-    while (a != b) {
-      const uint64_t first = min_of(a, b), second = max_of(a, b);
-      const uint64_t was = atomicCAS(&parents[second], second, first);
-      if (was == second) return first;
-      a = first, b = root(was);
-    }
-    return a;
-  }
-  __device__ uint64_t operator()(int64_t i) const { return root(static_cast<uint64_t>(i)); }  // as a key
-};
 
 // Boxes by place; with groups, by rising key of these.
 struct Places {

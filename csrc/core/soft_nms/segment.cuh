@@ -7,6 +7,7 @@
 
 #include "common/best_ranks.cuh"
 #include "common/cells.cuh"
+#include "common/compact.cuh"
 #include "nms/segments.cuh"
 #include "soft_nms/components.cuh"
 
@@ -14,6 +15,14 @@ namespace boxops::cuda {
 namespace {
 
 constexpr int kThreads = 512;
+
+// One block lists where the sorted keys change.
+__global__ void __launch_bounds__(kCompactThreads) starts_kernel(Segments s) {
+  const int64_t count = compact(
+      s.n, s.n, [&](int64_t i) { return i == 0 || s.space.sorted[i] != s.space.sorted[i - 1]; },
+      [&](int64_t at, int64_t i) { s.starts[at] = i; });
+  if (threadIdx.x == 0) s.starts[count] = s.n, *s.count = count;
+}
 
 // A score and whose it is; the order of taking.
 template <class T>
