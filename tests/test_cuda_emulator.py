@@ -55,6 +55,12 @@ def test_grid_of_nms(variant):
     assert (done.returncode, done.stdout) == (0, "0\n" * 4), done.stderr
 
 
+def test_sorts(variant):
+    """Of few by counting, of more in tiles, beside the standard library's."""
+    done = run(variant, "sorts")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nms_mask", "no_barriers"])
 def test_many_threads(variant, name):

@@ -1,5 +1,5 @@
 // A stable sort in three launches at most, of up to some 100,000 pairs: a radix sort is fewer instructions for many,
-// but a dozen launches and more.
+// but a dozen launches and more. A few thousand find their ranks by counting (count_ranks.cuh).
 //
 //   keys     | 5 1 3 4 | 2 5 0 1 | 3 3       in tiles, of 1024
 //   tiles    | 1 3 4 5 | 0 1 2 5 | 3 3       tile_kernel: each by a block
@@ -11,6 +11,7 @@
 
 #include <cmath>
 
+#include "common/count_ranks.cuh"
 #include "common/geometry.h"
 #include "common/sort_space.cuh"
 #include "common/warp.cuh"
@@ -31,12 +32,13 @@ namespace {
 
 constexpr int kTile = 1024;
 constexpr int64_t kMostTiled = int64_t(1) << 17;
+constexpr int64_t kMostRanked = int64_t(1) << 13;  // where counting takes as long as tiles
 
-// Sorts those of a block's threads, a power of two, by a bitonic network.
+// Sorts those of a block's threads by a bitonic network.
 __device__ Numbered sort_tile(Numbered own) {
   __shared__ Numbered all[kTile];
   const int t = static_cast<int>(threadIdx.x);
-  for (int size = 2; size <= static_cast<int>(blockDim.x); size *= 2)
+  for (int size = 2; size <= kTile; size *= 2)
     for (int step = size / 2; step > 0; step /= 2) {
       Numbered other;
       if (step >= 32) {
@@ -61,7 +63,6 @@ __global__ void __launch_bounds__(kTile)
   const auto value_of = [&](int number) { return from == nullptr ? number : from[number]; };
   const Numbered own = sort_tile({i < n ? key_of(value_of(i)) : ~uint64_t(0), i});
   const int64_t value = i < n ? value_of(own.number) : 0;
-  __syncthreads();  // `from` may be `values`
   if (i < n) keys[i] = own.key, values[i] = value;
 }
 
@@ -85,12 +86,11 @@ constexpr int kMergedAtOnce = 32;
 template <class KeyOf>
 int sort_in_tiles(KeyOf key_of, const int64_t* from, const SortSpace& space, int64_t* order, void* stream) {
   const int n = static_cast<int>(space.n), tiles = static_cast<int>(blocks_of(n, kTile));
-  const int threads = min_of(max_of(1 << bits_of(n), 32), kTile);
-  const int merges = tiles <= 1 ? 0 : tiles <= kMergedAtOnce ? 1 : 2;
+  const int merges = tiles <= kMergedAtOnce ? 1 : 2;
   uint64_t* keys[] = {space.sorted, space.keys};  // by how many merges are left
   int64_t* values[] = {order, space.values};
-  BOXOPS_TRY(launch(tile_kernel<KeyOf>, static_cast<unsigned>(tiles), threads, stream, key_of, from, n,
-                    keys[merges % 2], values[merges % 2]));
+  BOXOPS_TRY(launch(tile_kernel<KeyOf>, static_cast<unsigned>(tiles), kTile, stream, key_of, from, n, keys[merges % 2],
+                    values[merges % 2]));
   int length = kTile;
   for (int left = merges; left > 0; --left) {
     const int ways = left == 1 ? static_cast<int>(blocks_of(n, length)) : static_cast<int>(std::ceil(std::sqrt(tiles)));
@@ -110,11 +110,14 @@ __global__ void key_kernel(KeyOf key_of, const int64_t* from, SortSpace space) {
   }
 }
 
-// Sorts values stably by rising key, of which the `bits` lowest count, into `order`; the keys go to space.sorted. Each
-// value is asked for its key once.
+// Sorts values stably by rising key, of which the `bits` lowest count, into `order`, which is not `from`; the keys go
+// to space.sorted. A value may be asked for its key more than once.
 template <class KeyOf>
 int sort_by(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
   constexpr int kThreads = 256;
+  if (space.n <= kMostRanked)
+    return launch(count_ranks_kernel<KeyOf>, static_cast<unsigned>(blocks_of(space.n, 32)), kCountThreads, stream,
+                  key_of, from, static_cast<int>(space.n), space.sorted, order);
   if (space.n <= kMostTiled) return sort_in_tiles(key_of, from, space, order, stream);
   BOXOPS_TRY(launch(key_kernel<KeyOf>, grid_x(blocks_of(space.n, kThreads)), kThreads, stream, key_of, from, space));
   return space.sort(order, bits, stream);

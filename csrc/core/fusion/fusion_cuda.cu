@@ -110,8 +110,9 @@ int fuse(const FusionModel* models, const FusionRule<T>& options, const FusionRe
   const int score_bits = static_cast<int>(8 * sizeof(T)), label_bits = static_cast<int>(8 * result.label_bytes);
   if (n > 0) {
     BOXOPS_TRY(load_all(models, options, s, stream));
-    BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments, stream));
-    BOXOPS_TRY(sort_by(LabelKey{s.labels}, s.segments.order, label_bits, s.segments, stream));
+    int64_t* by_score = s.segments.starts;  // which fusion has no other use for
+    BOXOPS_TRY(sort_by(WeightedScoreKey<T>{s.boxes}, nullptr, score_bits, s.segments.space, by_score, stream));
+    BOXOPS_TRY(sort_by(LabelKey{s.labels}, by_score, label_bits, s.segments, stream));
     BOXOPS_TRY(fuse_all(s, options, stream));
     BOXOPS_TRY(sort_by(ConfidenceKey<T>{s}, nullptr, ConfidenceKey<T>::kBits, s.segments, stream));
   }

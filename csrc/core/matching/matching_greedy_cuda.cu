@@ -305,7 +305,9 @@ __device__ void match_image(const Columns& pairs, const Greedy<T>& s, const Imag
     const Indexed<T> first = warp_first(round.first[threadIdx.x % kWarps]);
     if (first.index == first.kNone) return;
     if (Columns::kZeroIsLeast && first.value == T(0)) break;
-    match_heads(s, heads, image, warp_first(round.beaten[threadIdx.x % kWarps]));
+    const Indexed<T> beaten = warp_first(round.beaten[threadIdx.x % kWarps]);
+    match_heads(s, heads, image, beaten);
+    if (beaten.index == beaten.kNone) return;
     __syncthreads();
     find_lost_heads(pairs, s, heads, image, boxes.begin, round);
     __syncthreads();

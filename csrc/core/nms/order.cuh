@@ -14,6 +14,7 @@
 
 #include <type_traits>
 
+#include "common/count_ranks.cuh"
 #include "common/cuda_utils.cuh"
 #include "common/tile_sort.cuh"
 #include "nms/overlap.cuh"
@@ -73,36 +74,10 @@ struct Ordered {
 
 // Counting
 
-constexpr int kCountThreads = 1024, kCountWarps = kCountThreads / 32;
-constexpr int kCountedAtOnce = 1024;
-
-// How many of the m keys of the boxes from `first` on come before box i, which has `key`; of four a time, a warp takes
-// every so many-th. Equal keys count where their box is the lower one, which the warp's boxes decide at once but for
-// those among themselves.
-__device__ int count_before(const uint32_t* keys, int m, int first, int i, uint32_t key) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  int before = 0;
-#pragma unroll 4
-  for (int at = static_cast<int>(threadIdx.x) / 32 * 4; at < m; at += kCountWarps * 4) {
-    const uint4 four = *reinterpret_cast<const uint4*>(keys + at);
-    const int after = first + at - (i - lane);  // of the warp's first box
-    if (after < 0) {
-      before += (four.x <= key) + (four.y <= key) + (four.z <= key) + (four.w <= key);
-    } else {
-      before += (four.x < key) + (four.y < key) + (four.z < key) + (four.w < key);
-      if (after < 32)
-        before += (four.x == key && after < lane) + (four.y == key && after + 1 < lane) +
-                  (four.z == key && after + 2 < lane) + (four.w == key && after + 3 < lane);
-    }
-  }
-  return before;
-}
-
 // Block (x, y): 32 boxes of image y, a lane each, against all boxes of the image, which are dealt to the warps.
 template <class S, bool grouped, bool wide>
 __global__ void __launch_bounds__(kCountThreads) count_kernel(NmsInput input, PaddedOptions options, Ordered<S> s) {
-  constexpr bool plain = !grouped && !wide;  // keys of 32 bits; else none is the same as another, or ties are looked at
-  using Key = std::conditional_t<plain, uint32_t, uint64_t>;
+  using Key = std::conditional_t<grouped || wide, uint64_t, uint32_t>;
   alignas(16) __shared__ Key keys[kCountedAtOnce];
   __shared__ uint64_t groups[grouped ? kCountedAtOnce : 1];
   __shared__ int sums[4][32];
@@ -111,7 +86,7 @@ __global__ void __launch_bounds__(kCountThreads) count_kernel(NmsInput input, Pa
   for (int64_t b = blockIdx.y; b < input.boxes.batch; b += gridDim.y) {
     const auto key_of = [&](int j) {
       const uint64_t key = score_key(input.scores, b, j);
-      return static_cast<Key>(plain || wide ? key : key << 32 | static_cast<uint64_t>(j));
+      return static_cast<Key>(grouped && !wide ? key << 32 | static_cast<uint64_t>(j) : key);
     };
     Key key = 0;
     uint64_t group = 0;
@@ -131,14 +106,14 @@ __global__ void __launch_bounds__(kCountThreads) count_kernel(NmsInput input, Pa
         keys[t] = static_cast<Key>(~uint64_t(0));  // before none
       }
       __syncthreads();
-      if constexpr (plain) {
+      if constexpr (!grouped) {
         before += count_before(keys, m, first, i, key);
       } else {
 #pragma unroll 4
         for (int j = warp; j < m; j += kCountWarps) {
           const bool earlier = keys[j] < key || (wide && keys[j] == key && first + j < i);
           before += earlier;
-          if (grouped) lower += groups[j] < group, equal += groups[j] == group, inside += groups[j] == group && earlier;
+          lower += groups[j] < group, equal += groups[j] == group, inside += groups[j] == group && earlier;
         }
       }
     }

@@ -21,20 +21,36 @@ struct GroupKey {
   Scalars groups;
   __device__ uint64_t operator()(int64_t i) const { return group_key(groups, 0, i); }
 };
-template <class T>
+
+// What was taken is sorted by its latest bid: in floats by score and index at once, which have 32 bits each (pairs of
+// more boxes would take months).
+struct LatestBid {
+  SoftState<float> s;
+  __device__ uint64_t operator()(int64_t i) const {
+    if (s.taken[i] < 0) return ~uint64_t(0);
+    const Bid<float> latest = s.latest[i];
+    return falling_key(latest.value) << 32 | static_cast<uint64_t>(latest.index);
+  }
+};
 struct LatestIndex {
-  SoftState<T> s;
+  SoftState<double> s;
   __device__ uint64_t operator()(int64_t i) const {
     return s.taken[i] < 0 ? 0 : static_cast<uint64_t>(s.latest[i].index);
   }
 };
-template <class T>
 struct LatestScore {
-  SoftState<T> s;
+  SoftState<double> s;
   __device__ uint64_t operator()(int64_t i) const {
-    return falling_key(s.taken[i] < 0 ? std::numeric_limits<T>::quiet_NaN() : s.latest[i].value);
+    return falling_key(s.taken[i] < 0 ? std::numeric_limits<double>::quiet_NaN() : s.latest[i].value);
   }
 };
+
+int merge(const SoftState<float>& s, void* stream) { return sort_by(LatestBid{s}, nullptr, 64, s.segments, stream); }
+int merge(const SoftState<double>& s, void* stream) {
+  int64_t* by_index = s.segments.starts;  // these are no longer needed
+  BOXOPS_TRY(sort_by(LatestIndex{s}, nullptr, bits_of(s.segments.n), s.segments.space, by_index, stream));
+  return sort_by(LatestScore{s}, by_index, 64, s.segments, stream);
+}
 
 // A thread takes the box of a segment that has no other. Returns how many that are.
 template <class T>
@@ -90,7 +106,6 @@ template <class T>
 int take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kept_scores, int64_t* count,
              void* workspace, void* stream) {
   const int64_t n = input.boxes.count;
-  const int score_bits = static_cast<int>(8 * sizeof(T));
   const unsigned blocks = grid_x(blocks_of(max_of<int64_t>(n, 1), kSegmentThreads));
   Workspace w(workspace);
   const SoftState<T> s(w, n);
@@ -108,8 +123,7 @@ int take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kep
   BOXOPS_TRY(launch(decay.gaussian ? take_kernel<true, T> : take_kernel<false, T>,
                     static_cast<unsigned>(min_of<int64_t>(blocks_of(n, 8), 1024)), kThreads, stream, input, decay, s,
                     count));
-  BOXOPS_TRY(sort_by(LatestIndex<T>{s}, nullptr, bits_of(n), segments, stream));
-  BOXOPS_TRY(sort_by(LatestScore<T>{s}, segments.order, score_bits, segments, stream));
+  BOXOPS_TRY(merge(s, stream));
   return launch(emit_kernel<T>, blocks, kSegmentThreads, stream, s, count, kept, kept_scores);
 }
 
