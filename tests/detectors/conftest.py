@@ -11,16 +11,14 @@ def torch_home(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def one_thread():
-    """Of torch, here and in processes that tests start: while the emulator's runs want a core, threads that wait for
-    each other take trainings half as long again."""
+    """Of torch: while the emulator's runs want a core, threads that wait for each other take trainings half as long
+    again. Not where runs are compared to the bit: with one, the first training of a process may differ in the last."""
     torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        yield
+    torch.set_num_threads(1)
+    yield
     torch.set_num_threads(threads)
 
 

@@ -14,6 +14,8 @@ import boxops
 from boxops import models
 from boxops.models import common, dense, fcos, retinanet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 detection = torchvision.models.detection
 anchor_utils = detection.anchor_utils
 CLASSES = 5

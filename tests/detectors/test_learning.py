@@ -7,6 +7,8 @@ import pytest
 from boxops.cli import main
 
 pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 FLOOR = 0.7  # AP50 on the test images after 100 steps: 0.85 was seen; 15 epochs reach 0.9
 
 

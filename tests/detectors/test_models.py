@@ -9,6 +9,8 @@ from scenes import scene, torch, torchvision
 import boxops
 from boxops import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 detection = torchvision.models.detection
 # Everything is sampled, since the two draw different random numbers.
 SMALL = {"min_size": 96, "max_size": 160, "rpn_post_nms_top_n_train": 100, "box_batch_size_per_image": 1024}

@@ -8,6 +8,8 @@ from scenes import scene, torch, torchvision
 
 from boxops import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 detection = torchvision.models.detection
 CLASSES, POINTS = 5, 3
 # Everything is sampled, since the two draw different random numbers.

@@ -11,6 +11,8 @@ from torchvision_results import noise
 
 from boxops import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = 5
 # Everything is sampled, since the two draw different random numbers.
 RCNN = {"min_size": 64, "max_size": 96, "rpn_batch_size_per_image": 1 << 13, "rpn_post_nms_top_n_train": 30,

@@ -12,6 +12,8 @@ from boxops import models
 from boxops.models import pix2seq, sequences
 from boxops.models.causal import CausalDecoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = {"size": 64, "n_bins": 32, "max_objects": 5, "encoder_layers": 1, "decoder_layers": 2, "dim": 16, "heads": 2,
         "feedforward": 16, "dropout": 0.0}  # fmt: skip
 

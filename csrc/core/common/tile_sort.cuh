@@ -111,16 +111,21 @@ __global__ void key_kernel(KeyOf key_of, const int64_t* from, SortSpace space) {
 }
 
 // Sorts values stably by rising key, of which the `bits` lowest count, into `order`, which is not `from`; the keys go
-// to space.sorted. A value may be asked for its key more than once.
+// to space.sorted. Each value is asked for its key once.
 template <class KeyOf>
-int sort_by(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
+int sort_by_once(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
   constexpr int kThreads = 256;
-  if (space.n <= kMostRanked)
-    return launch(count_ranks_kernel<KeyOf>, static_cast<unsigned>(blocks_of(space.n, 32)), kCountThreads, stream,
-                  key_of, from, static_cast<int>(space.n), space.sorted, order);
   if (space.n <= kMostTiled) return sort_in_tiles(key_of, from, space, order, stream);
   BOXOPS_TRY(launch(key_kernel<KeyOf>, grid_x(blocks_of(space.n, kThreads)), kThreads, stream, key_of, from, space));
   return space.sort(order, bits, stream);
+}
+
+// The same, but values may be asked for their keys more than once.
+template <class KeyOf>
+int sort_by(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
+  if (space.n > kMostRanked) return sort_by_once(key_of, from, bits, space, order, stream);
+  return launch(count_ranks_kernel<KeyOf>, static_cast<unsigned>(blocks_of(space.n, 32)), kCountThreads, stream, key_of,
+                from, static_cast<int>(space.n), space.sorted, order);
 }
 
 }  // namespace

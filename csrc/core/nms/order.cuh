@@ -198,7 +198,7 @@ int count(const NmsInput& input, const PaddedOptions& options, const Ordered<S>&
 template <class S>
 int sort(const NmsInput& input, const PaddedOptions& options, const Ordered<S>& s, void* stream) {
   const auto sort_boxes = [&](By by, const int64_t* from, int64_t* to, int bits) {
-    return sort_by(BoxKey<S>{input, by, s}, from, bits, s.space, to, stream);
+    return sort_by_once(BoxKey<S>{input, by, s}, from, bits, s.space, to, stream);
   };
   const int64_t batch = input.boxes.batch;
   const int bits = score_key_bits(input.scores.dtype);
@@ -210,7 +210,8 @@ int sort(const NmsInput& input, const PaddedOptions& options, const Ordered<S>& 
     BOXOPS_TRY(sort_boxes(By::kScore, nullptr, s.rank, bits));  // `rank` serves as the spare
     BOXOPS_TRY(sort_boxes(By::kImage, s.rank, s.order, bits_of(batch)));
   }
-  if (input.has_groups) BOXOPS_TRY(sort_by(SlotKey<S>{input, s}, nullptr, bits_of(s.slots), s.space, s.rank, stream));
+  if (input.has_groups)
+    BOXOPS_TRY(sort_by_once(SlotKey<S>{input, s}, nullptr, bits_of(s.slots), s.space, s.rank, stream));
   return launch(put_kernel<S>, grid_x(blocks_of(s.n, kThreads)), kThreads, stream, input, options, s);
 }
 
