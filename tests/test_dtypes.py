@@ -146,10 +146,15 @@ ON_TWO = calls_on_two(np.random.default_rng(0))
 
 @pytest.mark.parametrize("op", ON_TWO)
 def test_mixed_dtypes(backend, op):
-    """Of every pair, the result is that of the same values in the larger compute type."""
+    """Of every pair, the result is that of the same values in the larger compute type. The emulator, which is slow, has
+    each dtype in each place once."""
     dtypes = [dtype for dtype in (cases.FLOATS if op.endswith("code_boxes") else REAL) if backend.has(dtype)]
     arguments = ON_TWO[op]
-    for pair in itertools.product(dtypes, dtypes):
+    pairs = itertools.product(dtypes, dtypes)
+    if backend.name == "emulated-cuda":
+        half = len(dtypes) // 2
+        pairs = zip(dtypes, dtypes[half:] + dtypes[:half], strict=True)
+    for pair in pairs:
         compute = "float64" if wide(*pair) else "float32"
         turns = itertools.cycle(pair)
         rounded = {name: cases.as_dtype(value, next(turns)).astype(compute) if isinstance(value, np.ndarray) else value
