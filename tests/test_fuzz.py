@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import boxops
 from boxops import reference
+from boxops.ops.backend import SIGNATURES
 
 SECONDS = float(os.environ.get("BOXOPS_FUZZ_SECONDS", "10"))
 FUZZ = settings(
@@ -32,8 +33,9 @@ REFUSALS = (ValueError, TypeError, RuntimeError, BufferError, OverflowError, Mem
 DTYPES = [*("f2", "f4", "f8"), *("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")]
 ODD_DTYPES = ["?", "c8", "c16", "O", "U3", "S2", "M8[s]", "V8", "g", "S0", "f4,f4"]
 NUMBERS = [0.0, -0.0, 1.0, 0.5, 3.0, 10.0, 7.25, -2.0, np.nan, np.inf, -np.inf, 1e30, -1e30, 1e308, 1e-40, 65504.0]
+ONE = np.array([1])  # a number, or a list of one
 KNOBS = [0, 0.5, 1, 1e300, -1, -0.0, 5e-324, np.nan, np.inf, -np.inf, np.float32(0.3), 10**400, None, "0.5", [], 1j,
-         True, 2**70, -(10**30), np.array(0.5), np.zeros(2), np.ones((2, 2)), np.array("x"), np.int8(1),
+         True, 2**70, -(10**30), np.array(0.5), ONE, np.zeros(2), np.ones((2, 2)), np.array("x"), np.int8(1),
          {}, object(), b"1", (1, 2), (1, (2, 3)), [None, 1], ["a", "b"], np.float16(2), np.longdouble(1)]  # fmt: skip
 HUGE = 2**45  # boxes of no memory of their own: more than can be allocated for
 
@@ -215,15 +217,20 @@ def plain(value):
     """What the reference is given: Python's numbers, and arrays that are native and contiguous."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value))
-    if isinstance(value, np.ndarray) and value.ndim:
+    if isinstance(value, np.ndarray) and value.ndim and value is not ONE:
         return np.array(value, value.dtype.newbyteorder("="))
     return value.item() if isinstance(value, (np.number, np.ndarray)) else value
+
+
+def plainly(op, made):
+    lists = {name for name, (kind, *_) in SIGNATURES.get(op, {}).items() if kind in ("ints", "floats")}
+    return {name: plain([value] if value is ONE and name in lists else value) for name, value in made.items()}
 
 
 def check(op, made, got):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        want = getattr(reference, op)(**{k: plain(v) for k, v in made.items()})
+        want = getattr(reference, op)(**plainly(op, made))
     want = [np.asarray(w) for w in (want if isinstance(want, tuple) else (want,))]
     for g, w in zip(got, want, strict=True):
         assert (g.shape, g.dtype) == (w.shape, w.dtype)

@@ -39,12 +39,11 @@ struct FewClusters {
     if ((lanes & (lanes - 1)) != 0) return warp_first(own);
     return {own.value, __ffs(static_cast<int>(lanes)) - 1};
   }
-  __device__ void put(const FusionState<T>& s, const FusionBox<T>& staged, int position, const Indexed<T>& choice,
+  __device__ void put(const FusionState<T>& s, const FusionBox<T>& box, int position, const Indexed<T>& choice,
                       const FusionRule<T>& options) {
     const bool is_new = choice.index == count;
     count += is_new;
     if (choice.index != int(threadIdx.x) % 32) return;
-    const FusionBox<T>& box = staged;
     if (is_new) cluster = found(box), ends = {position, position}, models = 0, s.clear_models(position, options);
     else join(cluster, box);
     fused = {shape_of<Measure::kIoU>(cluster.box)};

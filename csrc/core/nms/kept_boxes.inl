@@ -184,11 +184,11 @@ class KeptBoxes {
 
   // In the order of buckets, so that shelves of neighbouring cells lie side by side.
   void put(const std::vector<Filed>& boxes) {
-    std::vector<uint64_t> buckets(boxes.size());
-    std::vector<int64_t> order(boxes.size());
-    for (size_t i = 0; i < boxes.size(); ++i) buckets[i] = grid_.bucket_of(as_double(boxes[i].box));
-    cpu::order_of(buckets.data(), static_cast<int64_t>(boxes.size()), order.data());
-    const int64_t n = static_cast<int64_t>(boxes.size());
+    const auto n = static_cast<int64_t>(boxes.size());
+    std::vector<uint64_t> buckets(n);
+    std::vector<int64_t> order(n);
+    for (int64_t i = 0; i < n; ++i) buckets[i] = grid_.bucket_of(as_double(boxes[i].box));
+    cpu::order_of(buckets.data(), n, order.data());
     for (int64_t i = 0; i < n; ++i) {
       if (i + 16 < n) fetch_bucket(boxes[order[i + 16]].box);
       if (i + 8 < n) fetch_shelf(boxes[order[i + 8]].box);
