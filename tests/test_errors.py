@@ -1,6 +1,7 @@
 """Bad calls: every one is refused in the words "<op>: expected <what>, got <what>", the same for NumPy and torch."""
 
 import inspect
+import re
 
 import backends
 import cases
@@ -29,6 +30,26 @@ def test_wrong_type(backend, op, arguments, words):
     assert str(error.value) == f"{op}: expected {words}"
 
 
+def call_without_values(op, arguments):
+    """Shape functions look at less: what they do refuse, they refuse as calls do, or torch does."""
+    try:
+        backends.Torch("meta").run(op, arguments)
+    except (ValueError, RuntimeError) as error:
+        assert re.search(rf"^{op}: expected|meta Tensors|dimension", str(error))
+
+
+@pytest.mark.parametrize("op", cases.CASES)
+def test_tensors_without_values(op):
+    backends.TORCH.require()
+    for arguments in [arguments for other, arguments, _ in VALUES if other == op]:
+        call_without_values(op, arguments)
+    arguments = cases.CASES[op][0].arguments("float32")
+    for name, value in arguments.items():
+        for shape in ((), (4,), (3, 4), (2, 3, 4), (1, 2, 3, 4), (1, 1, 2, 3, 4)):
+            if isinstance(value, np.ndarray):
+                call_without_values(op, {**arguments, name: np.zeros(shape, value.dtype)})
+
+
 @pytest.mark.parametrize("op", cases.CASES)
 def test_no_arrays(backend, op):
     """A list in the place of any of an op's arrays."""
@@ -47,6 +68,8 @@ def test_no_numbers(dtype):
         boxops.box_area(boxes)
     with pytest.raises(ValueError, match=r"^nms: expected scores of a real number type, got "):
         boxops.nms(zeros(3, 4), boxes[:, 0], 0.5)
+    with pytest.raises(ValueError, match=r"^weighted_boxes_fusion: expected labels_list\[1\] of a real number type, got "):
+        boxops.weighted_boxes_fusion([zeros(3, 4)] * 2, [zeros(3)] * 2, [zeros(3), boxes[:, 0]])
 
 
 def test_kinds_do_not_mix(device):

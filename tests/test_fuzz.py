@@ -217,14 +217,22 @@ def plain(value):
     """What the reference is given: Python's numbers, and arrays that are native and contiguous."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value))
+    if isinstance(value, bool):  # which the ops take as 0 or 1
+        return int(value)
     if isinstance(value, np.ndarray) and value.ndim and value is not ONE:
         return np.array(value, value.dtype.newbyteorder("="))
     return value.item() if isinstance(value, (np.number, np.ndarray)) else value
 
 
 def plainly(op, made):
-    lists = {name for name, (kind, *_) in SIGNATURES.get(op, {}).items() if kind in ("ints", "floats")}
-    return {name: plain([value] if value is ONE and name in lists else value) for name, value in made.items()}
+    kinds = {name: kind for name, (kind, *_) in SIGNATURES.get(op, {}).items()}
+
+    def plain_as(kind, value):
+        if kind == "bool":  # whatever is true
+            return bool(value)
+        return plain([value] if value is ONE and kind in ("ints", "floats") else value)
+
+    return {name: plain_as(kinds.get(name), value) for name, value in made.items()}
 
 
 def check(op, made, got):

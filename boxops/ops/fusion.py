@@ -27,7 +27,8 @@ def _of_models(op: str, name: str, values: Any, dtype: Any = None) -> list[Any]:
         if parts[m].size and parts[m].dtype.kind not in "biuf":
             raise ValueError(f"{op}: expected {name} of numbers in rows of one length, got other lists")
     if dtype is None:
-        given = [part.dtype for part in parts if isinstance(part, np.ndarray) and part.size]
+        arrays = [part for part in parts if isinstance(part, np.ndarray) and part.size]
+        given = [array.dtype for array in arrays if array.dtype.kind in "biuf"]  # others are refused as they came
         dtype = np.result_type(*given) if given else np.int64
     for m in lists:
         parts[m] = parts[m].astype(dtype)

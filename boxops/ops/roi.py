@@ -33,8 +33,9 @@ def roi_align(
     Returns:
         ``[K, C, height, width]``, contiguous, of the input's dtype; computed in float32, or float64 for float64.
         Samples more than a pixel outside of the features count as 0, and so do those at NaN; a bin without samples
-        is 0. The features have a derivative, in reverse and forward mode, the same to the bit for any number of
-        threads. The boxes have none: they are constants to reverse mode, and a tangent of theirs raises.
+        is 0. An infinite or NaN feature spoils the samples that it has a weight in, and no others. The features have a
+        derivative, in reverse and forward mode, the same to the bit for any number of threads. The boxes have none:
+        they are constants to reverse mode, and a tangent of theirs raises.
 
     Raises:
         ValueError: shapes do not fit, dtypes are not floating, devices differ, an image index is not a whole number in

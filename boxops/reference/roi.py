@@ -59,7 +59,7 @@ def _rois(input, boxes):
 
 def _each_roi(input, boxes, output_size, pool, scale, *rest):
     """[K, C, PH, PW]: `pool` of the features of the RoI's image."""
-    size = np.broadcast_to(output_size, 2).astype(int)  # a bool is 0 or 1, as C++ has it
+    size = np.broadcast_to(output_size, 2).astype(int)
     features, (images, corners) = compute(input), _rois(input, boxes)
     out = np.zeros((len(images), input.shape[1], *size), features.dtype)
     for k, image in enumerate(images):
@@ -85,11 +85,14 @@ def _mean_of_samples(features, box, scale, out, sampling_ratio, aligned):
     for p, (y_low, y_high, y_weight) in enumerate(ys):
         y_low, y_high, y_weight = y_low[:, None], y_high[:, None], y_weight[:, None]
         for q, (x_low, x_high, x_weight) in enumerate(xs):
-            sample = (1 - y_weight) * (1 - x_weight) * features[:, y_low, x_low]
-            sample = sample + (1 - y_weight) * x_weight * features[:, y_low, x_high]
-            sample = sample + y_weight * (1 - x_weight) * features[:, y_high, x_low]
-            sample = sample + y_weight * x_weight * features[:, y_high, x_high]
+            low, high = (_between(x_weight, features[:, y, x_low], features[:, y, x_high]) for y in (y_low, y_high))
+            sample = _between(y_weight, low, high)
             out[:, p, q] = sample.sum(axis=(1, 2)) / out.dtype.type(max(count_y * count_x, 1))
+
+
+def _between(weight, low, high):
+    """What has no weight is not read: infinity times 0 is not a number."""
+    return np.where(weight > 0, (1 - weight) * low + weight * high, low)
 
 
 def _samples(lo, hi, scale, bins, sampling_ratio, aligned, extent):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
+from boxops.torch_ops.common import check_dims, compute_type, loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::linear_sum_assignment")
@@ -19,8 +19,10 @@ def _(cost, maximize, offsets, on_invalid):
 
 @torch.library.register_fake("boxops::detr_cost")
 def _(logits, boxes, gt_labels, gt_boxes, offsets, *rest):
+    check_dims("detr_cost", logits, 3, "logits of shape [B, Q, C]")
+    check_dims("detr_cost", gt_boxes, 2, "gt_boxes of shape [G, 4]")
     dtype = compute_type(logits.dtype, boxes.dtype, gt_boxes.dtype)
-    return logits.new_empty((gt_boxes.shape[0], boxes.shape[1]), dtype=dtype)
+    return logits.new_empty((gt_boxes.shape[0], logits.shape[1]), dtype=dtype)
 
 
 not_differentiable("detr_cost")

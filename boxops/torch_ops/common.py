@@ -32,6 +32,12 @@ def compute_type(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float32 if _COMPUTED_IN_FLOAT64.isdisjoint(dtypes) else torch.float64
 
 
+def check_dims(op: str, tensor: Tensor, dims: int, words: str) -> None:
+    """Fake kernels see shapes before the operator has checked them."""
+    if tensor.dim() != dims:
+        raise ValueError(f"{op}: expected {words}, got {[*tensor.shape]}")
+
+
 # Derivatives. torch.library.register_autograd knows neither forward mode nor torch.func, so the kernel of the Autograd
 # key is ours: like torch's own, it treats the one level of torch.func that called it, and hands on to the next.
 

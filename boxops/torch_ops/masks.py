@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import loop_over_batch, not_differentiable
+from boxops.torch_ops.common import check_dims, loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::paste_masks")
@@ -15,6 +15,7 @@ def _(masks, boxes, height, width, padding, threshold):
 
 @torch.library.register_fake("boxops::masks_to_boxes")
 def _(masks):
+    check_dims("masks_to_boxes", masks, 3, "masks of shape [N, H, W]")
     return masks.new_empty((masks.shape[0], 4), dtype=torch.float32)
 
 

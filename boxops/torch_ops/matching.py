@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
+from boxops.torch_ops.common import check_dims, compute_type, loop_over_batch, not_differentiable
 
 
 def _results(shape: Sequence[int], *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,8 +18,10 @@ def _results(shape: Sequence[int], *inputs: Tensor) -> tuple[Tensor, Tensor]:
 def _of_anchors(op: str, offsets: Tensor | None, anchors: Tensor, *boxes: Tensor) -> tuple[Tensor, Tensor]:
     if anchors.dim() not in (2, 3):
         raise ValueError(f"{op}: expected anchors of shape [A, 4], got {[*anchors.shape]}")
-    lead = () if offsets is None else (offsets.shape[0] - 1,)
-    return _results((*lead, anchors.shape[-2]), anchors, *boxes)
+    if offsets is None:
+        return _results((anchors.shape[-2],), anchors, *boxes)
+    check_dims(op, offsets, 1, "offsets of shape [B + 1]")
+    return _results((offsets.shape[0] - 1, anchors.shape[-2]), anchors, *boxes)
 
 
 @torch.library.register_fake("boxops::match_greedy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxops.torch_ops.common import loop_over_batch
+from boxops.torch_ops.common import check_dims, loop_over_batch
 
 
 def _indices(boxes: Tensor) -> Tensor:
@@ -25,8 +25,7 @@ def _(boxes, scores, idxs, iou_threshold):
 
 @torch.library.register_fake("boxops::nms_padded")
 def _(boxes, scores, iou_threshold, max_output, idxs, score_threshold):
-    if boxes.dim() != 3:
-        raise ValueError(f"nms_padded: expected boxes of shape [B, N, 4], got {[*boxes.shape]}")
+    check_dims("nms_padded", boxes, 3, "boxes of shape [B, N, 4]")
     batch = boxes.shape[0]
     return boxes.new_empty(batch, max_output, dtype=torch.int64), boxes.new_empty(batch, dtype=torch.int64)
 

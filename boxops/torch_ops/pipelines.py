@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from boxops.torch_ops.common import compute_type, loop_over_batch, not_differentiable
+from boxops.torch_ops.common import check_dims, compute_type, loop_over_batch, not_differentiable
 
 
 @torch.library.register_fake("boxops::generate_proposals")
 def _(objectness, deltas, anchors, num_anchors_per_level, image_sizes, pre_nms_top_n, post_nms_top_n, *rest):
-    if objectness.dim() != 2:
-        raise ValueError(f"generate_proposals: expected objectness of shape [B, A], got {[*objectness.shape]}")
+    check_dims("generate_proposals", objectness, 2, "objectness of shape [B, A]")
     batch = objectness.shape[0]
     dtype = compute_type(objectness.dtype, deltas.dtype, anchors.dtype)
     return (
@@ -22,7 +21,8 @@ def _(objectness, deltas, anchors, num_anchors_per_level, image_sizes, pre_nms_t
 
 @torch.library.register_fake("boxops::detect")
 def _(boxes, scores, score_threshold, iou_threshold, max_detections, *rest):
-    batch = boxes.shape[0]
+    check_dims("detect", scores, 3, "scores of shape [B, N, C]")
+    batch = scores.shape[0]
     return (
         boxes.new_empty(batch, max_detections, 4),
         scores.new_empty(batch, max_detections),

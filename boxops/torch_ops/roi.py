@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from boxops.torch_ops.common import (
+    check_dims,
     compute_type,
     constant,
     differentiable,
@@ -33,8 +34,10 @@ def _(input, boxes, op):
 
 
 def _pooled(op: str, input: Tensor, boxes: Tensor, height, width, per_bin: bool = False) -> Tensor:
-    if input.dim() != 4:
-        raise ValueError(f"{op}: expected input of shape [N, C, H, W], got {[*input.shape]}")
+    check_dims(op, input, 4, "input of shape [N, C, H, W]")
+    check_dims(op, boxes, 2, "boxes of shape [K, 5]")
+    if height < 1 or width < 1:
+        raise ValueError(f"{op}: expected output_size from 1 to 32768, got ({height}, {width})")
     channels = input.shape[1] // (height * width) if per_bin else input.shape[1]
     return input.new_empty(boxes.shape[0], channels, height, width)
 

@@ -149,9 +149,11 @@ def pooled(op):
     yield of("float32 boxes", (2, 5, 9, 11), as_float32(counted(20)), fixed=("boxes",))
     yield of("float64 boxes", (2, 5, 9, 11), counted(20), fixed=("boxes",))
     yield of("nan features", (2, 6, 9, 11), counted(20), make_features=partial(with_values, values=[np.nan]))
+    odd = partial(with_values, values=[np.nan, np.inf, -np.inf])
+    yield of("nan and inf features", (2, 6, 9, 11), counted(20), make_features=odd)
+    for way in ({"sampling_ratio": 1}, {"sampling_ratio": 2}) if sampled else ():  # on pixels, and between two
+        yield of(f"nan and inf features {way}", (2, 6, 9, 11), ROIS["halves"], make_features=odd, **way)
     if op == "roi_pool":
-        odd = [np.nan, np.inf, -np.inf]
-        yield of("nan and inf features", (2, 6, 9, 11), counted(20), make_features=partial(with_values, values=odd))
         yield of("ties", (2, 6, 9, 11), counted(20), make_features=constant)
 
 

@@ -68,7 +68,8 @@ BOXOPS_HD int64_t sample_count(int samples_y, int samples_x) {
   return count > 1 ? count : 1;
 }
 
-// One sample along one axis: the pixels it lies between and their weights.
+// One sample along one axis: the pixels it lies between and their weights. On a pixel both are that one, so that its
+// neighbour, whose weight is 0, is not read: it may be infinite.
 template <class T>
 struct Sample {
   int32_t low, high;
@@ -82,14 +83,14 @@ BOXOPS_HD bool sample_at(const AlignAxis<T>& axis, int64_t p, int i, int64_t ext
          ((static_cast<T>(i) + T(0.5)) * axis.bin) / static_cast<T>(axis.samples);
   if (!(at >= T(-1) && at <= static_cast<T>(extent)) || extent == 0) return false;
   if (at <= T(0)) at = T(0);
-  int64_t low = static_cast<int64_t>(at), high = low + 1;
+  int64_t low = static_cast<int64_t>(at);
   if (low >= extent - 1) {
-    low = high = extent - 1;
+    low = extent - 1;
     at = static_cast<T>(low);
   }
-  sample->low = static_cast<int32_t>(low), sample->high = static_cast<int32_t>(high);
   sample->high_weight = at - static_cast<T>(low);
   sample->low_weight = T(1) - sample->high_weight;
+  sample->low = static_cast<int32_t>(low), sample->high = sample->low + (sample->high_weight > T(0) ? 1 : 0);
   return true;
 }
 

@@ -59,7 +59,7 @@ struct AlignTable {
         if (!sample_at(axis, p, j, extent, &s)) continue;
         if (s.low == open.low) {
           open.low_weight += s.low_weight, open.high_weight += s.high_weight;
-          open.high = s.high;
+          open.high = max_of(open.high, s.high);
           continue;
         }
         if (open.low >= 0) close(open.low, open.low_weight);
@@ -106,12 +106,12 @@ struct AlignTable {
 #pragma unroll 1
       for (int i = 2 * rows.begin; i < 2 * rows.end; ++i) {
         Sample<T> y, x;
-        if (!sample_at(at.y, p, i / 2, map.height, &y)) continue;
+        if (!sample_at(at.y, p, i / 2, map.height, &y) || (i % 2 == 1 && y.high == y.low)) continue;
         const int64_t row = (i % 2 == 0 ? y.low : y.high) * map.y_stride;
         T sum[kWidth] = {}, value[kWidth];
 #pragma unroll 1
         for (int j = 2 * columns.begin; j < 2 * columns.end; ++j) {
-          if (!sample_at(at.x, q, j / 2, map.width, &x)) continue;
+          if (!sample_at(at.x, q, j / 2, map.width, &x) || (j % 2 == 1 && x.high == x.low)) continue;
           read(row + (j % 2 == 0 ? x.low : x.high) * map.x_stride, value);
           for (int w = 0; w < kWidth; ++w) sum[w] += (j % 2 == 0 ? x.low_weight : x.high_weight) * value[w];
         }
