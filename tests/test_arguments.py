@@ -177,6 +177,20 @@ def test_bools_are_integers():
         np.testing.assert_array_equal(got, boxops.roi_align(features, boxes, 2, sampling_ratio=1))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_integers_with_a_fraction(op):
+    """None is cut off, whatever holds it."""
+    for framework in (backends.NUMPY, backends.TORCH):
+        if framework is backends.TORCH and backends.torch is None:
+            continue
+        made = framework.converted(small_case(op))
+        for name, parameter in inspect.signature(getattr(boxops, op)).parameters.items():
+            for half in (0.5, 1.0, np.array(0.5), framework.to_array(np.array([0.5]))):
+                if parameter.annotation == "int":
+                    with pytest.raises(TypeError, match=rf"^{op}: expected {name} as an integer, got"):
+                        getattr(boxops, op)(**{**made, name: half})
+
+
 ONE = {"boxes": np.zeros((3, 4), np.float32), "scores": np.zeros(3, np.float32)}
 ROI = {"input": np.ones((1, 2, 9, 9), np.float32), "boxes": np.zeros((1, 5), np.float32), "output_size": 2}
 ARRAYS = ("boxes", "scores", "input", "masks", "boxes1", "boxes2")

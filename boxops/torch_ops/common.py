@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any, NoReturn
 
 import torch
@@ -13,7 +13,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from boxops.ops.backend import SIGNATURES, checked, plain_arguments
+from boxops.ops.backend import SIGNATURES, check_integer, checked, plain_arguments
 
 _library = torch.library.Library("boxops", "FRAGMENT")
 _with_autograd_kernel: set[str] = set()
@@ -89,6 +89,8 @@ def entry(op: str) -> Callable:
     plain, kinds = plain_arguments(op), {kind for kind, *_ in SIGNATURES[op].values()}
     has_lists = not kinds.isdisjoint(("ints", "floats")) and "arrays" not in kinds
     is_plain = (_PLAIN | {list} if has_lists else _PLAIN).issuperset
+    integers = [place for place, _, check, *_ in plain if check is check_integer]
+    of_integers = itemgetter(*integers, *integers) if integers else None  # of one place it would give no tuple
     below_autograd = torch._C._AutoDispatchBelowAutograd
     has_kernel = op in _with_autograd_kernel or op.endswith("_backward")
 
@@ -96,6 +98,8 @@ def entry(op: str) -> Callable:
         if _is_compiling():
             return operator(*checked(op, plain, args))
         if has_lists and not all(map(_as_torch_takes_them, args)):
+            args = checked(op, plain, args)
+        if of_integers and Tensor in map(type, of_integers(args)):  # torch would cut off a fraction
             args = checked(op, plain, args)
         if not is_plain(map(type, args)):
             return operator(*checked(op, plain, args))
