@@ -103,6 +103,23 @@ def test_very_many_are_those_of_each_tile():
     np.testing.assert_array_equal(boxops.nms(boxes, scores, 0.5), want)
 
 
+@pytest.mark.parametrize("gap", [1, 100_000])
+@pytest.mark.parametrize("size", [1e-18, 1.0, 6.2e18, 6.4e18, 6.6e18])
+def test_very_many_with_a_few_that_meet(size, gap):
+    """In one stretch or in two: tiny, ordinary, just not huge, one of them huge (from sides of 6.5e18 on), and huge."""
+    boxes = apart(VERY_MANY).astype(np.float32)
+    scores = np.linspace(1, 0, VERY_MANY, dtype=np.float32)
+    first = VERY_MANY - 103_000 + np.arange(0, 40, 2)
+    second = first + gap
+    boxes[first] = boxes[second] = apart(20, 1.0) * size
+    boxes[first if gap > 1 else np.where(np.arange(20) % 2, first, second), 2] += 0.06 * size
+    want = np.delete(np.arange(VERY_MANY), second)
+    np.testing.assert_array_equal(boxops.nms(boxes, scores, 0.5), want)
+    for max_output in (len(want) - 102_000, len(want) - 10, len(want)):
+        indices, counts = boxops.nms_padded(boxes[None], scores[None], 0.5, max_output)
+        np.testing.assert_array_equal(indices[0, : counts[0]], want[:max_output])
+
+
 def test_very_many_after_boxes_without_area():
     """Nothing is kept yet where the first stretch is sifted."""
     rng = np.random.default_rng(0)

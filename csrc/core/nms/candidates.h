@@ -28,6 +28,8 @@ struct Ranked : Box<T> {
   }
   // Whether the box can overlap anything by an IoU above 0, and no measure of a pair of such overflows.
   bool ordinary() const { return area > T(0) && area <= kMaxArea; }
+  // Areas so small that they have lost precision: then corners do not bound the IoU.
+  bool tiny() const { return area < std::numeric_limits<T>::min() * T(1 << 30); }
   // The others that can overlap anything.
   bool huge() const { return area > kMaxArea && farthest(*this) < std::numeric_limits<T>::infinity(); }
 

@@ -17,6 +17,11 @@ constexpr int64_t kListed = 1024;
 template <class T>
 struct alignas(64) Shelf {
   T x1[kLanes] = {}, y1[kLanes] = {}, x2[kLanes] = {}, y2[kLanes] = {}, area[kLanes] = {};
+
+  template <class R>
+  void set(int64_t i, const R& box) {
+    x1[i] = box.x1, y1[i] = box.y1, x2[i] = box.x2, y2[i] = box.y2, area[i] = box.area;
+  }
 };
 
 // A std::vector of them, but for the first few, which lie in the object: an allocation takes as long as a small NMS.
@@ -80,7 +85,7 @@ class KeptBoxes {
   // The place of a kept box that suppresses this one, or -1. Inline, as it is the inner loop: else 6 % slower.
   __attribute__((always_inline)) int64_t find(const R& box) const {
     int64_t found = -1;
-    if (!gridded() || is_tiny(box)) {
+    if (!gridded() || box.tiny()) {
       for (int64_t s = 0; s < shelves_.size(); ++s)
         if ((found = find_on(s, box)) >= 0) break;
     } else {
@@ -109,8 +114,17 @@ class KeptBoxes {
     return false;
   }
 
-  // Rises along the rows of the grid: boxes with near numbers meet the same shelves.
-  uint32_t neighbourhood(const R& box) const { return gridded() ? grid_.neighbourhood(as_double(box)) : 0; }
+  // How the grid divides the plane; boxes of near places meet the same shelves.
+  bool gridded() const { return grid_.room() > 0; }
+  uint32_t place_of(const R& box) const { return gridded() ? grid_.place_of(as_double(box)) : 0; }
+  KeptGrid::Window window_of(const R& box) const { return grid_.window_of(as_double(box)); }
+
+  // Whether one of the shelf's boxes, but for that of lane `self`, might exceed the threshold.
+  bool may_exceed_on(const Shelf<T>& s, int64_t self, const R& box) const {
+    int maybe = 0;
+    for (int i = 0; i < kLanes; ++i) maybe |= may_exceed(s, i, box) & (i != self);
+    return maybe;
+  }
 
   // To be called some boxes ahead of `find`, first for the bucket, then for its shelf.
   void fetch_bucket(const R& box) const {
@@ -133,24 +147,26 @@ class KeptBoxes {
     return full;
   }
 
-  // Keeps all of those too. The others may change their places.
-  void insert(const KeptBoxes& those) {
-    std::vector<Filed> boxes = those.filed();
-    for (Filed& f : boxes) f.owner += static_cast<int64_t>(whole_.size());
-    whole_.insert(whole_.end(), those.whole_.begin(), those.whole_.end());
-    const int64_t all = count_ + those.count_;
-    if (all <= room()) return put(boxes);
-    const std::vector<Filed> here = filed();
-    boxes.insert(boxes.begin(), here.begin(), here.end());
-    build_grid(boxes, std::max(all, 2 * count_));
+  // Keeps these ordinary boxes, mostly in the order of their places. The others may change theirs.
+  void insert(const std::vector<R>& boxes) {
+    const auto n = static_cast<int64_t>(boxes.size());
+    const auto owner = static_cast<int64_t>(whole_.size());
+    if (!R::kCornersAreAll) whole_.insert(whole_.end(), boxes.begin(), boxes.end());
+    if (count_ + n > room()) {
+      std::vector<Filed> all = filed();
+      for (int64_t i = 0; i < n; ++i) all.push_back({boxes[i], owner + i});
+      return build_grid(all, std::max(count_ + n, 2 * count_));
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      if (i + 16 < n) fetch_bucket(boxes[i + 16]);
+      if (i + 8 < n) fetch_shelf(boxes[i + 8]);
+      put(boxes[i], owner + i);
+    }
   }
 
  private:
   static constexpr int64_t kFetched = 1 << 14;  // smaller grids lie in the cache
 
-  bool gridded() const { return grid_.room() > 0; }
-  // Areas so small that they have lost precision: then corners do not bound the IoU.
-  static bool is_tiny(const R& box) { return box.area < std::numeric_limits<T>::min() * T(1 << 30); }
   static Box<double> as_double(const Box<T>& b) { return {b.x1, b.y1, b.x2, b.y2}; }
   int64_t room() const { return gridded() ? grid_.room() : kListed; }
   static Box<T> corners(const Shelf<T>& s, int64_t i) { return {s.x1[i], s.y1[i], s.x2[i], s.y2[i]}; }
@@ -197,12 +213,10 @@ class KeptBoxes {
   }
 
   void put(const R& box, int64_t owner) {
-    const int64_t place = gridded() ? grid_.file(as_double(box), is_tiny(box)) : count_;
+    const int64_t place = gridded() ? grid_.file(as_double(box), box.tiny()) : count_;
     ++count_;
     if (place / kLanes == shelves_.size()) shelves_.emplace_back();
-    Shelf<T>& s = shelves_[place / kLanes];
-    const int64_t i = place % kLanes;
-    s.x1[i] = box.x1, s.y1[i] = box.y1, s.x2[i] = box.x2, s.y2[i] = box.y2, s.area[i] = box.area;
+    shelves_[place / kLanes].set(place % kLanes, box);
     if (R::kCornersAreAll) return;
     if (place >= static_cast<int64_t>(owners_.size())) owners_.resize(shelves_.size() * kLanes);
     owners_[place] = owner;

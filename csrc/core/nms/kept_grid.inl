@@ -107,12 +107,22 @@ class KeptGrid {
     return false;
   }
 
-  // Which of many rows the centre lies in, and where in it.
-  uint32_t neighbourhood(const Box<double>& b) const {
-    const double row = 64 * (0.1 + 0.8 * (middle(b.y1, b.y2) - top_) / height_);
-    const double column = 65536 * (0.1 + 0.8 * (middle(b.x1, b.x2) - left_) / width_);
-    const auto whole = [](double x, double max) { return static_cast<uint32_t>(std::min(std::max(0.0, x), max)); };
-    return whole(row, 63) << 16 | whole(column, 65535);
+  // Of kRows x kColumns pieces of the plane, which one the centre lies in: rising along x, then y.
+  static constexpr uint32_t kRows = 64, kColumns = 1 << 12;
+  uint32_t place_of(const Box<double>& box) const {
+    return row_of(middle(box.y1, box.y2)) * kColumns + column_of(middle(box.x1, box.x2));
+  }
+
+  // The rows and columns where the centres of those lie that might have an IoU above the threshold with this box.
+  struct Window {
+    uint32_t x0, x1, y0, y1;
+  };
+  Window window_of(const Box<double>& box) const {
+    constexpr double any = std::numeric_limits<double>::max();
+    const double cx = middle(box.x1, box.x2), cy = middle(box.y1, box.y2);
+    const double rx = reach(box.x2 - box.x1, any) + std::abs(cx) * 1e-15;
+    const double ry = reach(box.y2 - box.y1, any) + std::abs(cy) * 1e-15;
+    return {column_of(cx - rx), column_of(cx + rx), row_of(cy - ry), row_of(cy + ry)};
   }
 
  private:
@@ -134,6 +144,14 @@ class KeptGrid {
   // In this order of arguments max turns NaN into a number too.
   BOXOPS_HD static int64_t cell(double x, const Level& grid) {
     return static_cast<int64_t>(std::floor(std::min(std::max(-1e15, x * grid.per_cell), 1e15)));
+  }
+  // In this order of arguments max turns NaN into a number too.
+  uint32_t row_of(double y) const {
+    return static_cast<uint32_t>(std::min(std::max(0.0, kRows * (0.1 + 0.8 * (y - top_) / height_)), kRows - 1.0));
+  }
+  uint32_t column_of(double x) const {
+    return static_cast<uint32_t>(
+        std::min(std::max(0.0, kColumns * (0.1 + 0.8 * (x - left_) / width_)), kColumns - 1.0));
   }
   uint64_t bucket(uint64_t x, uint64_t y, int level) const {  // unsigned: far cells wrap around
     return (x + y * row_ + level * uint64_t(0x9e3779b9)) & mask_;

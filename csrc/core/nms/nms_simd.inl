@@ -4,10 +4,10 @@
 // suppressed their neighbour: a table of hints says which one that was, by size and place. What a hint does not settle
 // is looked up among the kept boxes.
 //
-// Where candidates are very many, a stretch of them at a time is first sifted: held against the boxes kept so far, by
-// all threads and by place, so that memory is met in order. Those left are taken in turn and look at each other only;
-// the ones kept then join the rest, by place again.
-#include "nms/kept_boxes.inl"
+// Where candidates are very many, a stretch of them at a time is sifted by all threads: held against the boxes kept so
+// far, by place, so that memory is met in order. Of those left most overlap no other, and are kept. The rest are taken
+// in turn.
+#include "nms/cell_list.inl"
 
 namespace boxops::BOXOPS_ISA {
 
@@ -63,40 +63,38 @@ class Greedy {
       : boxes_(boxes), n_(n), threshold_(threshold), limit_(limit), keep_(keep), kept_(threshold) {}
 
   void run(const Parallel& parallel) {
-    constexpr int64_t kFirst = 1 << 14, kStretch = 1 << 15, kVeryMany = 1 << 19;
-    int64_t done = n_ < kVeryMany ? n_ : kFirst;
-    take(boxes_, 0, done, kept_, [](int64_t i) { return i; });
-    while (done < n_ && count_ < limit_) {
-      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 24));
-      std::vector<uint8_t> open(m);
-      parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(done + begin, end - begin, &open[begin]); });
-      std::vector<int64_t> left, order;
-      for (int64_t i = 0; i < m; ++i)
-        if (open[i]) left.push_back(done + i), order.push_back(boxes_.order[done + i]);
-      const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
-      const auto count = static_cast<int64_t>(left.size());
-      KeptBoxes<R> kept(threshold_, count);
-      take(those, 0, count, kept, [&](int64_t i) { return left[i]; });
-      kept_.insert(kept);
-      done += m;
-    }
+    constexpr int64_t kFirst = 1 << 14, kVeryMany = 1 << 19;
+    const int64_t done = n_ < kVeryMany ? n_ : kFirst;
+    take(boxes_, done, kept_, [&](int64_t i, const R&) { keep_[i] = true; });
+    if (done < n_) take_the_rest(done, parallel);
   }
 
  private:
   static constexpr int kBlock = Candidates<R>::kBlock;
 
-  // Takes candidates [first, last) of `boxes` in turn until `limit` are kept; rank(i) is the place of i among all.
+  // Some candidates by place; only `places` is by rank. Ranks count from the first of them.
+  struct Stretch {
+    std::vector<uint64_t> places;
+    std::vector<int64_t> ranks, order;
+    std::vector<uint8_t> open;
+    std::vector<R> boxes, kept;
+    CellList<R> left;
+
+    void resize(int64_t m) { places.resize(m), ranks.resize(m), order.resize(m), open.resize(m), boxes.resize(m); }
+  };
+
+  // Takes the first n of `boxes` in turn until `limit` are kept, and calls keep(i, box) for these.
   // `kept`: who may suppress them, and where ordinary ones are kept.
-  template <class Rank>
-  void take(const RankedBoxes<R>& boxes, int64_t first, int64_t last, KeptBoxes<R>& kept, Rank rank) {
+  template <class Keep>
+  void take(const RankedBoxes<R>& boxes, int64_t n, KeptBoxes<R>& kept, Keep keep) {
     Candidates<R> block;
     Hints<R> hints;
     uint32_t cells[kBlock];
     uint8_t open[kBlock];
-    const bool hinted = last - first > kBlock;
+    const bool hinted = n > kBlock;
     if (hinted) hints.forget();
-    for (; first < last; first += kBlock) {
-      boxes.load(first, last, block);
+    for (int64_t first = 0; first < n; first += kBlock) {
+      boxes.load(first, n, block);
       if (hinted) hints.find_cells(block, cells);
       const int left = hinted ? hints.left_by(kept, block, cells, open) : all(block, open);
       for (int k = 0; k < left; ++k) {
@@ -110,30 +108,78 @@ class Greedy {
         }
         if ((!box.ordinary() || !huge_.empty()) && suppressed_as_huge(box, kept)) continue;
         if (box.ordinary() && kept.insert(box)) hints.forget();
-        keep_[rank(first + i)] = true;
+        keep(first + i, box);
         if (++count_ == limit_) return;
       }
     }
   }
 
-  // Writes which of the n candidates from `first` on no kept ordinary box suppresses. Threads may share it.
-  void sift(int64_t first, int64_t n, uint8_t* open) const {
+  __attribute__((noinline)) void take_the_rest(int64_t done, const Parallel& parallel) {
+    constexpr int64_t kStretch = 1 << 15;
+    Stretch stretch;
+    while (done < n_ && count_ < limit_) {
+      const int64_t m = std::min(n_ - done, std::max(kStretch, done / 24));
+      take_stretch(done, m, stretch, parallel);
+      done += m;
+    }
+  }
+
+  // Takes the m candidates from `first` on.
+  void take_stretch(int64_t first, int64_t m, Stretch& s, const Parallel& parallel) {
+    s.resize(m);
+    parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) {
+      Candidates<R> block;
+      for (int64_t at = begin; at < end; at += kBlock) {
+        boxes_.load(first + at, first + end, block);
+        for (int i = 0; i < block.count; ++i) s.places[at + i] = kept_.place_of(block[i]);
+      }
+    });
+    cpu::order_of(s.places.data(), m, s.ranks.data());
+    for (int64_t i = 0; i < m; ++i) s.order[i] = boxes_.order[first + s.ranks[i]];
+    parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(s, begin, end); });
+
+    s.left.clear();
+    for (int64_t i = 0; i < m; ++i) {
+      if (!s.open[i]) continue;
+      s.left.add(s.boxes[i], static_cast<uint32_t>(s.places[s.ranks[i]]));
+      s.ranks[s.left.size() - 1] = s.ranks[i];
+    }
+    s.left.close();
+    const int64_t left = s.left.size();
+    const bool any_alone = kept_.gridded() && huge_.empty() && !s.left.has_odd() && count_ + left <= limit_;
+    parallel.share(left, R::kBoxNs, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) s.open[i] = !(any_alone && s.left.is_alone(i, kept_));
+    });
+
+    s.kept.clear();
+    const auto keep = [&](int64_t rank, const R& box) {
+      keep_[rank] = true;
+      if (box.ordinary()) s.kept.push_back(box);
+    };
+    std::vector<int64_t> ranks, order;
+    for (int64_t i = 0; i < left; ++i) {
+      if (s.open[i]) ranks.push_back(first + s.ranks[i]);
+      else keep(first + s.ranks[i], s.left[i]), ++count_;
+    }
+    std::sort(ranks.begin(), ranks.end());
+    for (const int64_t rank : ranks) order.push_back(boxes_.order[rank]);
+    const auto n = static_cast<int64_t>(ranks.size());
+    KeptBoxes<R> among(threshold_, n);
+    take({boxes_.boxes, boxes_.batch, order.data()}, n, among, [&](int64_t i, const R& box) { keep(ranks[i], box); });
+    kept_.insert(s.kept);
+  }
+
+  // Writes which of the candidates [at, last) of a stretch no kept ordinary box suppresses. Threads may share it.
+  void sift(Stretch& s, int64_t at, int64_t last) const {
+    const RankedBoxes<R> boxes{boxes_.boxes, boxes_.batch, s.order.data()};
     Candidates<R> block;
     Hints<R> hints;
     uint32_t cells[kBlock];
     uint8_t among[kBlock];
-    std::vector<uint64_t> keys(n);
-    for (int64_t at = 0; at < n; at += kBlock) {
-      boxes_.load(first + at, first + n, block);
-      for (int i = 0; i < block.count; ++i) keys[at + i] = kept_.neighbourhood(block[i]);
-    }
-    std::vector<int64_t> by_place(n), order(n);
-    cpu::order_of(keys.data(), n, by_place.data());
-    for (int64_t i = 0; i < n; ++i) order[i] = boxes_.order[first + by_place[i]];
-    const RankedBoxes<R> those{boxes_.boxes, boxes_.batch, order.data()};
     hints.forget();
-    for (int64_t at = 0; at < n; at += kBlock) {
-      those.load(at, n, block);
+    for (; at < last; at += kBlock) {
+      boxes.load(at, last, block);
+      std::fill_n(&s.open[at], block.count, 0);
       hints.find_cells(block, cells);
       const int left = hints.left_by(kept_, block, cells, among);
       for (int k = 0; k < left; ++k) {
@@ -141,7 +187,7 @@ class Greedy {
         const R box = block[i];
         const int64_t place = box.ordinary() ? kept_.find(box) : -1;
         if (place >= 0) hints.learn(cells[i], place);
-        else open[by_place[at + i]] = true;
+        else s.open[at + i] = true, s.boxes[at + i] = box;
       }
     }
   }
