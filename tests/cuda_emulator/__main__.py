@@ -1,6 +1,7 @@
 """python tests/cuda_emulator [plain|asan|race] [pytest arguments]: builds a variant and runs the tests in it.
 
-By default these are all tests of CUDA kernels; with asan, of the CPU kernels too.
+By default these are all tests of CUDA kernels, in the plain build. One that is named runs its part of them: plain the
+other dtypes than float32; race float32; asan that, and the CPU kernels.
 
 python tests/cuda_emulator counters [--help]: counts what representative calls ask of a GPU (counters.py).
 """
@@ -23,7 +24,9 @@ def main(arguments):
     if "BOXOPS_EMULATOR" not in os.environ:
         if arguments[:1] == ["counters"]:
             return count(arguments[1:])
-        variant = arguments.pop(0) if arguments and arguments[0] in cuda_emulator.VARIANTS else "plain"
+        if not arguments:
+            arguments = ["-k", "emulated-cuda", str(TESTS)]
+        variant = arguments.pop(0) if arguments[0] in cuda_emulator.VARIANTS else "plain"
         print(f"built {cuda_emulator.build(variant, '_numpy_ops')}", flush=True)
         os.execve(sys.executable, [sys.executable, __file__, *arguments], cuda_emulator.environment(variant))
 
@@ -34,13 +37,12 @@ def main(arguments):
 
     import pytest
 
-    backends = "emulated-cuda"
-    # Storage types differ in load() and store() alone, and float64 runs the lines of float32: the plain build has
-    # them all. On the CPU float64 has vectors of another length. How much memory is used says nothing in a sanitizer.
-    if os.environ["BOXOPS_EMULATOR"] != "plain":
-        backends += f" and not ({' or '.join(SMALL)} or float64)"
-    if os.environ["BOXOPS_EMULATOR"] == "asan":
-        backends = f"({backends}) or numpy and not (memory or {' or '.join(SMALL)})"
+    # Storage types differ in load() and store() alone, and float64 runs the lines of float32: once is enough. On the
+    # CPU float64 has vectors of another length. How much memory is used says nothing in a sanitizer.
+    small, variant = " or ".join(SMALL), os.environ["BOXOPS_EMULATOR"]
+    backends = f"emulated-cuda and {'' if variant == 'plain' else 'not '}({small} or float64)"
+    if variant == "asan":
+        backends = f"({backends}) or numpy and not (memory or {small})"
     # Sanitizers write to stderr as the process dies: pytest must not keep that to itself.
     apart = ("test_torch*", "test_derivatives.py", "detectors")  # torch's operators are not here
     fixed = ["--capture=sys", *(f"--ignore-glob={TESTS / name}" for name in apart)]
