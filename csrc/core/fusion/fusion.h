@@ -50,11 +50,25 @@ struct Cluster {
 // Words of bits that say which models a cluster has boxes of.
 BOXOPS_HD int64_t model_words(int64_t models) { return (models + 63) / 64; }
 
+// A cluster's box is one: sums of weighted corners by the sum of the weights.
 template <class T>
-BOXOPS_HD void join(Cluster<T>& c, const FusionBox<T>& b) {
+struct Mean {
+  Box<T> sum;
+  T weight;
+  BOXOPS_HD Box<T> box() const { return {sum.x1 / weight, sum.y1 / weight, sum.x2 / weight, sum.y2 / weight}; }
+};
+
+// All but the box.
+template <class T>
+BOXOPS_HD void add(Cluster<T>& c, const FusionBox<T>& b) {
   c.sum.x1 += b.score * b.x1, c.sum.y1 += b.score * b.y1, c.sum.x2 += b.score * b.x2, c.sum.y2 += b.score * b.y2;
   c.conf += b.score, c.weight += b.weight, ++c.count;
-  if (c.conf != T(0)) c.box = {c.sum.x1 / c.conf, c.sum.y1 / c.conf, c.sum.x2 / c.conf, c.sum.y2 / c.conf};
+}
+
+template <class T>
+BOXOPS_HD void join(Cluster<T>& c, const FusionBox<T>& b) {
+  add(c, b);
+  if (c.conf != T(0)) c.box = Mean<T>{c.sum, c.conf}.box();
 }
 
 template <class T>

@@ -47,7 +47,9 @@ struct FewClusters {
     if (is_new) cluster = found(box), ends = {position, position}, models = 0, s.clear_models(position, options);
     else join(cluster, box);
     fused = {shape_of<Measure::kIoU>(cluster.box)};
-    s.record(box, position, ends.x, ends.y, fused), s.best[position] = choice.value, ends.y = position;
+    s.record(box, position, ends.x, s.end(), fused, choice.value);
+    if (!is_new) s.next[ends.y] = position;
+    ends.y = position;
     if (box.model < 64) models |= uint64_t(1) << box.model;
     else s.note_model(ends.x, box.model, options);
   }
@@ -89,7 +91,7 @@ __device__ void fuse_only(const FusionState<T>& s, int position, const FusionRul
   s.next[position] = 0;
   if (box.model < 0) return;
   s.clear_models(position, options), s.note_model(position, box.model, options);
-  s.record(box, position, position, position, {shape_of<Measure::kIoU>(box)}), s.best[position] = threshold.value;
+  s.record(box, position, position, s.end(), {shape_of<Measure::kIoU>(box)}, threshold.value);
   s.finish(found(box), position, options);
 }
 

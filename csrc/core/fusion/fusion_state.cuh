@@ -82,12 +82,12 @@ struct FusionState {
   __device__ uint64_t label(int64_t position) const { return segments.space.sorted[position]; }
   __device__ int end() const { return static_cast<int>(segments.n); }
 
-  // The box at `position` has joined the cluster that the one at `first` founded, or is that one. `before`: the latest
-  // of the others.
-  __device__ void record(const FusionBox<T>& box, int position, int first, int before, const Upright<T>& fused) const {
-    states[position] = fused, founder[position] = first, next[position] = end();
+  // The box at `position` has joined the cluster that the one at `first` founded, or is that one. `after`: the next to
+  // join it; the end: none so far.
+  __device__ void record(const FusionBox<T>& box, int position, int first, int after, const Upright<T>& fused,
+                         T iou) const {
+    states[position] = fused, founder[position] = first, next[position] = after, best[position] = iou;
     founds[box.place] = position == first;
-    if (position != first) next[before] = position;
   }
   // One thread has all of a cluster.
   __device__ void finish(const Cluster<T>& c, int first, const FusionRule<T>& options) const {

@@ -81,14 +81,14 @@ __device__ int own_box() { return static_cast<int>(threadIdx.x) / kLanes; }
 __device__ int own_lane() { return static_cast<int>(threadIdx.x) % kLanes; }
 
 struct Guesses {
-  alignas(16) int cluster[kWindow];  // -1: takes no part
-  int next[kWindow];                 // kWindow: none
+  alignas(16) int cluster[kWindow], next[kWindow];  // -1: none, takes no part; kWindow: none
 };
 
 template <class T>
 struct Window {
   FusionBox<T> boxes[kWindow];
   Upright<T> shapes[kWindow], fused[kWindow];
+  Mean<T> means[kWindow];                    // that the fused boxes are
   Cells<T, kWords> cells;                    // of shapes
   unsigned noted[kWindow][kChunk / 32 + 1];  // bits of fused boxes, zeros once they are read; one more for banks
   Guesses guesses[2];                        // of this round and the next
@@ -105,7 +105,7 @@ struct Window {
       used = b.model >= 0;
       boxes[t] = b;
       shapes[t] = {shape_of<Measure::kIoU>(used ? Box<T>(b) : nowhere<T>())};
-      guesses[0].cluster[t] = -1;
+      guesses[0].cluster[t] = guesses[0].next[t] = -1;
     }
     if (t < kWords) founders[t] = 0;
     if (t == 0) end = static_cast<int>(min_of<int64_t>(part.n - from, kWindow));
@@ -120,11 +120,12 @@ struct Window {
             static_cast<uint8_t>(at[3])};
   }
 
-  // A thread notes for the boxes of a word, those among `bits`, that the fused box `b`, number i, overlaps them enough.
-  __device__ void note(const Upright<T>& b, uchar4 around, int i, int word, unsigned bits,
-                       const Threshold<T>& threshold) {
-    const int at[] = {around.x, around.y, around.z, around.w};
-    for (bits &= cells.near(word, at); bits != 0; bits &= bits - 1) {
+  // A thread notes for the boxes [first, last), which are of one word, that the fused box `b`, number i, overlaps them
+  // enough.
+  __device__ void note(const Upright<T>& b, uchar4 around, int i, int first, int last, const Threshold<T>& threshold) {
+    const int at[] = {around.x, around.y, around.z, around.w}, word = first / 32;
+    unsigned bits = cells.near(word, at) & bits_between(first - word * 32, last - word * 32);
+    for (; bits != 0; bits &= bits - 1) {
       const int k = word * 32 + __ffs(static_cast<int>(bits)) - 1;
       const T inter = quick_intersection<T>(b, shapes[k]);
       if (inter > T(0) && exceeds(inter, b, shapes[k], threshold)) atomicOr(&noted[k][i / 32], 1u << i % 32);
@@ -163,9 +164,12 @@ __device__ Standing<T> find_standing(const Part<T>& part, int64_t count, const T
   for (int64_t first = 0; first < count; first += kChunk) {
     const int n = static_cast<int>(min_of<int64_t>(count - first, kChunk));
     const Upright<T>* const fused = part.fused + first;
-    for (int item = static_cast<int>(threadIdx.x); item < n * kWords; item += kFusionThreads) {
-      const int i = item / kWords;
-      window.note(fused[i], part.around[first + i], i, item % kWords, ~0u, threshold);
+    int pieces =
+        kWords;  // that the window is cut into: each of a few clusters, too, is held against it by many threads
+    while (pieces < kWindow && 2 * n * pieces <= kFusionThreads) pieces *= 2;
+    for (int item = static_cast<int>(threadIdx.x); item < n * pieces; item += kFusionThreads) {
+      const int i = item / pieces, from = item % pieces * (kWindow / pieces);
+      window.note(fused[i], part.around[first + i], i, from, from + kWindow / pieces, threshold);
     }
     __syncthreads();
     window.visit_noted(fused, n, [&](int i, T iou) {
@@ -175,6 +179,22 @@ __device__ Standing<T> find_standing(const Part<T>& part, int64_t count, const T
     __syncthreads();
   }
   return own;
+}
+
+// A lane of a box looks after every fourth four of the window's boxes: that of bit b.
+__device__ int box_of(int b) { return 4 * (own_lane() + kLanes * (b / 4)) + b % 4; }
+
+// Those before the lane's own box which it sees as the last of their clusters, as bits.
+__device__ unsigned last_ones(const Guesses& guesses) {
+  const int k = own_box();
+  unsigned bits = 0;
+  for (int b = 0; box_of(b) < k; b += 4) {
+    const int j = box_of(b);
+    const int4 next = *reinterpret_cast<const int4*>(guesses.next + j);
+    const unsigned four = (next.x >= k) | (next.y >= k) << 1 | (next.z >= k) << 2 | (next.w >= k) << 3;
+    bits |= (four & lowest(k - j)) << b;
+  }
+  return bits;
 }
 
 template <class T>
@@ -196,10 +216,13 @@ __device__ Choice<T> choose(const Part<T>& part, const Standing<T>& standing, in
     if (first < k && guesses.cluster[first] == best.index)
       best = {threshold.value, Best<T>::kNone}, rest = standing.rest;
   }
-  window.visit_noted(window.fused, kWindow, [&](int j, T iou) {
-    const Best<T> other{iou, guesses.cluster[j]};
+  for (unsigned bits = last_ones(guesses); bits != 0; bits &= bits - 1) {
+    const int j = box_of(__ffs(static_cast<int>(bits)) - 1);
+    const T inter = quick_intersection<T>(window.fused[j], window.shapes[k]);
+    if (!(inter > T(0) && exceeds(inter, window.fused[j], window.shapes[k], threshold))) continue;
+    const Best<T> other{iou_of<true, T>(window.fused[j], window.shapes[k]), guesses.cluster[j]};
     if (other.before(best)) best = other;
-  });
+  }
   for (int bits = 1; bits < kLanes; bits *= 2) {
     const Best<T> other = shuffle_xor(best, bits);
     if (other.before(best)) best = other;
@@ -225,19 +248,21 @@ __device__ int previous(const Guesses& guesses) {
 }
 
 // A thread puts the boxes of the window that have the same cluster in, from its first one, k, to before `end`, and
-// calls visit(j, cluster) after each. Returns the cluster.
+// calls visit(j, mean) after each: what the cluster's box is then. Others divide. Returns the cluster.
 template <class T, class Visit>
 __device__ Cluster<T> join_all(const Part<T>& part, int k, int end, int count, const Guesses& guesses,
                                const Window<T>& window, Visit visit) {
   const int id = guesses.cluster[k];
-  Cluster<T> c;
-  if (id < count) c = part.clusters[id], join(c, window.boxes[k]);
-  else c = found(window.boxes[k]);
-  visit(k, c);
-  for (int j = guesses.next[k]; j < end; j = guesses.next[j]) {
-    join(c, window.boxes[j]);
-    visit(j, c);
+  const bool is_new = id >= count;
+  Cluster<T> c = is_new ? found(window.boxes[k]) : part.clusters[id];
+  Mean<T> mean{c.box, T(1)};
+  if (is_new) visit(k, mean);
+  for (int j = is_new ? guesses.next[k] : k; j < end; j = guesses.next[j]) {
+    add(c, window.boxes[j]);
+    if (c.conf != T(0)) mean = {c.sum, c.conf};
+    visit(j, mean);
   }
+  c.box = mean.box();
   return c;
 }
 
@@ -272,13 +297,9 @@ __device__ Settled<T> settle(const Part<T>& part, const Standing<T>& standing, i
     }
     __syncthreads();
     if (leads && is_first)
-      join_all(part, k, kWindow, count, guesses, window,
-               [&](int j, const Cluster<T>& c) { window.fused[j] = {shape_of<Measure::kIoU>(c.box)}; });
+      join_all(part, k, kWindow, count, guesses, window, [&](int j, const Mean<T>& mean) { window.means[j] = mean; });
     __syncthreads();
-    const int j = static_cast<int>(threadIdx.x) / kWords, word = static_cast<int>(threadIdx.x) % kWords;
-    if (guesses.cluster[j] >= 0)  // for those that see box j as the last of its cluster
-      window.note(window.fused[j], window.around(window.fused[j], threshold), j, word,
-                  bits_between(j + 1 - word * 32, guesses.next[j] + 1 - word * 32), threshold);
+    if (leads && choice.cluster >= 0) window.fused[k] = {shape_of<Measure::kIoU>(window.means[k].box())};
     __syncthreads();
   }
 }
@@ -294,29 +315,29 @@ __device__ int keep(const Part<T>& part, int from, const Settled<T>& settled, co
   const int stood = *count, id = guesses.cluster[k];
   __syncthreads();
   const int end = window.end;
-  const bool stays = leads && k < end;
-  if (stays && id == stood + k) atomicOr(&window.founders[k / 32], 1u << k % 32);
-  if (stays && id >= 0) part.s.best[part.members[from + k]] = settled.iou;
+  const bool stays = leads && k < end && id >= 0, founds = stays && id == stood + k;
+  const int position = stays ? part.members[from + k] : 0;
+  if (founds) atomicOr(&window.founders[k / 32], 1u << k % 32), part.s.clear_models(position, options);
   __syncthreads();
   for (int word = 0; word < kWords; ++word) *count += __popc(window.founders[word]);
+  if (stays) {
+    const int next = guesses.next[k], after = next < end ? part.members[from + next] : part.s.end();
+    const int first = id < stood ? part.ends[id].x : part.members[from + id - stood];
+    part.s.record(window.boxes[k], position, first, after, window.fused[k], settled.iou);
+    part.s.note_model(first, window.boxes[k].model, options);
+  }
+  __syncthreads();
   if (stays && settled.is_first) {
-    int to = id;
-    if (id >= stood) {
+    int to = id, last = k;
+    if (id < stood) part.s.next[part.ends[id].y] = position;
+    else {
       to = stood;
       for (int word = 0; word < kWords; ++word) to += __popc(window.founders[word] & bits_between(0, k - 32 * word));
-      part.joined[to] = 0, part.ends[to].x = part.members[from + k];
-      part.s.clear_models(part.ends[to].x, options);
+      part.joined[to] = 0, part.ends[to].x = position;
     }
-    int2 ends = part.ends[to];
-    Upright<T> fused;
-    const Cluster<T> c = join_all(part, k, end, stood, guesses, window, [&](int j, const Cluster<T>& c) {
-      const int position = part.members[from + j];
-      fused = {shape_of<Measure::kIoU>(c.box)};
-      part.s.record(window.boxes[j], position, ends.x, ends.y, fused), ends.y = position;
-      part.s.note_model(ends.x, window.boxes[j].model, options);
-    });
-    part.clusters[to] = c, part.ends[to] = ends, part.fused[to] = fused;
-    part.around[to] = window.around(fused, threshold);
+    part.clusters[to] = join_all(part, k, end, stood, guesses, window, [&](int j, const Mean<T>&) { last = j; });
+    part.ends[to].y = part.members[from + last];
+    part.fused[to] = window.fused[last], part.around[to] = window.around(window.fused[last], threshold);
   }
   __syncthreads();
   return end;
