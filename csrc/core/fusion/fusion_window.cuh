@@ -284,7 +284,7 @@ __device__ Settled<T> settle(const Part<T>& part, const Standing<T>& standing, i
     const Choice<T> choice = choose(part, standing, count, threshold, window.guesses[round], window);
     const bool changed = choice.cluster != window.guesses[round].cluster[k];
     Guesses& guesses = window.guesses[round ^ 1];
-    if (leads) guesses.cluster[k] = choice.cluster, guesses.next[k] = kWindow;
+    if (leads) guesses.cluster[k] = choice.cluster, guesses.next[k] = choice.cluster < 0 ? -1 : kWindow;
     if (!__syncthreads_or(changed)) {
       if (leads && !choice.known) atomicMin(&window.end, k);
       return {round, is_first, choice.iou};
