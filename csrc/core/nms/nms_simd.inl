@@ -72,11 +72,11 @@ class Greedy {
  private:
   static constexpr int kBlock = Candidates<R>::kBlock;
 
-  // Some candidates by place; only `places` is by rank. Ranks count from the first of them.
+  // Some candidates by place, but for `places`, which are by rank. Ranks count from the first of them.
   struct Stretch {
     std::vector<uint64_t> places;
     std::vector<int64_t> ranks, order;
-    std::vector<uint8_t> open;
+    std::vector<uint8_t> open;  // whether nothing has suppressed it; of those left: whether it is to be taken in turn
     std::vector<R> boxes, kept;
     CellList<R> left;
 
@@ -124,8 +124,8 @@ class Greedy {
     }
   }
 
-  // Takes the m candidates from `first` on.
-  void take_stretch(int64_t first, int64_t m, Stretch& s, const Parallel& parallel) {
+  // Brings the m candidates from `first` on into the order of their places.
+  void sort_by_place(int64_t first, int64_t m, Stretch& s, const Parallel& parallel) const {
     s.resize(m);
     parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) {
       Candidates<R> block;
@@ -136,8 +136,12 @@ class Greedy {
     });
     cpu::order_of(s.places.data(), m, s.ranks.data());
     for (int64_t i = 0; i < m; ++i) s.order[i] = boxes_.order[first + s.ranks[i]];
-    parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(s, begin, end); });
+  }
 
+  // Takes the m candidates from `first` on.
+  void take_stretch(int64_t first, int64_t m, Stretch& s, const Parallel& parallel) {
+    sort_by_place(first, m, s, parallel);
+    parallel.share(m, R::kBoxNs, [&](int64_t begin, int64_t end) { sift(s, begin, end); });
     s.left.clear();
     for (int64_t i = 0; i < m; ++i) {
       if (!s.open[i]) continue;
@@ -145,7 +149,7 @@ class Greedy {
       s.ranks[s.left.size() - 1] = s.ranks[i];
     }
     s.left.close();
-    const int64_t left = s.left.size();
+    const int64_t left = s.left.size();  // from here on, all are of these
     const bool any_alone = kept_.gridded() && huge_.empty() && !s.left.has_odd() && count_ + left <= limit_;
     parallel.share(left, R::kBoxNs, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) s.open[i] = !(any_alone && s.left.is_alone(i, kept_));
