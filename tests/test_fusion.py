@@ -108,9 +108,9 @@ def test_parts_of_a_label(backend, objects, boxes, threshold, dtype):
 def test_very_many_boxes(backend):
     """Most of them left out; CUDA sorts so many otherwise."""
     rng = np.random.default_rng(0)
-    boxes, scores = random_boxes(rng, 2**17 + 1, 5000.0).astype(np.float32), rng.random(2**17 + 1, np.float32)
+    boxes, scores = random_boxes(rng, 20_001, 5000.0).astype(np.float32), rng.random(20_001, np.float32)
     lists = [boxes], [scores], [rng.integers(0, 3, len(boxes)).astype(np.int16)]
-    options = {"score_threshold": 0.997, "iou_threshold": 0.3}
+    options = {"score_threshold": 0.98, "iou_threshold": 0.3}
     same(call(backend, *lists, **options), reference.weighted_boxes_fusion(*lists, **options))
 
 

@@ -217,7 +217,7 @@ def test_span(seconds, text):
 
 
 @pytest.mark.slow
-def test_quick_study(tmp_path, monkeypatch):
+def test_quick_study(tmp_path, monkeypatch, one_thread):
     """The real systems. That their times fall in order is for the study: on a busy machine no test can tell."""
     monkeypatch.chdir(tmp_path)
     assert main(["study", "regions", "--quick", "--workers", "0", "--out", "out"]) == 0
