@@ -135,6 +135,7 @@ def missing(reason, cuda=False):
 
 
 NUMPY, TORCH, EMULATED, CUDA = BACKENDS = (NumPy(), Torch("cpu"), Emulated(), Torch("cuda"))
+FRAMEWORKS = pytest.mark.parametrize("framework", [NUMPY, TORCH], ids=["numpy", "torch"])
 
 
 def results_of(backend, op, arguments, **more):

@@ -134,22 +134,21 @@ def forms(value):
 
 
 @pytest.mark.filterwarnings("error")
+@backends.FRAMEWORKS
 @pytest.mark.parametrize("op", OPS)
-def test_numbers_as_arrays(op):
-    for framework in (backends.NUMPY, backends.TORCH):
-        if framework is backends.TORCH and backends.torch is None:
+def test_numbers_as_arrays(framework, op):
+    framework.require()
+    made = framework.converted(small_case(op))
+    want = getattr(boxops, op)(**made)
+    for name, value in made.items():
+        if not is_plain(value) or not even(value):
             continue
-        made = framework.converted(small_case(op))
-        want = getattr(boxops, op)(**made)
-        for name, value in made.items():
-            if not is_plain(value) or not even(value):
-                continue
-            for form, other in forms(value):
-                try:
-                    got = getattr(boxops, op)(**{**made, name: other})
-                except Exception as error:
-                    raise AssertionError(f"{name} as {form}: {error}") from error
-                same(framework, got, want)
+        for form, other in forms(value):
+            try:
+                got = getattr(boxops, op)(**{**made, name: other})
+            except Exception as error:
+                raise AssertionError(f"{name} as {form}: {error}") from error
+            same(framework, got, want)
 
 
 @pytest.mark.parametrize(
@@ -177,18 +176,17 @@ def test_bools_are_integers():
         np.testing.assert_array_equal(got, boxops.roi_align(features, boxes, 2, sampling_ratio=1))
 
 
+@backends.FRAMEWORKS
 @pytest.mark.parametrize("op", OPS)
-def test_integers_with_a_fraction(op):
+def test_integers_with_a_fraction(framework, op):
     """None is cut off, whatever holds it."""
-    for framework in (backends.NUMPY, backends.TORCH):
-        if framework is backends.TORCH and backends.torch is None:
-            continue
-        made = framework.converted(small_case(op))
-        for name, parameter in inspect.signature(getattr(boxops, op)).parameters.items():
-            for half in (0.5, 1.0, np.array(0.5), framework.to_array(np.array([0.5]))):
-                if parameter.annotation == "int":
-                    with pytest.raises(TypeError, match=rf"^{op}: expected {name} as an integer, got"):
-                        getattr(boxops, op)(**{**made, name: half})
+    framework.require()
+    made = framework.converted(small_case(op))
+    for name, parameter in inspect.signature(getattr(boxops, op)).parameters.items():
+        for half in (0.5, 1.0, np.array(0.5), framework.to_array(np.array([0.5]))):
+            if parameter.annotation == "int":
+                with pytest.raises(TypeError, match=rf"^{op}: expected {name} as an integer, got"):
+                    getattr(boxops, op)(**{**made, name: half})
 
 
 ONE = {"boxes": np.zeros((3, 4), np.float32), "scores": np.zeros(3, np.float32)}

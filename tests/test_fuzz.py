@@ -306,9 +306,6 @@ TENSOR_ODDITIES = [
 ]
 
 
-FRAMEWORKS = pytest.mark.parametrize("framework", [backends.NUMPY, backends.TORCH], ids=["numpy", "torch"])
-
-
 def does_not_fit(op, made):
     with pytest.raises(REFUSALS) as error:
         getattr(boxops, op)(**made)
@@ -316,7 +313,7 @@ def does_not_fit(op, made):
 
 
 @pytest.mark.parametrize("op", sorted(DRAWN.keys() - {"nms_padded"}))
-@FRAMEWORKS
+@backends.FRAMEWORKS
 def test_more_boxes_than_memory(op, framework):
     """Sizes that are right, in an array of one box: the result does not fit, and that is said."""
     framework.require()
@@ -335,7 +332,7 @@ def test_more_boxes_than_memory(op, framework):
     does_not_fit(op, made)
 
 
-@FRAMEWORKS
+@backends.FRAMEWORKS
 def test_more_output_than_memory(framework):
     """The candidates of nms_padded are found one by one: its output is what is too large."""
     framework.require()

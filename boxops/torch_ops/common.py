@@ -32,9 +32,9 @@ def compute_type(*dtypes: torch.dtype) -> torch.dtype:
     return torch.float32 if _COMPUTED_IN_FLOAT64.isdisjoint(dtypes) else torch.float64
 
 
-def check_dims(op: str, tensor: Tensor, dims: int, words: str) -> None:
+def check_dims(op: str, words: str, tensor: Tensor, *dims: int) -> None:
     """Fake kernels see shapes before the operator has checked them."""
-    if tensor.dim() != dims:
+    if tensor.dim() not in dims:
         raise ValueError(f"{op}: expected {words}, got {[*tensor.shape]}")
 
 

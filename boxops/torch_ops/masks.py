@@ -15,7 +15,7 @@ def _(masks, boxes, height, width, padding, threshold):
 
 @torch.library.register_fake("boxops::masks_to_boxes")
 def _(masks):
-    check_dims("masks_to_boxes", masks, 3, "masks of shape [N, H, W]")
+    check_dims("masks_to_boxes", "masks of shape [N, H, W]", masks, 3)
     return masks.new_empty((masks.shape[0], 4), dtype=torch.float32)
 
 

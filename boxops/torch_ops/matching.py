@@ -16,11 +16,10 @@ def _results(shape: Sequence[int], *inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_anchors(op: str, offsets: Tensor | None, anchors: Tensor, *boxes: Tensor) -> tuple[Tensor, Tensor]:
-    if anchors.dim() not in (2, 3):
-        raise ValueError(f"{op}: expected anchors of shape [A, 4], got {[*anchors.shape]}")
+    check_dims(op, "anchors of shape [A, 4]", anchors, 2, 3)
     if offsets is None:
         return _results((anchors.shape[-2],), anchors, *boxes)
-    check_dims(op, offsets, 1, "offsets of shape [B + 1]")
+    check_dims(op, "offsets of shape [B + 1]", offsets, 1)
     return _results((offsets.shape[0] - 1, anchors.shape[-2]), anchors, *boxes)
 
 

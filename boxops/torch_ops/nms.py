@@ -25,7 +25,7 @@ def _(boxes, scores, idxs, iou_threshold):
 
 @torch.library.register_fake("boxops::nms_padded")
 def _(boxes, scores, iou_threshold, max_output, idxs, score_threshold):
-    check_dims("nms_padded", boxes, 3, "boxes of shape [B, N, 4]")
+    check_dims("nms_padded", "boxes of shape [B, N, 4]", boxes, 3)
     batch = boxes.shape[0]
     return boxes.new_empty(batch, max_output, dtype=torch.int64), boxes.new_empty(batch, dtype=torch.int64)
 

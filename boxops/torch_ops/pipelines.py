@@ -9,7 +9,7 @@ from boxops.torch_ops.common import check_dims, compute_type, loop_over_batch, n
 
 @torch.library.register_fake("boxops::generate_proposals")
 def _(objectness, deltas, anchors, num_anchors_per_level, image_sizes, pre_nms_top_n, post_nms_top_n, *rest):
-    check_dims("generate_proposals", objectness, 2, "objectness of shape [B, A]")
+    check_dims("generate_proposals", "objectness of shape [B, A]", objectness, 2)
     batch = objectness.shape[0]
     dtype = compute_type(objectness.dtype, deltas.dtype, anchors.dtype)
     return (
@@ -21,7 +21,7 @@ def _(objectness, deltas, anchors, num_anchors_per_level, image_sizes, pre_nms_t
 
 @torch.library.register_fake("boxops::detect")
 def _(boxes, scores, score_threshold, iou_threshold, max_detections, *rest):
-    check_dims("detect", scores, 3, "scores of shape [B, N, C]")
+    check_dims("detect", "scores of shape [B, N, C]", scores, 3)
     batch = scores.shape[0]
     return (
         boxes.new_empty(batch, max_detections, 4),

@@ -34,8 +34,8 @@ def _(input, boxes, op):
 
 
 def _pooled(op: str, input: Tensor, boxes: Tensor, height, width, per_bin: bool = False) -> Tensor:
-    check_dims(op, input, 4, "input of shape [N, C, H, W]")
-    check_dims(op, boxes, 2, "boxes of shape [K, 5]")
+    check_dims(op, "input of shape [N, C, H, W]", input, 4)
+    check_dims(op, "boxes of shape [K, 5]", boxes, 2)
     if height < 1 or width < 1:
         raise ValueError(f"{op}: expected output_size from 1 to 32768, got ({height}, {width})")
     channels = input.shape[1] // (height * width) if per_bin else input.shape[1]

@@ -96,7 +96,7 @@ class KeptGrid {
     for (int level = first; level <= last; ++level) {
       const Level& grid = levels_[level - least_level_];
       if (grid.boxes == 0) continue;
-      const double rx = reach(w, grid.side) + std::abs(cx) * 1e-15, ry = reach(h, grid.side) + std::abs(cy) * 1e-15;
+      const double rx = reach(cx, w, grid.side), ry = reach(cy, h, grid.side);
       int64_t x0 = cell(cx - rx, grid), x1 = cell(cx + rx, grid), y0 = cell(cy - ry, grid), y1 = cell(cy + ry, grid);
       if (double(x1 - x0 + 1) * double(y1 - y0 + 1) > double(mask_))  // more cells than there are buckets: all buckets
         x1 = x0 + static_cast<int64_t>(mask_), y1 = y0, last = level;
@@ -120,8 +120,7 @@ class KeptGrid {
   Window window_of(const Box<double>& box) const {
     constexpr double any = std::numeric_limits<double>::max();
     const double cx = middle(box.x1, box.x2), cy = middle(box.y1, box.y2);
-    const double rx = reach(box.x2 - box.x1, any) + std::abs(cx) * 1e-15;
-    const double ry = reach(box.y2 - box.y1, any) + std::abs(cy) * 1e-15;
+    const double rx = reach(cx, box.x2 - box.x1, any), ry = reach(cy, box.y2 - box.y1, any);
     return {column_of(cx - rx), column_of(cx + rx), row_of(cy - ry), row_of(cy + ry)};
   }
 
@@ -145,13 +144,11 @@ class KeptGrid {
   BOXOPS_HD static int64_t cell(double x, const Level& grid) {
     return static_cast<int64_t>(std::floor(std::min(std::max(-1e15, x * grid.per_cell), 1e15)));
   }
+  uint32_t row_of(double y) const { return piece_of(y, top_, height_, kRows); }
+  uint32_t column_of(double x) const { return piece_of(x, left_, width_, kColumns); }
   // In this order of arguments max turns NaN into a number too.
-  uint32_t row_of(double y) const {
-    return static_cast<uint32_t>(std::min(std::max(0.0, kRows * (0.1 + 0.8 * (y - top_) / height_)), kRows - 1.0));
-  }
-  uint32_t column_of(double x) const {
-    return static_cast<uint32_t>(
-        std::min(std::max(0.0, kColumns * (0.1 + 0.8 * (x - left_) / width_)), kColumns - 1.0));
+  static uint32_t piece_of(double x, double from, double length, uint32_t pieces) {
+    return static_cast<uint32_t>(std::min(std::max(0.0, pieces * (0.1 + 0.8 * (x - from) / length)), pieces - 1.0));
   }
   uint64_t bucket(uint64_t x, uint64_t y, int level) const {  // unsigned: far cells wrap around
     return (x + y * row_ + level * uint64_t(0x9e3779b9)) & mask_;
@@ -162,12 +159,12 @@ class KeptGrid {
     return bucket(cell(middle(box.x1, box.x2), grid), cell(middle(box.y1, box.y2), grid), level);
   }
 
-  // How far along one axis the centre of a box with sides up to `largest` can lie from that of a
+  // How far along one axis the centre of a box with sides up to `largest` can lie from the one at c of a
   // box with side w: the largest (w + v) / 2 - t max(w, v) over v.
-  BOXOPS_HD double reach(double w, double largest) const {
+  BOXOPS_HD double reach(double c, double w, double largest) const {
     const double v = std::min(largest, w / ratio_);
     const double r = ratio_ >= 0.5 || v <= w ? (w + std::min(v, w)) / 2 - ratio_ * w : w / 2 + v * (0.5 - ratio_);
-    return r + (w + v) * slack_;
+    return r + (w + v) * slack_ + std::abs(c) * 1e-15;
   }
 
   // Levels are there from the least to the largest that a box has had.

@@ -114,6 +114,7 @@ class Greedy {
     }
   }
 
+  // Not inline: few candidates need no Stretch, and it takes 4 % of an NMS of one box.
   __attribute__((noinline)) void take_the_rest(int64_t done, const Parallel& parallel) {
     constexpr int64_t kStretch = 1 << 15;
     Stretch stretch;
