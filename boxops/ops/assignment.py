@@ -45,9 +45,9 @@ def linear_sum_assignment(
     Source: Jonker, Volgenant, A shortest augmenting path algorithm for dense and sparse linear assignment problems,
     Computing 1987; Crouse, On implementing 2D rectangular assignment algorithms, IEEE TAES 2016, section II.
     """
-    plain = offsets is None and type(cost) is ndarray
-    ops = numpy_ops if plain else backend("linear_sum_assignment", cost, offsets)
-    return ops.linear_sum_assignment(cost, maximize, offsets, on_invalid)
+    if offsets is None and type(cost) is ndarray:
+        return numpy_ops.linear_sum_assignment(cost, maximize, offsets, on_invalid)
+    return backend("linear_sum_assignment", cost, offsets).linear_sum_assignment(cost, maximize, offsets, on_invalid)
 
 
 def detr_cost(

@@ -59,7 +59,7 @@ Array from_numpy(const py::array& array, bool keep) {
   const auto* numpy = py::detail::array_proxy(array.ptr());  // py::array's own functions take longer than a small op
   bool regular = (numpy->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 && dtype.byteorder() != '>';
   Array a;
-  for (int i = 0; i < numpy->nd; ++i) a.sizes.push_back(numpy->dimensions[i]);
+  a.sizes.assign(numpy->dimensions, numpy->nd);
   const bool is_compact = (numpy->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_) != 0;
   if (is_compact && numpy->nd <= kMaxRank) a.strides = compact_strides(a.sizes);  // a division takes longer
   else

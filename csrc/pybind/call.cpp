@@ -64,7 +64,7 @@ std::vector<T> take_list(const char* check, const Op& op, const Argument& argume
 
 // Arrays are views: the caller holds the objects.
 Value take(const Op& op, const Argument& argument, const DLPack& framework, py::handle value) {
-  if (argument.optional && value.is_none()) return {};
+  if (argument.optional && value.is_none()) return std::monostate{};  // {} would clear all of it
   switch (argument.kind) {
     case Kind::kNone: break;
     case Kind::kArray:
@@ -84,7 +84,7 @@ Value take(const Op& op, const Argument& argument, const DLPack& framework, py::
     case Kind::kInts: return take_list<int64_t>("check_integers", op, argument, value, take_integer);
     case Kind::kFloats: return take_list<double>("check_numbers", op, argument, value, take_float);
   }
-  return {};
+  return std::monostate{};
 }
 
 // How long a call may take, by its arguments: the elements of arrays, and sizes that are numbers.
@@ -129,10 +129,8 @@ py::object call(const Op& op, DLPack& framework, PyObject* const* args, Py_ssize
                          " arguments, got " + std::to_string(count));
   Arguments arguments;
   double size = 0;
-  for (size_t i = 0; i < op.arguments.size(); ++i) {
-    arguments.push_back(take(op, op.arguments[i], framework, args[i]));
-    size += work(arguments[i]);
-  }
+  for (size_t i = 0; i < op.arguments.size(); ++i)
+    size += work(arguments.add([&] { return take(op, op.arguments[i], framework, args[i]); }));
   Results results;
   {
     // The GIL is free while the op runs, unless that is done sooner than letting go of it.

@@ -106,7 +106,7 @@ Array to_array(AtenTensorHandle owned) {
   CHECK(aoti_torch_get_sizes, owned, &sizes);
   CHECK(aoti_torch_get_strides, owned, &strides);
   CHECK(aoti_torch_get_data_ptr, owned, &a.data);
-  for (int64_t i = 0; i < rank; ++i) a.sizes.push_back(sizes[i]), a.strides.push_back(strides[i]);
+  a.sizes.assign(sizes, static_cast<int>(rank)), a.strides.assign(strides, static_cast<int>(rank));
   a.dtype = dtype_of(number);
   if (device_type == aoti_torch_device_type_cuda()) a.device = {DeviceType::kCUDA, device_index};
   return a;
@@ -208,7 +208,7 @@ void call(const Op& op, StableIValue* stack) {
   Torch framework;
   Arguments arguments;
   Results results;
-  for (size_t i = 0; i < op.arguments.size(); ++i) arguments.push_back(take(stack[i], op.arguments[i]));
+  for (size_t i = 0; i < op.arguments.size(); ++i) arguments.add([&] { return take(stack[i], op.arguments[i]); });
   try {
     op.call(op, framework, arguments, results);
   } catch (...) {

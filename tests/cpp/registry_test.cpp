@@ -16,7 +16,7 @@ struct Host : boxops::Framework {
 template <class ValueOf>
 boxops::Results call(const boxops::Op& op, boxops::Framework& framework, ValueOf value_of) {
   boxops::Arguments arguments;
-  for (const boxops::Argument& argument : op.arguments) arguments.push_back(value_of(argument));
+  for (const boxops::Argument& argument : op.arguments) arguments.add([&] { return value_of(argument); });
   boxops::Results results;
   op.call(op, framework, arguments, results);  // fills in the first op.results of them
   return results;

@@ -98,6 +98,21 @@ struct Memories {
   Memory arrays, costs;
 };
 
+// Gives a row that is alone, and too short for vectors to pay, the first of its nearest columns.
+template <class S>
+Found take_nearest(const AssignmentProblem<S>& p) {
+  Found found;
+  double least = kInfinity;
+  for (int64_t j = 0; j < p.columns; ++j) {
+    const double cost = p.scale * static_cast<double>(p.cost[j]);
+    found.wrong |= !(cost > -kInfinity);
+    if (cost < least) least = cost, p.column_of[0] = j;
+  }
+  found.impossible = least == kInfinity;
+  if (!found.impossible) p.row_of[p.column_of[0]] = 0;
+  return found;
+}
+
 // Solves problem b and writes its part of the output; of a faulty one, that nothing is assigned. Costs are read where
 // they are, if they are of type S with rows side by side, else from a copy.
 template <class S>
@@ -128,7 +143,7 @@ AssignmentFault solve(const AssignmentInput& in, int64_t b, Memories& memory, in
   std::iota(p.rank, p.rank + p.width, int64_t(0));
   std::fill_n(p.row_of, p.width, int64_t(-1));
   std::fill_n(p.column_of, k, int64_t(-1));
-  const Found found = BOXOPS_BY_ISA(solve<S>)(p);
+  const Found found = k == 1 && l <= kPadding ? take_nearest(p) : BOXOPS_BY_ISA(solve<S>)(p);
   const AssignmentFault fault = found.wrong ? first_wrong(in, b) : AssignmentFault{found.impossible ? b : -1};
   const bool solved = fault.problem < 0;
   const int64_t first = in.is_ragged ? in.first_row(b) : b * k;

@@ -20,7 +20,7 @@ struct Error : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-enum class DeviceType : uint8_t { kCPU, kCUDA };
+enum class DeviceType : int { kCPU, kCUDA };  // as wide as the index: copied as one, it must be stored as one
 
 struct Device {
   DeviceType type = DeviceType::kCPU;
@@ -38,10 +38,12 @@ struct Dims {
 
   Dims() {}
   Dims(const Dims& o) { *this = o; }
+  Dims& operator=(const Dims& o) { return assign(o.values, o.count); }
   // One by one: a vector load of what was stored singly just before waits for the stores, as long as a small op takes.
-  Dims& operator=(const Dims& o) {
-    count = o.count;
-    for (int i = 0; i != count && i != kMaxRank; ++i) values[i] = o.values[i];
+  template <class Int>
+  Dims& assign(const Int* from, int n) {
+    count = n;
+    for (int i = 0; i != count && i != kMaxRank; ++i) values[i] = from[i];
     return *this;
   }
   Dims(std::initializer_list<int64_t> list) {

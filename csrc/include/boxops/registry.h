@@ -46,7 +46,12 @@ class Arguments {
   ~Arguments() {
     for (size_t i = 0; i < count_; ++i) (*this)[i].~Value();
   }
-  void push_back(Value&& value) { new (place(count_)) Value(std::move(value)), ++count_; }
+  // Adds make(), where it is made.
+  template <class Make>
+  Value& add(Make make) {
+    Value* added = new (place(count_)) Value(make());
+    return ++count_, *added;
+  }
   Value& operator[](size_t i) { return *std::launder(reinterpret_cast<Value*>(place(i))); }
 
  private:
