@@ -218,28 +218,34 @@ template <class T>
 struct Round {
   T value[kStaged];
   int64_t anchor[kStaged];
-  Indexed<T> first[kWarps], beaten[kWarps];  // head that each warp has seen, in all and of those that are beaten
-  int lost;                                  // how many heads have lost their anchors
+  Indexed<T> of_warp[kWarps];  // for find_head
+  Indexed<T> beaten[kWarps];   // the first beaten head that each warp has seen
+  int lost;                    // how many heads have lost their anchors
 };
 
 // A warp looks at one head after another, and a lane compares it with every 32nd: beaten is one whose anchor is that of
-// a head before it.
-template <class T>
-__device__ void look(const Heads<T>& heads, Round<T>& round) {
+// a head before it. Says whether the warp has seen a head, with `above_zero` one of more than 0.
+template <bool above_zero, class T>
+__device__ bool look(const Heads<T>& heads, Round<T>& round) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  auto first = Indexed<T>::none(), beaten = first;
+  auto beaten = Indexed<T>::none();
+  bool left = false;
   for (int64_t g = warp; g < heads.n; g += kWarps) {
     const Indexed<T> own = heads.place(g);
     if (own.index == own.kNone) continue;
+    left |= !above_zero || own.value > T(0);
     const int64_t a = heads.anchor[g];
     bool is_beaten = false;
-    for (int64_t h = lane; h < heads.n; h += 32) is_beaten |= heads.anchor[h] == a && heads.place(h).before(own);
+    for (int64_t h = lane; h < heads.n; h += 32) {
+      const T value = heads.value[h];
+      is_beaten |= (heads.anchor[h] == a) & ((value > own.value) | ((value == own.value) & (h < g)));
+    }
     is_beaten = __any_sync(kFullMask, is_beaten);
-    if (own.before(first)) first = own;
     if (is_beaten && own.before(beaten)) beaten = own;
   }
-  if (lane == 0) round.first[warp] = first, round.beaten[warp] = beaten;
+  if (lane == 0) round.beaten[warp] = beaten;
   if (threadIdx.x == 0) round.lost = 0;
+  return left;
 }
 
 // A thread matches those of its boxes whose heads come before `end`.
@@ -266,7 +272,7 @@ __device__ void find_lost_heads(const Columns& pairs, const Greedy<T>& s, const 
   const int lost = round.lost, warp = static_cast<int>(threadIdx.x) / 32;
   const auto find = [&](auto members, int i) {
     const int64_t g = list[i];
-    find_head<members>(s, pairs.column(image, from + g), image, from + g, heads, g, round.first);
+    find_head<members>(s, pairs.column(image, from + g), image, from + g, heads, g, round.of_warp);
   };
   if (lost <= kWarps / 4)
     for (int i = 0; i < lost; ++i) find(std::integral_constant<int, kCompactThreads>(), i);
@@ -299,12 +305,7 @@ __device__ void match_image(const Columns& pairs, const Greedy<T>& s, const Imag
     heads.value = round.value, heads.anchor = round.anchor;
     __syncthreads();
   }
-  for (;;) {
-    look(heads, round);
-    __syncthreads();
-    const Indexed<T> first = warp_first(round.first[threadIdx.x % kWarps]);
-    if (first.index == first.kNone) return;
-    if (Columns::kZeroIsLeast && first.value == T(0)) break;
+  while (__syncthreads_or(look<Columns::kZeroIsLeast>(heads, round))) {
     const Indexed<T> beaten = warp_first(round.beaten[threadIdx.x % kWarps]);
     match_heads(s, heads, image, beaten);
     if (beaten.index == beaten.kNone) return;
@@ -312,7 +313,7 @@ __device__ void match_image(const Columns& pairs, const Greedy<T>& s, const Imag
     find_lost_heads(pairs, s, heads, image, boxes.begin, round);
     __syncthreads();
   }
-  match_rest(s, heads, image, s.list + boxes.begin);
+  if (Columns::kZeroIsLeast) match_rest(s, heads, image, s.list + boxes.begin);
 }
 
 // Block (g, image) finds the heads of boxes g, g + gridDim.x, ..., while no anchor is taken and all peaks are kept.
@@ -324,7 +325,7 @@ __global__ void __launch_bounds__(kCompactThreads) assign_kernel(Columns pairs, 
     const Heads<T> heads{boxes.count, s.value + boxes.begin, s.anchor + boxes.begin};
     for (int64_t g = blockIdx.x; g < boxes.count; g += gridDim.x)
       find_head<kCompactThreads>(s, pairs.column(image, boxes.begin + g), image, boxes.begin + g, heads, g,
-                                 round.first);
+                                 round.of_warp);
     if (is_last_block(&s.done[image], gridDim.x)) match_image(pairs, s, boxes, image, round);
     __syncthreads();
   }

@@ -4,9 +4,8 @@
 //   spans     | span               | span              |  what a block's warps hold at a time
 //   chunks    | chunk 0                                |  a block each
 //   boxes     | kBoxes | kBoxes | ...                     in shared memory, with cells that tell which of 32 are near
-//   an
-//             anchor. Where the lanes' boxes differ, each lane goes through its own; else the warp through those of
-//             all.
+//                                                         an anchor: where the lanes' boxes differ, each lane goes
+//                                                         through its own, else the warp through those of all
 //
 // It leaves each anchor's best box and, where asked for, each box's largest IoU in every chunk: peaks[box, chunk].
 #pragma once
