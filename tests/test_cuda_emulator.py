@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not cuda_emulator.can_build(), reason="the CUDA emulator needs cmake and g++")
 RIGHT = (
     *("tiled_sum", "dynamic_reverse", "histogram", "atomics", "last_block", "block_votes"),
-    *("ballot_compact", "shuffle_scan", "warp_intrinsics", "syncwarp_exchange"),
+    *("ballot_compact", "shuffle_scan", "warp_intrinsics", "syncwarp_exchange", "clusters"),
 )
 
 
@@ -78,6 +78,7 @@ def test_many_threads(variant, name):
         ("left_lane", "mask names a lane that has left"),
         ("foreign_mask", "mask does not name the caller"),
         ("mixed_intrinsics", "lanes meet at different intrinsics"),
+        ("block_and_cluster", r"divergent barrier: .*__syncthreads.*, but .*__cluster_barrier_wait"),
         ("barrier_and_warp", "lanes meet at different intrinsics|divergent barrier|mask names a lane that has left"),
     ],
 )
@@ -110,6 +111,8 @@ def test_lanes_that_the_block_does_not_have():
         ("plain_and_atomic", "global"),
         ("racing_bytes", "global"),
         ("missing_fence", "global"),
+        ("missing_cluster_barrier", "global"),
+        ("foreign_cluster", "global"),
     ],
 )
 def test_races(name, memory):

@@ -14,6 +14,10 @@ namespace cuda_emulator {
 
 // Waits for every thread of the block; returns how many came with a true predicate.
 int block_barrier(const char* name, bool predicate, Place place);
+// Waits for every thread of the cluster that has not left the kernel.
+void cluster_barrier(Place place);
+unsigned cluster_blocks();
+unsigned cluster_rank();
 // Publishes what the thread has written to whoever reads the next atomic it performs.
 void fence();
 // Lets another thread run.
@@ -33,6 +37,14 @@ inline int __syncthreads_or(int predicate, cuda_emulator::Place place = cuda_emu
 }
 inline int __syncthreads_and(int predicate, cuda_emulator::Place place = cuda_emulator::Place::here()) {
   return cuda_emulator::block_barrier("__syncthreads_and", predicate == 0, place) == 0;
+}
+
+// Clusters, along x. Nobody waits at the barrier's first half.
+inline unsigned __clusterSizeInBlocks() { return cuda_emulator::cluster_blocks(); }
+inline unsigned __clusterRelativeBlockRank() { return cuda_emulator::cluster_rank(); }
+inline void __cluster_barrier_arrive() {}
+inline void __cluster_barrier_wait(cuda_emulator::Place place = cuda_emulator::Place::here()) {
+  cuda_emulator::cluster_barrier(place);
 }
 
 inline void __threadfence() { cuda_emulator::fence(); }

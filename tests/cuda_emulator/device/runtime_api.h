@@ -47,9 +47,18 @@ using cudaEvent_t = struct CUevent_st*;
 #define cudaStreamPerThread reinterpret_cast<cudaStream_t>(2)
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
 struct cudaLaunchAttribute {
-  int id;
-  unsigned long long val[8];
+  cudaLaunchAttributeID id;
+  union {
+    char pad[64];
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+struct cudaFuncAttributes {
+  int ptxVersion;
 };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -101,6 +110,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*
 void count_operations(const char* name, int count);
 cudaError_t set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
 cudaError_t occupancy(int* blocks, int threads, size_t dynamic_shared_bytes);
+cudaError_t get_attributes(cudaFuncAttributes* attributes);
 
 }  // namespace cuda_emulator
 
@@ -115,6 +125,11 @@ EMULATOR_INTERNAL cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* confi
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
   return cuda_emulator::set_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
+}
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  return cuda_emulator::get_attributes(attributes);
 }
 
 template <class Kernel>

@@ -13,6 +13,8 @@ Fibers fibers;
 
 namespace {
 
+const char* const kClusterBarrier = "__cluster_barrier_wait";
+
 // "lanes 0x0000000c (thread (2, 0, 0) is one)", for sets that are not empty.
 std::string to_text(unsigned warp, unsigned lanes) {
   const unsigned number = warp * 32 + static_cast<unsigned>(__builtin_ctz(lanes));
@@ -25,7 +27,7 @@ std::string call(const char* name, unsigned mask, Place place) {
 }
 
 std::string waiting(const Thread& t) {
-  const bool whole_block = strncmp(t.waits_at, "__syncthreads", 13) == 0;
+  const bool whole_block = strncmp(t.waits_at, "__syncthreads", 13) == 0 || t.waits_at == kClusterBarrier;
   const std::string at =
       whole_block ? format("%s, %s", t.waits_at, to_text(t.place).c_str()) : call(t.waits_at, t.mask, t.place);
   return to_text(t) + " waits (" + at + ")";
@@ -33,7 +35,7 @@ std::string waiting(const Thread& t) {
 
 }  // namespace
 
-Block::Block(Launch& launch) : launch(launch) {
+Block::Block(Launch& launch, uint32_t rank) : launch(launch), rank(rank) {
   const dim3 size = launch.config.blockDim;
   for (unsigned n = 0; n < size.x * size.y * size.z; ++n) {
     Thread t;
@@ -44,7 +46,8 @@ Block::Block(Launch& launch) : launch(launch) {
   warps.resize((threads.size() + 31) / 32);
 }
 
-bool Block::run() {
+void Block::begin(uint32_t of_grid) {
+  number = of_grid;
   for (Thread& t : threads) {
     t.waits_at = nullptr, t.left = t.fenced = false;
     t.interval = t.acquired = 0;
@@ -55,21 +58,22 @@ bool Block::run() {
     warps[w].left = warps[w].ready = warps[w].meetings = 0;
     wake(static_cast<unsigned>(w), warps[w].present);
   }
-  left_ = 0;
+  left_ = cluster_waiting_ = 0;
   barrier_.waiting = 0;
   by_warp_ = launch.random.next() & 1;
-  if constexpr (kWatched) watcher->begin_block();
+}
+
+bool Block::run() {
   while (left_ < threads.size()) {
     Thread* next = pick();
+    if (next == nullptr && cluster_waiting_ > 0 && cluster_waiting_ + left_ == threads.size()) return true;
     if (next == nullptr) report(launch, stuck());
     else resume(*next);
     if (!launch.failure.empty()) {
-      for (Thread& t : threads) t.fiber = nullptr;
       fibers.give_back_all();
       return false;
     }
   }
-  if constexpr (kWatched) watcher->end_block();
   return true;
 }
 
@@ -160,6 +164,21 @@ int Block::barrier(const char* name, bool predicate, Place place) {
   return barrier_result_;
 }
 
+// Threads of other blocks come there too, so it ends only once no block of the cluster can go on (launch.cpp).
+void Block::cluster_barrier(Place place) {
+  Thread& me = *current;
+  suspend(me, kClusterBarrier, 0, place);
+  ++cluster_waiting_;
+  fibers.leave();
+  me.waits_at = nullptr;
+}
+
+void Block::leave_cluster_barrier() {
+  for (const Thread& t : threads)
+    if (!t.left) wake(t.warp, 1u << t.lane);
+  cluster_waiting_ = 0;
+}
+
 Lanes Block::meet(const char* name, unsigned mask, uint64_t value, Place place) {
   Thread& me = *current;
   Warp& w = warps[me.warp];
@@ -201,9 +220,14 @@ Lanes Block::meet(const char* name, unsigned mask, uint64_t value, Place place) 
   return m.lanes;
 }
 
-// Nobody can run. A barrier alone cannot cause that, so some warp has a meeting that lacks a lane,
-// and that lane waits elsewhere.
+// Nobody can run. A barrier of the block alone cannot cause that, so some wait for the cluster meanwhile, or some warp
+// has a meeting that lacks a lane, and that lane waits elsewhere.
 std::string Block::stuck() const {
+  if (barrier_.waiting > 0 && cluster_waiting_ > 0) {
+    const Thread* other = threads.data();
+    while (other->waits_at != kClusterBarrier) ++other;
+    return "divergent barrier: " + waiting(*barrier_.first) + ", but " + waiting(*other);
+  }
   for (size_t w = 0; w < warps.size(); ++w) {
     for (unsigned set = warps[w].meetings; set != 0; set &= set - 1) {
       const Meeting& m = warps[w].meeting[__builtin_ctz(set)];
@@ -223,6 +247,12 @@ int block_barrier(const char* name, bool predicate, Place place) { return block-
 Lanes meet(const char* name, unsigned mask, uint64_t value, Place place) {
   return block->meet(name, mask, value, place);
 }
+
+void cluster_barrier(Place place) { block->cluster_barrier(place); }
+
+unsigned cluster_blocks() { return block->launch.cluster; }
+
+unsigned cluster_rank() { return block->rank; }
 
 void warp_barrier(unsigned mask, Place place) { block->meet("__syncwarp", mask, 0, place); }
 

@@ -24,8 +24,10 @@ namespace {
 
 // Cycles that a warp waits if nothing else hides it. L2, L1 and shared memory are near what microbenchmarks of the H100
 // find (arXiv:2402.13499). Barrier, intrinsic and instruction, which is between 1 and the 4 of a full dependency, are
-// guesses, with which the sums agree with GPGPU-Sim's (docs/cuda-counters.md).
-constexpr double kFromL2 = 280, kFromL1 = 38, kFromShared = 30, kBarrier = 30, kIntrinsic = 24, kInstruction = 2.5;
+// guesses, with which the sums agree with GPGPU-Sim's (docs/cuda-counters.md). A cluster's barrier is two of a block and
+// the way between multiprocessors, which takes 180 there.
+constexpr double kFromL2 = 280, kFromL1 = 38, kFromShared = 30, kBarrier = 30, kIntrinsic = 24, kInstruction = 2.5,
+                 kClusterBarrier = 2 * kBarrier + 180;
 
 struct Entry {
   uintptr_t address;
@@ -69,18 +71,31 @@ class Counters final : public Watcher {
     instructions_ = lane_instructions_ = 0;
   }
 
+  void begin_cluster() override {
+    for (OfBlock& b : of_block_) b = {};
+  }
+
   void begin_block() override {
     for (auto& trace : traces_) trace.clear();
     for (auto& warp : warps_) warp = {};
-    cached_.clear();
-    chain_ = 0;
-    barriers_ = 0;
   }
 
   void block_barrier() override {
     merge_all();
-    chain_ += kBarrier;
-    ++barriers_;
+    own().chain += kBarrier;
+    ++own().barriers;
+  }
+
+  void wait_for_cluster() override {
+    merge_all();
+    ++own().barriers;
+  }
+
+  // The slowest block counts. What L1 holds may be old then.
+  void cluster_barrier() override {
+    double slowest = 0;
+    for (const OfBlock& b : of_block_) slowest = std::max(slowest, b.chain);
+    for (OfBlock& b : of_block_) b.chain = slowest + kClusterBarrier, b.cached.clear();
   }
 
   void meeting(const char*, unsigned warp, unsigned lanes) override {
@@ -91,8 +106,8 @@ class Counters final : public Watcher {
 
   void end_block() override {
     merge_all();
-    chains_[block->number] = chain_;
-    most_barriers_ = std::max(most_barriers_, barriers_);
+    chains_[block->number] = own().chain;
+    most_barriers_ = std::max(most_barriers_, own().barriers);
   }
 
   void basic_block(const void* caller) override {
@@ -123,10 +138,13 @@ class Counters final : public Watcher {
   std::vector<Entry> traces_[1024];  // of each thread of the block
   Progress warps_[32];
 
-  // Of the block.
-  std::unordered_set<uintptr_t> cached_;  // sectors that it has loaded: they are in L1
-  double chain_;
-  unsigned barriers_;
+  // Of the blocks of the cluster, by rank.
+  struct OfBlock {
+    std::unordered_set<uintptr_t> cached;  // sectors that it has loaded: they are in L1
+    double chain = 0;
+    unsigned barriers = 0;
+  } of_block_[kMostInCluster];
+  OfBlock& own() { return of_block_[block->rank]; }
 
   // Of the launch.
   std::unordered_map<uint64_t, Site> sites_;
@@ -178,7 +196,7 @@ void Counters::merge_all() {
     merge(w, block->warps[w].present);
     slowest = std::max(slowest, std::exchange(warps_[w].chain, 0));
   }
-  chain_ += slowest;
+  own().chain += slowest;
 }
 
 void Counters::count(const Entry& entry, const Request& request, Progress& warp) {
@@ -198,7 +216,7 @@ void Counters::count(const Entry& entry, const Request& request, Progress& warp)
   bool missed = false;
   for (int i = 0; i < sectors.count; ++i) {
     (entry.kind == Kind::kRead ? read_ : written_).insert(sectors.member[i]);
-    if (entry.kind == Kind::kRead) missed |= cached_.insert(sectors.member[i]).second;
+    if (entry.kind == Kind::kRead) missed |= own().cached.insert(sectors.member[i]).second;
   }
   site.sectors += sectors.count, site.ideal += request.ideal_sectors(), site.wavefronts += request.pieces(128).count;
   if (entry.kind == Kind::kRead) warp.waiting = std::max(warp.waiting, missed ? kFromL2 : kFromL1);

@@ -1,5 +1,5 @@
-// The state of the launch under way. One launch runs at a time (launch.cpp holds a lock), one block
-// of it at a time, one thread of that at a time.
+// The state of the launch under way. One launch runs at a time (launch.cpp holds a lock), one cluster of blocks
+// of it at a time (mostly of one block), one thread of that at a time: those of a block until all wait for the cluster.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,11 @@ class Random {
   uint64_t state_;
 };
 
+constexpr uint32_t kMostInCluster = 8;  // blocks
+
 struct Launch {
   cudaLaunchConfig_t config;
+  uint32_t cluster;  // blocks
   const void* kernel;
   void (*call)(void*);
   void* arguments;
@@ -80,15 +83,21 @@ struct Warp {
 
 class Block {
  public:
-  explicit Block(Launch& launch);
-  // Runs one block; false if it failed.
+  Block(Launch& launch, uint32_t rank);
+  // Begins the block of that number in the grid.
+  void begin(uint32_t number);
+  // Goes on until all threads have left, or those that are there wait for the cluster; false if it failed.
   bool run();
+  bool waits_for_cluster() const { return cluster_waiting_ > 0; }
+  void leave_cluster_barrier();
 
   int barrier(const char* name, bool predicate, Place place);
+  void cluster_barrier(Place place);
   Lanes meet(const char* name, unsigned mask, uint64_t value, Place place);
   void yield();
 
   Launch& launch;
+  const uint32_t rank;    // in its cluster
   uint32_t number = 0;    // of the block in the grid
   uint32_t barriers = 0;  // block-wide barriers passed
   std::vector<Thread> threads;
@@ -103,7 +112,7 @@ class Block {
   std::string stuck() const;
   static void thread_main();
 
-  unsigned ready_warps_ = 0, last_warp_ = 0, left_ = 0;
+  unsigned ready_warps_ = 0, last_warp_ = 0, left_ = 0, cluster_waiting_ = 0;
   bool by_warp_ = false;
   struct {
     const char* name;

@@ -18,7 +18,7 @@
 namespace cuda_emulator {
 namespace {
 
-constexpr size_t kMostFibers = 1024;  // the threads of the largest block
+constexpr size_t kAtOnce = 1024, kMostFibers = 8 * kAtOnce;  // the threads of the largest block and cluster
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kStackSize = 256 << 10;
 #else
@@ -123,19 +123,21 @@ void start() {
 
 void Fibers::allocate() {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE)), stride = kStackSize + page;
-  memory_size_ = kMostFibers * stride;
-  void* memory = mmap(nullptr, memory_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
-    perror("CUDA emulator: no memory for stacks");
-    abort();
+  if (memory_ == nullptr) {
+    memory_size_ = kMostFibers * stride;
+    void* memory = mmap(nullptr, memory_size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
+      perror("CUDA emulator: no memory for stacks");
+      abort();
+    }
+    memory_ = static_cast<char*>(memory);
   }
-  memory_ = static_cast<char*>(memory);
-  for (size_t i = 0; i < kMostFibers; ++i) {
-    char* stack = memory_ + i * stride + page;  // the page below stays closed: an overflow faults
+  for (size_t i = 0; i < kAtOnce; ++i) {
+    char* stack = memory_ + all_.size() * stride + page;  // the page below stays closed: an overflow faults
     mprotect(stack, kStackSize, PROT_READ | PROT_WRITE);
     all_.push_back(new Fiber{stack, {}, nullptr});
+    free_.insert(free_.begin(), all_.back());
   }
-  give_back_all();
 }
 
 Fibers::~Fibers() {
@@ -149,7 +151,7 @@ void Fibers::give_back_all() {
 }
 
 Fiber* Fibers::take(void (*entry)()) {
-  if (all_.empty()) allocate();
+  if (free_.empty()) allocate();
   Fiber* fiber = free_.back();
   free_.pop_back();
   fiber->entry = entry;

@@ -1,7 +1,8 @@
-// One launch: checks what CUDA checks, then runs the blocks in a shuffled order.
+// One launch: checks what CUDA checks, then runs the clusters of blocks in a shuffled order.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -23,7 +24,7 @@ std::mutex one_launch;
 std::map<const void*, size_t> dynamic_limits;
 thread_local std::string last_failure;
 thread_local cudaError_t last_error = cudaSuccess;
-void* dynamic_memory = nullptr;
+char* dynamic_memory = nullptr;  // of the block that runs
 size_t dynamic_size = 0;
 
 // AddressSanitizer's red zones lie between the variables; volatile keeps the loops from becoming
@@ -55,6 +56,17 @@ uint64_t seed_of_environment() {
   return seed == nullptr ? 1 : strtoull(seed, nullptr, 0);
 }
 
+// 0: none that CUDA takes.
+uint32_t cluster_of(const cudaLaunchConfig_t& config) {
+  uint32_t size = 1;
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    const auto& cluster = config.attrs[i].val.clusterDim;
+    const bool along_x = cluster.y == 1 && cluster.z == 1 && cluster.x >= 1 && cluster.x <= kMostInCluster;
+    size = along_x && config.gridDim.x % cluster.x == 0 ? cluster.x : 0;
+  }
+  return size;
+}
+
 cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
   if (const char* error = getenv("BOXOPS_EMULATOR_ERROR")) return static_cast<cudaError_t>(atoi(error));
   const dim3 grid = config.gridDim, threads = config.blockDim;
@@ -63,30 +75,76 @@ cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
     return cudaErrorInvalidConfiguration;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaErrorInvalidConfiguration;
   if (grid.x > 0x7fffffff || grid.y > 0xffff || grid.z > 0xffff) return cudaErrorInvalidConfiguration;
+  if (cluster_of(config) == 0) return cudaErrorInvalidConfiguration;
   const auto limit = dynamic_limits.find(kernel);
   if (config.dynamicSmemBytes > (limit == dynamic_limits.end() ? kSharedPerBlock : limit->second))
     return cudaErrorInvalidValue;
   return cudaSuccess;
 }
 
+template <class T>
+void shuffle(std::vector<T>& values, Random& random) {
+  for (size_t i = values.size(); i > 1; --i)
+    std::swap(values[i - 1], values[random.below(static_cast<uint32_t>(i))]);
+}
+
+// The blocks of a cluster, which take turns: each runs until its threads have left or wait for the cluster.
+class Cluster {
+ public:
+  explicit Cluster(Launch& launch) : launch_(launch), dynamic_(launch.cluster * dynamic_size) {
+    for (uint32_t rank = 0; rank < launch.cluster; ++rank) blocks_.emplace_back(launch, rank);
+    block = &blocks_.front();  // watchers ask it for the launch
+  }
+
+  // False if a block failed.
+  bool run(uint32_t first) {
+    std::fill(dynamic_.begin(), dynamic_.end(), kPoison);
+    std::vector<Block*> left;
+    for (Block& b : blocks_) b.begin(first + b.rank), left.push_back(&b);
+    if constexpr (kWatched) watcher->begin_cluster();
+    for (bool begins = true; !left.empty(); begins = false) {
+      shuffle(left, launch_.random);
+      for (Block* b : left) {
+        enter(*b, begins);
+        if (kWatched && begins) watcher->begin_block();
+        if (!b->run()) return false;
+        if constexpr (kWatched) b->waits_for_cluster() ? watcher->wait_for_cluster() : watcher->end_block();
+        if (blocks_.size() > 1) statics_[b->rank] = save_statics();
+      }
+      left.erase(std::remove_if(left.begin(), left.end(), [](const Block* b) { return !b->waits_for_cluster(); }),
+                 left.end());
+      if (kWatched && !left.empty()) watcher->cluster_barrier();
+      for (Block* b : left) b->leave_cluster_barrier();
+    }
+    return true;
+  }
+
+ private:
+  void enter(Block& b, bool begins) {
+    const dim3 grid = launch_.config.gridDim;
+    block = &b;
+    set_block_index({b.number % grid.x, b.number / grid.x % grid.y, b.number / grid.x / grid.y});
+    begins ? poison_statics() : restore_statics(statics_[b.rank]);
+    dynamic_memory = dynamic_.data() + b.rank * dynamic_size;
+  }
+
+  Launch& launch_;
+  std::deque<Block> blocks_;
+  std::vector<char> dynamic_;
+  std::vector<uint64_t> statics_[kMostInCluster];
+};
+
 bool run(Launch& launch) {
   const dim3 grid = launch.config.gridDim;
   set_dimensions(grid, launch.config.blockDim);
-  std::vector<uint32_t> order(size_t(grid.x) * grid.y * grid.z);
+  std::vector<uint32_t> order(size_t(grid.x) * grid.y * grid.z / launch.cluster);
   std::iota(order.begin(), order.end(), 0);
-  for (size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[launch.random.below(static_cast<uint32_t>(i))]);
+  shuffle(order, launch.random);
 
-  Block one(launch);
-  block = &one;
+  Cluster cluster(launch);
   if constexpr (kWatched) watcher->begin_launch();
-  for (const uint32_t number : order) {
-    one.number = number;
-    set_block_index({number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y});
-    poison_statics();
-    memset(dynamic_memory, kPoison, dynamic_size);
-    if (!one.run()) return false;
-  }
+  for (const uint32_t number : order)
+    if (!cluster.run(number * launch.cluster)) return false;
   if constexpr (kWatched) watcher->end_launch();
   return true;
 }
@@ -96,7 +154,7 @@ bool run(Launch& launch) {
 bool is_shared(const void* address) {
   const char* at = static_cast<const char*>(address);
   return (at >= cuda_emulator_shared_begin && at < cuda_emulator_shared_end) ||
-         static_cast<size_t>(at - static_cast<char*>(dynamic_memory)) < dynamic_size;
+         static_cast<size_t>(at - dynamic_memory) < dynamic_size;
 }
 
 void* dynamic_shared() { return dynamic_memory; }
@@ -106,13 +164,11 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*
   std::lock_guard<std::mutex> lock(one_launch);
   if (const cudaError_t error = check(config, kernel)) return last_error = error;
   const uint64_t seed = seed_of_environment();
-  Launch launch = {config, kernel, call, arguments, bytes_of_arguments, seed, Random(seed), {}};
+  Launch launch = {config, cluster_of(config), kernel, call, arguments, bytes_of_arguments, seed, Random(seed), {}};
   dynamic_size = config.dynamicSmemBytes;
-  dynamic_memory = malloc(dynamic_size);
   const std::vector<uint64_t> statics = save_statics();
   const bool good = run(launch);
   restore_statics(statics);
-  free(dynamic_memory);
   dynamic_size = 0;
   block = nullptr;
   if (good) return cudaSuccess;

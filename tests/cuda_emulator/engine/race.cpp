@@ -7,7 +7,7 @@
 // A thread's accesses between two such events form an interval. Intervals are numbered as they
 // begin, over all launches; a byte's shadow remembers the intervals of its last accesses. So
 // "before this launch" and "before this block" are comparisons of two numbers, and shadow memory
-// is never cleared.
+// is never cleared. A barrier of the cluster is one number more: of its blocks, intervals before it are over.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -60,15 +60,21 @@ struct {
 
 std::vector<Interval> intervals;  // of this launch
 uint32_t launch_begin = 1;        // the number of intervals[0]
-uint32_t block_begin = 1;         // of this block's first
 uint32_t next_interval() { return launch_begin + static_cast<uint32_t>(intervals.size()); }
 
-// Vector clocks within a warp: seen[w][i][j] is the latest clock of lane j that lane i knows of by
-// __syncwarp; seen[w][i][i] is its own.
-uint32_t seen[32][32][32];
+// Of the blocks of the cluster, by rank.
+struct OfBlock {
+  uint32_t begin = 1;  // the number of its first interval
+  // Vector clocks within a warp: seen[w][i][j] is the latest clock of lane j that lane i knows of by
+  // __syncwarp; seen[w][i][i] is its own.
+  uint32_t seen[32][32][32] = {};
+  // Intervals of others that the whole block may rely on: what its threads had acquired at the last barrier.
+  uint32_t acquired = 0;
+} of_block[kMostInCluster];
+OfBlock& own() { return of_block[block->rank]; }
 
-// Intervals of others that the whole block may rely on: what its threads had acquired at the last barrier.
-uint32_t block_acquired = 0;
+// Of the cluster: intervals of its blocks before this one are over; what all may rely on by what one has acquired.
+uint32_t cluster_met = 0, cluster_acquired = 0;
 
 // By address: the interval before which everything was published by threads that performed an
 // atomic there after a fence. Publishing counts for all threads at once, which can hide a race
@@ -98,7 +104,7 @@ void split_to_bytes(Page& page) {
 uint32_t interval_of(Thread& t) {
   if (t.interval == 0) {
     t.interval = next_interval();
-    intervals.push_back({block->number, block->barriers, seen[t.warp][t.lane][t.lane], t.number});
+    intervals.push_back({block->number, block->barriers, own().seen[t.warp][t.lane][t.lane], t.number});
   }
   return t.interval;
 }
@@ -107,11 +113,12 @@ const Interval& details(const Access& a) { return intervals[a.interval - launch_
 
 // Whether nothing orders `a`, an access of this launch, before what `t` does now.
 bool unordered(const Access& a, const Thread& t) {
-  if (a.interval < std::max(t.acquired, block_acquired)) return false;
+  if (a.interval < std::max(t.acquired, own().acquired)) return false;
   const Interval& i = details(a);
+  if (a.interval < cluster_met && i.block / block->launch.cluster == block->number / block->launch.cluster) return false;
   if (i.block != block->number) return true;
   if (i.thread == t.number || i.barriers < block->barriers) return false;
-  return i.warp() != t.warp || i.clock > seen[t.warp][t.lane][i.lane()];
+  return i.warp() != t.warp || i.clock > own().seen[t.warp][t.lane][i.lane()];
 }
 
 bool same_warp(const Access& a, const Access& b) {
@@ -179,7 +186,7 @@ void access_cell(Cell& cell, const void* address, Kind kind, const Access& now, 
 }
 
 bool written(const Cell& cell) {
-  return cell.write.interval >= block_begin || cell.atomics.access[0].interval >= block_begin;
+  return cell.write.interval >= own().begin || cell.atomics.access[0].interval >= own().begin;
 }
 
 // An atomic after a fence publishes; every atomic acquires what was published there.
@@ -193,18 +200,20 @@ void order_by_atomic(Thread& me, const void* address) {
 
 struct Races final : Watcher {
   void begin_launch() override;
+  void begin_cluster() override { cluster_met = cluster_acquired = 0; }
   void begin_block() override;
   void block_barrier() override;
+  void wait_for_cluster() override;
+  void cluster_barrier() override;
   void meeting(const char* name, unsigned warp, unsigned lanes) override;
   void fence() override { current->fenced = true; }
   void access(const void* address, size_t size, Kind kind, const void* caller) override;
 } races;
 
 void Races::begin_launch() {
-  launch_begin = block_begin = next_interval();
+  launch_begin = next_interval();
   intervals.clear();
   published.clear();
-  block_acquired = 0;
   if (shadow_bytes > kMostShadowBytes) {
     pages.clear();
     for (auto& recent : recent_pages) recent = {};
@@ -213,23 +222,33 @@ void Races::begin_launch() {
 }
 
 void Races::begin_block() {
-  block_begin = next_interval();
-  block_acquired = 0;
+  own().begin = next_interval();
+  own().acquired = 0;
   // New clocks, so that nobody seems to know of this block's accesses already.
   for (size_t w = 0; w < block->warps.size(); ++w)
-    for (int i = 0; i < 32; ++i) ++seen[w][i][i];
+    for (int i = 0; i < 32; ++i) ++own().seen[w][i][i];
 }
 
 void Races::block_barrier() {
   for (Thread& t : block->threads) {
-    block_acquired = std::max(block_acquired, t.acquired);
+    own().acquired = std::max(own().acquired, t.acquired);
     t.interval = 0;
   }
 }
 
+void Races::wait_for_cluster() {
+  block_barrier();
+  cluster_acquired = std::max(cluster_acquired, own().acquired);
+}
+
+void Races::cluster_barrier() {
+  cluster_met = next_interval();
+  for (OfBlock& b : of_block) b.acquired = cluster_acquired;
+}
+
 void Races::meeting(const char* name, unsigned warp, unsigned lanes) {
   if (strcmp(name, "__syncwarp") != 0) return;  // of the warp intrinsics only this one orders memory
-  auto& clocks = seen[warp];
+  auto& clocks = own().seen[warp];
   uint32_t joined[32] = {}, acquired = 0;
   const auto for_each_lane = [&](auto f) {
     for (unsigned set = lanes; set != 0; set &= set - 1) f(static_cast<unsigned>(__builtin_ctz(set)));
@@ -250,11 +269,12 @@ void Races::meeting(const char* name, unsigned warp, unsigned lanes) {
 void Races::access(const void* address, size_t size, Kind kind, const void* caller) {
   Thread& me = *current;
   const bool shared = is_shared(address);
-  const uint32_t oldest = shared ? block_begin : launch_begin;
+  const uint32_t oldest = shared ? own().begin : launch_begin;
+  const uintptr_t apart = shared ? uintptr_t(block->rank) << 56 : 0;  // blocks have one address for memory of their own
   const uintptr_t begin = reinterpret_cast<uintptr_t>(address), end = begin + size;
   const Access now = {interval_of(me), offset_in_module(caller)};
   for (uintptr_t at = begin; at < end;) {
-    Page& page = page_of(at);
+    Page& page = page_of(at + apart);
     if (page.shift != 0 && ((begin | end) & 3) != 0) split_to_bytes(page);
     const uintptr_t page_end = std::min(end, (at / kPageSize + 1) * kPageSize);
     for (; at < page_end; at += uintptr_t(1) << page.shift) {

@@ -78,6 +78,13 @@ void count_operations(const char* name, int count) {
   if constexpr (kWatched) watcher->operations(name, count);
 }
 
+// What a kernel is compiled for: BOXOPS_EMULATOR_PTX, else one that has clusters.
+cudaError_t get_attributes(cudaFuncAttributes* attributes) {
+  const char* version = getenv("BOXOPS_EMULATOR_PTX");
+  attributes->ptxVersion = version == nullptr ? 90 : atoi(version);
+  return cudaSuccess;
+}
+
 cudaError_t occupancy(int* blocks, int threads, size_t dynamic_shared_bytes) {
   if (threads <= 0 || threads > 1024) return cudaErrorInvalidValue;
   *blocks = 2048 / threads;

@@ -23,8 +23,13 @@ class Watcher {
   virtual ~Watcher() = default;
   virtual void begin_launch() {}
   virtual void end_launch() {}
+  virtual void begin_cluster() {}
   virtual void begin_block() {}
   virtual void end_block() {}
+
+  // All threads of the block that are there wait for the cluster; all of the cluster do, and it goes on.
+  virtual void wait_for_cluster() {}
+  virtual void cluster_barrier() {}
 
   // All threads of the block have met; these lanes of a warp have, at the intrinsic of that name.
   virtual void block_barrier() {}

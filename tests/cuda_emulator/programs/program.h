@@ -46,18 +46,29 @@ class Device {
   T* data_;
 };
 
-// Launches, and exits with 3 if the launch fails; the emulator has printed why.
+// Launches clusters of so many blocks, and exits with 3 if the launch fails; the emulator has printed why.
 template <class... Parameters, class... Arguments>
-void launch_with_shared(size_t dynamic_bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                        const Arguments&... arguments) {
+void launch_with(unsigned cluster, size_t dynamic_bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                 const Arguments&... arguments) {
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {cluster, 1, 1};
   cudaLaunchConfig_t config;
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = dynamic_bytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
   if (cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...) == cudaSuccess) return;
   printf("%s\n", cudaGetErrorString(cudaGetLastError()));
   fflush(stdout);
   _Exit(3);  // what is on the stack has not been freed: no leak check
+}
+
+template <class... Parameters, class... Arguments>
+void launch_with_shared(size_t dynamic_bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                        const Arguments&... arguments) {
+  launch_with(1, dynamic_bytes, kernel, grid, block, arguments...);
 }
 
 template <class... Parameters, class... Arguments>
