@@ -24,8 +24,8 @@ namespace {
 
 // Cycles that a warp waits if nothing else hides it. L2, L1 and shared memory are near what microbenchmarks of the H100
 // find (arXiv:2402.13499). Barrier, intrinsic and instruction, which is between 1 and the 4 of a full dependency, are
-// guesses, with which the sums agree with GPGPU-Sim's (docs/cuda-counters.md). A cluster's barrier is two of a block and
-// the way between multiprocessors, which takes 180 there.
+// guesses, with which the sums agree with GPGPU-Sim's (docs/cuda-counters.md). A cluster's barrier is two of a block
+// and the way between multiprocessors, which takes 180 there.
 constexpr double kFromL2 = 280, kFromL1 = 38, kFromShared = 30, kBarrier = 30, kIntrinsic = 24, kInstruction = 2.5,
                  kClusterBarrier = 2 * kBarrier + 180;
 

@@ -84,8 +84,7 @@ cudaError_t check(const cudaLaunchConfig_t& config, const void* kernel) {
 
 template <class T>
 void shuffle(std::vector<T>& values, Random& random) {
-  for (size_t i = values.size(); i > 1; --i)
-    std::swap(values[i - 1], values[random.below(static_cast<uint32_t>(i))]);
+  for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(static_cast<uint32_t>(i))]);
 }
 
 // The blocks of a cluster, which take turns: each runs until its threads have left or wait for the cluster.

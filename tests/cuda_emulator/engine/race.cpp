@@ -115,7 +115,8 @@ const Interval& details(const Access& a) { return intervals[a.interval - launch_
 bool unordered(const Access& a, const Thread& t) {
   if (a.interval < std::max(t.acquired, own().acquired)) return false;
   const Interval& i = details(a);
-  if (a.interval < cluster_met && i.block / block->launch.cluster == block->number / block->launch.cluster) return false;
+  if (a.interval < cluster_met && i.block / block->launch.cluster == block->number / block->launch.cluster)
+    return false;
   if (i.block != block->number) return true;
   if (i.thread == t.number || i.barriers < block->barriers) return false;
   return i.warp() != t.warp || i.clock > own().seen[t.warp][t.lane][i.lane()];
