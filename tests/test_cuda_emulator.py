@@ -226,6 +226,17 @@ def test_very_many_boxes(kernels, name, threshold):
     np.testing.assert_array_equal(cuda_emulator.to_host(got), getattr(kernels, name)(boxes, scores, groups, threshold))
 
 
+@emulated
+def test_devices_without_clusters(kernels, monkeypatch):
+    monkeypatch.setenv("BOXOPS_EMULATOR_PTX", "80")
+    rng = np.random.default_rng(0)
+    boxes, scores = random_boxes(rng, 1500), rng.random(1500, np.float32)
+    options = (0.3, "gaussian", 0.5, 0.001, None)
+    got = kernels.soft_nms(*map(cuda_emulator.DeviceArray, (boxes, scores)), *options)
+    for g, w in zip(map(cuda_emulator.to_host, got), kernels.soft_nms(boxes, scores, *options), strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", cuda_emulator.VARIANTS)
 def test_every_case_of_every_kernel(emulator_runs, variant):

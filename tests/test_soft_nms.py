@@ -90,6 +90,29 @@ def test_all_sorts_of_crowds(backend, method, seed):
         np.testing.assert_array_equal(g, w)
 
 
+# What the scores of many that hang together are: that of a box by its place tells which block of a cluster offers it.
+HANGING = {
+    "random": lambda rng, n: rng.random(n),
+    "falling": lambda rng, n: np.linspace(1, 0.1, n),
+    "ties": lambda rng, n: rng.integers(1, 4, n) / 4,
+    "of one block": lambda rng, n: np.where(np.arange(n) // 32 % 8 == 3, 1, 0.5) - np.arange(n) / 1e4,
+    "below 0": lambda rng, n: rng.uniform(-0.01, 0.5, n),
+}
+
+
+@pytest.mark.parametrize("method", ["linear", "gaussian"])
+@pytest.mark.parametrize("scores", HANGING)
+def test_many_that_hang_together(backend, method, scores):
+    """More than a block takes step by step, and beside them a few that are alone."""
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate([random_boxes(rng, 1100, 250.0), random_boxes(rng, 20, 2000.0) + 1000]).astype(np.float32)
+    values = HANGING[scores](rng, len(boxes)).astype(np.float32)
+    options = {"method": method, "score_threshold": -1.0 if scores == "below 0" else 0.05}
+    got, want = call(backend, boxes, values, **options), boxops.reference.soft_nms(boxes, values, **options)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
 integral = arrays(np.float32, st.tuples(st.integers(0, 12), st.just(4)), elements=st.integers(-3, 6))
 
 

@@ -32,4 +32,23 @@ __device__ inline void cluster_sync() {
 #endif
 }
 
+constexpr unsigned kClusterBlocks = 8;  // as many as every device with clusters has room for
+
+// Launches clusters of kClusterBlocks blocks, or single blocks where the kernel is not compiled for clusters: as few as
+// make up `blocks`.
+template <class... Params, class... Args>
+int launch_clusters(void (*kernel)(Params...), int64_t blocks, unsigned threads, void* stream, Args... args) {
+  cudaFuncAttributes compiled;
+  BOXOPS_TRY(cudaFuncGetAttributes(&compiled, kernel));
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = kClusterBlocks, cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = static_cast<unsigned>(blocks_of(blocks, int64_t(kClusterBlocks)) * kClusterBlocks);
+  config.blockDim = threads;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &cluster, config.numAttrs = compiled.ptxVersion >= 90 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
 }  // namespace boxops::cuda

@@ -1,5 +1,5 @@
-// What both ways of taking share: the segments, each a component whose boxes one block takes in the order of ranks, and
-// what was taken.
+// What both ways of taking share: the segments, each a component whose boxes one block takes in the order of ranks, or
+// a cluster of blocks; and what was taken.
 //
 //   places   | 0 1 2 | 3 | 4 5 6 7 |     boxes by segment, by rising index
 //   taken    | 2 0 . | 3 | 5 7 4 . |     from a segment's first place on: indices in the order of taking
@@ -37,6 +37,9 @@ struct SoftState {
   int64_t* taken;  // indices; -1: none
   T* taken_scores;
   Bid<T>* latest;  // of the segment so far
+  // In a large segment from its first place on: the best of each block of a cluster.
+  int64_t* offered;
+  T* offered_scores;
 
   Components components;
 
@@ -47,6 +50,8 @@ struct SoftState {
         taken(w.take<int64_t>(n)),
         taken_scores(w.take<T>(n)),
         latest(w.take<Bid<T>>(n)),
+        offered(w.take<int64_t>(n)),
+        offered_scores(w.take<T>(n)),
         components{w.take<unsigned long long>(n)} {}
 };
 
@@ -59,25 +64,33 @@ __device__ T decayed(T score, const Shape<T>& by, const Shape<T>& box, const Dec
   return s > decay.score_threshold ? s : kGone<T>;
 }
 
-// The boxes of a segment, of which thread t owns places t, t + kThreads, ...
+// The boxes of a segment. Every 32 of them belong to a warp, those of all blocks that take it in turn.
 template <class T>
 struct Segment {
+  unsigned rank, blocks;  // this block, of so many
   int64_t start, n;
   Upright<T>* boxes;
   T* scores;
   int64_t* places;  // of those in the window, rising
 
-  __device__ Segment(const SoftState<T>& s, int64_t segment)
-      : start(s.segments.starts[segment]),
+  __device__ Segment(const SoftState<T>& s, int64_t segment, unsigned rank, unsigned blocks)
+      : rank(rank),
+        blocks(blocks),
+        start(s.segments.starts[segment]),
         n(s.segments.starts[segment + 1] - start),
         boxes(s.boxes + start),
         scores(s.scores + start),
         places(s.segments.space.values + start) {}
 
-  // Returns the hull of all boxes; one that overlaps nothing becomes the empty one without area.
+  // The block's own places: number i of them, behind which others may be.
+  __device__ int64_t own(int64_t i) const { return (i / 32 * blocks + rank) * 32 + i % 32; }
+  __device__ int64_t most_own() const { return blocks_of(n, 32 * int64_t(blocks)) * 32; }
+  __device__ bool owns(int64_t place) const { return place / 32 % blocks == rank; }
+
+  // Returns the hull of the block's boxes; one that overlaps nothing becomes the empty one without area.
   __device__ Box<T> load(const NmsInput& input, T score_threshold, const SoftState<T>& s) const {
     Box<T> hull = nowhere<T>();
-    for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+    for (int64_t i = own(threadIdx.x); i < n; i += kThreads * int64_t(blocks)) {
       const int64_t index = s.segments.order[start + i];
       const T score = load_score<T>(input.scores, index);
       const Shape<T> box = unless_alone(shape_of<Measure::kIoU>(load_box_at_once<T>(input.boxes, 0, index)));
@@ -90,13 +103,17 @@ struct Segment {
   }
 };
 
-// The rank of the box at a place of the segment. A type of its own, so that one selection serves both ways of taking.
+template <class T>
+__device__ Rank rank_of(T score, int64_t place) {
+  return score > kGone<T> ? Rank{falling_key(score), place} : Rank::none();
+}
+// The rank of the block's own box number i. A type of its own, so that one selection serves both ways of taking.
 template <class T>
 struct RankAt {
-  const T* scores;
+  const Segment<T>& segment;
   __device__ Rank operator()(int64_t i) const {
-    const T score = scores[i];
-    return score > kGone<T> ? Rank{falling_key(score), i} : Rank::none();
+    const int64_t place = segment.own(i);
+    return place < segment.n ? rank_of(segment.scores[place], place) : Rank::none();
   }
 };
 
@@ -106,7 +123,7 @@ __device__ void decay_rest(const Segment<T>& segment, const B* taken, int count,
                            CellsOfWindow& cells) {
   cells.build(taken, count);
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < segment.n; i += kThreads) {
+  for (int64_t i = segment.own(threadIdx.x); i < segment.n; i += kThreads * int64_t(segment.blocks)) {
     T score = segment.scores[i];
     if (!(score > kGone<T>)) continue;
     const Shape<T> box = segment.boxes[i];

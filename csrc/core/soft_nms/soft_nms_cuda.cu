@@ -1,8 +1,9 @@
-// Soft NMS on the device: a block for each component of the boxes that decay each other takes these until none is left.
+// Soft NMS on the device: a block for each component of the boxes that decay each other, or for a large one a cluster,
+// takes these until none is left.
 //
 //   boxes      | 0 1 2 3 4 5 6 7 |
 //   segments   | 0 2 5 | 1 | 3 4 6 7 |     components (components.cuh), by their first box
-//   taken      | 2 0 . | 1 | 4 7 3 . |     by a block each: steps.cuh, or rounds.cuh for the large ones
+//   taken      | 2 0 . | 1 | 4 7 3 . |     by a block each (steps.cuh), or a cluster (rounds.cuh)
 //   kept       | 4 2 1 7 0 3 |             merged by sorting
 //
 // Boxes of different components never decay each other, so the lists of the components are those of all boxes, but for
@@ -63,7 +64,27 @@ __device__ int64_t take_only(const NmsInput& input, const Segment<T>& segment, T
   return in ? 1 : 0;
 }
 
-// A block takes the boxes of one segment after another.
+// The blocks of a cluster call take(index) for one after another of the large segments that are theirs.
+template <class Take>
+__device__ void for_each_large(const Segments& s, Take take) {
+  __shared__ unsigned long long next;
+  const int64_t cluster = blockIdx.x / cluster_blocks(), clusters = gridDim.x / cluster_blocks();
+  for (int64_t first = cluster; first < *s.count; first += clusters * kThreads) {
+    const int64_t own = first + clusters * threadIdx.x;
+    bool is_large = own < *s.count && s.starts[own + 1] - s.starts[own] > kMostInSteps;
+    while (__syncthreads_or(is_large)) {
+      if (threadIdx.x == 0) next = ~0ull;
+      __syncthreads();
+      if (is_large) atomicMin(&next, static_cast<unsigned long long>(own));
+      __syncthreads();
+      const int64_t index = static_cast<int64_t>(next);
+      is_large &= own != index;
+      take(index);
+    }
+  }
+}
+
+// The blocks of a cluster take the boxes of large segments together, and then each those of one other after another.
 template <bool gaussian, class T>
 __global__ void __launch_bounds__(kThreads)
     take_kernel(NmsInput input, Decay<T> decay, SoftState<T> s, int64_t* count) {
@@ -71,19 +92,26 @@ __global__ void __launch_bounds__(kThreads)
     steps::Window<T> steps;
     rounds::Window<T> rounds;
   } window;
-  for (int64_t index = blockIdx.x; index < *s.segments.count; index += gridDim.x) {
-    const Segment<T> segment(s, index);
-    int64_t taken = 0;
-    if (segment.n == 1) {
-      taken = take_only(input, segment, decay.score_threshold, s);
-    } else {
-      const Box<T> hull = segment.load(input, decay.score_threshold, s);
-      taken = segment.n <= kMostInSteps ? steps::take_segment<gaussian>(segment, hull, decay, s, window.steps)
-                                        : rounds::take_segment<gaussian>(segment, hull, decay, s, window.rounds);
-    }
+  const auto add = [&](int64_t taken) {
     if (threadIdx.x == 0)
       atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(taken));
     __syncthreads();
+  };
+  if (s.segments.n > kMostInSteps)
+    for_each_large(s.segments, [&](int64_t index) {
+      const Segment<T> segment(s, index, cluster_rank(), cluster_blocks());
+      const Box<T> hull = segment.load(input, decay.score_threshold, s);
+      const int64_t taken = rounds::take_segment<gaussian>(segment, hull, decay, s, window.rounds);
+      add(segment.rank == 0 ? taken : 0);
+    });
+  for (int64_t index = blockIdx.x; index < *s.segments.count; index += gridDim.x) {
+    const Segment<T> segment(s, index, 0, 1);
+    if (segment.n == 1) {
+      add(take_only(input, segment, decay.score_threshold, s));
+    } else if (segment.n <= kMostInSteps) {
+      const Box<T> hull = segment.load(input, decay.score_threshold, s);
+      add(steps::take_segment<gaussian>(segment, hull, decay, s, window.steps));
+    }
   }
 }
 
@@ -120,9 +148,8 @@ int take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kep
   BOXOPS_TRY(unite(input, decay, places, s.components, stream));
   BOXOPS_TRY(sort_by(s.components, nullptr, bits_of(n), segments, stream));
   BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, segments));
-  BOXOPS_TRY(launch(decay.gaussian ? take_kernel<true, T> : take_kernel<false, T>,
-                    static_cast<unsigned>(min_of<int64_t>(blocks_of(n, 8), 1024)), kThreads, stream, input, decay, s,
-                    count));
+  BOXOPS_TRY(launch_clusters(decay.gaussian ? take_kernel<true, T> : take_kernel<false, T>,
+                             min_of<int64_t>(blocks_of(n, 8), 1024), kThreads, stream, input, decay, s, count));
   BOXOPS_TRY(merge(s, stream));
   return launch(emit_kernel<T>, blocks, kSegmentThreads, stream, s, count, kept, kept_scores);
 }

@@ -37,7 +37,7 @@ struct Window {
 template <class T>
 __device__ Rank fill(const Segment<T>& segment, int* count) {
   const uint32_t n = static_cast<uint32_t>(segment.n);
-  const RankAt<T> rank_at{segment.scores};
+  const RankAt<T> rank_at{segment};
   const Rank last = n <= kWindow ? Rank::none() : last_of_best(n, kWindow, rank_at);
   const auto in = [&](int64_t i) {
     const Rank rank = rank_at(i);
