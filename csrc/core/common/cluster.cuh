@@ -5,17 +5,32 @@
 
 namespace boxops::cuda {
 
-// cluster_blocks: how many these are; cluster_rank: which of them the block is. cluster_sync waits for all threads of
-// the cluster that have not left the kernel; what they wrote to global memory is there then.
+__device__ inline unsigned cluster_blocks() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-__device__ inline unsigned cluster_blocks() { return 1; }
-__device__ inline unsigned cluster_rank() { return 0; }
-__device__ inline void cluster_sync() { __syncthreads(); }
+  return 1;
 #else
-__device__ inline unsigned cluster_blocks() { return __clusterSizeInBlocks(); }
-__device__ inline unsigned cluster_rank() { return __clusterRelativeBlockRank(); }
-__device__ inline void cluster_sync() { __cluster_barrier_arrive(), __cluster_barrier_wait(); }
+  return __clusterSizeInBlocks();
 #endif
+}
+
+// Of the block among those.
+__device__ inline unsigned cluster_rank() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  return 0;
+#else
+  return __clusterRelativeBlockRank();
+#endif
+}
+
+// Waits for all threads of the cluster that have not left the kernel; what they wrote to global memory is there then.
+__device__ inline void cluster_sync() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  __syncthreads();
+#else
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+#endif
+}
 
 constexpr unsigned kClusterBlocks = 8;  // as many as every device with clusters has room for
 
@@ -28,8 +43,10 @@ int launch_clusters(void (*kernel)(Params...), int64_t blocks, unsigned threads,
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim.x = kClusterBlocks, cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  const unsigned grid = grid_x(blocks_of(blocks, int64_t(kClusterBlocks)) * kClusterBlocks);
-  cudaLaunchConfig_t config = config_of(0, grid, threads, stream);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = static_cast<unsigned>(blocks_of(blocks, int64_t(kClusterBlocks)) * kClusterBlocks);
+  config.blockDim = threads;
+  config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &cluster, config.numAttrs = compiled.ptxVersion >= 90 ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
