@@ -5,32 +5,17 @@
 
 namespace boxops::cuda {
 
-__device__ inline unsigned cluster_blocks() {
+// cluster_blocks: how many these are; cluster_rank: which of them the block is. cluster_sync waits for all threads of
+// the cluster that have not left the kernel; what they wrote to global memory is there then.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  return 1;
+__device__ inline unsigned cluster_blocks() { return 1; }
+__device__ inline unsigned cluster_rank() { return 0; }
+__device__ inline void cluster_sync() { __syncthreads(); }
 #else
-  return __clusterSizeInBlocks();
+__device__ inline unsigned cluster_blocks() { return __clusterSizeInBlocks(); }
+__device__ inline unsigned cluster_rank() { return __clusterRelativeBlockRank(); }
+__device__ inline void cluster_sync() { __cluster_barrier_arrive(), __cluster_barrier_wait(); }
 #endif
-}
-
-// Of the block among those.
-__device__ inline unsigned cluster_rank() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  return 0;
-#else
-  return __clusterRelativeBlockRank();
-#endif
-}
-
-// Waits for all threads of the cluster that have not left the kernel; what they wrote to global memory is there then.
-__device__ inline void cluster_sync() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-  __syncthreads();
-#else
-  __cluster_barrier_arrive();
-  __cluster_barrier_wait();
-#endif
-}
 
 constexpr unsigned kClusterBlocks = 8;  // as many as every device with clusters has room for
 
@@ -43,10 +28,8 @@ int launch_clusters(void (*kernel)(Params...), int64_t blocks, unsigned threads,
   cudaLaunchAttribute cluster;
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim.x = kClusterBlocks, cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = static_cast<unsigned>(blocks_of(blocks, int64_t(kClusterBlocks)) * kClusterBlocks);
-  config.blockDim = threads;
-  config.stream = static_cast<cudaStream_t>(stream);
+  const unsigned grid = grid_x(blocks_of(blocks, int64_t(kClusterBlocks)) * kClusterBlocks);
+  cudaLaunchConfig_t config = config_of(0, grid, threads, stream);
   config.attrs = &cluster, config.numAttrs = compiled.ptxVersion >= 90 ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }

@@ -11,16 +11,21 @@
 
 namespace boxops::cuda {
 
-// Launches `kernel` with `shared_bytes` of dynamic shared memory (at most 48 KB; see dynamic_shared.cuh) and
-// returns the launch's error. An empty grid is no launch.
-template <class... Params, class... Args>
-int launch_with(size_t shared_bytes, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args... args) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+inline cudaLaunchConfig_t config_of(size_t shared_bytes, dim3 grid, dim3 block, void* stream) {
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
+  return config;
+}
+
+// Launches `kernel` with `shared_bytes` of dynamic shared memory (at most 48 KB; see dynamic_shared.cuh) and
+// returns the launch's error. An empty grid is no launch.
+template <class... Params, class... Args>
+int launch_with(size_t shared_bytes, void (*kernel)(Params...), dim3 grid, dim3 block, void* stream, Args... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+  const cudaLaunchConfig_t config = config_of(shared_bytes, grid, block, stream);
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 

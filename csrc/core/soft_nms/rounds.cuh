@@ -43,12 +43,12 @@ struct Window {
 };
 
 // Puts at most `size` of the best of all blocks into the window's ranks, of which the own block's are there. A block
-// offers some, by rank, in one of two places by turns; of those behind the last one that it offers nobody knows.
-// Returns how many are in, and sets `waiting` where there may be others.
+// offers up to `share`, by rank, in one of two places by turns; of those behind the last one that it offers nobody
+// knows. Returns how many are in, and sets `waiting` where there may be others.
 template <class T>
-__device__ int merge(const Segment<T>& segment, int own, int size, int turn, const SoftState<T>& s, bool* waiting,
-                     Window<T>& window) {
-  const int t = static_cast<int>(threadIdx.x), blocks = static_cast<int>(segment.blocks), share = 2 * size / blocks;
+__device__ int merge(const Segment<T>& segment, int own, int share, int size, int turn, const SoftState<T>& s,
+                     bool* waiting, Window<T>& window) {
+  const int t = static_cast<int>(threadIdx.x), blocks = static_cast<int>(segment.blocks);
   int64_t* const offered = s.offered + segment.start + turn * kOffered;
   T* const scores = s.offered_scores + segment.start + turn * kOffered;
   if (t < share) {
@@ -87,7 +87,7 @@ __device__ int fill(const Segment<T>& segment, int size, int turn, const SoftSta
   int n = static_cast<int>(take_best(static_cast<uint32_t>(segment.most_own()), static_cast<uint32_t>(wanted),
                                      RankAt<T>{segment}, window.best));
   if (alone) *waiting = n == size;
-  else n = merge(segment, n, size, turn, s, waiting, window);
+  else n = merge(segment, n, wanted, size, turn, s, waiting, window);
   T score = T(0);
   clear(window.best);
   if (t < kWords) window.settled[0][t] = 0;

@@ -17,6 +17,7 @@ namespace boxops::cuda {
 namespace {
 
 constexpr int64_t kMostInSteps = 1024;  // boxes of a segment; of more, few meet each other mostly
+static_assert(kMostInSteps >= 2 * rounds::kOffered, "boxops: expected a large segment to have room for two offers");
 
 struct GroupKey {
   Scalars groups;
@@ -148,8 +149,10 @@ int take_all(const NmsInput& input, const Decay<T>& decay, int64_t* kept, T* kep
   BOXOPS_TRY(unite(input, decay, places, s.components, stream));
   BOXOPS_TRY(sort_by(s.components, nullptr, bits_of(n), segments, stream));
   BOXOPS_TRY(launch(starts_kernel, 1, kCompactThreads, stream, segments));
-  BOXOPS_TRY(launch_clusters(decay.gaussian ? take_kernel<true, T> : take_kernel<false, T>,
-                             min_of<int64_t>(blocks_of(n, 8), 1024), kThreads, stream, input, decay, s, count));
+  const auto take = decay.gaussian ? take_kernel<true, T> : take_kernel<false, T>;
+  const int64_t takers = min_of<int64_t>(blocks_of(n, 8), 1024);
+  BOXOPS_TRY(n > kMostInSteps ? launch_clusters(take, takers, kThreads, stream, input, decay, s, count)
+                              : launch(take, grid_x(takers), kThreads, stream, input, decay, s, count));
   BOXOPS_TRY(merge(s, stream));
   return launch(emit_kernel<T>, blocks, kSegmentThreads, stream, s, count, kept, kept_scores);
 }
