@@ -113,19 +113,18 @@ def test_all_sorts_of_crowds(backend, seed):
     np.testing.assert_array_equal(keep, reference.nms(boxes, scores, threshold))
 
 
-@pytest.mark.parametrize("scores", ["float32", "float64"])
-def test_many_boxes_in_small_groups(backend, scores):
-    """So many that a GPU sorts them, where it finds the places of fewer by counting."""
+def test_many_boxes_in_small_groups(backend):
+    """So many that a GPU sorts them, where it finds the places of fewer by counting; keys of both lengths."""
     rng = np.random.default_rng(5)
-    boxes = random_boxes(rng, (2, 9000), 60.0).astype(np.float32)
-    scores, groups = rng.integers(0, 500, (2, 9000)).astype(scores), rng.integers(-2000, 2000, (2, 9000)) << 33
+    boxes = random_boxes(rng, (2, 8200), 60.0).astype(np.float32)
+    scores, groups = rng.integers(0, 500, (2, 8200)).astype(np.float32), rng.integers(-2000, 2000, (2, 8200)) << 33
     options = {"iou_threshold": 0.3, "max_output": 3000, "score_threshold": 10.0}
     got = call(backend, "nms_padded", boxes, scores, idxs=backend.to_array(groups), **options)
     want = boxops.nms_padded(boxes, scores, idxs=groups, **options)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_array_equal(g, w)
-    boxes, scores, groups = boxes.reshape(-1, 4), scores.ravel(), groups.ravel()
-    keep = call(backend, "batched_nms", boxes, scores, groups, iou_threshold=0.3)
+    boxes, scores, groups = boxes[:, :5900].reshape(-1, 4), scores[:, :5900].ravel(), groups[:, :5900].ravel()
+    keep = call(backend, "batched_nms", boxes, scores.astype(np.float64), groups, iou_threshold=0.3)
     np.testing.assert_array_equal(keep, boxops.batched_nms(boxes, scores, groups, 0.3))
 
 

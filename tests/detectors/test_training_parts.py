@@ -139,7 +139,7 @@ def test_options_are_checked(options, text):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-def test_a_freed_block_keeps_its_pages():
+def test_a_freed_block_keeps_its_pages(tmp_path):
     """Else the system zeroes 64 MB again for each, 16384 pages; the heap may grow by one of them first. In a process of
     its own: in a heap as full of holes as that of a test run, a small block takes the place of the large one."""
     code = """
@@ -152,5 +152,6 @@ for _ in range(4):
     torch.ones(1 << 24)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    faults = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    faults = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert int(faults.stdout) < 2 * 16384

@@ -22,6 +22,9 @@ std::string to_text(unsigned warp, unsigned lanes) {
   return format("lanes 0x%08x (%s is one)", lanes, to_text(block->threads[number]).c_str());
 }
 
+// Literals: mostly one address.
+bool same(const char* a, const char* b) { return a == b || strcmp(a, b) == 0; }
+
 std::string call(const char* name, unsigned mask, Place place) {
   return format("%s, mask 0x%08x, %s", name, mask, to_text(place).c_str());
 }
@@ -145,8 +148,8 @@ int Block::barrier(const char* name, bool predicate, Place place) {
   }
   if (barrier_.waiting == 0) {
     barrier_ = {name, place, 0, 0, &me};
-  } else if (strcmp(barrier_.name, name) != 0 || barrier_.place.line != place.line ||
-             strcmp(barrier_.place.file, place.file) != 0) {
+  } else if (!same(barrier_.name, name) || barrier_.place.line != place.line ||
+             !same(barrier_.place.file, place.file)) {
     fail(format("divergent barrier: %s came to %s, %s, while %s", to_text(me).c_str(), name, to_text(place).c_str(),
                 waiting(*barrier_.first).c_str()));
   }
@@ -194,7 +197,7 @@ Lanes Block::meet(const char* name, unsigned mask, uint64_t value, Place place) 
     const unsigned other = static_cast<unsigned>(__builtin_ctz(set));
     const Meeting& m = w.meeting[other];
     if (!m.open() || m.mask != mask) continue;
-    if (strcmp(m.name, name) != 0)
+    if (!same(m.name, name))
       fail("lanes meet at different intrinsics: " + to_text(me) + " called " + call(name, mask, place) + "; " +
            waiting(threads[me.warp * 32 + static_cast<unsigned>(__builtin_ctz(m.arrived))]));
     slot = other;

@@ -18,9 +18,10 @@ class Fibers {
 
   // From the scheduler: runs the fiber until it leaves or finishes.
   void run(Fiber* fiber);
-  // From a fiber: back to the scheduler, until run again; or for good.
+  // From a fiber: back to the scheduler, until run again; or for good, which AddressSanitizer is not told, as its
+  // answer to that is a system call.
   void leave();
-  [[noreturn]] void finish();
+  void finish();
 
   // Whether the address lies on one of the stacks.
   bool own(const void* address) const {

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <set>
 
 #include "engine/engine.h"
 #include "engine/report.h"
@@ -28,28 +29,72 @@ char* dynamic_memory = nullptr;  // of the block that runs
 size_t dynamic_size = 0;
 
 // AddressSanitizer's red zones lie between the variables; volatile keeps the loops from becoming
-// calls of memcpy, which it watches.
+// calls of memcpy, which it watches. Nothing is inlined there that it does.
 #define CROSSES_RED_ZONES __attribute__((no_sanitize("address")))
 
-size_t static_words() { return static_cast<size_t>(cuda_emulator_shared_end - cuda_emulator_shared_begin) / 8; }
+volatile uint64_t* const static_words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
 
-CROSSES_RED_ZONES void poison_statics() {
-  volatile uint64_t* words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
-  for (size_t i = 0, n = static_words(); i < n; ++i) words[i] = kPoison * 0x0101010101010101;
+size_t count_of_words() { return static_cast<size_t>(cuda_emulator_shared_end - cuda_emulator_shared_begin) / 8; }
+
+CROSSES_RED_ZONES void copy_statics(uint64_t* to) {
+  for (size_t i = 0, n = count_of_words(); i < n; ++i) to[i] = static_words[i];
 }
 
+CROSSES_RED_ZONES void restore_statics(const uint64_t* from) {
+  for (size_t i = 0, n = count_of_words(); i < n; ++i) static_words[i] = from[i];
+}
+
+// Whether any of these words was written.
+CROSSES_RED_ZONES bool poison_words(size_t begin, size_t end) {
+  constexpr uint64_t poison = kPoison * 0x0101010101010101;
+  bool written = false;
+  for (size_t i = begin; i < end; ++i) {
+    written |= static_words[i] != poison;
+    static_words[i] = poison;
+  }
+  return written;
+}
+
+// The static shared variables during a launch, poisoned for each block. There are megabytes of them, of which a kernel
+// writes a few pages: between blocks those that it is known to write are poisoned, after a launch what else it wrote.
 // The section also holds local statics of host functions in .cu files: a launch gives them back.
-CROSSES_RED_ZONES std::vector<uint64_t> save_statics() {
-  const volatile uint64_t* words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
-  std::vector<uint64_t> copy(static_words());
-  for (size_t i = 0; i < copy.size(); ++i) copy[i] = words[i];
-  return copy;
-}
+class Statics {
+ public:
+  void begin(const void* kernel) {
+    is_new_ = written_by_.count(kernel) == 0;
+    written_ = &written_by_[kernel];
+    saved_.resize(count_of_words());
+    copy_statics(saved_.data());
+    poison_words(0, saved_.size());
+  }
 
-CROSSES_RED_ZONES void restore_statics(const std::vector<uint64_t>& copy) {
-  volatile uint64_t* words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
-  for (size_t i = 0; i < copy.size(); ++i) words[i] = copy[i];
-}
+  void poison() {
+    if (is_new_) return find_written();
+    for (const size_t page : *written_) poison_page(page);
+  }
+
+  void end() {
+    find_written();
+    restore_statics(saved_.data());
+  }
+
+ private:
+  bool poison_page(size_t page) { return poison_words(page, std::min(page + kPage, saved_.size())); }
+
+  void find_written() {
+    for (size_t page = 0; page < saved_.size(); page += kPage)
+      if (poison_page(page)) written_->insert(page);
+  }
+
+  static constexpr size_t kPage = 64;  // words
+
+  std::map<const void*, std::set<size_t>> written_by_;  // by kernel
+  std::set<size_t>* written_ = nullptr;
+  bool is_new_ = false;
+  std::vector<uint64_t> saved_;
+};
+
+Statics statics;
 
 uint64_t seed_of_environment() {
   const char* seed = getenv("BOXOPS_EMULATOR_SEED");
@@ -108,7 +153,10 @@ class Cluster {
         if (kWatched && begins) watcher->begin_block();
         if (!b->run()) return false;
         if constexpr (kWatched) b->waits_for_cluster() ? watcher->wait_for_cluster() : watcher->end_block();
-        if (blocks_.size() > 1) statics_[b->rank] = save_statics();
+        if (blocks_.size() > 1) {
+          statics_[b->rank].resize(count_of_words());
+          copy_statics(statics_[b->rank].data());
+        }
       }
       left.erase(std::remove_if(left.begin(), left.end(), [](const Block* b) { return !b->waits_for_cluster(); }),
                  left.end());
@@ -123,7 +171,7 @@ class Cluster {
     const dim3 grid = launch_.config.gridDim;
     block = &b;
     set_block_index({b.number % grid.x, b.number / grid.x % grid.y, b.number / grid.x / grid.y});
-    begins ? poison_statics() : restore_statics(statics_[b.rank]);
+    begins ? statics.poison() : restore_statics(statics_[b.rank].data());
     dynamic_memory = dynamic_.data() + b.rank * dynamic_size;
   }
 
@@ -165,9 +213,9 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, void (*
   const uint64_t seed = seed_of_environment();
   Launch launch = {config, cluster_of(config), kernel, call, arguments, bytes_of_arguments, seed, Random(seed), {}};
   dynamic_size = config.dynamicSmemBytes;
-  const std::vector<uint64_t> statics = save_statics();
+  statics.begin(kernel);
   const bool good = run(launch);
-  restore_statics(statics);
+  statics.end();
   dynamic_size = 0;
   block = nullptr;
   if (good) return cudaSuccess;
