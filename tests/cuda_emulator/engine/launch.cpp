@@ -29,7 +29,7 @@ char* dynamic_memory = nullptr;  // of the block that runs
 size_t dynamic_size = 0;
 
 // AddressSanitizer's red zones lie between the variables; volatile keeps the loops from becoming
-// calls of memcpy, which it watches. Nothing is inlined there that it does.
+// calls of memcpy, which it watches. They call nothing: what it instruments is not inlined into what it does not.
 #define CROSSES_RED_ZONES __attribute__((no_sanitize("address")))
 
 volatile uint64_t* const static_words = reinterpret_cast<uint64_t*>(cuda_emulator_shared_begin);
@@ -56,7 +56,8 @@ CROSSES_RED_ZONES bool poison_words(size_t begin, size_t end) {
 }
 
 // The static shared variables during a launch, poisoned for each block. There are megabytes of them, of which a kernel
-// writes a few pages: between blocks those that it is known to write are poisoned, after a launch what else it wrote.
+// writes a few pages: between blocks those that it is known to write are poisoned, after a launch what else it wrote
+// (blocks of that one launch find there what others left; the race build reports such reads by itself).
 // The section also holds local statics of host functions in .cu files: a launch gives them back.
 class Statics {
  public:
