@@ -49,6 +49,8 @@ def test_an_assignment_by_hand(backend):
     rows, columns = call(backend, LSA, cost[:, :2], offsets=offsets(3))
     np.testing.assert_array_equal(rows, [0, 1, 2])
     np.testing.assert_array_equal(columns, [1, 0, -1])
+    rows, columns = call(backend, LSA, np.array([[1.0, 0.0, -0.0]]))
+    assert columns == [1], "zeros of both signs are tied"
 
 
 def test_one_batch_is_its_problems(backend):
@@ -58,12 +60,10 @@ def test_one_batch_is_its_problems(backend):
         np.testing.assert_array_equal((rows[b], columns[b]), call(backend, LSA, cost[b]))
 
 
-@ON_CPU
 @pytest.mark.parametrize(("shape", "levels", "forbidden"), [((3, 9), 4, 0.6), ((9, 3), 4, 0.6), ((33, 13), 4, 0.6),
                          ((9, 9), 4, 0.6), ((14, 16), 20, 0.3), ((16, 14), 8, 0.3)])  # fmt: skip
 def test_many_tied_problems(backend, shape, levels, forbidden):
     """Few costs and forbidden pairs: the nearest columns of a row are often tied, or the only ones."""
-    backend.require()
     rng = np.random.default_rng(0)
     cost = np.where(rng.random((400, *shape)) < forbidden, np.inf, rng.integers(0, levels, (400, *shape)))
     want = reference.linear_sum_assignment(cost, on_invalid="unmatched")
@@ -97,8 +97,8 @@ def test_costs_are_read_where_they_lie(backend):
 
 def test_more_than_shared_memory_holds(backend):
     rng = np.random.default_rng(0)
-    for cost, more in [(rng.random((3, 2, 2500)), {}), (rng.random((2, 1700, 2)), {}),
-                       (rng.random((1800, 3)), {"offsets": offsets(1700, 0, 100)})]:  # fmt: skip
+    for cost, more in [(rng.random((3, 2, 2500)), {}), (rng.random((2, 2500, 2)), {}),
+                       (rng.random((2600, 3)), {"offsets": offsets(2500, 0, 100)})]:  # fmt: skip
         np.testing.assert_array_equal(call(backend, LSA, cost, **more), reference.linear_sum_assignment(cost, **more))
 
 
@@ -185,6 +185,13 @@ def test_nonsense_offsets_on_the_device(backend, bounds):
         assert ((took >= -1) & (took < columns)).all()
         if (np.diff(bounds) < 0).any() or len(bounds) == 1:
             assert (took == -1).all()
+
+
+def test_too_many_columns_for_the_device():
+    backends.EMULATED.require()
+    cost = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1, 2**30 + 1), (0, 0))
+    with pytest.raises(ValueError, match=r"at most 2\^30 rows and columns on CUDA, got \[1, 1073741825\]"):
+        call(backends.EMULATED, LSA, cost)
 
 
 @ON_CUDA

@@ -140,6 +140,15 @@ def test_kernels_are_not_worse(race_build, tmp_path):
     assert not worse, "\n".join([*worse, update])
 
 
+def test_cases_of_the_benchmark(race_build, tmp_path):
+    file = tmp_path / "counters.json"
+    command = [sys.executable, os.path.dirname(cuda_emulator.__file__), "counters", "--json", file]
+    done = subprocess.run([*command, "--bench", "-k", "box_area 1 box"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ((name, (launch,)),) = json.loads(file.read_text()).items()
+    assert (name, launch["name"], launch["blocks"]) == ("box_area 1 box", "area_kernel<float>", 1)
+
+
 def test_the_table_of_operations():
     """Of every function, and few enough: a launch costs what a small kernel does."""
     calls = json.loads(counters.KEPT.read_text())["calls"]

@@ -87,6 +87,21 @@ def test_times_are_marked_as_modelled(tmp_path):
     assert "10.0 + 2 operations x 2 = 14" in done.stdout
 
 
+def test_modelled_beside_measured(tmp_path):
+    """A case's graph is what was measured, where there is one; cases that were not counted are left out."""
+    launch = {**NOTHING, "name": "sum_kernel<float>", "operations": 1, "chains": [17550]}
+    graph = {"boxops": {"median": 1.0}, "boxops graph": {"median": 24e-6}, "torchvision": {"median": 2.0}}
+    bench = {"machine": {"device": "a GPU"}, "cases": []}
+    bench["cases"] += [{"name": name, "timings": graph} for name in ("sum of 1,000", "sum of 7")]
+    (tmp_path / "counted.json").write_text(json.dumps({"sum of 1,000": [launch]}))
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    done = report("--counters", tmp_path / "counted.json", "--measured", tmp_path / "bench.json")
+    assert done.returncode == 0, done.stderr
+    assert "measured (a GPU)" in done.stdout
+    (row,) = (line for line in done.stdout.splitlines() if "sum of" in line)
+    assert row.split()[3:] == ["1", "12.0", "24.0", "0.50", "sum_kernel<float>,", "chain"]
+
+
 @pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
 def test_what_the_compiler_says(tmp_path):
     (tmp_path / "sum.cu").write_text(KERNEL)

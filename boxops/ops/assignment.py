@@ -37,9 +37,10 @@ def linear_sum_assignment(
         Of several optimal assignments all devices choose the same one, which need not be scipy's.
 
     Raises:
-        ValueError: the shape is wrong, the dtype is not real, ``on_invalid`` is unknown, or offsets do not fit (on CUDA
-            offsets that fall make every problem invalid instead). With ``"raise"`` on the CPU also for an invalid
-            problem; its index, and the place and value of its first wrong cost are named.
+        ValueError: the shape is wrong, the dtype is not real, ``on_invalid`` is unknown, offsets do not fit (on CUDA
+            offsets that fall make every problem invalid instead), or there are more than 2^30 rows or columns on CUDA.
+            With ``"raise"`` on the CPU also for an invalid problem; its index, and the place and value of its first
+            wrong cost are named.
         TypeError: cost and offsets are not arrays of one kind.
 
     Source: Jonker, Volgenant, A shortest augmenting path algorithm for dense and sparse linear assignment problems,

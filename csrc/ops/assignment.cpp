@@ -1,5 +1,6 @@
 #include <boxops/assignment.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include <boxops/assignment.h>
@@ -53,6 +54,8 @@ std::tuple<Array, Array> linear_sum_assignment(Framework& framework, Array cost,
   AssignmentFault fault;
   call.run([&](const Parallel& parallel) { fault = cpu::linear_sum_assignment(in, rows, columns, parallel); },
            [&](auto stream) {
+             if (std::max(in.rows, in.columns) > cuda::kMaxAssigned)
+               call.fail("at most 2^30 rows and columns on CUDA", to_string(cost.sizes));
              return cuda::linear_sum_assignment(in, rows, columns,
                                                 call.workspace(cuda::linear_sum_assignment_workspace(in)).data, stream);
            });

@@ -147,21 +147,26 @@ def lines(operations, most):
 def main(arguments):
     from rich.console import Console
 
+    from cuda_emulator.bench_calls import bench_calls
     from cuda_emulator.calls import CALLS
     from cuda_emulator.large_calls import LARGE
 
     parser = argparse.ArgumentParser(prog="python tests/cuda_emulator counters", description=__doc__.split("\n")[0])
     parser.add_argument("-k", default="", metavar="TEXT", help="only calls whose names contain TEXT")
-    parser.add_argument("--large", action="store_true", help="the sizes that goals are set for; minutes")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--large", action="store_true", help="the sizes that goals are set for; minutes")
+    others.add_argument(
+        "--bench", action="store_true", help="the cases of boxops bench, which a GPU is timed by; minutes"
+    )
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="also the N costliest lines of source")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")
     parser.add_argument("--update", action="store_true", help=f"write {KEPT.name}, and the table of {PAGE.name}")
     options = parser.parse_args(arguments)
-    chosen = LARGE if options.large else CALLS
+    chosen = LARGE if options.large else bench_calls() if options.bench else CALLS
     if not any(options.k in name for name in chosen):
         parser.error(f"-k: no call contains {options.k!r}; there are: {'; '.join(chosen)}")
-    if options.large and options.update:
-        parser.error("--update keeps the calls of --large out")
+    if options.update and chosen is not CALLS:
+        parser.error("--update keeps the calls of --large and --bench out")
     console = Console(width=None if os.isatty(1) else 180)
     counted = {}
     for name, call in chosen.items():

@@ -67,6 +67,12 @@ __device__ inline unsigned warp_min(unsigned value) {
   return __reduce_min_sync(kFullMask, value);
 #endif
 }
+// By halves.
+__device__ inline uint64_t warp_min(uint64_t value) {
+  const unsigned high = static_cast<unsigned>(value >> 32), low = static_cast<unsigned>(value);
+  const unsigned least_high = warp_min(high);
+  return uint64_t(least_high) << 32 | warp_min(high == least_high ? low : ~0u);
+}
 __device__ inline unsigned warp_or(unsigned value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   return warp_reduce(value, [](unsigned a, unsigned b) { return a | b; });

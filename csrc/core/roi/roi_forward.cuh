@@ -201,11 +201,15 @@ __device__ Region<pooling, T> region_of(const Features& features, const Rois& ro
 }
 
 constexpr int kPlanarThreads = 256, kPlanarWidth = 4;
+template <Pooling pooling, class T>
+constexpr int kPlanarBlocks = sizeof(T) == 4      ? 4
+                              : is_align(pooling) ? 2
+                                                  : 3;  // of an SM: caps the registers
 
 // Block (k, g): RoI k, `group` output channels. Thread: one bin of kPlanarWidth channels, then the kPlanarThreads-th
 // on.
 template <Pooling pooling, class T, DType kType>
-__global__ void __launch_bounds__(kPlanarThreads)
+__global__ void __launch_bounds__(kPlanarThreads, kPlanarBlocks<pooling, T>)
     planar_kernel(Features features, Rois rois, Bins bins, int64_t channels, int64_t group, void* out,
                   int32_t* argmax) {
   using Table = TableOf<pooling, T>;

@@ -25,8 +25,8 @@ namespace boxops {
 //
 // A problem with a NaN or -inf cost, or without a finite assignment, is faulty: its columns are -1, and the CPU reports
 // the first such problem. Time O(k^2 l) for sides k <= l, mostly far less; a step is bound by one read of a row. Memory
-// O(k + l) beyond the costs; the CPU copies those that are not float32 or float64, or whose longer side does not lie in
-// a row: as float32 where it holds them.
+// O(k + l) beyond the costs; those that are not float32 or float64, or whose longer side does not lie in a row, are
+// copied: as float32 where it holds them.
 
 // What becomes of a faulty problem: an error (on the CPU; a device is not waited for), or no matches.
 enum class OnInvalid : uint8_t { kRaise, kUnmatched };
@@ -64,6 +64,8 @@ BOXOPS_API AssignmentFault linear_sum_assignment(const AssignmentInput& input, i
 }  // namespace cpu
 
 namespace cuda {
+
+constexpr int64_t kMaxAssigned = int64_t(1) << 30;  // rows, and columns, at most
 
 BOXOPS_API size_t linear_sum_assignment_workspace(const AssignmentInput& input);
 
