@@ -54,7 +54,7 @@ std::tuple<Array, Array, Array> sample_matches(Framework& framework, Array match
       },
       [&](auto stream) {
         return cuda::sample_matches(in, size, max_positives, number, to, num_positive, num_sampled,
-                                    call.workspace(cuda::sampling_workspace(in, size)).data, stream);
+                                    call.workspace(cuda::sample_matches_workspace(in, size)).data, stream);
       });
   return {indices, positives, sampled};
 }
@@ -74,7 +74,8 @@ Array mine_hard_negatives(Framework& framework, Array loss, Array matches, doubl
   call.run([&](const Parallel& parallel) { cpu::mine_hard_negatives(losses, in, ratio, min_negatives, to, parallel); },
            [&](auto stream) {
              return cuda::mine_hard_negatives(losses, in, ratio, min_negatives, to,
-                                              call.workspace(cuda::sampling_workspace(in, 0)).data, stream);
+                                              call.workspace(cuda::mine_hard_negatives_workspace(losses, in)).data,
+                                              stream);
            });
   return mask;
 }

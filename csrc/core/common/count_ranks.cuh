@@ -44,22 +44,21 @@ __device__ int count_before(const Key* keys, int m, int first, int i, Key key) {
   return before;
 }
 
-// A lane puts one value to its place by rising key_of(value), stably; `from` null: the values are 0 to n - 1. Every
-// block asks for all keys, those of its own values first.
-template <class KeyOf>
+// A lane puts one value of `from` to its place by the rising key of where it stood, stably; `from` null: the values are
+// 0 to n - 1. Every block asks for all keys, its own first.
+template <class KeyAt>
 __global__ void __launch_bounds__(kCountThreads, 2)
-    count_ranks_kernel(KeyOf key_of, const int64_t* from, int n, uint64_t* sorted, int64_t* order) {
+    count_ranks_kernel(KeyAt key_at, const int64_t* from, int n, uint64_t* sorted, int64_t* order) {
   alignas(16) __shared__ uint64_t keys[kCountedAtOnce];
   __shared__ int ranks[32];
   const int t = static_cast<int>(threadIdx.x), i = static_cast<int>(blockIdx.x) * 32 + t % 32;
   const int tiles = static_cast<int>(blocks_of(n, kCountedAtOnce)), own = i / kCountedAtOnce;
-  const auto value_of = [&](int place) { return from == nullptr ? place : from[place]; };
   uint64_t key = 0;
   int before = 0;
   for (int k = 0; k < tiles; ++k) {
     const int first = (own + k < tiles ? own + k : own + k - tiles) * kCountedAtOnce;
     __syncthreads();
-    keys[t] = first + t < n ? key_of(value_of(first + t)) : ~uint64_t(0);
+    keys[t] = first + t < n ? key_at(first + t) : ~uint64_t(0);
     __syncthreads();
     if (k == 0) key = keys[i - first];
     before += count_before(keys, min_of(kCountedAtOnce, n - first), first, i, key);
@@ -68,7 +67,7 @@ __global__ void __launch_bounds__(kCountThreads, 2)
   __syncthreads();
   atomicAdd(&ranks[t % 32], before);
   __syncthreads();
-  if (t < 32 && i < n) sorted[ranks[t]] = key, order[ranks[t]] = value_of(i);
+  if (t < 32 && i < n) sorted[ranks[t]] = key, order[ranks[t]] = from == nullptr ? i : from[i];
 }
 
 }  // namespace

@@ -110,22 +110,40 @@ __global__ void key_kernel(KeyOf key_of, const int64_t* from, SortSpace space) {
   }
 }
 
+// Keys as they stand in an array, and as the values have them.
+struct StoredKey {
+  const uint64_t* keys;
+  __device__ uint64_t operator()(int64_t place) const { return keys[place]; }
+};
+template <class KeyOf>
+struct KeyOfValue {
+  KeyOf key_of;
+  const int64_t* from;
+  __device__ uint64_t operator()(int64_t place) const { return key_of(from == nullptr ? place : from[place]); }
+};
+
+template <class KeyAt>
+int rank_by(KeyAt key_at, const int64_t* from, const SortSpace& space, int64_t* order, void* stream) {
+  return launch(count_ranks_kernel<KeyAt>, static_cast<unsigned>(blocks_of(space.n, 32)), kCountThreads, stream, key_at,
+                from, static_cast<int>(space.n), space.sorted, order);
+}
+
 // Sorts values stably by rising key, of which the `bits` lowest count, into `order`, which is not `from`; the keys go
 // to space.sorted. Each value is asked for its key once.
 template <class KeyOf>
 int sort_by_once(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
   constexpr int kThreads = 256;
-  if (space.n <= kMostTiled) return sort_in_tiles(key_of, from, space, order, stream);
+  if (space.n > kMostRanked && space.n <= kMostTiled) return sort_in_tiles(key_of, from, space, order, stream);
   BOXOPS_TRY(launch(key_kernel<KeyOf>, grid_x(blocks_of(space.n, kThreads)), kThreads, stream, key_of, from, space));
-  return space.sort(order, bits, stream);
+  if (space.n > kMostTiled) return space.sort(order, bits, stream);
+  return rank_by(StoredKey{space.keys}, from, space, order, stream);
 }
 
 // The same, but values may be asked for their keys more than once.
 template <class KeyOf>
 int sort_by(KeyOf key_of, const int64_t* from, int bits, const SortSpace& space, int64_t* order, void* stream) {
   if (space.n > kMostRanked) return sort_by_once(key_of, from, bits, space, order, stream);
-  return launch(count_ranks_kernel<KeyOf>, static_cast<unsigned>(blocks_of(space.n, 32)), kCountThreads, stream, key_of,
-                from, static_cast<int>(space.n), space.sorted, order);
+  return rank_by(KeyOfValue<KeyOf>{key_of, from}, from, space, order, stream);
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ BOXOPS_API void mine_hard_negatives(const Scalars& loss, const Matches& matches,
 
 namespace cuda {
 
-// Bytes of workspace for sample_matches, and with size 0 for mine_hard_negatives.
-BOXOPS_API size_t sampling_workspace(const Matches& matches, int64_t size);
+BOXOPS_API size_t sample_matches_workspace(const Matches& matches, int64_t size);
+BOXOPS_API size_t mine_hard_negatives_workspace(const Scalars& loss, const Matches& matches);
 
 // Return a cudaError_t.
 BOXOPS_API int sample_matches(const Matches& matches, int64_t size, int64_t max_positives, const Seed& seed,
