@@ -1,4 +1,6 @@
-"""Microseconds that a launch would take on an H100, modelled from what the emulator counted. No GPU has confirmed it.
+"""Microseconds that a launch would take on an H100, modelled from what the emulator counted.
+
+How far it was off: docs/cuda-counters.md.
 
 A launch takes as long as the slowest of four things that overlap:
   issue       the instructions of its warps, as x86 code has them: nvcc's can be half or twice as many
