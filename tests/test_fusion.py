@@ -107,6 +107,16 @@ def test_parts_of_a_label(backend, objects, boxes, threshold, dtype):
     same(call(backend, *lists, **options), reference.weighted_boxes_fusion(*lists, **options))
 
 
+def test_scores_that_add_up_to_nothing(backend):
+    """A cluster whose scores' sum is 0 keeps the box that it had."""
+    rng = np.random.default_rng(0)
+    boxes = crowd(rng, 1, 200) + rng.normal(0, 2, (700, 4)).astype(np.float32)
+    for scores in (np.zeros(700), np.repeat([1, -1], [300, 400])):
+        lists = [boxes], [scores.astype(np.float32)], [np.zeros(700, np.int64)]
+        got = call(backend, *lists, score_threshold=-2.0)
+        same(got, reference.weighted_boxes_fusion(*lists, score_threshold=-2.0))
+
+
 @pytest.mark.skipif(os.environ.get("BOXOPS_EMULATOR") == "race", reason="80 s for kernels that others run there, too")
 def test_very_many_boxes(backend):
     """Most of them left out; CUDA sorts so many otherwise."""

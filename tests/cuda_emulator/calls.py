@@ -242,7 +242,7 @@ call_of(
         on_device([0, 10, 20], np.int64),
     ),
 )
-call_of("sample_matches, 2 images of 1,000", lambda rng: (matches(rng, 2, 1000), 256))
+call("sample_matches, 2 images of 1,000")(lambda rng, ops: ops.sample_matches(matches(rng, 2, 1000), 256, seed=0))
 call_of("mine_hard_negatives, 2 images of 1,000", lambda rng: (scores(rng, 2, 1000), matches(rng, 2, 1000)))
 call_of("masks_to_boxes, 4 masks of 64 x 64", lambda rng: (on_device(rng.random((4, 64, 64)) > 0.9, bool),))
 for pool in ("roi_pool", "ps_roi_pool", "ps_roi_align"):

@@ -84,11 +84,19 @@ struct Guesses {
   alignas(16) int cluster[kWindow], next[kWindow];  // -1: none, takes no part; kWindow: none
 };
 
+// Of a cluster once a box of the window has joined it.
+template <class T>
+struct Sums {
+  T corners[4], conf, weight;
+  int count;
+  int mean;  // the box of the window with the sums that the fused box is the mean of; -1: it is as it was before
+};
+
 template <class T>
 struct Window {
   FusionBox<T> boxes[kWindow];
   Upright<T> shapes[kWindow], fused[kWindow];
-  Mean<T> means[kWindow];                    // that the fused boxes are
+  Sums<T> sums[kWindow];
   Cells<T, kWords> cells;                    // of shapes
   unsigned noted[kWindow][kChunk / 32 + 1];  // bits of fused boxes, zeros once they are read; one more for banks
   Guesses guesses[2];                        // of this round and the next
@@ -136,11 +144,12 @@ struct Window {
   template <class Visit>
   __device__ void visit_noted(const Upright<T>* fused, int n, Visit visit) {
     const int k = own_box();
-    for (int word = own_lane(); word * 32 < n; word += kLanes) {
-      unsigned bits = noted[k][word];
-      if (bits != 0) noted[k][word] = 0;
+    auto* const bytes = reinterpret_cast<uint8_t*>(noted[k]);
+    for (int byte = own_lane(); byte * 8 < n; byte += kLanes) {
+      unsigned bits = bytes[byte];
+      if (bits != 0) bytes[byte] = 0;
       for (; bits != 0; bits &= bits - 1) {
-        const int i = word * 32 + __ffs(static_cast<int>(bits)) - 1;
+        const int i = byte * 8 + __ffs(static_cast<int>(bits)) - 1;
         visit(i, iou_of<true, T>(fused[i], shapes[k]));
       }
     }
@@ -247,23 +256,40 @@ __device__ int previous(const Guesses& guesses) {
   return found;
 }
 
-// A thread puts the boxes of the window that have the same cluster in, from its first one, k, to before `end`, and
-// calls visit(j, mean) after each: what the cluster's box is then. Others divide. Returns the cluster.
-template <class T, class Visit>
-__device__ Cluster<T> join_all(const Part<T>& part, int k, int end, int count, const Guesses& guesses,
-                               const Window<T>& window, Visit visit) {
-  const int id = guesses.cluster[k];
-  const bool is_new = id >= count;
-  Cluster<T> c = is_new ? found(window.boxes[k]) : part.clusters[id];
-  Mean<T> mean{c.box, T(1)};
-  if (is_new) visit(k, mean);
-  for (int j = is_new ? guesses.next[k] : k; j < end; j = guesses.next[j]) {
-    add(c, window.boxes[j]);
-    if (c.conf != T(0)) mean = {c.sum, c.conf};
-    visit(j, mean);
+// Coordinate i of a box.
+template <class T>
+__device__ T corner_of(const Box<T>& b, int i) {
+  static_assert(sizeof(Box<T>) == 4 * sizeof(T), "four coordinates");
+  return reinterpret_cast<const T*>(&b)[i];
+}
+
+// The lanes of the first box of the window, k, that has its cluster add up all those that have it, a corner each.
+template <class T>
+__device__ void add_up(const Part<T>& part, int count, const Guesses& guesses, Window<T>& window) {
+  const int k = own_box(), lane = own_lane(), id = guesses.cluster[k];
+  Sums<T> own{{}, T(0), T(0), 0, -1};
+  T corner(0);
+  if (id < count) {
+    const Cluster<T>& c = part.clusters[id];
+    corner = corner_of(c.sum, lane), own.conf = c.conf, own.weight = c.weight, own.count = static_cast<int>(c.count);
   }
-  c.box = mean.box();
-  return c;
+  for (int j = k; j < kWindow; j = guesses.next[j]) {
+    const FusionBox<T>& b = window.boxes[j];
+    corner += b.score * corner_of(b, lane), own.conf += b.score;
+    if (own.conf != T(0) && id != count + j) own.mean = j;  // a cluster of one box is that
+    window.sums[j].corners[lane] = corner;
+    if (lane == 0) window.sums[j].conf = own.conf, window.sums[j].mean = own.mean;
+    if (lane == 1) window.sums[j].weight = own.weight += b.weight, window.sums[j].count = ++own.count;
+  }
+}
+
+// The fused box of its cluster once box k of the window has joined it.
+template <class T>
+__device__ Box<T> fused_box(const Part<T>& part, int k, int count, const Guesses& guesses, const Window<T>& window) {
+  const int id = guesses.cluster[k], mean = window.sums[k].mean;
+  if (mean < 0) return id < count ? part.clusters[id].box : Box<T>(window.boxes[id - count]);
+  const Sums<T>& sums = window.sums[mean];
+  return Mean<T>{{sums.corners[0], sums.corners[1], sums.corners[2], sums.corners[3]}, sums.conf}.box();
 }
 
 template <class T>
@@ -296,12 +322,19 @@ __device__ Settled<T> settle(const Part<T>& part, const Standing<T>& standing, i
       else if (choice.cluster < count) part.joined[choice.cluster] = k;
     }
     __syncthreads();
-    if (leads && is_first)
-      join_all(part, k, kWindow, count, guesses, window, [&](int j, const Mean<T>& mean) { window.means[j] = mean; });
+    if (is_first) add_up(part, count, guesses, window);
     __syncthreads();
-    if (leads && choice.cluster >= 0) window.fused[k] = {shape_of<Measure::kIoU>(window.means[k].box())};
+    if (leads && choice.cluster >= 0)
+      window.fused[k] = {shape_of<Measure::kIoU>(fused_box(part, k, count, guesses, window))};
     __syncthreads();
   }
+}
+
+// How many of the bits before `bit` are set.
+__device__ int count_before(const unsigned (&words)[kWords], int bit) {
+  int count = 0;
+  for (int word = 0; word < kWords; ++word) count += __popc(words[word] & bits_between(0, bit - 32 * word));
+  return count;
 }
 
 // Keeps what has settled of the window, which begins at box `from`. Returns how many boxes, and counts the new
@@ -325,19 +358,20 @@ __device__ int keep(const Part<T>& part, int from, const Settled<T>& settled, co
     const int first = id < stood ? part.ends[id].x : part.members[from + id - stood];
     part.s.record(window.boxes[k], position, first, after, window.fused[k], settled.iou);
     part.s.note_model(first, window.boxes[k].model, options);
+    if (settled.is_first && id < stood) part.s.next[part.ends[id].y] = position;
   }
   __syncthreads();
-  if (stays && settled.is_first) {
-    int to = id, last = k;
-    if (id < stood) part.s.next[part.ends[id].y] = position;
-    else {
-      to = stood;
-      for (int word = 0; word < kWords; ++word) to += __popc(window.founders[word] & bits_between(0, k - 32 * word));
-      part.joined[to] = 0, part.ends[to].x = position;
-    }
-    part.clusters[to] = join_all(part, k, end, stood, guesses, window, [&](int j, const Mean<T>&) { last = j; });
-    part.ends[to].y = part.members[from + last];
-    part.fused[to] = window.fused[last], part.around[to] = window.around(window.fused[last], threshold);
+  if (stays && guesses.next[k] >= end) {  // the last that joins
+    const int founder = id - stood, to = founder < 0 ? id : stood + count_before(window.founders, founder);
+    const Sums<T>& sums = window.sums[k];
+    Cluster<T> c = founder < 0 ? part.clusters[id] : found(window.boxes[founder]);
+    c.box = fused_box(part, k, stood, guesses, window);
+    c.sum = {sums.corners[0], sums.corners[1], sums.corners[2], sums.corners[3]};
+    c.conf = sums.conf, c.weight = sums.weight, c.count = sums.count;
+    part.clusters[to] = c;
+    if (founder >= 0) part.joined[to] = 0, part.ends[to].x = part.members[from + founder];
+    part.ends[to].y = position;
+    part.fused[to] = window.fused[k], part.around[to] = window.around(window.fused[k], threshold);
   }
   __syncthreads();
   return end;
