@@ -156,7 +156,7 @@ def main(arguments):
     others = parser.add_mutually_exclusive_group()
     others.add_argument("--large", action="store_true", help="the sizes that goals are set for; minutes")
     others.add_argument(
-        "--bench", action="store_true", help="the cases of boxops bench, which a GPU is timed by; minutes"
+        "--bench", action="store_true", help="the cases of boxops bench, which a GPU is timed by; all take an hour"
     )
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="also the N costliest lines of source")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything counted")

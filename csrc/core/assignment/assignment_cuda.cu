@@ -1,12 +1,12 @@
-// Assignment on the device: a block for each problem, a thread for each T-th column of it.
+// Assignment on the device: a block for each problem, a thread for its columns t, t + T, ...
 //
-//   cost        | . . . | . . . |     rows of columns side by side: the input itself, or a copy
-//   v           | . . . |             of the columns: their duals,
-//   distance    | . . . |             how far a search has them,
-//   via         | 0 ~2 0|             the row that it came by; ~row once the column was scanned,
-//   row_of      | 2 -1 0|             and the row that has them
-//   column_of   | 2 -1 0|             of the rows
-//   nearest     | . . . |             the two nearest columns while all duals are 0, if rows are fewer
+//   cost        | . . . . | . . . . |   rows of columns side by side: the input itself, or a copy
+//   v           | . . . . |             of the columns: their duals,
+//   distance    | . . . . |             how far a search has them,
+//   via         | 0 ~1  0 0 |           the row that it came by; ~row once the column was scanned,
+//   row_of      | 1  0 -1 -1 |          and the row that has them
+//   column_of   | 1 0 |                 of the rows
+//   nearest     | . . |                 their two nearest columns while all duals are 0, if rows are fewer
 //
 // All but the costs lies in shared memory where it fits, else in the workspace. A step is one pass over a row, a
 // minimum over the block and a barrier or two: what it takes is latency, so many problems at once are what pays.

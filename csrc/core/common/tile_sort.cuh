@@ -110,7 +110,7 @@ __global__ void key_kernel(KeyOf key_of, const int64_t* from, SortSpace space) {
   }
 }
 
-// Keys as they stand in an array, and as the values have them.
+// Keys by the place of a value: that stand in an array, and that are asked of the value.
 struct StoredKey {
   const uint64_t* keys;
   __device__ uint64_t operator()(int64_t place) const { return keys[place]; }

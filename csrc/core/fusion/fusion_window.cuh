@@ -331,7 +331,7 @@ __device__ Settled<T> settle(const Part<T>& part, const Standing<T>& standing, i
 }
 
 // How many of the bits before `bit` are set.
-__device__ int count_before(const unsigned (&words)[kWords], int bit) {
+__device__ int bits_before(const unsigned (&words)[kWords], int bit) {
   int count = 0;
   for (int word = 0; word < kWords; ++word) count += __popc(words[word] & bits_between(0, bit - 32 * word));
   return count;
@@ -362,7 +362,7 @@ __device__ int keep(const Part<T>& part, int from, const Settled<T>& settled, co
   }
   __syncthreads();
   if (stays && guesses.next[k] >= end) {  // the last that joins
-    const int founder = id - stood, to = founder < 0 ? id : stood + count_before(window.founders, founder);
+    const int founder = id - stood, to = founder < 0 ? id : stood + bits_before(window.founders, founder);
     const Sums<T>& sums = window.sums[k];
     Cluster<T> c = founder < 0 ? part.clusters[id] : found(window.boxes[founder]);
     c.box = fused_box(part, k, stood, guesses, window);
