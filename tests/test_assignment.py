@@ -305,6 +305,8 @@ def test_costs_near_the_end_of_float64(backend):
     small = boxops.linear_sum_assignment(cost * 2.0**-1020)
     rows, columns = call(backend, LSA, cost)
     assert (cost[rows, columns] / 2.0**1020).sum() == (cost[small] / 2.0**1020).sum()
+    cost = rng.uniform(-1, 1, (20, 7, 10))
+    np.testing.assert_array_equal(call(backend, LSA, cost * 2.0**1020), boxops.linear_sum_assignment(cost))
     most = np.finfo(np.float64).max
     _, columns = call(backend, LSA, np.array([[-most, most], [most, np.inf]]))  # the path to column 1 costs 3 most
     np.testing.assert_array_equal(columns, [1, 0])
