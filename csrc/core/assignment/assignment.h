@@ -1,7 +1,6 @@
 // What every backend's solver of <boxops/assignment.h> takes the same decisions by.
 #pragma once
 
-#include <cstdint>
 #include <limits>
 
 #include <boxops/assignment.h>
@@ -11,7 +10,5 @@ namespace boxops {
 constexpr int kTiedMoves = 16;  // of augmenting row reduction, in a row
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kHuge = 0x1p1000, kScale = 0x1p-64;  // costs beyond are scaled
-// The rank of a free column is its index; that of a taken one is kTaken higher.
-constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
 
 }  // namespace boxops

@@ -19,6 +19,8 @@
 namespace boxops {
 namespace {
 
+// The rank of a free column is its index; that of a taken one is kTaken higher.
+constexpr int64_t kTaken = int64_t(1) << 62, kNoRank = std::numeric_limits<int64_t>::max();
 constexpr int64_t kPadding = 16, kAlignment = 64;  // two vectors of doubles of AVX-512
 
 // A row's two nearest columns, and how far they are.

@@ -58,16 +58,10 @@ struct Mean {
   BOXOPS_HD Box<T> box() const { return {sum.x1 / weight, sum.y1 / weight, sum.x2 / weight, sum.y2 / weight}; }
 };
 
-// All but the box.
-template <class T>
-BOXOPS_HD void add(Cluster<T>& c, const FusionBox<T>& b) {
-  c.sum.x1 += b.score * b.x1, c.sum.y1 += b.score * b.y1, c.sum.x2 += b.score * b.x2, c.sum.y2 += b.score * b.y2;
-  c.conf += b.score, c.weight += b.weight, ++c.count;
-}
-
 template <class T>
 BOXOPS_HD void join(Cluster<T>& c, const FusionBox<T>& b) {
-  add(c, b);
+  c.sum.x1 += b.score * b.x1, c.sum.y1 += b.score * b.y1, c.sum.x2 += b.score * b.x2, c.sum.y2 += b.score * b.y2;
+  c.conf += b.score, c.weight += b.weight, ++c.count;
   if (c.conf != T(0)) c.box = Mean<T>{c.sum, c.conf}.box();
 }
 

@@ -263,7 +263,8 @@ __device__ T corner_of(const Box<T>& b, int i) {
   return reinterpret_cast<const T*>(&b)[i];
 }
 
-// The lanes of the first box of the window, k, that has its cluster add up all those that have it, a corner each.
+// The lanes of the first box of the window, k, that has its cluster add up all those that have it, as join does, but a
+// corner each.
 template <class T>
 __device__ void add_up(const Part<T>& part, int count, const Guesses& guesses, Window<T>& window) {
   const int k = own_box(), lane = own_lane(), id = guesses.cluster[k];
